@@ -1,0 +1,3 @@
+"""ai-router: a self-hosted, OpenAI-compatible routing proxy."""
+
+__version__ = "0.1.0"

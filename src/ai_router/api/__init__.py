@@ -1,0 +1,1 @@
+"""The HTTP edge: the only package that imports Flask. It authenticates, admits, parses, and renders what comes back."""

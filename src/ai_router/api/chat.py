@@ -1,0 +1,103 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response, g, request
+
+from ai_router.api.admission import Admission
+from ai_router.api.body import read_body
+from ai_router.api.parsing import Arrival, parse_chat_request
+from ai_router.api.replies import contract_headers, error_response
+from ai_router.errors import ClientGone, RouterError
+from ai_router.exchange import ChatRequest
+from ai_router.execution.cancellation import ClientWatcher
+from ai_router.execution.pipeline import Pipeline
+from ai_router.execution.trail import Subscriber, Trail
+from ai_router.providers.registry import PRIMARY
+from ai_router.routing.date_context import date_context
+from ai_router.telemetry import timing_log
+from ai_router.upstream.alarms import Alarms
+from ai_router.upstream.leg import CancelScope
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEndpoint:
+    """What the endpoint needs; times in seconds, ``max_body`` in bytes."""
+
+    pipeline: Pipeline
+    admission: Admission
+    watcher: ClientWatcher
+    alarms: Alarms
+    subscribers: Sequence[Subscriber]
+    max_body: int
+    body_timeout_s: float
+    write_timeout_s: float
+    tell_date: bool
+
+    def blueprint(self) -> Blueprint:
+        """The route."""
+        blueprint = Blueprint("chat", __name__)
+        blueprint.add_url_rule("/v1/chat/completions", view_func=self.chat_completions, methods=["POST"])
+        return blueprint
+
+    def chat_completions(self) -> Response:
+        """Admit, read, answer. Whatever is taken here is given back when the response has closed, or on an error."""
+        arrived_at = time.monotonic()
+        self.admission.enter()
+        with ExitStack() as taken:
+            taken.callback(self.admission.leave)
+            response = self._answered(self._request(arrived_at), taken)
+            response.call_on_close(taken.pop_all().close)
+            return response
+
+    def _request(self, arrived_at: float) -> ChatRequest:
+        body = read_body(request.environ, limit=self.max_body, timeout_s=self.body_timeout_s, alarms=self.alarms)
+        now = datetime.now(UTC)
+        arrival = Arrival(
+            arrived_at=arrived_at,
+            timestamp=now,
+            request_id=g.request_id,
+            headers=request.headers.items(),
+            date_context=date_context(now.astimezone()) if self.tell_date else "",
+        )
+        chat = parse_chat_request(body, arrival)
+        timing_log.incoming(len(chat.messages), chat.total_chars, chat.stream)
+        return chat
+
+    def _answered(self, chat: ChatRequest, taken: ExitStack) -> Response:
+        trail = Trail(chat, self.subscribers, route=PRIMARY)
+        scope = CancelScope()
+        # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
+        taken.callback(trail.close)
+        closing = taken.enter_context(ExitStack())
+        taken.callback(scope.abort, ClientGone())
+        taken.callback(self._watch_client(scope))
+        try:
+            reply = self.pipeline.answer(trail, scope)
+        except RouterError as error:
+            return error_response(error, contract_headers(trail))
+        closing.callback(reply.close)
+        return _rendered(reply.body(), contract_headers(trail), stream=chat.stream)
+
+    def _watch_client(self, scope: CancelScope) -> Callable[[], None]:
+        """Abort everything when the client leaves; a client that takes too long to read counts as one, too."""
+        sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        if sock is None:
+            return lambda: None
+        sock.settimeout(self.write_timeout_s)
+        return self.watcher.watch(sock, lambda: scope.abort(ClientGone()))
+
+
+def _rendered(body: object, headers: dict[str, str], *, stream: bool) -> Response:
+    if not stream:
+        return Response(body, headers=headers, mimetype="application/json")  # type: ignore[arg-type]
+    # nginx holds events back until its buffer is full unless told otherwise.
+    unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return Response(body, headers=headers | unbuffered, content_type="text/event-stream; charset=utf-8")  # type: ignore[arg-type]

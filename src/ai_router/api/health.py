@@ -1,0 +1,43 @@
+"""GET /health, /health/live and /health/ready."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from flask import Blueprint, Response, jsonify
+
+from ai_router import __version__
+from ai_router.api.admission import Admission
+from ai_router.execution.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecker
+from ai_router.session_logger import SessionLogger
+
+
+def blueprint(checker: HealthChecker, sessions: SessionLogger, admission: Admission) -> Blueprint:
+    """``/health`` asks the backends; ``live`` and ``ready`` ask nobody, for probes that come every second."""
+    health = Blueprint("health", __name__)
+    started = time.monotonic()
+
+    @health.get("/health")
+    def report() -> tuple[Response, int]:
+        taken = checker.report()
+        status = DEGRADED if taken.status == HEALTHY and sessions.last_error else taken.status
+        body = jsonify(
+            status=status,
+            version=__version__,
+            uptime_s=round(time.monotonic() - started, 1),
+            in_flight=admission.inside,
+            backends={name: asdict(backend) for name, backend in taken.backends.items()},
+            sessions={"lost": sessions.lost, "last_error": sessions.last_error},
+        )
+        return body, 503 if status == UNHEALTHY else 200
+
+    @health.get("/health/live")
+    def live() -> Response:
+        return jsonify(status="live")
+
+    @health.get("/health/ready")
+    def ready() -> Response:
+        return jsonify(status="ready")
+
+    return health

@@ -1,0 +1,139 @@
+"""From a request body to a ChatRequest, or to an error that names the field. Pure.
+
+Only what the router itself reads is checked; the rest is the backend's to judge. orjson refuses NaN, lone surrogates,
+invalid UTF-8, numbers beyond a double and nesting beyond 1,024; of duplicate keys the last one wins, and what goes
+upstream is serialised anew from that.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from ai_router.errors import InvalidRequest
+from ai_router.exchange import ChatRequest
+from ai_router.providers.registry import AUTO
+from ai_router.routing.meta import task_in_headers
+from ai_router.routing.text import text_of
+from ai_router.session_logger import SessionLogger
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_OURS = frozenset({"model", "messages", "stream"})
+_NEVER_FORWARDED = frozenset({"api_base", "base_url", "api_key"})
+"""Other gateways take a backend's address and key from the body; that would be a way to have requests sent anywhere."""
+
+_NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_POSITIVE_INTEGERS = ("max_tokens", "max_completion_tokens", "n")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What the edge knows of a request besides its body."""
+
+    arrived_at: float
+    timestamp: datetime
+    request_id: str
+    headers: Iterable[tuple[str, str]]
+    date_context: str
+
+
+def request_id_from(header: str | None) -> str:
+    """The client's own id if it is one, else a new one."""
+    return header if header and _REQUEST_ID.fullmatch(header) else f"req_{uuid.uuid4().hex}"
+
+
+def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
+    """The request. Raises InvalidRequest naming the field that is wrong."""
+    payload = _object(body)
+    messages = _messages(payload)
+    stream = _typed(payload, "stream", bool, "a boolean") or False
+    options = _typed(payload, "stream_options", dict, "an object") or {}
+    _check_numbers(payload)
+    _typed(payload, "tools", list, "an array")
+    return ChatRequest(
+        request_id=arrival.request_id,
+        session_id=secrets.token_hex(6),
+        timestamp=arrival.timestamp,
+        arrived_at=arrival.arrived_at,
+        model=_typed(payload, "model", str, "a string") or AUTO,
+        stream=stream,
+        messages=messages,
+        messages_json=SessionLogger.set_query(messages),
+        params={name: value for name, value in payload.items() if name not in _OURS and name not in _NEVER_FORWARDED},
+        date_context=arrival.date_context,
+        total_chars=sum(len(text_of(message)) for message in messages),
+        task=task_in_headers(arrival.headers),
+        wants_usage=options.get("include_usage") is True,
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as problem:
+        raise InvalidRequest(f"the request body is not valid JSON: {problem}", "body", code="invalid_json") from None
+    if not isinstance(payload, dict):
+        raise InvalidRequest("the request body must be a JSON object", "body", code="invalid_type")
+    return payload
+
+
+def _messages(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+    messages = payload.get("messages")
+    if messages is None:
+        raise InvalidRequest("'messages' is required", "messages", code="missing_required_parameter")
+    if not isinstance(messages, list):
+        raise InvalidRequest("'messages' must be an array", "messages", code="invalid_type")
+    if not messages:
+        raise InvalidRequest("'messages' must hold at least one message", "messages", code="empty_array")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    return messages
+
+
+def _check_message(message: Any, where: str) -> None:
+    if not isinstance(message, dict):
+        raise InvalidRequest(f"'{where}' must be an object", where, code="invalid_type")
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise InvalidRequest(f"'{where}.role' must be a string", f"{where}.role", code="invalid_type")
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise InvalidRequest(
+            f"'{where}.content' must be a string, an array or null", f"{where}.content", code="invalid_type"
+        )
+    for index, part in enumerate(content):
+        if not isinstance(part, dict):
+            at = f"{where}.content[{index}]"
+            raise InvalidRequest(f"'{at}' must be an object", at, code="invalid_type")
+
+
+def _typed(payload: Mapping[str, Any], name: str, kind: type, called: str) -> Any:
+    value = payload.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise InvalidRequest(f"'{name}' must be {called}", name, code="invalid_type")
+    return value
+
+
+def _check_numbers(payload: Mapping[str, Any]) -> None:
+    for name in _NUMBERS:
+        value = payload.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InvalidRequest(f"'{name}' must be a number", name, code="invalid_type")
+    for name in _POSITIVE_INTEGERS:
+        value = payload.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidRequest(f"'{name}' must be an integer", name, code="invalid_type")
+        if value < 1:
+            raise InvalidRequest(f"'{name}' must be at least 1", name)

@@ -1,0 +1,100 @@
+"""The headers of the contract, and errors as responses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException
+
+from ai_router.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RouterError,
+    envelope_json,
+)
+from ai_router.execution.trail import Trail
+
+log = logging.getLogger(__name__)
+
+_MAX_HEADER = 500
+_TIMINGS = {
+    "decide_ms": "decide",
+    "classification_ms": "classify",
+    "speculate_ms": "speculate",
+    "enrichment_ms": "search",
+    "upstream_ms": "upstream",
+}
+
+
+def contract_headers(trail: Trail) -> dict[str, str]:
+    """What every completion carries, as far as it is known when the headers go out."""
+    decision = trail.decision
+    headers = {
+        "x-request-id": trail.request.request_id,
+        "x-session-id": trail.request.session_id,
+        "x-router-route": trail.route,
+        "x-router-model": trail.model or "",
+        "x-router-decided-by": decision.decided_by if decision else "default",
+        "x-router-reason": trail.reason,
+        "x-router-confidence": _confidence(decision.confidence if decision else None),
+        "x-router-speculation": trail.speculation,
+        "server-timing": _server_timing(trail.timings),
+    }
+    return {name: _header_safe(value) for name, value in headers.items()}
+
+
+def error_response(error: RouterError, headers: Mapping[str, str] | None = None) -> Response:
+    """The envelope with the error's status."""
+    response = Response(envelope_json(error), status=error.status, mimetype="application/json")
+    response.headers.update(headers or {})
+    if error.retry_after_s is not None:
+        response.headers["retry-after"] = str(error.retry_after_s)
+    if "request_id" in g:
+        response.headers.setdefault("x-request-id", g.request_id)
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Render every error as the envelope: ours as they are, Flask's and unforeseen ones as ours."""
+
+    @app.errorhandler(RouterError)
+    def ours(error: RouterError) -> Response:
+        return error_response(error)
+
+    @app.errorhandler(HTTPException)
+    def flasks(error: HTTPException) -> Response:
+        return error_response(_translated(error))
+
+    @app.errorhandler(Exception)
+    def unforeseen(error: Exception) -> Response:
+        log.error("a request failed for a reason of our own", exc_info=error)
+        return error_response(InternalError("internal error; the router's log has the details"))
+
+
+def _translated(error: HTTPException) -> RouterError:
+    """Flask's own refusals (no such path, wrong method) in our tree."""
+    kinds: dict[int | None, RouterError] = {
+        404: NotFound("no such path; see GET /v1/models and the documentation"),
+        405: MethodNotAllowed("this path does not take that method"),
+        413: BodyTooLarge("the request is too large"),
+    }
+    return kinds.get(error.code) or InvalidRequest(error.description or error.name)
+
+
+def _confidence(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _server_timing(timings: Mapping[str, float]) -> str:
+    return ", ".join(f"{label};dur={timings[name]:.1f}" for name, label in _TIMINGS.items() if name in timings)
+
+
+def _header_safe(value: str) -> str:
+    """One line of printable ASCII: reasons may quote a backend's words."""
+    plain = " ".join(value.split()).encode("ascii", "replace").decode()
+    return "".join(char for char in plain if char.isprintable())[:_MAX_HEADER]

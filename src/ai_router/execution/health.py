@@ -1,0 +1,127 @@
+"""Asking all backends how they are, at the same time, at most once a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from ai_router.errors import UpstreamError
+from ai_router.providers.refusals import refusal
+from ai_router.providers.registry import CLASSIFIER, Backend
+from ai_router.telemetry import timing_log
+from ai_router.upstream.call import Call, Timeouts
+from ai_router.upstream.client import UpstreamClient
+from ai_router.upstream.leg import Leg
+
+LIMIT_S = 5.0
+CACHE_S = 1.0
+_MAX_BODY = 1 << 20
+
+HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendHealth:
+    """One backend. ``last_error`` is the latest there was, also if all is well again."""
+
+    ok: bool
+    latency_ms: float
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """All backends: healthy if each is well, unhealthy if none that could answer a chat is, degraded in between."""
+
+    status: str
+    backends: Mapping[str, BackendHealth]
+    taken_at: float
+
+
+class HealthChecker:
+    """Takes the reports; concurrent callers share one, and one stays good for CACHE_S."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        backends: Sequence[Backend],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._backends = backends
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._latest: HealthReport | None = None
+        self._under_way: Future[HealthReport] | None = None
+        self._errors: dict[str, str] = {}
+        # Threads of its own: /health must answer while every other pool is busy. Twice over, because a check that
+        # hangs in a connect outlives its report.
+        self._executor = ThreadPoolExecutor(max_workers=2 * len(backends) + 1, thread_name_prefix="health")
+
+    def report(self) -> HealthReport:
+        """The report, at most CACHE_S old; takes LIMIT_S at worst."""
+        with self._lock:
+            if self._latest is not None and self._clock() - self._latest.taken_at < CACHE_S:
+                return self._latest
+            if self._under_way is None:
+                self._under_way = self._executor.submit(self._take)
+            under_way = self._under_way
+        return under_way.result()
+
+    def close(self) -> None:
+        """End the threads; a check under way is not waited for."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> HealthReport:
+        started = self._clock()
+        try:
+            checks = {backend.name: self._executor.submit(self._check, backend) for backend in self._backends}
+            wait(checks.values(), timeout=LIMIT_S)
+            backends = {name: self._result(name, check) for name, check in checks.items()}
+            report = HealthReport(overall(backends), backends, taken_at=self._clock())
+            timing_log.health_checked(report.status, (report.taken_at - started) * 1000)
+            self._latest = report
+            return report
+        finally:
+            with self._lock:
+                self._under_way = None
+
+    def _check(self, backend: Backend) -> tuple[float, str | None]:
+        """Latency in ms and what is wrong, if anything."""
+        started = self._clock()
+        call = Call(
+            source=backend.source,
+            method="GET",
+            url=f"{backend.base_url}{backend.health_path}",
+            timeouts=Timeouts(connect=LIMIT_S, total=LIMIT_S, idle=LIMIT_S),
+            headers=backend.headers,
+        )
+        problem = None
+        try:
+            response = self._client.open(call, Leg())
+            try:
+                body = response.read(_MAX_BODY)
+                if response.status != 200:
+                    problem = refusal(response.status, response.headers, body, call).detail
+            finally:
+                response.close()
+        except UpstreamError as error:
+            problem = error.detail
+        return (self._clock() - started) * 1000, problem
+
+    def _result(self, name: str, check: Future[tuple[float, str | None]]) -> BackendHealth:
+        latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
+        if problem is not None:
+            self._errors[name] = problem
+        return BackendHealth(problem is None, round(latency_ms, 1), self._errors.get(name))
+
+
+def overall(backends: Mapping[str, BackendHealth]) -> str:
+    """The status that the backends' add up to."""
+    if all(backend.ok for backend in backends.values()):
+        return HEALTHY
+    answering = [backend.ok for name, backend in backends.items() if name != CLASSIFIER]
+    return DEGRADED if any(answering) else UNHEALTHY

@@ -1,0 +1,165 @@
+"""The way of a request: decide, speculate meanwhile, enrich if so decided, ask, relay."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+from ai_router.errors import RouterError, UpstreamError
+from ai_router.exchange import Attempt, Decision, Route, SpeculationResult
+from ai_router.execution.enrichment import WebSearch
+from ai_router.execution.forward import Answer, Candidate, Forwarder, StreamAnswer
+from ai_router.execution.plan import Plan, plan_answer
+from ai_router.execution.relay import PlainReply, Reply, SearchingReply, StreamReply
+from ai_router.execution.speculation import Speculation
+from ai_router.execution.trail import Trail
+from ai_router.providers.registry import Registry
+from ai_router.providers.shaping import with_context, with_date
+from ai_router.routing.router import Router
+from ai_router.telemetry import timing_log
+from ai_router.upstream.leg import CancelScope
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What all requests share. Everything of one request is in its trail and its scope."""
+
+    registry: Registry
+    router: Router
+    forwarder: Forwarder
+    search: WebSearch
+    executor: Executor
+    speculate: bool
+    cloud_fallback: bool
+    keepalive_s: float
+
+    def answer(self, trail: Trail, scope: CancelScope) -> Reply:
+        """Decide and answer the trail's request. Raises RouterError as long as the client has not seen a byte."""
+        try:
+            return _Run(self, trail, scope).reply()
+        except RouterError as error:
+            trail.fail(error)
+            raise
+
+
+class _Run:
+    """One request on its way."""
+
+    def __init__(self, pipeline: Pipeline, trail: Trail, scope: CancelScope) -> None:
+        self._pipeline = pipeline
+        self._request = trail.request
+        self._trail = trail
+        self._scope = scope
+        self._speculation: Speculation | None = None
+
+    def reply(self) -> Reply:
+        """All of it, up to the point where the client's first byte can go out."""
+        decision = self._decide()
+        plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
+        self._trail.decided(decision, plan.route, plan.note)
+        self._settle_speculation(plan)
+        if plan.wants_context:
+            return self._enriched(plan)
+        return self._replied(self._first_answer(plan, self._messages(decision)))
+
+    def _decide(self) -> Decision:
+        """The decision; where the classifier has to be asked, the speculative call goes along."""
+        pipeline, trail = self._pipeline, self._trail
+        trail.speculation = SpeculationResult.SKIPPED if pipeline.speculate else SpeculationResult.OFF
+        decision = pipeline.router.decide_at_once(self._request)
+        if decision is not None:
+            return decision
+        if pipeline.speculate:
+            primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
+            call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
+            self._speculation = Speculation(pipeline.executor, call, self._scope.leg())
+        started = time.monotonic()
+        decision = pipeline.router.determine_route(self._request, self._scope.leg())
+        timing_log.classified(decision)
+        trail.classified(decision, started)
+        return decision
+
+    def _settle_speculation(self, plan: Plan) -> None:
+        """Keep the speculative call if it is the very call that the plan begins with; else give it up at once."""
+        if self._speculation is None or (not plan.wants_context and plan.candidates[0].backend.local):
+            return
+        self._speculation.cancel()
+        self._trail.speculated(SpeculationResult.CANCELLED, self._speculation.started)
+        timing_log.speculation_cancelled(plan.route)
+        self._speculation = None
+
+    def _messages(self, decision: Decision) -> bytes:
+        """The messages to send. A chat UI's own jobs get no date, nor does a model that the client picked by name."""
+        untouched = decision.route is Route.META or decision.model is not None
+        return self._request.messages_json if untouched else with_date(self._request)
+
+    def _enriched(self, plan: Plan) -> Reply:
+        search = partial(self._pipeline.search.fetch_context, self._trail, self._scope.leg())
+        if not self._request.stream:
+            return self._replied(self._answer_with(plan, search()))
+        return SearchingReply(
+            self._trail,
+            self._pipeline.executor.submit(search),
+            lambda context: self._replied(self._answer_with(plan, context)),
+            keepalive_s=self._pipeline.keepalive_s,
+        ).or_sooner()
+
+    def _answer_with(self, plan: Plan, context: str | None) -> Answer:
+        messages_json = with_date(self._request) if context is None else with_context(self._request, context)
+        return self._first_answer(plan, messages_json)
+
+    def _first_answer(self, plan: Plan, messages_json: bytes) -> Answer:
+        """The answer of the first candidate that gives one. Raises the first failure if none does."""
+        failures: list[UpstreamError] = []
+        for candidate, successor in zip(plan.candidates, (*plan.candidates[1:], None), strict=True):
+            started = time.monotonic()
+            speculation, self._speculation = self._speculation, None
+            try:
+                answer = self._ask(candidate, messages_json, speculation)
+            except UpstreamError as problem:
+                failures.append(problem)
+                following = successor if problem.recoverable else None
+                self._failed(problem, following, speculation.started if speculation else started)
+                if following is None:
+                    break
+            else:
+                self._trail.route = plan.route_for(candidate)
+                self._take(answer, speculative=speculation is not None)
+                return answer
+        raise failures[0]
+
+    def _ask(self, candidate: Candidate, messages_json: bytes, speculation: Speculation | None) -> Answer:
+        if speculation is None:
+            return self._pipeline.forwarder.forward_request(self._request, candidate, messages_json, self._scope.leg())
+        try:
+            answer = speculation.confirm()
+        except UpstreamError:
+            self._trail.speculated(SpeculationResult.CANCELLED, speculation.started)
+            raise
+        self._trail.speculated(SpeculationResult.HIT, speculation.started)
+        return answer
+
+    def _failed(self, problem: UpstreamError, following: Candidate | None, started: float) -> None:
+        attempt = Attempt(
+            backend=problem.source.backend,
+            model=problem.source.model,
+            started_ms=self._trail.ms(started),
+            duration_ms=(time.monotonic() - started) * 1000,
+            stream=self._request.stream,
+            error=problem.detail,
+        )
+        self._trail.attempt(attempt)
+        timing_log.provider_failed(attempt, following.backend.name if following else None)
+        if following is not None:
+            self._trail.fell_back(attempt, following.backend.name)
+
+    def _take(self, answer: Answer, *, speculative: bool) -> None:
+        """This answer it is: say so in the log. A stream's attempt is recorded when it has ended."""
+        self._trail.answered_by(answer.attempt(), speculative=speculative)
+        timing_log.responded(dataclasses.replace(answer.attempt(), speculative=speculative))
+
+    def _replied(self, answer: Answer) -> Reply:
+        return StreamReply(self._trail, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._trail, answer)

@@ -1,0 +1,42 @@
+"""Calling the primary while the classifier still thinks.
+
+Confirmed, the answer is taken as it stands: its first event is read, the rest waits in the socket's buffer. Not
+confirmed, its socket is shut at once, and nobody has seen a byte of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+from ai_router.errors import RouterError, SpeculationLost
+from ai_router.execution.forward import Answer
+from ai_router.upstream.leg import Leg
+
+
+class Speculation:
+    """One speculative call, under way from the moment this is made."""
+
+    def __init__(self, executor: Executor, call: Callable[[Leg], Answer], leg: Leg) -> None:
+        self.started = time.monotonic()
+        self._leg = leg
+        self._answer: Future[Answer] = executor.submit(call, leg)
+
+    def confirm(self) -> Answer:
+        """The answer, waited for if need be. Raises UpstreamError if the primary failed."""
+        return self._answer.result()
+
+    def cancel(self) -> None:
+        """Give the call up; returns at once."""
+        self._leg.abort(SpeculationLost("another route was decided"))
+        self._answer.add_done_callback(_discard)
+
+
+def _discard(answer: Future[Answer]) -> None:
+    """Close an answer that came although nobody wants it; a failure is nobody's business any more."""
+    problem = answer.exception()
+    if problem is None:
+        answer.result().close()
+    elif not isinstance(problem, RouterError):
+        raise problem

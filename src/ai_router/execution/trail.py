@@ -1,0 +1,170 @@
+"""What has happened to one request so far. It becomes an Outcome exactly once, when the response closes."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ai_router.errors import Aborted, ClientGone, RouterError
+from ai_router.exchange import (
+    Attempt,
+    ChatRequest,
+    Decision,
+    Outcome,
+    SpeculationResult,
+    Status,
+    Step,
+)
+from ai_router.execution.answer import cost_usd
+
+Subscriber = Callable[[Outcome], None]
+
+
+class Trail:
+    """The notes of one request, taken by its own threads; ``close`` hands them to the subscribers, once."""
+
+    def __init__(self, request: ChatRequest, subscribers: Sequence[Subscriber], route: str) -> None:
+        self.request = request
+        self.route = route
+        self.decision: Decision | None = None
+        self.speculation = SpeculationResult.SKIPPED
+        self.model: str | None = None
+        self._speculative = False
+        self._response: Mapping[str, Any] | None = None
+        self._usage: Mapping[str, Any] | None = None
+        self._notes: list[str] = []
+        self._steps: list[Step] = []
+        self._attempts: list[Attempt] = []
+        self._timings: dict[str, float] = {}
+        self._error: RouterError | None = None
+        self._complete = False
+        self._subscribers = subscribers
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def ms(self, moment: float | None = None) -> float:
+        """Milliseconds from the arrival of the request to ``moment`` (monotonic seconds; None: now)."""
+        return ((time.monotonic() if moment is None else moment) - self.request.arrived_at) * 1000
+
+    @property
+    def reason(self) -> str:
+        """Why the answer comes from where it comes: the decision's reason and all that happened after it."""
+        decided = [self.decision.reason] if self.decision else []
+        return "; ".join([*decided, *self._notes])
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """What has been measured so far, in milliseconds."""
+        return self._timings
+
+    def measure(self, name: str, duration_ms: float) -> None:
+        """Record a timing of the contract (``classification_ms``, ``ttft_ms``...); the first value of a name stays."""
+        self._timings.setdefault(name, duration_ms)
+
+    def classified(self, decision: Decision, started: float) -> None:
+        """The classifier was asked at ``started`` (monotonic seconds, as everywhere here)."""
+        self.measure("classification_ms", decision.duration_ms or 0.0)
+        detail = {
+            name: getattr(decision, name) for name in ("label", "decided_by", "confidence", "finish_reason", "failure")
+        }
+        self._step("classification", started, detail)
+
+    def decided(self, decision: Decision, route: str, note: str | None) -> None:
+        """The decision stands, and the route that it leads to; ``note`` says why that is another than decided."""
+        self.decision = decision
+        self.route = route
+        self.measure("decide_ms", self.ms())
+        if note:
+            self._notes.append(note)
+
+    def speculated(self, result: SpeculationResult, started: float) -> None:
+        """The speculative call was confirmed or given up."""
+        self.speculation = result
+        self.measure("speculate_ms", self.ms() - self.ms(started))
+        self._step("speculation", started, {"result": result})
+
+    def enriched(self, started: float, context: str | None, problem: str | None = None) -> None:
+        """The web was searched, with a context or a problem to show for it."""
+        self.measure("enrichment_ms", self.ms() - self.ms(started))
+        self._step("enrichment", started, {"chars": len(context or ""), "context": context, "error": problem})
+        if problem:
+            self._notes.append(f"the web context is missing ({problem})")
+
+    def fell_back(self, failed: Attempt, to: str) -> None:
+        """A backend failed and another is asked."""
+        self._notes.append(f"{failed.backend} failed ({failed.error}), {to} answers")
+        self._step("fallback", time.monotonic(), {"to": to})
+
+    def answered_by(self, attempt: Attempt, *, speculative: bool) -> None:
+        """A backend's answer was accepted."""
+        self.model = attempt.model
+        self._speculative = speculative
+        self.measure("upstream_ms", attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms)
+
+    def attempt(self, attempt: Attempt) -> None:
+        """A backend's call is over."""
+        attempt = dataclasses.replace(attempt, speculative=attempt.speculative or self._speculative)
+        names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error")
+        with self._lock:
+            self._attempts.append(attempt)
+            detail = {name: getattr(attempt, name) for name in names}
+            self._steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
+
+    def answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:
+        """What the client was given, as far as it got."""
+        self._response = response
+        self._usage = usage
+
+    def complete(self) -> None:
+        """The client was given all of the answer."""
+        self._complete = True
+
+    def fail(self, error: RouterError) -> None:
+        """The request ends in ``error``; the first one stays."""
+        self._error = self._error or error
+
+    def close(self) -> None:
+        """Tell the outcome, once. Called when the response has closed, however it did."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if not self._complete:
+            # A response that closes before its end without an error of ours was closed by the client.
+            self.fail(ClientGone())
+        outcome = self._outcome()
+        for subscriber in self._subscribers:
+            subscriber(outcome)
+
+    def _step(self, kind: str, started: float, detail: Mapping[str, Any]) -> None:
+        ended = time.monotonic()
+        with self._lock:
+            self._steps.append(Step(kind, self.ms(started), (ended - started) * 1000, detail))
+
+    def _outcome(self) -> Outcome:
+        answering = [attempt for attempt in self._attempts if attempt.error is None]
+        if answering:
+            self.measure("inference_ms", answering[-1].duration_ms)
+        return Outcome(
+            request=self.request,
+            status=self._status(),
+            route=self.route,
+            decision=self.decision,
+            reason=self.reason,
+            speculation=self.speculation,
+            steps=tuple(self._steps),
+            attempts=tuple(self._attempts),
+            response=self._response,
+            usage=self._usage,
+            cost_usd=cost_usd(self._usage),
+            timings={**self._timings, "total_ms": self.ms()},
+            error=str(self._error) if self._error else None,
+        )
+
+    def _status(self) -> Status:
+        if self._error is None:
+            return Status.OK
+        return Status.CANCELLED if isinstance(self._error, Aborted) else Status.ERROR

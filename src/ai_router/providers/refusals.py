@@ -1,0 +1,120 @@
+"""Reading what a backend says when it says no, in any of the shapes they use.
+
+vLLM: ``{"error": {"message", "type", "param", "code": int}}``, for a bad key ``{"error": "Unauthorized"}``.
+xAI: ``{"code": "...", "error": "text"}``, and status 400 for a bad key. Gemini: ``[{"error": {...}}]``.
+FastAPI: ``{"detail": ...}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import ceil
+from time import time
+from typing import Any
+
+import orjson
+
+from ai_router.errors import UpstreamError, UpstreamFailed, UpstreamMisconfigured, UpstreamRefused
+from ai_router.upstream.call import Call
+
+_MAX_MESSAGE = 2_000
+_RETRYABLE = frozenset({408, 409, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What an error body says."""
+
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+def complaint_in(payload: Any) -> Complaint | None:
+    """The error in a parsed body, in whichever shape; None if it holds none."""
+    if isinstance(payload, list):
+        return next((found for item in payload if (found := complaint_in(item)) is not None), None)
+    if not isinstance(payload, Mapping):
+        return None
+    error = payload.get("error") or payload.get("detail")
+    if not error:
+        return None
+    if isinstance(error, Mapping):
+        message = error.get("message")
+        code = error.get("code")
+        param = error.get("param")
+        return Complaint(
+            message=_clip(message if isinstance(message, str) and message else orjson.dumps(error).decode()),
+            code=str(code) if code is not None else None,
+            param=param if isinstance(param, str) else None,
+        )
+    outer = payload.get("code")
+    text = error if isinstance(error, str) else orjson.dumps(error).decode()
+    return Complaint(_clip(text), code=str(outer) if outer is not None else None)
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, call: Call) -> UpstreamError:
+    """The error that an answer of ``status`` other than 200 amounts to."""
+    complaint = _read(body) or Complaint(f"HTTP {status} without an explanation")
+    if 300 <= status < 400:
+        return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
+    if status in (401, 403) or (status == 400 and "api key" in complaint.message.lower()):
+        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(complaint.message)}", call.source)
+    if status == 410 or (400 <= status < 500 and status not in _RETRYABLE):
+        return UpstreamRefused(
+            complaint.message, call.source, status=status, code=complaint.code, param=complaint.param
+        )
+    return UpstreamFailed(
+        f"HTTP {status}: {complaint.message}",
+        call.source,
+        status=status if status in (429, 503, 504) else 502,
+        code=complaint.code,
+        retry_after_s=retry_after_s(headers),
+    )
+
+
+def failure_in(payload: Any, call: Call) -> UpstreamFailed | None:
+    """The error that hides in an answer of status 200, or in an event of a stream."""
+    if isinstance(payload, Mapping) and not payload.get("error"):
+        return None
+    complaint = complaint_in(payload)
+    if complaint is None:
+        return None
+    return UpstreamFailed(complaint.message, call.source, code=complaint.code)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> int | None:
+    """Retry-After in whole seconds, from ``retry-after-ms``, seconds, or an HTTP date (RFC 9110 10.2.3)."""
+    millis = headers.get("retry-after-ms")
+    if millis and millis.replace(".", "", 1).isdigit():
+        return ceil(float(millis) / 1000)
+    value = headers.get("retry-after")
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return int(value)
+    try:
+        # The header speaks of wall-clock time, so this is the one place that reads it.
+        return max(0, ceil(parsedate_to_datetime(value).timestamp() - time()))
+    except ValueError:
+        return None
+
+
+def _read(body: bytes) -> Complaint | None:
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        text = body.decode("utf-8", "replace").strip()
+        return Complaint(_clip(text)) if text and not text.startswith("<") else None
+    return complaint_in(payload)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
+
+
+def _without_key(message: str) -> str:
+    """Providers repeat a part of the key they reject ("Incorrect API key provided: sk-ab***yz"); we do not."""
+    return message.partition(":")[0]

@@ -1,0 +1,252 @@
+"""Asking the classifier model, in one of two ways.
+
+``constrained``: thinking off, the answer limited to the labels, one token, its log-probabilities as confidence.
+``reasoning``: free text with a think block, streamed, and left as soon as the decision word stands.
+Which of the two the server can do is found out by a probe: vLLM answers 200 to constraints that it does not know.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ai_router.errors import (
+    AnswerSufficient,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRefused,
+)
+from ai_router.exchange import ChatRequest, Message
+from ai_router.providers.refusals import failure_in, refusal
+from ai_router.providers.registry import Backend
+from ai_router.routing.transcript import SYSTEM_PROMPT, classifier_messages
+from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
+from ai_router.settings import ClassifierMode
+from ai_router.upstream.call import Call, Timeouts
+from ai_router.upstream.client import UpstreamClient, UpstreamResponse
+from ai_router.upstream.leg import Leg
+from ai_router.upstream.sse import SSEDecoder
+
+log = logging.getLogger(__name__)
+
+_MAX_ANSWER = 1 << 20
+_THINKING_TOKENS = 2_048
+_PROBE_PATIENCE_S = 2.0
+_PROBE_TOKENS = 8
+_PROBE_QUESTION = "Forget the labels. Write one friendly sentence about the sea."
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSettings:
+    """How to ask: the mode to begin with, the deadline for an answer, the characters of conversation to show."""
+
+    mode: ClassifierMode
+    timeout_s: float
+    connect_s: float
+    context_chars: int
+
+
+class Classifier:
+    """One classifier model. ``mode`` starts as configured and is settled by ``probe``."""
+
+    def __init__(self, client: UpstreamClient, backend: Backend, settings: ClassifierSettings) -> None:
+        self._client = client
+        self._backend = backend
+        self._settings = settings
+        self._settled = threading.Event()
+        self.mode = settings.mode
+        if self.mode is ClassifierMode.REASONING:
+            self._settled.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the mode is certain."""
+        return self._settled.is_set()
+
+    def classify(self, request: ChatRequest, leg: Leg) -> Verdict:
+        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when ``leg`` is."""
+        self._settled.wait(_PROBE_PATIENCE_S)
+        messages = classifier_messages(request, self._settings.context_chars)
+        if self.mode is ClassifierMode.CONSTRAINED:
+            return self._ask_constrained(messages, leg, tokens=1)
+        return self._ask_reasoning(messages, leg)
+
+    def probe(self) -> None:
+        """Find out whether the server honours constraints, and warm its prefix cache by the way.
+
+        The probe asks for prose and allows only labels: a server that ignores the constraint writes prose.
+        An unreachable server settles nothing: raises UpstreamError, call again.
+        """
+        messages = (
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": _PROBE_QUESTION},
+        )
+        try:
+            payload = self._complete(_constrained_body(self._backend.model, messages, _PROBE_TOKENS), Leg())
+            honoured = _sole_content(payload) in LABELS
+        except UpstreamRefused as refused:
+            log.warning("Classifier probe refused: %s", refused)
+            honoured = False
+        if not honoured:
+            log.warning(
+                "Classifier %s does not honour structured_outputs.choice; falling back to CLASSIFIER_MODE=reasoning",
+                self._backend.model,
+            )
+            self.mode = ClassifierMode.REASONING
+        self._settled.set()
+
+    def stop_waiting(self) -> None:
+        """Let requests go ahead in the configured mode: the server could not be probed yet."""
+        self._settled.set()
+
+    def _ask_constrained(self, messages: tuple[Message, ...], leg: Leg, tokens: int) -> Verdict:
+        payload = self._complete(_constrained_body(self._backend.model, messages, tokens), leg)
+        verdict = constrained_verdict(payload)
+        if verdict is None:
+            raise self._failed("no decision word in its answer")
+        return verdict
+
+    def _ask_reasoning(self, messages: tuple[Message, ...], leg: Leg) -> Verdict:
+        response = self._open(_reasoning_body(self._backend.model, messages), leg)
+        try:
+            return self._read_until_word(response, leg)
+        finally:
+            response.close()
+
+    def _read_until_word(self, response: UpstreamResponse, leg: Leg) -> Verdict:
+        decoder, finder, finish_reason = SSEDecoder(), WordFinder(), "none"
+        for chunk in response.chunks():
+            for event in decoder.feed(chunk):
+                payload = self._payload(event.data)
+                content, reasoning, reason = delta_texts(payload)
+                finish_reason = reason or finish_reason
+                if (label := finder.feed(content, reasoning)) is not None:
+                    leg.abort(AnswerSufficient("the decision word stands"))
+                    return Verdict(label, None, reason or "early")
+        label = finder.finish()
+        if label is None:
+            raise self._failed(f"no decision word in its answer (finish_reason={finish_reason})")
+        return Verdict(label, None, finish_reason)
+
+    def _payload(self, data: bytes | None) -> Mapping[str, Any]:
+        if data is None or data == b"[DONE]":
+            return {}
+        try:
+            payload = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise self._failed("its stream is not JSON") from None
+        if failure := failure_in(payload, self._call(b"")):
+            raise failure
+        return payload if isinstance(payload, dict) else {}
+
+    def _complete(self, body: bytes, leg: Leg) -> Mapping[str, Any]:
+        response = self._open(body, leg)
+        try:
+            answer = response.read(_MAX_ANSWER)
+        finally:
+            response.close()
+        return self._payload(answer)
+
+    def _open(self, body: bytes, leg: Leg) -> UpstreamResponse:
+        call = self._call(body)
+        response = self._client.open(call, leg)
+        if response.status == 200:
+            return response
+        try:
+            raise refusal(response.status, response.headers, response.read(_MAX_ANSWER), call)
+        finally:
+            response.close()
+
+    def _call(self, body: bytes) -> Call:
+        timeout = self._settings.timeout_s
+        return Call(
+            source=self._backend.source,
+            method="POST",
+            url=f"{self._backend.base_url}/v1/chat/completions",
+            timeouts=Timeouts(connect=min(self._settings.connect_s, timeout), total=timeout, idle=timeout),
+            headers=self._backend.headers,
+            body=body,
+        )
+
+    def _failed(self, message: str) -> UpstreamFailed:
+        return UpstreamFailed(message, self._backend.source)
+
+
+class StartupProbe:
+    """Probes the classifier in the background until it is reached: a vLLM may take ten minutes to load its model."""
+
+    _RETRY_S = 10.0
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="classifier-probe", daemon=True)
+
+    def start(self) -> None:
+        """Begin; a no-op for a mode that needs no probe."""
+        if not self._classifier.settled:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop retrying."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._classifier.probe()
+            except UpstreamError as problem:
+                log.warning("Classifier not reached, will probe again: %s", problem)
+                self._classifier.stop_waiting()
+            else:
+                mode, took = self._classifier.mode, (time.monotonic() - started) * 1000
+                log.info("Classifier probed: mode=%s in %.0fms", mode, took)
+                return
+            self._stop.wait(self._RETRY_S)
+
+
+def _constrained_body(model: str, messages: tuple[Message, ...], tokens: int) -> bytes:
+    # Field names: vLLM 0.33. structured_outputs replaced guided_choice, which is now ignored with a 200.
+    return orjson.dumps(
+        {
+            "model": model,
+            "max_tokens": tokens,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": 20,
+            "structured_outputs": {"choice": list(LABELS)},
+            "chat_template_kwargs": {"enable_thinking": False},
+            "messages": messages,
+        }
+    )
+
+
+def _reasoning_body(model: str, messages: tuple[Message, ...]) -> bytes:
+    # Qwen3's model card warns of endless repetition with greedy decoding while thinking; the seed keeps it repeatable.
+    return orjson.dumps(
+        {
+            "model": model,
+            "max_tokens": _THINKING_TOKENS,
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "seed": 0,
+            "stream": True,
+            "messages": messages,
+        }
+    )
+
+
+def _sole_content(payload: Mapping[str, Any]) -> str:
+    """The content of the one choice, stripped; "" if there is none."""
+    try:
+        content = payload["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return content.strip() if isinstance(content, str) else ""

@@ -1,0 +1,72 @@
+"""gunicorn, set up for streams: one process, many threads, no restarts in the middle of an answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from ai_router.app import close_app, create_app
+from ai_router.settings import Settings
+
+_KEEPALIVE_S = 75
+_LAST_WORDS_S = 5
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """``run`` serves until it is told to stop. ``after_fork`` runs first in every worker."""
+
+    def __init__(self, settings: Settings, after_fork: Callable[[], None] = lambda: None) -> None:
+        self._settings = settings
+        self._after_fork = after_fork
+        super().__init__()
+
+    def load_config(self) -> None:
+        """gunicorn's settings; the reason beside each that is not plain."""
+        settings = self._settings
+        chosen: dict[str, Any] = {
+            "bind": _bind(settings.host, settings.port),
+            "workers": settings.workers,
+            "worker_class": "gthread",
+            "threads": settings.threads,
+            "worker_connections": 10 * settings.threads,
+            "keepalive": _KEEPALIVE_S,
+            # No request outlives its own deadline, so a stop may wait for the longest stream.
+            "graceful_timeout": int(settings.request_timeout_s) + _LAST_WORDS_S,
+            # A restart after so many requests would cut streams.
+            "max_requests": 0,
+            "accesslog": None,
+            "errorlog": "-",
+            "loglevel": "warning",
+            "proc_name": "ai-router",
+            # The control socket is a door that nobody here uses.
+            "control_socket_disable": True,
+            "post_fork": lambda _server, _worker: self._after_fork(),
+            "worker_int": _quit_at_once,
+            "worker_exit": lambda _server, worker: _close(worker),
+        }
+        for name, value in chosen.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """The application, made in the worker: its threads would not survive the fork."""
+        return create_app(self._settings)
+
+
+def _bind(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _quit_at_once(worker: Any) -> None:
+    """SIGINT or SIGQUIT: what is queued is written, streams are cut, the request threads are not waited for."""
+    _close(worker)
+    os._exit(0)
+
+
+def _close(worker: Any) -> None:
+    app = getattr(worker, "wsgi", None)
+    if isinstance(app, Flask):
+        close_app(app)

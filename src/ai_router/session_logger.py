@@ -1,0 +1,206 @@
+"""One JSON file per request, written after its response has gone, by a thread of its own.
+
+A file is written whole (temporary name, then rename) with mode 0600. At most MAX_FILES are kept: every 100 saves or
+60 seconds the oldest beyond that are deleted. File names start with the time, so that age is read from the name and no
+file has to be opened or stat'ed for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ai_router.exchange import Message, Outcome
+from ai_router.telemetry import timing_log
+
+log = logging.getLogger(__name__)
+
+MAX_FILES = 5_000
+CLEANUP_INTERVAL = 100
+CLEANUP_PERIOD_S = 60.0
+_QUEUE_LIMIT = 2_000
+_TMP_SUFFIX = ".tmp"
+
+
+class SessionLogger:
+    """The queue of outcomes to save and the thread that saves them. A full queue or a full disk costs sessions only."""
+
+    def __init__(self, directory: Path, *, max_files: int = MAX_FILES, period_s: float = CLEANUP_PERIOD_S) -> None:
+        self._directory = directory
+        self._max_files = max_files
+        self._period_s = period_s
+        self._queue: queue.Queue[Outcome | None] = queue.Queue(_QUEUE_LIMIT)
+        self._saves_since_cleanup = 0
+        self._last_cleanup = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="session-writer", daemon=True)
+        self.lost = 0
+        """Sessions that could not be written, since the start."""
+        self.last_error: str | None = None
+        """Why the last save failed; None once one has worked again."""
+
+    @staticmethod
+    def set_query(messages: Sequence[Message]) -> bytes:
+        """Serialise a conversation: done once, when it arrives, for the backends and for the session file alike."""
+        return orjson.dumps(messages)
+
+    def start(self) -> None:
+        """Begin to write; sweeps what an earlier process left half-written."""
+        self._thread.start()
+
+    def record(self, outcome: Outcome) -> None:
+        """Take an outcome to be saved; returns at once. A subscriber of outcomes."""
+        try:
+            self._queue.put_nowait(outcome)
+        except queue.Full:
+            self._lose("the writer cannot keep up")
+
+    def close(self, patience_s: float = 10.0) -> None:
+        """Save what is queued, then stop."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join(patience_s)
+
+    def save(self, outcome: Outcome) -> None:
+        """Write one session, and clean up when it is time."""
+        started = time.monotonic()
+        try:
+            self._write(outcome)
+        except OSError as problem:
+            self._lose(problem.strerror or type(problem).__name__)
+            return
+        written = time.monotonic()
+        self.last_error = None
+        self._saves_since_cleanup += 1
+        self._cleanup_if_due()
+        timing_log.session_saved(
+            outcome.request.session_id,
+            write_ms=(written - started) * 1000,
+            cleanup_ms=(time.monotonic() - written) * 1000,
+        )
+
+    def _run(self) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep_unfinished()
+        except OSError as problem:
+            self._lose(problem.strerror or type(problem).__name__, sessions=0)
+        while True:
+            try:
+                outcome = self._queue.get(timeout=self._period_s)
+            except queue.Empty:
+                self._cleanup_if_due()
+                continue
+            if outcome is None:
+                return
+            try:
+                self.save(outcome)
+            except Exception:  # the border of a background thread: one odd session must not end the log of all others
+                log.exception("a session could not be saved")
+                self._lose("internal error")
+
+    def _write(self, outcome: Outcome) -> None:
+        name = file_name(outcome.request.timestamp, outcome.request.session_id)
+        temporary = self._directory / f".{name}{_TMP_SUFFIX}"
+        body = orjson.dumps(session_document(outcome), option=orjson.OPT_INDENT_2, default=str)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(body)
+            temporary.rename(self._directory / name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    def _cleanup_if_due(self) -> None:
+        due = self._saves_since_cleanup >= CLEANUP_INTERVAL or time.monotonic() - self._last_cleanup >= self._period_s
+        if due:
+            self._cleanup()
+            self._saves_since_cleanup = 0
+            self._last_cleanup = time.monotonic()
+
+    def _cleanup(self) -> None:
+        """Delete the oldest files beyond the limit.
+
+        Names are put into buckets by their first characters (the hour), so that only the buckets that have to go are
+        sorted: sorting 50,000 names at once would hold the interpreter's lock for as long as it takes.
+        """
+        buckets: defaultdict[str, list[str]] = defaultdict(list)
+        count = 0
+        try:
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".json") and not entry.name.startswith("."):
+                        buckets[entry.name[:11]].append(entry.name)
+                        count += 1
+            self._delete_oldest(buckets, count - self._max_files)
+        except OSError as problem:
+            log.warning("Session cleanup failed: %s", problem.strerror)
+
+    def _delete_oldest(self, buckets: Mapping[str, list[str]], excess: int) -> None:
+        for hour in sorted(buckets):
+            if excess <= 0:
+                return
+            for name in sorted(buckets[hour])[:excess]:
+                # Another process may clean the same directory.
+                (self._directory / name).unlink(missing_ok=True)
+                excess -= 1
+
+    def _sweep_unfinished(self) -> None:
+        for leftover in self._directory.glob(f".*{_TMP_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
+    def _lose(self, why: str, sessions: int = 1) -> None:
+        self.lost += sessions
+        if self.last_error != why:
+            log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
+        self.last_error = why
+
+
+def file_name(timestamp: datetime, session_id: str) -> str:
+    """``20261121T195622.123456Z-dba46d38.json``: sorts by time."""
+    return f"{timestamp:%Y%m%dT%H%M%S.%fZ}-{session_id}.json"
+
+
+def session_document(outcome: Outcome) -> dict[str, Any]:
+    """The content of a session file. ``client_messages`` is the serialisation made at arrival, as it is."""
+    request = outcome.request
+    return {
+        "session_id": request.session_id,
+        "timestamp": request.timestamp.isoformat(),
+        "request_id": request.request_id,
+        "status": outcome.status,
+        "error": outcome.error,
+        "model": request.model,
+        "stream": request.stream,
+        "route": outcome.route,
+        "reason": outcome.reason,
+        "decision": dataclasses.asdict(outcome.decision) if outcome.decision else None,
+        "speculation": outcome.speculation,
+        "steps": [
+            {
+                "kind": step.kind,
+                "started_ms": round(step.started_ms, 1),
+                "duration_ms": round(step.duration_ms, 1),
+                **step.detail,
+            }
+            for step in outcome.steps
+        ],
+        "client_messages": orjson.Fragment(request.messages_json),
+        "response": outcome.response,
+        "usage": outcome.usage,
+        "cost_usd": outcome.cost_usd,
+        "timings": {name: round(value, 1) for name, value in outcome.timings.items()},
+    }

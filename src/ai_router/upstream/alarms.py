@@ -1,0 +1,102 @@
+"""One thread that calls back at set times: the deadlines of every upstream call.
+
+A socket timeout starts anew with every byte, keep-alives included; a deadline must not. A threading.Timer would be
+a thread per call. This is a heap, a lock and one thread that mostly sleeps: deadlines are nearly always
+cancelled, and setting one wakes the thread only if it is the earliest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Alarm:
+    """A callback to come. ``cancel`` is idempotent; a callback already running is not stopped."""
+
+    __slots__ = ("_callback", "at")
+
+    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+        self.at = at
+        self._callback: Callable[[], None] | None = callback
+
+    def __lt__(self, other: Alarm) -> bool:
+        return self.at < other.at
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether there is nothing left to call."""
+        return self._callback is None
+
+    def cancel(self) -> None:
+        """Forget the callback, and all it refers to."""
+        self._callback = None
+
+    def ring(self) -> None:
+        """Call back, once."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class Alarms:
+    """The clock of all alarms of a process. Callbacks must be short: they share its thread."""
+
+    _SWEEP_AT = 1024
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heap: list[Alarm] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._sweep_at = self._SWEEP_AT
+        self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+        self._thread.start()
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
+        """Call back in ``seconds``, on the alarms' thread."""
+        alarm = Alarm(self._clock() + seconds, callback)
+        with self._changed:
+            heapq.heappush(self._heap, alarm)
+            if self._heap[0] is alarm:
+                self._changed.notify()
+            if len(self._heap) >= self._sweep_at:
+                self._sweep()
+        return alarm
+
+    def close(self) -> None:
+        """Stop the thread; what has not rung never will."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _sweep(self) -> None:
+        """Drop the cancelled, so that a busy minute does not keep a minute's worth of dead alarms."""
+        self._heap = [alarm for alarm in self._heap if not alarm.cancelled]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(self._SWEEP_AT, 2 * len(self._heap))
+
+    def _run(self) -> None:
+        while (alarm := self._next_due()) is not None:
+            try:
+                alarm.ring()
+            except Exception:  # the border of a background thread: one bad callback must not end all deadlines
+                log.exception("an alarm's callback failed")
+
+    def _next_due(self) -> Alarm | None:
+        """Wait for an alarm to fall due; None when closed."""
+        with self._changed:
+            while not self._closed:
+                while self._heap and self._heap[0].cancelled:
+                    heapq.heappop(self._heap)
+                wait_s = self._heap[0].at - self._clock() if self._heap else None
+                if wait_s is not None and wait_s <= 0:
+                    return heapq.heappop(self._heap)
+                self._changed.wait(wait_s)
+        return None

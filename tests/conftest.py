@@ -1,0 +1,31 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ai_router.upstream.alarms import Alarms
+from ai_router.upstream.client import UpstreamClient
+from tests.fakes.upstream import FakeUpstream, fake_upstream
+
+
+@pytest.fixture
+def upstream() -> Iterator[FakeUpstream]:
+    with fake_upstream() as fake:
+        yield fake
+
+
+@pytest.fixture
+def alarms() -> Iterator[Alarms]:
+    alarms = Alarms()
+    yield alarms
+    alarms.close()
+
+
+@pytest.fixture
+def client(alarms: Alarms) -> Iterator[UpstreamClient]:
+    client = UpstreamClient(alarms, pool_size=8)
+    yield client
+    client.close()

@@ -1,0 +1,59 @@
+"""A lab: fakes for the classifier, the primary and xAI, and a real router in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.fakes.personas import CHAT, SEARCH, classifies, finds, says
+from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.upstream import FakeUpstream, Plain, fake_upstream
+
+XAI_KEY = "xai-test-key-0123456789"
+
+
+@dataclass
+class Lab:
+    """The three backends and the router. ``reset`` makes all of them well-behaved again."""
+
+    classifier: FakeUpstream
+    primary: FakeUpstream
+    xai: FakeUpstream
+    router: RunningRouter
+
+    def reset(self) -> None:
+        for fake in (self.classifier, self.primary, self.xai):
+            fake.reset()
+        well_behaved(self.classifier, self.primary, self.xai)
+
+
+def well_behaved(classifier: FakeUpstream, primary: FakeUpstream, xai: FakeUpstream) -> None:
+    classifier.on(CHAT, classifies("MODERATE"))
+    primary.on(CHAT, says("from ", "the ", "primary"))
+    xai.on(CHAT, says("from ", "xai"))
+    xai.on(SEARCH, finds("It rains in Paris."))
+    xai.on("/v1/models", Plain({"object": "list", "data": []}))
+
+
+@pytest.fixture(scope="package")
+def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with fake_upstream() as classifier, fake_upstream() as primary, fake_upstream() as xai:
+        well_behaved(classifier, primary, xai)
+        settings = {
+            "ROUTER_URL": classifier.url,
+            "PRIMARY_URL": primary.url,
+            "XAI_API_URL": xai.url,
+            "XAI_API_KEY": XAI_KEY,
+            "KEEPALIVE_S": "0.2",
+        }
+        with running_router(tmp_path_factory.mktemp("lab"), **settings) as router:
+            router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")
+            yield Lab(classifier, primary, xai, router)
+
+
+@pytest.fixture
+def lab(shared_lab: Lab) -> Lab:
+    shared_lab.reset()
+    return shared_lab
