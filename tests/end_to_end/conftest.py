@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, SEARCH, classifies, finds, says
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, fake_upstream
 
 XAI_KEY = "xai-test-key-0123456789"
+
+Connect = Callable[[int], RawClient]
 
 
 @dataclass
@@ -57,3 +60,17 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def lab(shared_lab: Lab) -> Lab:
     shared_lab.reset()
     return shared_lab
+
+
+@pytest.fixture
+def raw() -> Iterator[Connect]:
+    """Connects raw clients to a port; those that a test leaves open are closed after it."""
+    clients: list[RawClient] = []
+
+    def connect(port: int) -> RawClient:
+        clients.append(RawClient(port))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.leave()

@@ -118,7 +118,10 @@ def test_what_the_router_does_not_interpret_is_forwarded(lab: Lab, stream: bool)
 
 
 def test_images_arrive_as_they_were_sent(lab: Lab) -> None:
-    content = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+    content = [
+        {"type": "text", "text": "what is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+    ]
     lab.router.post(orjson.dumps({"messages": [{"role": "user", "content": content}]}))
     assert lab.primary.wait_for(CHAT).body["messages"][-1]["content"] == content
 
@@ -295,7 +298,9 @@ def test_a_client_that_named_the_primary_is_not_sent_to_the_cloud(lab: Lab) -> N
 
 @both
 def test_a_backend_s_refusal_reaches_the_client_with_status_message_and_model(lab: Lab, stream: bool) -> None:
-    refused = {"error": {"message": "too long: 9000 > 8192", "type": "BadRequestError", "param": "messages", "code": 400}}
+    refused = {
+        "error": {"message": "too long: 9000 > 8192", "type": "BadRequestError", "param": "messages", "code": 400}
+    }
     lab.primary.on(CHAT, Plain(refused, status=400))
     status, headers, body = lab.router.chat(stream=stream)
     error = orjson.loads(body)["error"]
@@ -316,7 +321,8 @@ def test_a_rejected_key_is_the_operator_s_problem_and_the_primary_answers(lab: L
 
 @both
 @pytest.mark.parametrize(
-    "payload", ["plain text", ["list"], {"error": "text"}, {"error": {"message": "text"}}, [{"error": {"message": "t"}}]]
+    "payload",
+    ["plain text", ["list"], {"error": "text"}, {"error": {"message": "text"}}, [{"error": {"message": "t"}}]],
 )
 def test_an_error_wearing_a_200_is_an_error(lab: Lab, stream: bool, payload: object) -> None:
     lab.primary.on(CHAT, Plain(payload))

@@ -49,7 +49,9 @@ class RunningRouter:
 
     def wait_for_log(self, pattern: str, timeout: float = 10.0) -> re.Match[str]:
         """The first line of the log that matches the whole pattern; the log is written behind the response's back."""
-        found = eventually(lambda: next((m for line in self.log() if (m := re.fullmatch(pattern, line))), None), timeout)
+        found = eventually(
+            lambda: next((m for line in self.log() if (m := re.fullmatch(pattern, line))), None), timeout
+        )
         assert found, f"no line like {pattern!r} in:\n" + "\n".join(self.log())
         return found
 
@@ -86,7 +88,9 @@ def eventually(look: Any, timeout: float = 10.0) -> Any:
 
 def clean_environment(**settings: str) -> dict[str, str]:
     """This process's environment without any setting of a router in it, and then ``settings``."""
-    keep = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE")}
+    keep = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE")
+    }
     return {**keep, **settings}
 
 

@@ -1,0 +1,331 @@
+"""Backends that fail half-way, and requests that no backend should ever see."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.end_to_end.conftest import Connect, Lab
+from tests.fakes.personas import CHAT, DONE, chunk, event, says
+from tests.fakes.router import RunningRouter, eventually, running_router
+from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
+
+FIRST = chunk({"content": "first"})
+
+
+def last_error(body: bytes) -> dict[str, object]:
+    """The error event that a broken stream must end with."""
+    last = body.strip().split(b"\n\n")[-1]
+    assert last.startswith(b"data: {"), body
+    return orjson.loads(last[6:])["error"]
+
+
+# Mid-stream
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Stream([FIRST], ending="reset"),
+        Stream([FIRST], ending="truncate"),
+        Stream([FIRST], ending="end"),
+        Stream([FIRST, b"data: {half an eve"], ending="end"),
+    ],
+    ids=["reset", "truncated", "no finish_reason", "half an event"],
+)
+def test_a_stream_that_dies_ends_with_an_error_and_never_with_done(lab: Lab, broken: Stream) -> None:
+    lab.primary.on(CHAT, broken)
+    _, headers, body = lab.router.chat(stream=True)
+    assert body.startswith(FIRST)
+    assert b"[DONE]" not in body
+    assert b"half" not in body
+    error = last_error(body)
+    assert error["code"] == "upstream_broken"
+    assert "NVIDIA-Nemotron-3-Nano-30B" in str(error["message"])
+    assert not lab.xai.calls(CHAT), "another model's text must not be spliced in"
+    session = lab.router.session(headers["x-session-id"])
+    assert (session["status"], session["response"]["content"]) == ("error", "first")
+
+
+def test_an_error_event_in_the_middle_is_passed_on_in_the_envelope(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, event({"error": "CUDA out of memory"}), DONE], gap=0.05))
+    body = lab.router.chat(stream=True)[2]
+    assert body.startswith(FIRST)
+    assert b"[DONE]" not in body
+    assert "CUDA out of memory" in str(last_error(body)["message"])
+
+
+def test_a_line_that_is_no_json_is_left_out(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, b"data: {oops\n\n", b"data:\n\n", chunk({}, "stop"), DONE]))
+    assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop") + DONE
+
+
+def test_an_endless_line_is_an_error(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, *[b"data: " + b"x" * 65536] * 20], ending="hang"))
+    assert last_error(lab.router.chat(stream=True)[2])["code"] == "upstream_broken"
+    assert lab.primary.wait_for(CHAT).gone.wait(5)
+
+
+def test_a_finish_reason_without_done_is_an_end(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, chunk({}, "stop")]))
+    assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop")
+
+
+def test_a_backend_that_will_not_hang_up_after_done_does_not_keep_the_client(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, chunk({}, "stop"), DONE], ending="hang"))
+    _, headers, body = lab.router.chat(stream=True)
+    assert body.endswith(DONE)
+    assert lab.router.session(headers["x-session-id"])["status"] == "ok"
+
+
+# Before the first byte
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_a_slammed_connection_is_a_failure_and_the_next_backend_answers(lab: Lab, stream: bool) -> None:
+    lab.primary.on(CHAT, Slam())
+    _, headers, _ = lab.router.chat(stream=stream)
+    assert headers["x-router-route"] == "xai"
+
+
+def test_an_idle_connection_that_the_backend_closed_is_replaced(lab: Lab) -> None:
+    lab.router.chat(model="primary")
+    lab.primary.on(CHAT, Slam(), says("second try"))
+    status, _, _ = lab.router.chat(model="primary")
+    assert status == 200
+    assert len(lab.primary.calls(CHAT)) == 3
+
+
+@pytest.fixture
+def short_fuse(tmp_path: Path, upstream: FakeUpstream) -> Iterator[RunningRouter]:
+    """A router with deadlines short enough to wait for, and a primary only."""
+    settings = {
+        "PRIMARY_TTFT_S": "0.4",
+        "STREAM_IDLE_S": "0.4",
+        "REQUEST_TIMEOUT_S": "1.5",
+        "BODY_TIMEOUT_S": "0.5",
+        "WRITE_TIMEOUT_S": "0.5",
+        "MAX_BODY_MB": "1",
+    }
+    with running_router(tmp_path, PRIMARY_URL=upstream.url, **settings) as router:
+        yield router
+
+
+def test_no_first_byte_in_time_is_504_and_the_backend_is_left(
+    short_fuse: RunningRouter, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, Hang())
+    status, _, body = short_fuse.chat(stream=True)
+    assert status == 504
+    assert "no first byte within 0.4 s" in orjson.loads(body)["error"]["message"]
+    assert upstream.wait_for(CHAT).gone.wait(5)
+
+
+def test_comments_do_not_put_the_first_byte_deadline_off(short_fuse: RunningRouter, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Stream([b": processing\n\n"] * 100, gap=0.05))
+    assert short_fuse.chat(stream=True)[0] == 504
+
+
+def test_a_plain_answer_may_take_longer_than_a_stream_s_first_byte(
+    short_fuse: RunningRouter, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, says("slowly", ttft=0.8))
+    assert short_fuse.chat()[0] == 200
+
+
+def test_a_plain_answer_that_never_comes_is_504_at_the_total_deadline(
+    short_fuse: RunningRouter, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, Hang())
+    status, _, body = short_fuse.chat()
+    assert status == 504
+    assert "no complete answer within" in orjson.loads(body)["error"]["message"]
+
+
+def test_a_stalled_stream_is_an_error(short_fuse: RunningRouter, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Stream([FIRST], ending="hang"))
+    error = last_error(short_fuse.chat(stream=True)[2])
+    assert error["code"] == "upstream_timeout"
+    assert upstream.wait_for(CHAT).gone.wait(5)
+
+
+def test_a_drip_for_ever_ends_at_the_total_deadline(short_fuse: RunningRouter, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Stream([FIRST] * 1000, gap=0.1))
+    body = short_fuse.chat(stream=True)[2]
+    assert "no complete answer within" in str(last_error(body)["message"])
+    assert upstream.wait_for(CHAT).gone.wait(5)
+
+
+def test_a_client_that_does_not_read_is_let_go_and_so_is_the_backend(
+    short_fuse: RunningRouter, upstream: FakeUpstream, raw: Connect
+) -> None:
+    upstream.on(CHAT, Stream([chunk({"content": "x" * 60_000})] * 2000))
+    client = raw(short_fuse.port)
+    client.send_chat(stream=True)
+    request = upstream.wait_for(CHAT)
+    assert request.gone.wait(5), "a slow reader held the backend"
+
+
+def test_a_slow_body_is_408(short_fuse: RunningRouter, raw: Connect) -> None:
+    client = raw(short_fuse.port)
+    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    stop = threading.Event()
+
+    def drip() -> None:
+        while not stop.wait(0.05):
+            try:
+                client.send(b" ")
+            except OSError:
+                return
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        answer = client.read_until(b"request_timeout")
+    finally:
+        stop.set()
+        dripping.join()
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["content-length", "chunked"])
+def test_a_body_over_the_limit_is_413(short_fuse: RunningRouter, chunked: bool, raw: Connect) -> None:
+    client = raw(short_fuse.port)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+    if chunked:
+        client.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        for _ in range(17):
+            client.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+    else:
+        client.send(head + b"Content-Length: 2000000\r\n\r\n")
+    answer = client.read_until(b"request_too_large")
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_that_ends_early_is_400(short_fuse: RunningRouter, raw: Connect) -> None:
+    client = raw(short_fuse.port)
+    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    assert client.read_until(b"}}").startswith(b"HTTP/1.1 400")
+
+
+def test_backends_that_are_all_down_are_named_at_once(tmp_path: Path) -> None:
+    with fake_upstream() as gone:
+        url = gone.url
+    with running_router(tmp_path, PRIMARY_URL=url) as router:
+        started = time.monotonic()
+        status, headers, body = router.chat(stream=True)
+        assert time.monotonic() - started < 5
+        assert status == 502
+        assert orjson.loads(body)["error"]["message"].endswith("connection refused")
+        assert headers["x-router-reason"].startswith("no classifier")
+        health = router.get("/health")
+        assert health[0] == 503
+        report = orjson.loads(health[2])
+        assert report["status"] == "unhealthy"
+        assert report["backends"]["primary"]["last_error"] == "connection refused"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"{", "body"),
+        (b"[]", "body"),
+        (b'{"messages": NaN}', "body"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "body"),
+        (b'{"messages": [{"role": "user", "content": "\xff"}]}', "body"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "body"),
+        (b"[" * 100_000 + b"]" * 100_000, "body"),
+        (b"{}", "messages"),
+        (b'{"messages": "hi"}', "messages"),
+        (b'{"messages": []}', "messages"),
+        (b'{"messages": [1]}', "messages[0]"),
+        (b'{"messages": [{"role": "user", "content": "a"}, {"content": "a"}]}', "messages[1].role"),
+        (b'{"messages": [{"role": "user", "content": 1}]}', "messages[0].content"),
+        (b'{"messages": [{"role": "user", "content": ["a"]}]}', "messages[0].content[0]"),
+        (b'{"messages": [{"role": "user"}], "stream": "yes"}', "stream"),
+        (b'{"messages": [{"role": "user"}], "model": 1}', "model"),
+        (b'{"messages": [{"role": "user"}], "max_tokens": 0}', "max_tokens"),
+        (b'{"messages": [{"role": "user"}], "max_tokens": true}', "max_tokens"),
+        (b'{"messages": [{"role": "user"}], "temperature": "hot"}', "temperature"),
+        (b'{"messages": [{"role": "user"}], "stream_options": []}', "stream_options"),
+        (b'{"messages": [{"role": "user"}], "tools": {}}', "tools"),
+    ],
+    ids=lambda value: value[:40].decode("ascii", "replace") if isinstance(value, bytes) else value,
+)
+def test_bad_input_is_400_naming_the_field(lab: Lab, body: bytes, param: str) -> None:
+    status, headers, answer = lab.router.post(body)
+    error = orjson.loads(answer)["error"]
+    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert error["message"]
+    assert headers["x-request-id"]
+    assert not lab.primary.calls(CHAT)
+
+
+def test_of_duplicate_keys_the_last_wins_at_the_router_and_at_the_backend(lab: Lab) -> None:
+    lab.router.post(
+        b'{"model": "xai", "model": "primary", "seed": 1, "seed": 2, "messages": [{"role": "user", "content": "a"}]}'
+    )
+    assert lab.primary.wait_for(CHAT).raw_body.count(b'"seed"') == 1
+    assert lab.primary.calls(CHAT)[0].body["seed"] == 2
+    assert not lab.xai.calls(CHAT)
+
+
+def test_an_error_of_flask_s_own_wears_the_envelope(lab: Lab) -> None:
+    status, _, body = lab.router.get("/nowhere")
+    assert (status, orjson.loads(body)["error"]["code"]) == (404, "not_found")
+    status, _, body = lab.router.get("/v1/chat/completions")
+    assert (status, orjson.loads(body)["error"]["code"]) == (405, "method_not_allowed")
+
+
+# All threads busy
+
+
+def test_health_answers_while_every_place_is_taken_and_the_next_request_is_told_to_come_back(
+    tmp_path: Path, upstream: FakeUpstream, raw: Connect
+) -> None:
+    upstream.on(CHAT, Hang())
+    with running_router(tmp_path, PRIMARY_URL=upstream.url, THREADS="4") as router:
+        clients = [raw(router.port) for _ in range(2)]
+        for client in clients:
+            client.send_chat(stream=True)
+        upstream.wait_for(CHAT, 2)
+        status, headers, body = router.chat()
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert orjson.loads(body)["error"]["code"] == "server_is_overloaded"
+        status, _, body = router.get("/health")
+        assert (status, orjson.loads(body)["in_flight"]) == (200, 2)
+        for client in clients:
+            client.leave()
+        upstream.on(CHAT, says("fine"))
+        assert eventually(lambda: router.chat()[0] == 200)
+
+
+# A session directory that cannot be written
+
+
+def test_a_session_that_cannot_be_saved_costs_the_session_and_degrades_health(
+    tmp_path: Path, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, says("fine"))
+    in_the_way = tmp_path / "a-file"
+    in_the_way.write_text("not a directory")
+    with running_router(tmp_path, PRIMARY_URL=upstream.url, SESSION_DIR=str(in_the_way)) as router:
+        assert router.chat()[0] == 200
+        router.wait_for_log(r"Session not saved: .*")
+        report = eventually(lambda: (r := orjson.loads(router.get("/health")[2]))["sessions"]["lost"] and r)
+        assert report["status"] == "degraded"
+
+
+def test_a_plain_error_body_of_a_backend_is_quoted(lab: Lab) -> None:
+    lab.primary.on(CHAT, Plain(raw=b"upstream exploded", status=418, content_type="text/plain"))
+    status, _, body = lab.router.chat(model="primary")
+    assert status == 418
+    assert "upstream exploded" in orjson.loads(body)["error"]["message"]
