@@ -166,7 +166,8 @@ def test_a_stream_is_relayed_byte_for_byte(lab: Lab) -> None:
 
 
 def test_a_plain_answer_is_relayed_byte_for_byte(lab: Lab) -> None:
-    raw = b'{ "choices" : [ {"index":0,"message":{"role":"assistant","content":null,"reasoning":"r"},"finish_reason":"stop"} ] }'
+    message = b'{"role":"assistant","content":null,"reasoning":"r"}'
+    raw = b'{ "choices" : [ {"index":0,"message":' + message + b',"finish_reason":"stop"} ] }'
     lab.primary.on(CHAT, Plain(raw=raw))
     assert lab.router.chat()[2] == raw
 

@@ -79,7 +79,7 @@ class RunningRouter:
 
 
 def eventually(look: Any, timeout: float = 10.0) -> Any:
-    """What ``look`` returns once it is truthy; its last value when time is up. For files, which have no event to wait on."""
+    """What ``look`` returns once it is truthy, or last when time is up. For files, which have no event to wait on."""
     end = time.monotonic() + timeout
     while not (seen := look()) and time.monotonic() < end:
         time.sleep(0.01)

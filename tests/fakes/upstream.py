@@ -1,6 +1,7 @@
 """A backend on a real socket that does what a test scripts: answers, streams, hangs, breaks off.
 
-It notices by itself, and with a clock of its own, when the router closes a connection: every recorded request says when.
+It notices by itself, and with a clock of its own, when the router closes a connection: every request recorded says
+when.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 @dataclass
 class Recorded:
-    """One request as it came, and when its connection was closed by the peer (monotonic), if it was while we answered."""
+    """One request as it came, and when (monotonic) the peer closed its connection, if it did while we answered."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     raw_body: bytes
     arrived_at: float
-    closed = None
     disconnected_at: float | None = None
     answered: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
@@ -161,7 +161,7 @@ class _Server(socketserver.ThreadingTCPServer):
         """A router that closes a connection is what half of the tests are about."""
 
 
-def _handler_for(fake: FakeUpstream) -> type[BaseHTTPRequestHandler]:
+def _handler_for(fake: FakeUpstream) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class, not a function
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True

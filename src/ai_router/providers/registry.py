@@ -82,7 +82,7 @@ class Registry:
         if named is not None:
             return named
         provider, slash, rest = model.partition("/")
-        if slash and rest and provider in (PRIMARY, XAI):
+        if slash and rest and provider in [backend.name for backend in (self.primary, self.xai) if backend]:
             return Named(Route(provider), rest)
         raise ModelNotFound(model, difflib.get_close_matches(model, [AUTO, *self._names()], n=3, cutoff=0.4))
 

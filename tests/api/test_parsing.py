@@ -1,0 +1,91 @@
+"""From bytes to a ChatRequest, or to an error that names the field."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_router.api.parsing import Arrival, parse_chat_request, request_id_from
+from ai_router.errors import InvalidRequest
+from ai_router.exchange import ChatRequest
+
+ARRIVAL = Arrival(0.0, datetime(2026, 11, 21, tzinfo=UTC), "req_1", (), "DATE")
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_FIELDS = st.dictionaries(
+    st.sampled_from(["model", "messages", "stream", "stream_options", "max_tokens", "temperature", "tools", "n", "x"]),
+    _JSON,
+)
+
+
+def parsed(**fields: Any) -> ChatRequest:
+    return parse_chat_request(orjson.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}), ARRIVAL)
+
+
+@given(st.binary(max_size=200) | _FIELDS.map(orjson.dumps))
+def test_anything_is_a_request_or_an_error_with_a_field(body: bytes) -> None:
+    try:
+        request = parse_chat_request(body, ARRIVAL)
+    except InvalidRequest as error:
+        assert error.param
+        assert str(error)
+    else:
+        assert request.messages
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8).filter(lambda name: name not in PARSED), _JSON, max_size=4))
+def test_every_field_that_is_not_ours_is_kept(fields: dict[str, Any]) -> None:
+    assert parsed(**fields).params == fields
+
+
+PARSED = {
+    *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools"),
+    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "api_base", "base_url", "api_key"),
+}
+
+
+def test_the_messages_are_serialised_once_and_shared() -> None:
+    request = parsed()
+    assert request.messages_json == b'[{"role":"user","content":"hi"}]'
+
+
+@pytest.mark.parametrize("model", [{}, {"model": None}, {"model": ""}])
+def test_no_model_is_auto(model: dict[str, Any]) -> None:
+    assert parsed(**model).model == "auto"
+
+
+def test_null_is_as_good_as_absent() -> None:
+    request = parsed(stream=None, stream_options=None, max_tokens=None, temperature=None)
+    assert (request.stream, request.wants_usage) == (False, False)
+
+
+def test_characters_are_counted_in_all_messages_and_parts() -> None:
+    messages = [
+        {"role": "system", "content": "abc"},
+        {"role": "user", "content": [{"type": "text", "text": "de"}]},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ]
+    assert parsed(messages=messages).total_chars == 5
+
+
+@pytest.mark.parametrize("good", ["a", "A-b_c.9", "x" * 128])
+def test_a_good_request_id_is_honoured(good: str) -> None:
+    assert request_id_from(good) == good
+
+
+@pytest.mark.parametrize("bad", [None, "", "a b", "x" * 129, "a\n", "ä"])
+def test_a_bad_request_id_is_replaced(bad: str | None) -> None:
+    assert request_id_from(bad) not in (bad, "")

@@ -1,0 +1,73 @@
+"""From a decision to who is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route
+from ai_router.execution.plan import Plan, plan_answer
+from ai_router.providers.registry import build_registry
+from ai_router.settings import load_settings
+
+BASE = {"PRIMARY_URL": "http://gpu:8000", "PRIMARY_MODEL": "nano"}
+
+
+def decided(label: Label) -> Decision:
+    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, "because")
+
+
+def named(route: Route, model: str | None = None) -> Decision:
+    return Decision(Label.EXPLICIT, route, DecidedBy.EXPLICIT, "named", model=model)
+
+
+def plan(decision: Decision, *, key: bool = True, cloud_fallback: bool = True) -> Plan:
+    settings = load_settings({**BASE, **({"XAI_API_KEY": "k"} if key else {})}, dotenv=None)
+    return plan_answer(decision, build_registry(settings), cloud_fallback=cloud_fallback)
+
+
+def who(made: Plan) -> list[str]:
+    return [candidate.backend.name for candidate in made.candidates]
+
+
+@pytest.mark.parametrize(
+    ("label", "candidates", "route", "context"),
+    [
+        (Label.MODERATE, ["primary", "xai"], "primary", False),
+        (Label.META, ["primary", "xai"], "meta", False),
+        (Label.COMPLEX, ["xai", "primary"], "xai", False),
+        (Label.ENRICH, ["primary", "xai"], "enrich", True),
+    ],
+)
+def test_each_label_s_candidates(label: Label, candidates: list[str], route: str, context: bool) -> None:
+    made = plan(decided(label))
+    assert (who(made), made.route, made.wants_context, made.note) == (candidates, route, context, None)
+
+
+@pytest.mark.parametrize("label", [Label.COMPLEX, Label.ENRICH])
+def test_without_a_key_the_primary_answers_and_the_note_says_why(label: Label) -> None:
+    made = plan(decided(label), key=False)
+    assert (who(made), made.route, made.wants_context) == (["primary"], "primary", False)
+    assert "XAI_API_KEY" in str(made.note)
+
+
+@pytest.mark.parametrize("label", [Label.MODERATE, Label.META, Label.ENRICH])
+def test_what_is_local_stays_local_when_fallback_is_off(label: Label) -> None:
+    assert who(plan(decided(label), cloud_fallback=False)) == ["primary"]
+
+
+def test_the_named_primary_is_never_replaced_by_the_cloud() -> None:
+    assert who(plan(named(Route.PRIMARY))) == ["primary"]
+
+
+def test_a_named_cloud_model_is_never_replaced() -> None:
+    made = plan(named(Route.XAI, "grok-4.3"))
+    assert [(c.backend.name, c.model) for c in made.candidates] == [("xai", "grok-4.3")]
+
+
+def test_the_primary_stands_in_for_the_named_route_xai() -> None:
+    assert who(plan(named(Route.XAI))) == ["xai", "primary"]
+
+
+def test_a_stand_in_s_answer_is_reported_as_its_own_route() -> None:
+    made = plan(decided(Label.COMPLEX))
+    assert [made.route_for(candidate) for candidate in made.candidates] == ["xai", "primary"]

@@ -1,0 +1,119 @@
+"""What backends say when they say no, in the shapes collected from them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from ai_router.errors import (
+    Source,
+    UpstreamFailed,
+    UpstreamMisconfigured,
+    UpstreamRefused,
+    envelope,
+)
+from ai_router.providers.refusals import complaint_in, failure_in, refusal, retry_after_s
+from ai_router.upstream.call import Call, Timeouts
+
+CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
+
+
+def refused(status: int, payload: Any, headers: dict[str, str] | None = None) -> Any:
+    return refusal(status, headers or {}, orjson.dumps(payload), CALL)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error": {"message": "no", "type": "t", "param": None, "code": 400}},
+        {"error": "no"},
+        {"code": "x", "error": "no"},
+        [{"error": {"message": "no"}}],
+        {"detail": "no"},
+    ],
+    ids=["vllm", "vllm 401", "xai", "gemini", "fastapi"],
+)
+def test_the_message_is_found_in_every_shape(payload: Any) -> None:
+    complaint = complaint_in(payload)
+    assert complaint is not None
+    assert complaint.message == "no"
+
+
+@pytest.mark.parametrize("payload", [{"error": {"odd": 1}}, {"error": [1, 2]}, {"detail": [{"loc": ["body"]}]}])
+def test_a_shape_nobody_knows_is_quoted(payload: Any) -> None:
+    complaint = complaint_in(payload)
+    assert complaint is not None
+    assert complaint.message
+
+
+@pytest.mark.parametrize("payload", [{}, {"error": None}, {"error": ""}, [], "text", None, 3])
+def test_no_error_is_no_complaint(payload: Any) -> None:
+    assert complaint_in(payload) is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 413, 422])
+def test_a_refusal_keeps_its_status_and_is_not_taken_elsewhere(status: int) -> None:
+    error = refused(status, {"error": {"message": "no", "param": "p", "code": "c"}})
+    assert isinstance(error, UpstreamRefused)
+    assert (error.status, error.recoverable) == (status, False)
+    assert envelope(error)["error"] == {
+        "message": "xai (grok): no",
+        "type": "invalid_request_error",
+        "param": "p",
+        "code": "c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "payload"),
+    [(401, {"error": "Unauthorized"}), (403, {}), (400, {"error": "Incorrect API key provided: xai-se***et"})],
+)
+def test_a_rejected_key_is_ours_to_mend(status: int, payload: Any) -> None:
+    error = refused(status, payload)
+    assert isinstance(error, UpstreamMisconfigured)
+    assert (error.status, error.recoverable) == (502, True)
+    assert "se***et" not in str(error)
+
+
+@pytest.mark.parametrize(("status", "shown"), [(429, 429), (500, 502), (502, 502), (503, 503), (504, 504)])
+def test_a_failure_is_recoverable(status: int, shown: int) -> None:
+    error = refused(status, {"error": "busy"})
+    assert isinstance(error, UpstreamFailed)
+    assert (error.status, error.recoverable) == (shown, True)
+
+
+def test_a_body_that_is_no_json_is_quoted_unless_it_is_a_page() -> None:
+    assert "exploded" in str(refusal(500, {}, b"exploded", CALL))
+    assert "html" not in str(refusal(500, {}, b"<html>..", CALL))
+
+
+@pytest.mark.parametrize("payload", [{"error": {"message": "no"}}, {"error": "no"}, [{"error": {"message": "no"}}]])
+def test_an_error_wearing_a_200_is_seen(payload: Any) -> None:
+    assert isinstance(failure_in(payload, CALL), UpstreamFailed)
+
+
+@pytest.mark.parametrize("payload", [{"choices": []}, {"choices": [], "error": None}, {"detail": "x"}, [], 1])
+def test_an_answer_is_no_error(payload: Any) -> None:
+    assert failure_in(payload, CALL) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 2),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: int | None) -> None:
+    assert retry_after_s(headers) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    later = datetime.now(UTC) + timedelta(seconds=90)
+    assert retry_after_s({"retry-after": format_datetime(later, usegmt=True)}) in (89, 90)

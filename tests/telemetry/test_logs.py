@@ -1,0 +1,45 @@
+"""Where log lines go."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from ai_router.telemetry.logs import LogWriter
+
+log = logging.getLogger("ai_router.test")
+
+
+def test_the_file_has_bare_lines_and_stderr_dated_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = LogWriter(tmp_path / "deep" / "app.log")
+    log.info("Session saved: %s", "abc")
+    writer.close()
+    assert (tmp_path / "deep" / "app.log").read_text() == "Session saved: abc\n"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:,]+ INFO Session saved: abc\n", capsys.readouterr().err)
+
+
+def test_a_traceback_is_kept(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "app.log")
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("it failed")
+    writer.close()
+    written = (tmp_path / "app.log").read_text()
+    assert "it failed" in written
+    assert "ValueError: why" in written
+
+
+def test_a_file_that_was_rotated_away_is_opened_anew(tmp_path: Path) -> None:
+    path = tmp_path / "app.log"
+    first = LogWriter(path)
+    log.info("before")
+    first.close()
+    second = LogWriter(path)
+    path.rename(tmp_path / "app.log.1")
+    log.info("after")
+    second.close()
+    assert path.read_text() == "after\n"

@@ -1,0 +1,103 @@
+"""Imports go down only, and Flask and requests stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "ai_router"
+
+RANKS = [
+    {"cli"},
+    {"server"},
+    {"app"},
+    {"embedded", "console"},
+    {"api"},
+    {"execution"},
+    {"routing"},
+    {"session_logger"},
+    {"telemetry", "providers"},
+    {"upstream", "stores", "resilience"},
+    {"exchange", "errors", "settings", "__init__"},
+]
+FOREIGN = {"flask": {"api", "app", "server"}, "werkzeug": {"api"}, "requests": {"upstream"}, "urllib3": {"upstream"}}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        yield str(path.relative_to(SOURCE)), ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(module: str) -> str:
+    return module.split("/", maxsplit=1)[0].removesuffix(".py")
+
+
+def rank(part: str) -> int:
+    return next(index for index, parts in enumerate(RANKS) if part in parts)
+
+
+def test_imports_go_down_only() -> None:
+    upward = []
+    for name, tree in modules():
+        here = part_of(name)
+        for target in imported(tree):
+            if not target.startswith("ai_router."):
+                continue
+            there = target.split(".")[1]
+            there = there if any(there in parts for parts in RANKS) else "__init__"
+            if there != here and rank(there) <= rank(here):
+                upward.append(f"{name} imports {target}")
+    assert not upward
+
+
+def test_there_is_no_cycle_of_modules() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, tree in modules():
+        module = "ai_router." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        graph[module] = set(imported(tree))
+    edges = {
+        module: {known for known in graph for target in targets if target == known or target.startswith(f"{known}.")}
+        for module, targets in graph.items()
+    }
+    # The root package holds the version only and imports nothing; every module "imports" it by its name.
+    edges = {module: targets - {"ai_router", module} for module, targets in edges.items()}
+    order = graphlib.TopologicalSorter(edges)
+    order.prepare()
+
+
+def test_foreign_packages_stay_where_they_belong() -> None:
+    strays = [
+        f"{name} imports {target}"
+        for name, tree in modules()
+        for target in imported(tree)
+        if part_of(name) not in FOREIGN.get(target.split(".")[0], {part_of(name)})
+    ]
+    assert not strays
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    # The embedded model's processes get their key through it; that is no setting.
+    readers = {
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
+    }
+    assert readers <= {"settings.py", "embedded/start.py", "embedded/llama_server.py"}
+
+
+def test_modules_stay_short() -> None:
+    long = {
+        name: lines for name in map(str, SOURCE.rglob("*.py")) if (lines := Path(name).read_text().count("\n")) > 350
+    }
+    assert not long

@@ -1,0 +1,112 @@
+"""Settings: defaults, parsing, and one line for every bad value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ai_router.settings import MaxTokensPolicy, SettingsError, documented_settings, load_settings
+
+EXAMPLE = Path(__file__).parents[1] / ".env.example"
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    settings = load_settings({}, dotenv=None)
+    assert (settings.host, settings.port, settings.primary_url) == ("127.0.0.1", 8080, None)
+    assert settings.log_path == Path("data/app.log")
+    assert settings.session_path == Path("data/sessions")
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert load_settings({"PORT": "", "XAI_API_KEY": " "}, dotenv=None).xai_api_key is None
+
+
+def test_the_environment_wins_over_the_dotenv_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1111\nHOST=127.0.0.2\n")
+    settings = load_settings({"PORT": "2222"}, dotenv=tmp_path / ".env")
+    assert (settings.port, settings.host) == (2222, "127.0.0.2")
+
+
+@pytest.mark.parametrize("url", ["http://gpu:8000", "http://gpu:8000/", "http://gpu:8000/v1", "http://gpu:8000/v1/"])
+def test_a_base_url_may_end_in_v1(url: str) -> None:
+    assert load_settings({"PRIMARY_URL": url}, dotenv=None).primary_url == "http://gpu:8000"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("THREADS", "1"),
+        ("PRIMARY_URL", "gpu:8000"),
+        ("PRIMARY_URL", "http://gpu:port"),
+        ("ROUTER_URL", "http://user:pass@gpu"),
+        ("CLASSIFIER_MODE", "clever"),
+        ("SPECULATION", "sometimes"),
+        ("PRIMARY_MAX_TOKENS", "add:"),
+        ("PRIMARY_MAX_TOKENS", "strip:3"),
+        ("DATE_CONTEXT", "perhaps"),
+        ("CONNECT_TIMEOUT_S", "0"),
+        ("CONNECT_TIMEOUT_S", "nan"),
+        ("WORKERS", "2"),
+        ("HOST", "0.0.0.0"),
+        ("HOST", "::"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_begins_with_the_setting(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: value}, dotenv=None)
+    assert str(caught.value).startswith(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["XAI_API_KEY", "AI_ROUTER_API_KEYS"])
+def test_a_bad_key_is_not_repeated(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: "sec ret"}, dotenv=None)
+    assert "ret" not in str(caught.value).removeprefix(name)
+
+
+def test_keys_are_not_shown_by_repr() -> None:
+    settings = load_settings({"XAI_API_KEY": "hidden-1", "AI_ROUTER_API_KEYS": "hidden-2, hidden-3"}, dotenv=None)
+    assert settings.api_keys == ("hidden-2", "hidden-3")
+    assert "hidden" not in repr(settings)
+
+
+@pytest.mark.parametrize("extra", [{"AI_ROUTER_API_KEYS": "k"}, {"ALLOW_UNAUTHENTICATED": "1"}])
+def test_another_host_than_loopback_needs_a_key_or_the_word(extra: dict[str, str]) -> None:
+    assert load_settings({"HOST": "0.0.0.0", **extra}, dotenv=None).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"])
+def test_loopback_needs_none(host: str) -> None:
+    assert load_settings({"HOST": host}, dotenv=None).host == host
+
+
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [("strip", MaxTokensPolicy("strip")), ("PASS", MaxTokensPolicy("pass")), ("add:500", MaxTokensPolicy("add", 500))],
+)
+def test_max_tokens_policies(value: str, policy: MaxTokensPolicy) -> None:
+    assert load_settings({"PRIMARY_MAX_TOKENS": value}, dotenv=None).primary_max_tokens == policy
+
+
+@pytest.mark.parametrize(("threads", "admitted"), [("4", 2), ("8", 6), ("72", 63)])
+def test_some_threads_are_kept_from_chat_requests(threads: str, admitted: int) -> None:
+    assert load_settings({"THREADS": threads}, dotenv=None).admitted == admitted
+
+
+def test_every_setting_stands_in_the_example_with_its_default() -> None:
+    written = {}
+    for line in EXAMPLE.read_text().splitlines():
+        name, equals, value = line.removeprefix("# ").removeprefix("#").partition("=")
+        if equals and name.isupper():
+            written[name] = value
+    assert written == {setting.env: setting.default or "" for setting in documented_settings()}
+
+
+def test_the_example_can_be_used_as_it_is(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(EXAMPLE.read_text())
+    assert load_settings({}, dotenv=dotenv) == load_settings({}, dotenv=None)

@@ -1,0 +1,40 @@
+"""Alarms ring in order, once, or not at all."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from ai_router.upstream.alarms import Alarms
+
+
+def test_alarms_ring_in_the_order_of_their_times_not_of_their_making(alarms: Alarms) -> None:
+    rung: queue.Queue[str] = queue.Queue()
+    alarms.after(0.10, lambda: rung.put("late"))
+    alarms.after(0.02, lambda: rung.put("early"))
+    assert [rung.get(timeout=5), rung.get(timeout=5)] == ["early", "late"]
+
+
+def test_a_cancelled_alarm_does_not_ring(alarms: Alarms) -> None:
+    rung: queue.Queue[str] = queue.Queue()
+    alarms.after(0.01, lambda: rung.put("cancelled")).cancel()
+    alarms.after(0.05, lambda: rung.put("kept"))
+    assert rung.get(timeout=5) == "kept"
+    assert rung.empty()
+
+
+def test_a_callback_that_fails_does_not_end_the_others(alarms: Alarms) -> None:
+    rung = threading.Event()
+
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    alarms.after(0.0, fail)
+    alarms.after(0.02, rung.set)
+    assert rung.wait(5)
+
+
+def test_cancelled_alarms_do_not_pile_up(alarms: Alarms) -> None:
+    for _ in range(10_000):
+        alarms.after(3600, lambda: None).cancel()
+    assert len(alarms._heap) < 2_000

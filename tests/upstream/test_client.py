@@ -1,0 +1,142 @@
+"""Calling a backend on a real socket: deadlines, aborts, pooling, and what foreign exceptions become."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from ai_router.errors import (
+    ClientGone,
+    Source,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ai_router.upstream.call import Call, Timeouts
+from ai_router.upstream.client import UpstreamClient
+from ai_router.upstream.leg import Leg
+from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
+
+
+def call(url: str, **timeouts: Any) -> Call:
+    limits = Timeouts(**{"connect": 2.0, "total": 20.0, "idle": 20.0, **timeouts})
+    return Call(Source("primary", "m"), "POST", f"{url}/x", limits, headers={}, body=b"{}")
+
+
+def test_a_refused_connection_is_unreachable(client: UpstreamClient) -> None:
+    with fake_upstream() as gone:
+        url = gone.url
+    with pytest.raises(UpstreamUnreachable, match=r"primary \(m\): connection refused"):
+        client.open(call(url), Leg())
+
+
+def test_an_unknown_host_is_unreachable(client: UpstreamClient) -> None:
+    with pytest.raises(UpstreamUnreachable, match="no such host"):
+        client.open(call("http://no-such-host.invalid"), Leg())
+
+
+def test_tls_to_a_plain_port_is_unreachable_and_named(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    with pytest.raises(UpstreamUnreachable, match="TLS failed"):
+        client.open(call(upstream.url.replace("http:", "https:")), Leg())
+
+
+def test_a_reset_before_the_headers_is_broken(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Slam())
+    with pytest.raises(UpstreamBroken, match="closed without an answer"):
+        client.open(call(upstream.url), Leg())
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "message"),
+    [
+        ({"first_byte": 0.1}, "no first byte within 0.1 s"),
+        ({"total": 0.1}, "no complete answer within 0.1 s"),
+        ({"idle": 0.1}, "silent for 0.1 s"),
+    ],
+)
+def test_each_deadline_ends_a_hang(
+    client: UpstreamClient, upstream: FakeUpstream, timeouts: dict[str, float], message: str
+) -> None:
+    upstream.on("/x", Hang())
+    with pytest.raises(UpstreamTimeout, match=message):
+        client.open(call(upstream.url, **timeouts), Leg())
+    assert upstream.wait_for("/x").gone.wait(5)
+
+
+@pytest.mark.parametrize("portions", [[], [b"some"]], ids=["before the body", "in the body"])
+def test_an_abort_from_another_thread_ends_a_read_with_its_reason(
+    client: UpstreamClient, upstream: FakeUpstream, portions: list[bytes]
+) -> None:
+    upstream.on("/x", Stream(portions, ending="hang"))
+    leg = Leg()
+    response = client.open(call(upstream.url), leg)
+    threading.Timer(0.05, leg.abort, [ClientGone()]).start()
+    with pytest.raises(ClientGone):
+        response.read(1000)
+    assert upstream.wait_for("/x").gone.wait(5)
+    response.close()
+
+
+def test_an_answer_read_to_its_end_leaves_the_connection_to_the_next_call(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on("/x", Plain({"a": 1}), Stream([b"one", b"two"]))
+    legs = [Leg(), Leg()]
+    assert client.open(call(upstream.url), legs[0]).read(100) == b'{"a":1}'
+    assert b"".join(client.open(call(upstream.url), legs[1]).chunks()) == b"onetwo"
+    assert [leg.reused for leg in legs] == [False, True]
+    assert [request.connection for request in upstream.requests] == [1, 1]
+
+
+def test_a_late_abort_of_a_finished_call_does_not_touch_the_next_one(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on("/x", Plain({}), Stream([b"one", b"two"], gap=0.1))
+    first = Leg()
+    client.open(call(upstream.url), first).read(100)
+    second = client.open(call(upstream.url), Leg())
+    first.abort(ClientGone())
+    assert b"".join(second.chunks()) == b"onetwo"
+
+
+def test_an_answer_left_early_closes_its_connection(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Stream([b"one"], ending="hang"))
+    response = client.open(call(upstream.url), Leg())
+    assert next(response.chunks()) == b"one"
+    response.close()
+    assert upstream.wait_for("/x").gone.wait(5)
+
+
+def test_an_answer_over_the_limit_is_refused(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Plain(raw=b"x" * 101))
+    with pytest.raises(UpstreamFailed, match="longer than 100 bytes"):
+        client.open(call(upstream.url), Leg()).read(100)
+
+
+def test_a_truncated_body_is_broken(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Stream([b"one"], ending="truncate"))
+    response = client.open(call(upstream.url), Leg())
+    with pytest.raises(UpstreamBroken):
+        b"".join(response.chunks())
+
+
+def test_portions_come_as_they_are_sent(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Stream([b"one", b"two", b"three"], gap=0.05))
+    response = client.open(call(upstream.url), Leg())
+    assert list(response.chunks()) == [b"one", b"two", b"three"]
+
+
+def test_no_key_is_shown_by_a_call_s_repr() -> None:
+    secret = Call(Source("xai", "m"), "GET", "http://x", Timeouts(1, 1, 1), headers={"Authorization": "Bearer s3cret"})
+    assert "s3cret" not in repr(secret)
+
+
+def test_every_error_names_backend_and_model(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Slam())
+    with pytest.raises(UpstreamError) as caught:
+        client.open(call(upstream.url), Leg())
+    assert caught.value.source == Source("primary", "m")

@@ -1,0 +1,73 @@
+"""Legs and scopes: aborting from another thread, at any moment."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from ai_router.errors import ClientGone, SpeculationLost
+from ai_router.upstream.leg import CancelScope, Leg
+
+
+@pytest.fixture
+def pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_an_abort_wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    leg, woken = Leg(), threading.Event()
+    leg.attach(ours, reused=False)
+    reader = threading.Thread(target=lambda: (ours.recv(1), woken.set()))
+    reader.start()
+    leg.abort(ClientGone())
+    assert woken.wait(5)
+    assert theirs.recv(1) == b"", "the peer must see the end"
+    reader.join()
+
+
+def test_a_leg_aborted_before_it_has_a_socket_shuts_the_one_it_gets(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    leg = Leg()
+    leg.abort(ClientGone())
+    with pytest.raises(ClientGone):
+        leg.attach(ours, reused=False)
+    assert theirs.recv(1) == b""
+
+
+def test_a_detached_socket_is_safe_from_a_late_abort(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    leg = Leg()
+    leg.attach(ours, reused=False)
+    assert leg.detach()
+    leg.abort(ClientGone())
+    ours.send(b"x")
+    assert theirs.recv(1) == b"x"
+
+
+def test_a_socket_that_was_shut_is_reported_useless_on_detach(pair: tuple[socket.socket, socket.socket]) -> None:
+    leg = Leg()
+    leg.attach(pair[0], reused=False)
+    leg.abort(ClientGone())
+    assert not leg.detach()
+
+
+def test_the_first_reason_stays() -> None:
+    leg = Leg()
+    leg.abort(SpeculationLost("first"))
+    leg.abort(ClientGone())
+    with pytest.raises(SpeculationLost):
+        leg.raise_if_aborted()
+
+
+def test_a_scope_aborts_all_its_legs_and_those_to_come() -> None:
+    scope = CancelScope()
+    before = scope.leg()
+    scope.abort(ClientGone())
+    assert isinstance(before.reason, ClientGone)
+    assert isinstance(scope.leg().reason, ClientGone)
