@@ -1,0 +1,48 @@
+# make run: everything there is to know for a start. See README.md.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
+
+.PHONY: run setup setup-dev test lint check format benchmark lock clean
+
+run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
+	@exec $(BIN)/ai-router serve
+
+setup: $(VENV)/installed ## a virtual environment with the router and the embedded model in it
+
+setup-dev: $(VENV)/installed-dev ## and what the tests and checks need
+
+test: setup-dev ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup-dev ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test ## everything that has to be green
+
+format: setup-dev ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: setup ## routed against direct, and the rest of docs/benchmarks.md
+	$(BIN)/python Benchmark $(ARGS)
+
+lock: ## write the pinned requirements anew
+	scripts/lock
+
+clean: ## everything that was made here, data excepted
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("ai-router needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes --no-deps -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(PIP) --require-hashes --no-deps -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,87 @@
+"""AI_ROUTER_API_KEYS, and the refusal to listen to the world without."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import openai
+import orjson
+import pytest
+
+from tests.fakes.personas import CHAT, says
+from tests.fakes.router import COMMAND, RunningRouter, clean_environment, running_router
+from tests.fakes.upstream import fake_upstream
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRouter]:
+    with fake_upstream() as primary:
+        primary.on(CHAT, says("hi"))
+        keys = {"AI_ROUTER_API_KEYS": "key-one, key-two"}
+        with running_router(tmp_path_factory.mktemp("locked"), PRIMARY_URL=primary.url, **keys) as router:
+            yield router
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer key-one"},
+        {"Authorization": "bearer key-two"},
+        {"x-api-key": "key-two"},
+    ],
+)
+def test_either_header_with_any_key_opens(locked: RunningRouter, headers: Mapping[str, str]) -> None:
+    assert locked.chat(headers=headers)[0] == 200
+    assert locked.get("/v1/models", headers)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer key-one, key-two"},
+        {"Authorization": "Basic key-one"},
+        {"Authorization": "Bearer"},
+        {"x-api-key": ""},
+        {"x-api-key": "key-on"},
+    ],
+)
+def test_anything_else_is_401_in_the_envelope(locked: RunningRouter, headers: Mapping[str, str]) -> None:
+    for status, _, body in (locked.chat(headers=headers), locked.get("/v1/models", headers), locked.get("/x", headers)):
+        assert (status, orjson.loads(body)["error"]["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+def test_health_needs_no_key(locked: RunningRouter, path: str) -> None:
+    assert locked.get(path)[0] == 200
+
+
+def test_the_sdk_raises_its_own_error(locked: RunningRouter) -> None:
+    with (
+        openai.OpenAI(base_url=f"{locked.url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+
+
+def serve(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = clean_environment(PRIMARY_URL="http://127.0.0.1:9", **settings)
+    return subprocess.run(
+        [COMMAND, "serve"], cwd=folder, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_another_host_than_loopback_without_keys_refuses_to_start(tmp_path: Path) -> None:
+    ended = serve(tmp_path, HOST="0.0.0.0")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "ai-router: HOST 0.0.0.0 is reachable from outside this machine: set AI_ROUTER_API_KEYS"
+    )
+
+
+def test_a_bad_setting_stops_the_start_with_one_line_naming_it(tmp_path: Path) -> None:
+    ended = serve(tmp_path, PORT="eighty")
+    assert (ended.returncode, ended.stderr) == (2, "ai-router: PORT must be a whole number, not 'eighty'\n")
