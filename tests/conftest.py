@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.client import UpstreamClient
 from tests.fakes.upstream import FakeUpstream, fake_upstream
+
+# On a fresh checkout the first strategy of texts builds Hypothesis' tables of Unicode, which takes seconds once.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 
 @pytest.fixture

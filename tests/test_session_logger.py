@@ -134,9 +134,8 @@ def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
 def test_what_an_earlier_process_left_half_written_is_swept(tmp_path: Path) -> None:
     (tmp_path / ".20260101T000000.000000Z-x.json.tmp").write_text("{")
     sessions = SessionLogger(tmp_path)
-    sessions.start()
-    sessions.close()
-    assert not list(tmp_path.iterdir())
+    sessions.save(outcome())
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 def test_a_disk_that_refuses_loses_the_session_and_says_so_once(

@@ -10,7 +10,7 @@ from flask import Flask, g, request
 from ai_router.api import auth, health, models, replies
 from ai_router.api.admission import Admission
 from ai_router.api.chat import ChatEndpoint
-from ai_router.api.parsing import request_id_from
+from ai_router.api.parsing import Ids
 from ai_router.execution.cancellation import ClientWatcher
 from ai_router.execution.enrichment import WebSearch
 from ai_router.execution.forward import Forwarder
@@ -69,12 +69,14 @@ def create_app(settings: Settings) -> Flask:
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
     )
+    ids = Ids()
     chat = ChatEndpoint(
         pipeline=pipeline,
         admission=admission,
         watcher=watcher,
         alarms=alarms,
         subscribers=(timing_log.finished, sessions.record),
+        ids=ids,
         max_body=settings.max_body_mb << 20,
         body_timeout_s=settings.body_timeout_s,
         write_timeout_s=settings.write_timeout_s,
@@ -85,7 +87,7 @@ def create_app(settings: Settings) -> Flask:
 
     @app.before_request
     def identify() -> None:
-        g.request_id = request_id_from(request.headers.get("x-request-id"))
+        g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
     auth.init_app(app, settings.api_keys)
     replies.init_app(app)

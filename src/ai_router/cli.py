@@ -16,7 +16,7 @@ import click
 import orjson
 
 from ai_router import __version__
-from ai_router.api.parsing import Arrival, parse_chat_request, request_id_from
+from ai_router.api.parsing import Arrival, Ids, parse_chat_request
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.exchange import ChatRequest, Decision
 from ai_router.execution.health import HEALTHY, UNHEALTHY, HealthChecker
@@ -177,11 +177,12 @@ def _decide(settings: Settings, client: UpstreamClient, text: str) -> Decision:
 
 
 def _request(settings: Settings, text: str) -> ChatRequest:
-    now = datetime.now(UTC)
+    now, ids = datetime.now(UTC), Ids()
     arrival = Arrival(
         arrived_at=time.monotonic(),
         timestamp=now,
-        request_id=request_id_from(None),
+        request_id=ids.request_id(None),
+        session_id=ids.session_id(),
         headers=(),
         date_context=date_context(now.astimezone()) if settings.date_context else "",
     )

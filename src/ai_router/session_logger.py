@@ -8,11 +8,8 @@ file has to be opened or stat'ed for it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
-import queue
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,6 +21,7 @@ import orjson
 
 from ai_router.exchange import Message, Outcome
 from ai_router.telemetry import timing_log
+from ai_router.telemetry.batches import Batches
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +33,16 @@ _TMP_SUFFIX = ".tmp"
 
 
 class SessionLogger:
-    """The queue of outcomes to save and the thread that saves them. A full queue or a full disk costs sessions only."""
+    """Saves outcomes behind the requests' back. A queue that is full or a disk that is costs sessions, nothing else."""
 
     def __init__(self, directory: Path, *, max_files: int = MAX_FILES, period_s: float = CLEANUP_PERIOD_S) -> None:
         self._directory = directory
         self._max_files = max_files
         self._period_s = period_s
-        self._queue: queue.Queue[Outcome | None] = queue.Queue(_QUEUE_LIMIT)
+        self._batches = Batches(self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s)
         self._saves_since_cleanup = 0
         self._last_cleanup = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="session-writer", daemon=True)
+        self._prepared = False
         self.lost = 0
         """Sessions that could not be written, since the start."""
         self.last_error: str | None = None
@@ -56,26 +54,23 @@ class SessionLogger:
         return orjson.dumps(messages)
 
     def start(self) -> None:
-        """Begin to write; sweeps what an earlier process left half-written."""
-        self._thread.start()
+        """Begin to write."""
+        self._batches.start()
 
     def record(self, outcome: Outcome) -> None:
         """Take an outcome to be saved; returns at once. A subscriber of outcomes."""
-        try:
-            self._queue.put_nowait(outcome)
-        except queue.Full:
+        if not self._batches.put(outcome):
             self._lose("the writer cannot keep up")
 
-    def close(self, patience_s: float = 10.0) -> None:
-        """Save what is queued, then stop."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join(patience_s)
+    def close(self) -> None:
+        """Save what is waiting, then stop."""
+        self._batches.close()
 
     def save(self, outcome: Outcome) -> None:
         """Write one session, and clean up when it is time."""
         started = time.monotonic()
         try:
+            self._prepare()
             self._write(outcome)
         except OSError as problem:
             self._lose(problem.strerror or type(problem).__name__)
@@ -90,38 +85,34 @@ class SessionLogger:
             cleanup_ms=(time.monotonic() - written) * 1000,
         )
 
-    def _run(self) -> None:
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._sweep_unfinished()
-        except OSError as problem:
-            self._lose(problem.strerror or type(problem).__name__, sessions=0)
-        while True:
-            try:
-                outcome = self._queue.get(timeout=self._period_s)
-            except queue.Empty:
-                self._cleanup_if_due()
-                continue
-            if outcome is None:
-                return
-            try:
-                self.save(outcome)
-            except Exception:  # the border of a background thread: one odd session must not end the log of all others
-                log.exception("a session could not be saved")
-                self._lose("internal error")
+    def _save_all(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self.save(outcome)
+        self._cleanup_if_due()
+
+    def _prepare(self) -> None:
+        """Make the directory, and sweep what an earlier process left half-written."""
+        if self._prepared:
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self._directory.glob(f".*{_TMP_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+        self._prepared = True
 
     def _write(self, outcome: Outcome) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
-        temporary = self._directory / f".{name}{_TMP_SUFFIX}"
+        temporary = os.fspath(self._directory / f".{name}{_TMP_SUFFIX}")
         body = orjson.dumps(session_document(outcome), option=orjson.OPT_INDENT_2, default=str)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(body)
-            temporary.rename(self._directory / name)
+            try:
+                _write_all(descriptor, body)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, self._directory / name)  # noqa: PTH104 - Path.rename costs as much as the rename
         except OSError:
             with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                os.unlink(temporary)  # noqa: PTH108 - as above
             raise
 
     def _cleanup_if_due(self) -> None:
@@ -158,15 +149,17 @@ class SessionLogger:
                 (self._directory / name).unlink(missing_ok=True)
                 excess -= 1
 
-    def _sweep_unfinished(self) -> None:
-        for leftover in self._directory.glob(f".*{_TMP_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
-
-    def _lose(self, why: str, sessions: int = 1) -> None:
-        self.lost += sessions
+    def _lose(self, why: str) -> None:
+        self.lost += 1
         if self.last_error != why:
             log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
         self.last_error = why
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def file_name(timestamp: datetime, session_id: str) -> str:
@@ -187,7 +180,7 @@ def session_document(outcome: Outcome) -> dict[str, Any]:
         "stream": request.stream,
         "route": outcome.route,
         "reason": outcome.reason,
-        "decision": dataclasses.asdict(outcome.decision) if outcome.decision else None,
+        "decision": outcome.decision,
         "speculation": outcome.speculation,
         "steps": [
             {

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.api.parsing import Arrival, parse_chat_request, request_id_from
+from ai_router.api.parsing import Arrival, Ids, parse_chat_request
 from ai_router.errors import InvalidRequest
 from ai_router.exchange import ChatRequest
 
-ARRIVAL = Arrival(0.0, datetime(2026, 11, 21, tzinfo=UTC), "req_1", (), "DATE")
+ARRIVAL = Arrival(0.0, datetime(2026, 11, 21, tzinfo=UTC), "req_1", "s1", (), "DATE")
 
 _JSON = st.recursive(
     st.none()
@@ -83,9 +83,9 @@ def test_characters_are_counted_in_all_messages_and_parts() -> None:
 
 @pytest.mark.parametrize("good", ["a", "A-b_c.9", "x" * 128])
 def test_a_good_request_id_is_honoured(good: str) -> None:
-    assert request_id_from(good) == good
+    assert Ids().request_id(good) == good
 
 
 @pytest.mark.parametrize("bad", [None, "", "a b", "x" * 129, "a\n", "ä"])
 def test_a_bad_request_id_is_replaced(bad: str | None) -> None:
-    assert request_id_from(bad) not in (bad, "")
+    assert Ids().request_id(bad) not in (bad, "")

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, g, request
 
 from ai_router.api.admission import Admission
 from ai_router.api.body import read_body
-from ai_router.api.parsing import Arrival, parse_chat_request
+from ai_router.api.parsing import Arrival, Ids, parse_chat_request
 from ai_router.api.replies import contract_headers, error_response
 from ai_router.errors import ClientGone, RouterError
 from ai_router.exchange import ChatRequest
@@ -36,6 +36,7 @@ class ChatEndpoint:
     watcher: ClientWatcher
     alarms: Alarms
     subscribers: Sequence[Subscriber]
+    ids: Ids
     max_body: int
     body_timeout_s: float
     write_timeout_s: float
@@ -64,6 +65,7 @@ class ChatEndpoint:
             arrived_at=arrived_at,
             timestamp=now,
             request_id=g.request_id,
+            session_id=self.ids.session_id(),
             headers=request.headers.items(),
             date_context=date_context(now.astimezone()) if self.tell_date else "",
         )

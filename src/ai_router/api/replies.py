@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 from flask import Flask, Response, g
@@ -22,6 +23,7 @@ from ai_router.execution.trail import Trail
 log = logging.getLogger(__name__)
 
 _MAX_HEADER = 500
+_UNPRINTABLE = re.compile(r"[^ -~]")
 _TIMINGS = {
     "decide_ms": "decide",
     "classification_ms": "classify",
@@ -34,18 +36,17 @@ _TIMINGS = {
 def contract_headers(trail: Trail) -> dict[str, str]:
     """What every completion carries, as far as it is known when the headers go out."""
     decision = trail.decision
-    headers = {
+    return {
         "x-request-id": trail.request.request_id,
         "x-session-id": trail.request.session_id,
         "x-router-route": trail.route,
-        "x-router-model": trail.model or "",
+        "x-router-model": _header_safe(trail.model or ""),
         "x-router-decided-by": decision.decided_by if decision else "default",
-        "x-router-reason": trail.reason,
+        "x-router-reason": _header_safe(trail.reason),
         "x-router-confidence": _confidence(decision.confidence if decision else None),
         "x-router-speculation": trail.speculation,
         "server-timing": _server_timing(trail.timings),
     }
-    return {name: _header_safe(value) for name, value in headers.items()}
 
 
 def error_response(error: RouterError, headers: Mapping[str, str] | None = None) -> Response:
@@ -96,5 +97,4 @@ def _server_timing(timings: Mapping[str, float]) -> str:
 
 def _header_safe(value: str) -> str:
     """One line of printable ASCII: reasons may quote a backend's words."""
-    plain = " ".join(value.split()).encode("ascii", "replace").decode()
-    return "".join(char for char in plain if char.isprintable())[:_MAX_HEADER]
+    return _UNPRINTABLE.sub("?", " ".join(value.split()))[:_MAX_HEADER]

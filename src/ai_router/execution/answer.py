@@ -11,8 +11,8 @@ _TICKS_PER_USD = 10_000_000_000
 class AnswerReader:
     """Gathers from the chunks of a stream what the session and the metrics want to know.
 
-    Each parsed chunk is shown to it once. It appends to lists and overwrites scalars; the texts are joined only
-    when the answer is over.
+    Each chunk, parsed by orjson and thus made of dicts and lists, is shown to it once. It appends to lists and
+    overwrites scalars; the texts are joined only when the answer is over.
     """
 
     __slots__ = ("_texts", "_tool_calls", "chunks", "finish_reason", "model", "role", "usage")
@@ -32,25 +32,25 @@ class AnswerReader:
         if self.model is None:
             self.model = payload.get("model")
         usage = payload.get("usage")
-        if isinstance(usage, Mapping):
+        if isinstance(usage, dict):
             self.usage = usage
         choices = payload.get("choices")
         if isinstance(choices, list):
             for choice in choices:
                 # With n > 1 the session keeps the first choice; the client gets them all.
-                if isinstance(choice, Mapping) and not choice.get("index"):
+                if isinstance(choice, dict) and not choice.get("index"):
                     self._choice(choice)
 
     def whole(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take a parsed ``chat.completion``; returns what the session keeps of it."""
         self.model = payload.get("model")
         usage = payload.get("usage")
-        self.usage = usage if isinstance(usage, Mapping) else None
+        self.usage = usage if isinstance(usage, dict) else None
         choices = payload.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
+        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
         self.finish_reason = first.get("finish_reason")
         message = first.get("message")
-        return {**(message if isinstance(message, Mapping) else {}), "finish_reason": self.finish_reason}
+        return {**(message if isinstance(message, dict) else {}), "finish_reason": self.finish_reason}
 
     def gathered(self) -> Mapping[str, Any] | None:
         """The message that the chunks so far amount to; None if there were none."""
@@ -68,7 +68,7 @@ class AnswerReader:
     def _choice(self, choice: Mapping[str, Any]) -> None:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         delta = choice.get("delta")
-        if not isinstance(delta, Mapping):
+        if not isinstance(delta, dict):
             return
         for name in ("content", "reasoning", "reasoning_content", "refusal"):
             text = delta.get(name)

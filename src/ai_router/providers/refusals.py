@@ -77,7 +77,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, call: Call) ->
 
 def failure_in(payload: Any, call: Call) -> UpstreamFailed | None:
     """The error that hides in an answer of status 200, or in an event of a stream."""
-    if isinstance(payload, Mapping) and not payload.get("error"):
+    if isinstance(payload, dict) and not payload.get("error"):
         return None
     complaint = complaint_in(payload)
     if complaint is None:

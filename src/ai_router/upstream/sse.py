@@ -8,7 +8,7 @@ never gets half an event followed by an error.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_EVENT_BYTES = 1 << 20
 
@@ -20,8 +20,7 @@ class EventTooLong(ValueError):
     """An event grew beyond MAX_EVENT_BYTES without ending."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event: ``raw`` with its terminating blank line; ``data`` joined as the standard says, None for comments."""
 
     raw: bytes

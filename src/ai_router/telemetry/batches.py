@@ -1,0 +1,71 @@
+"""Handing work to a background thread without waking it for every piece."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GATHER_S = 0.02
+"""How long a batch gathers after its first piece. Nobody waits for it."""
+
+
+class Batches(Generic[T]):
+    """A bounded queue and a thread that takes all there is at once.
+
+    ``idle_s``: without work for so long, the thread calls ``handle`` with nothing, for what is due by time.
+    """
+
+    def __init__(
+        self, handle: Callable[[list[T]], None], *, name: str, limit: int | None = None, idle_s: float | None = None
+    ) -> None:
+        self._handle = handle
+        self._limit = limit
+        self._idle_s = idle_s
+        self._pieces: deque[T] = deque()
+        self._waiting = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to handle."""
+        self._thread.start()
+
+    def put(self, piece: T) -> bool:
+        """Take a piece; False if there are too many already. Never waits."""
+        if self._limit is not None and len(self._pieces) >= self._limit:
+            return False
+        self._pieces.append(piece)
+        if not self._waiting.is_set():
+            self._waiting.set()
+        return True
+
+    def close(self, patience_s: float = 10.0) -> None:
+        """Handle what is there, then end the thread."""
+        self._closing.set()
+        self._waiting.set()
+        if self._thread.is_alive():
+            self._thread.join(patience_s)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            if self._waiting.wait(self._idle_s):
+                self._closing.wait(GATHER_S)
+            self._waiting.clear()
+            self._handle_all()
+        self._handle_all()
+
+    def _handle_all(self) -> None:
+        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+        if not pieces and self._idle_s is None:
+            return
+        try:
+            self._handle(pieces)
+        except Exception:  # the border of a background thread: one bad piece must not end it for all others
+            log.exception("a batch could not be handled")
