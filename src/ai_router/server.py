@@ -14,6 +14,7 @@ from ai_router.settings import Settings
 
 _KEEPALIVE_S = 75
 _LAST_WORDS_S = 5
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes its file there itself, unlinked at once
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -42,6 +43,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "errorlog": "-",
             "loglevel": "warning",
             "proc_name": "ai-router",
+            # gunicorn's heartbeat touches a file on each turn of its loop: in memory, where there is such a place.
+            "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             # The control socket is a door that nobody here uses.
             "control_socket_disable": True,
             "post_fork": lambda _server, _worker: self._after_fork(),

@@ -95,7 +95,13 @@ def _spawn(weights: Path, port: int, key: str, ready_fd: int, log_file: Path) ->
 def _wait_until(ready: int, log_file: Path) -> None:
     readable, _, _ = select.select([ready], [], [], _PATIENCE_S)
     if not readable or os.read(ready, 1) != b"1":
-        raise EmbeddedUnavailable(f"the embedded model did not start; see {log_file}")
+        raise EmbeddedUnavailable(f"the embedded model did not start; {log_file} ends: {_last_line(log_file)}")
+
+
+def _last_line(log_file: Path) -> str:
+    """What the process said last, such as which shared library it lacks."""
+    lines = log_file.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "(nothing)")
 
 
 def _free_port() -> int:

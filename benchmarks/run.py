@@ -1,0 +1,188 @@
+"""The command: which measurements, in which order, and the table they print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import socket
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from tests.fakes.clients import RawClient
+from tests.fakes.personas import CHAT, says
+from tests.fakes.upstream import Hang
+
+from benchmarks.lab import (
+    CLASSIFICATION_S,
+    COMPLEX_WORD,
+    ENRICH_WORD,
+    PRIMARY_TTFT_S,
+    SEARCH_S,
+    XAI_TTFT_S,
+    Lab,
+    laboratory,
+)
+from benchmarks.measure import Endpoint, Timed, p50, p99, text_in
+
+ROUTES = {
+    "MODERATE": "hello",
+    "COMPLEX": f"{COMPLEX_WORD} that there are infinitely many primes",
+    "ENRICH": f"what is the weather {ENRICH_WORD}?",
+    "META": "### Task:\nGenerate a concise title\n<chat_history>hi</chat_history>",
+}
+LONG = "The quick brown fox jumps over the lazy dog. " * 720  # about 8,000 tokens
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(prog="Benchmark", description=__doc__)
+    parser.add_argument("--router", help="a running router, e.g. http://127.0.0.1:8080; default: a laboratory of fakes")
+    parser.add_argument("--primary", help="its primary, to compare with, e.g. http://127.0.0.1:8000")
+    parser.add_argument("--model", default="primary", help="the primary's model id, for direct calls")
+    parser.add_argument("--key", default=os.environ.get("AI_ROUTER_API_KEY"), help="a key of the router")
+    parser.add_argument("-n", type=int, default=200, help="repetitions of the quick measurements")
+    options = parser.parse_args()
+    _heading()
+    if options.router:
+        routed = Endpoint(options.router, "auto", options.key)
+        direct = Endpoint(options.primary, options.model) if options.primary else None
+        _running(routed, direct, options.n)
+        return
+    with laboratory() as lab:
+        print(
+            f"laboratory: classification {CLASSIFICATION_S:g} s, primary's first token {PRIMARY_TTFT_S * 1000:g} ms, "
+            f"xAI's {XAI_TTFT_S * 1000:g} ms, search {SEARCH_S:g} s\n"
+        )
+        direct = Endpoint(lab.primary.url, "m")
+        _running(Endpoint(lab.router.url, "auto"), direct, 20)
+        _overhead(lab, options.n)
+        _cancel(lab, 40)
+
+
+def _heading() -> None:
+    now = datetime.now(UTC)
+    print(
+        f"{now:%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n"
+    )
+
+
+def _running(routed: Endpoint, direct: Endpoint | None, repetitions: int) -> None:
+    _per_route(routed)
+    if direct is not None:
+        _first_token(routed, direct, min(repetitions, 20))
+    _long_context(routed)
+    _at_once(routed)
+    _health(routed)
+
+
+def _per_route(routed: Endpoint) -> None:
+    print("1. Each route, plain and streamed (ms; from the client)")
+    print(f"   {'':9} {'plain':>8} {'first':>8} {'whole':>8}  route, decided by, speculation")
+    for name, text in ROUTES.items():
+        connection = routed.connect()
+        plain = routed.ask(connection, text)
+        stream = routed.ask(connection, text, stream=True)
+        connection.close()
+        told = ", ".join(stream.headers.get(f"x-router-{what}", "?") for what in ("route", "decided-by", "speculation"))
+        print(f"   {name:9} {plain.whole_ms:8.0f} {stream.first_ms:8.0f} {stream.whole_ms:8.0f}  {told}")
+
+
+def _first_token(routed: Endpoint, direct: Endpoint, repetitions: int) -> None:
+    print(f"\n2. First token of a MODERATE stream, direct and routed in turn (ms, {repetitions} pairs)")
+    pairs = _in_turn(
+        repetitions,
+        lambda: _once(direct, ROUTES["MODERATE"], stream=True).first_ms,
+        lambda: _once(routed, ROUTES["MODERATE"], stream=True).first_ms,
+    )
+    _rows(pairs, ("direct", "routed"))
+
+
+def _long_context(routed: Endpoint) -> None:
+    answer = _once(routed, LONG)
+    said = text_in(answer) if answer.status == 200 else answer.body[:200].decode()
+    print(
+        f"\n3. Long context (8,000 tokens): HTTP {answer.status} in {answer.whole_ms:.0f} ms, {len(said)} characters back"
+    )
+
+
+def _at_once(routed: Endpoint, clients: int = 10) -> None:
+    with ThreadPoolExecutor(clients) as pool:
+        started = time.perf_counter()
+        answers = list(pool.map(lambda _: _once(routed, ROUTES["MODERATE"]), range(clients)))
+        took_ms = (time.perf_counter() - started) * 1000
+    fine = sum(answer.status == 200 for answer in answers)
+    print(
+        f"\n4. {clients} requests at once: {fine} answered in {took_ms:.0f} ms (slowest {max(a.whole_ms for a in answers):.0f})"
+    )
+
+
+def _health(routed: Endpoint) -> None:
+    connection = routed.connect()
+    started = time.perf_counter()
+    connection.request("GET", "/health")
+    status = connection.getresponse().status
+    print(f"\n5. GET /health: HTTP {status} in {(time.perf_counter() - started) * 1000:.0f} ms\n")
+    connection.close()
+
+
+def _overhead(lab: Lab, repetitions: int) -> None:
+    """What the router adds where nothing has to be decided: a backend without any delay, named by the client."""
+    lab.primary.on(CHAT, says("word"))
+    direct, routed = Endpoint(lab.primary.url, "m"), Endpoint(lab.router.url, "primary")
+    connections = direct.connect(), routed.connect()
+    for stream in (False, True):
+        what = "first token of a stream" if stream else "plain answer"
+        print(f"6. Added by the router, {what}, model=primary (ms, {repetitions} pairs)")
+        pairs = _in_turn(
+            repetitions,
+            lambda: direct.ask(connections[0], "hello", stream=stream).first_ms,  # noqa: B023 - called in this turn
+            lambda: routed.ask(connections[1], "hello", stream=stream).first_ms,  # noqa: B023
+        )
+        _rows(pairs, ("direct", "routed"))
+    for connection in connections:
+        connection.close()
+
+
+def _cancel(lab: Lab, repetitions: int) -> None:
+    print(f"7. The client leaves; until the backend sees it (ms, {repetitions} of each)")
+    lab.primary.reset()
+    lab.primary.on(CHAT, Hang())
+    for stream in (False, True):
+        seen = []
+        for number in range(repetitions):
+            client = RawClient(lab.router.port)
+            client.send_chat(stream=stream, model="primary")
+            request = lab.primary.wait_for(CHAT, number + 1 + repetitions * stream)
+            left_at = time.monotonic()
+            client.socket.shutdown(socket.SHUT_RDWR)
+            client.leave()
+            request.gone.wait(10)
+            seen.append(((request.disconnected_at or float("inf")) - left_at) * 1000)
+        print(f"   {'streamed' if stream else 'plain':9} p50 {p50(seen):7.2f}   max {max(seen):7.2f}")
+
+
+def _once(endpoint: Endpoint, text: str, **fields: object) -> Timed:
+    connection = endpoint.connect()
+    try:
+        return endpoint.ask(connection, text, **fields)
+    finally:
+        connection.close()
+
+
+def _in_turn(repetitions: int, *measures: Callable[[], float]) -> Sequence[tuple[float, ...]]:
+    """Each measurement once a turn, so that a machine whose speed drifts treats all alike."""
+    for measure in measures:
+        measure()
+    return [tuple(measure() for measure in measures) for _ in range(repetitions)]
+
+
+def _rows(pairs: Sequence[tuple[float, ...]], names: tuple[str, str]) -> None:
+    for index, name in enumerate(names):
+        values = [pair[index] for pair in pairs]
+        print(f"   {name:9} p50 {p50(values):8.2f}   p99 {p99(values):8.2f}")
+    added = [routed - direct for direct, routed in pairs]
+    print(f"   {'added':9} p50 {statistics.median(added):8.2f}   p99 {p99(added):8.2f}\n")

@@ -1,0 +1,107 @@
+"""The image and the compose file: what can be checked without a Docker engine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ai_router.settings import documented_settings
+from tests.fakes.router import clean_environment
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = COMPOSE["services"]
+SETTINGS = {setting.env for setting in documented_settings()}
+
+
+def flags(service: str) -> dict[str, str]:
+    pairs = (flag.removeprefix("--").partition("=") for flag in SERVICES[service]["command"])
+    return {name: value for name, _, value in pairs}
+
+
+def test_the_base_image_is_pinned_by_digest() -> None:
+    assert re.search(r"^ARG PYTHON_IMAGE=\S+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+
+
+def test_the_image_runs_as_a_user_and_checks_its_health() -> None:
+    last_stage = DOCKERFILE.rpartition("FROM ")[2]
+    assert "USER ai-router" in last_stage
+    assert "HEALTHCHECK" in last_stage
+    assert "/health/live" in last_stage
+
+
+def test_the_image_installs_hashed_packages_only() -> None:
+    installs = re.findall(r"pip install (.*)", DOCKERFILE)
+    assert installs == ["--require-hashes --no-deps -r requirements.txt", "--no-deps --no-build-isolation ."]
+
+
+@pytest.mark.parametrize("service", ["router", "router-embedded"])
+def test_a_router_is_read_only_without_privileges_and_asks_for_a_key(service: str) -> None:
+    router = SERVICES[service]
+    assert router["read_only"] is True
+    assert router["cap_drop"] == ["ALL"]
+    assert router["environment"]["AI_ROUTER_API_KEYS"].startswith("${AI_ROUTER_API_KEYS:?set AI_ROUTER_API_KEYS")
+
+
+@pytest.mark.parametrize("service", ["router", "router-embedded"])
+def test_the_variables_of_a_router_are_settings(service: str) -> None:
+    assert set(SERVICES[service]["environment"]) - {"TZ"} <= SETTINGS
+
+
+@pytest.mark.parametrize(("service", "share"), [("classifier", "0.14"), ("primary", "0.65")])
+def test_both_models_share_one_gpu(service: str, share: str) -> None:
+    assert flags(service)["gpu-memory-utilization"] == share
+    assert flags(service)["max-num-seqs"] == "8"
+    assert SERVICES[service]["ipc"] == "host"
+    health = SERVICES[service]["healthcheck"]
+    assert health["test"] == ["CMD", "curl", "-f", "http://localhost:8000/health"]
+    assert health["start_period"] == "600s"
+
+
+def test_the_primary_s_parsers_are_those_of_its_model() -> None:
+    assert flags("primary")["reasoning-parser"] == "nemotron_v3"
+    assert flags("primary")["tool-call-parser"] == "qwen3_coder"
+
+
+def test_the_embedded_profile_needs_no_gpu() -> None:
+    assert SERVICES["router-embedded"]["profiles"] == ["embedded"]
+    assert "deploy" not in SERVICES["router-embedded"]
+    assert "PRIMARY_URL" not in SERVICES["router-embedded"]["environment"]
+
+
+def compose_client() -> list[str] | None:
+    """``docker compose`` or ``docker-compose``, whichever is there."""
+    if docker := shutil.which("docker"):
+        answer = subprocess.run([docker, "compose", "version"], capture_output=True, check=False)
+        if answer.returncode == 0:
+            return [docker, "compose"]
+    found = shutil.which("docker-compose")
+    return [found] if found else None
+
+
+def compose_config(**environment: str) -> subprocess.CompletedProcess[str]:
+    client = compose_client()
+    if client is None:
+        pytest.skip("no compose client on this machine; the file's content is checked by the tests above")
+    return subprocess.run(
+        [*client, "config"], cwd=ROOT, env=clean_environment(**environment), capture_output=True, text=True, check=False
+    )
+
+
+def test_a_compose_client_accepts_the_file() -> None:
+    answer = compose_config(AI_ROUTER_API_KEYS="k")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_without_a_key_compose_says_which_one_it_wants() -> None:
+    answer = compose_config()
+    assert answer.returncode != 0
+    assert "set AI_ROUTER_API_KEYS to one or more keys" in answer.stderr

@@ -1,0 +1,59 @@
+"""The documents against the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ai_router.cli import main
+from ai_router.settings import documented_settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def between(text: str, name: str) -> str:
+    return text.partition(f"<!-- {name}: ")[2].partition(f"<!-- /{name} -->")[0]
+
+
+def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", between(OPERATIONS, "settings"), re.MULTILINE)
+    assert rows == [
+        (setting.env, "-" if setting.default is None else f"`{setting.default}`", setting.doc)
+        for setting in documented_settings()
+    ]
+
+
+def test_the_log_lines_that_are_documented_are_those_in_the_code() -> None:
+    code = (ROOT / "src/ai_router/telemetry/timing_log.py").read_text()
+    for line in between(OPERATIONS, "log lines").splitlines()[1:]:
+        if line and not line.startswith("```"):
+            begin = re.split(r"[:={]", line)[0]
+            assert begin in code, line
+
+
+def test_every_command_is_documented() -> None:
+    for command in main.commands:
+        assert f"ai-router {command}" in OPERATIONS
+
+
+def test_every_make_target_that_is_documented_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z-]+)", page.read_text())) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_route_is_explained() -> None:
+    for route in ("primary", "xai", "enrich", "meta"):
+        assert f"| `{route}` |" in README
