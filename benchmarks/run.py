@@ -104,9 +104,8 @@ def _first_token(routed: Endpoint, direct: Endpoint, repetitions: int) -> None:
 def _long_context(routed: Endpoint) -> None:
     answer = _once(routed, LONG)
     said = text_in(answer) if answer.status == 200 else answer.body[:200].decode()
-    print(
-        f"\n3. Long context (8,000 tokens): HTTP {answer.status} in {answer.whole_ms:.0f} ms, {len(said)} characters back"
-    )
+    took = f"HTTP {answer.status} in {answer.whole_ms:.0f} ms"
+    print(f"3. Long context (8,000 tokens): {took}, {len(said)} characters back\n")
 
 
 def _at_once(routed: Endpoint, clients: int = 10) -> None:
@@ -114,10 +113,8 @@ def _at_once(routed: Endpoint, clients: int = 10) -> None:
         started = time.perf_counter()
         answers = list(pool.map(lambda _: _once(routed, ROUTES["MODERATE"]), range(clients)))
         took_ms = (time.perf_counter() - started) * 1000
-    fine = sum(answer.status == 200 for answer in answers)
-    print(
-        f"\n4. {clients} requests at once: {fine} answered in {took_ms:.0f} ms (slowest {max(a.whole_ms for a in answers):.0f})"
-    )
+    fine, slowest = sum(answer.status == 200 for answer in answers), max(answer.whole_ms for answer in answers)
+    print(f"4. {clients} requests at once: {fine} answered in {took_ms:.0f} ms (slowest {slowest:.0f})\n")
 
 
 def _health(routed: Endpoint) -> None:
@@ -125,7 +122,7 @@ def _health(routed: Endpoint) -> None:
     started = time.perf_counter()
     connection.request("GET", "/health")
     status = connection.getresponse().status
-    print(f"\n5. GET /health: HTTP {status} in {(time.perf_counter() - started) * 1000:.0f} ms\n")
+    print(f"5. GET /health: HTTP {status} in {(time.perf_counter() - started) * 1000:.0f} ms\n")
     connection.close()
 
 

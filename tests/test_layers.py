@@ -22,7 +22,13 @@ RANKS = [
     {"upstream", "stores", "resilience"},
     {"exchange", "errors", "settings", "__init__"},
 ]
-FOREIGN = {"flask": {"api", "app", "server"}, "werkzeug": {"api"}, "requests": {"upstream"}, "urllib3": {"upstream"}}
+FOREIGN = {
+    "flask": {"api", "app", "server"},
+    "werkzeug": {"api"},
+    "gunicorn": {"api", "server"},
+    "requests": {"upstream"},
+    "urllib3": {"upstream"},
+}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:

@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> Flask:
     sessions = SessionLogger(settings.session_path)
     sessions.start()
     closing.callback(sessions.close)
-    classifier = _classifier(settings, registry, client)
+    classifier = build_classifier(settings, registry, client)
     if classifier is not None:
         probe = StartupProbe(classifier)
         probe.start()
@@ -103,7 +103,8 @@ def close_app(app: Flask) -> None:
     closing.close()
 
 
-def _classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:
+def build_classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:
+    """The classifier that the settings name, not probed yet; None where there is none."""
     if registry.classifier is None:
         return None
     return Classifier(

@@ -17,11 +17,11 @@ import orjson
 
 from ai_router import __version__
 from ai_router.api.parsing import Arrival, Ids, parse_chat_request
+from ai_router.app import build_classifier
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.exchange import ChatRequest, Decision
 from ai_router.execution.health import HEALTHY, UNHEALTHY, HealthChecker
 from ai_router.providers.registry import AUTO, build_registry
-from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.routing.date_context import date_context
 from ai_router.routing.router import Router
 from ai_router.server import Server
@@ -158,18 +158,8 @@ def _decide(settings: Settings, client: UpstreamClient, text: str) -> Decision:
     registry = build_registry(
         settings if settings.primary_url else dataclasses.replace(settings, primary_url="http://127.0.0.1:9")
     )
-    classifier = None
-    if registry.classifier is not None:
-        classifier = Classifier(
-            client,
-            registry.classifier,
-            ClassifierSettings(
-                mode=settings.classifier_mode,
-                timeout_s=settings.classifier_timeout_s,
-                connect_s=settings.connect_timeout_s,
-                context_chars=settings.classifier_context_chars,
-            ),
-        )
+    classifier = build_classifier(settings, registry, client)
+    if classifier is not None:
         classifier.stop_waiting()
     router = Router(registry, classifier, use_rules=settings.fast_routing)
     request = _request(settings, text)

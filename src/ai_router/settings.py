@@ -201,7 +201,9 @@ class Settings:
     search_timeout_s: float = _setting("SEARCH_TIMEOUT_S", "120", _seconds, "for a whole web search")
     stream_idle_s: float = _setting("STREAM_IDLE_S", "60", _seconds, "between two reads of a stream")
     request_timeout_s: float = _setting("REQUEST_TIMEOUT_S", "600", _seconds, "for a whole request, streamed or not")
-    body_timeout_s: float = _setting("BODY_TIMEOUT_S", "30", _seconds, "for a client to send its request body")
+    body_timeout_s: float = _setting(
+        "BODY_TIMEOUT_S", "30", _seconds, "for a client to send its headers, and then its body"
+    )
     write_timeout_s: float = _setting("WRITE_TIMEOUT_S", "30", _seconds, "for a client to take one chunk of the answer")
     keepalive_s: float = _setting("KEEPALIVE_S", "5", _seconds, "between two SSE comments while ENRICH searches")
     max_body_mb: int = _setting("MAX_BODY_MB", "32", _integer(1, 1024), "the largest request body, MiB")

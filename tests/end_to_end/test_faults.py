@@ -193,6 +193,26 @@ def test_a_slow_body_is_408(short_fuse: RunningRouter, raw: Connect) -> None:
     assert answer.startswith(b"HTTP/1.1 408")
 
 
+def test_clients_that_drip_their_headers_do_not_hold_threads_for_ever(short_fuse: RunningRouter, raw: Connect) -> None:
+    client = raw(short_fuse.port)
+    client.send(b"POST /v1/chat/compl")
+    assert client.read_to_end() == b""
+
+
+def test_an_idle_connection_is_not_taken_for_a_slow_one(
+    short_fuse: RunningRouter, upstream: FakeUpstream, raw: Connect
+) -> None:
+    upstream.on(CHAT, says("fine"))
+    client = raw(short_fuse.port)
+    client.send_chat()
+    client.read_until(b"}]")
+    # Longer than the deadline for headers, shorter than gunicorn's for keep-alive.
+    assert not threading.Event().wait(0.8)
+    client.received = b""
+    client.send_chat()
+    assert client.read_until(b"}]").startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("chunked", [False, True], ids=["content-length", "chunked"])
 def test_a_body_over_the_limit_is_413(short_fuse: RunningRouter, chunked: bool, raw: Connect) -> None:
     client = raw(short_fuse.port)
