@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import time
@@ -83,7 +84,7 @@ Script = Reply | Callable[[Recorded], Reply]
 class FakeUpstream:
     """A server. ``on(path, ...)`` sets what it does: the scripts in turn, the last one for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Recorded] = []
         self._scripts: dict[str, deque[Script]] = {}
         self._arrived = threading.Condition()
@@ -91,7 +92,8 @@ class FakeUpstream:
         self._stopping = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler_for(self))
         self.port: int = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._server.tls = tls
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
         self.on("/health", Plain({}))
@@ -156,6 +158,16 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 256
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        # On the connection's own thread, so that a handshake that fails concerns nobody else.
+        with self.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+            secured.do_handshake()
+            super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A router that closes a connection is what half of the tests are about."""
@@ -250,8 +262,8 @@ def _handler_for(fake: FakeUpstream) -> type[BaseHTTPRequestHandler]:  # noqa: C
 
 
 @contextmanager
-def fake_upstream() -> Iterator[FakeUpstream]:
-    fake = FakeUpstream()
+def fake_upstream(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
+    fake = FakeUpstream(tls)
     try:
         yield fake
     finally:
