@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "ai_router"
 RANKS = [
     {"cli"},
     {"server"},
+    {"worker"},
     {"app"},
     {"embedded", "console"},
     {"api"},
@@ -23,9 +24,9 @@ RANKS = [
     {"exchange", "errors", "settings", "__init__"},
 ]
 FOREIGN = {
-    "flask": {"api", "app", "server"},
+    "flask": {"api", "app", "server", "worker"},
     "werkzeug": {"api"},
-    "gunicorn": {"api", "server"},
+    "gunicorn": {"api", "server", "worker"},
     "requests": {"upstream"},
     "urllib3": {"upstream"},
 }

@@ -156,6 +156,21 @@ def test_a_disk_that_refuses_loses_the_session_and_says_so_once(
     assert sessions.last_error is None
 
 
+def test_an_answer_that_cannot_be_written_costs_its_answer_and_no_other_session(tmp_path: Path) -> None:
+    deep: list[object] = []
+    for _ in range(300):
+        deep = [deep]
+    sessions = SessionLogger(tmp_path)
+    for number in range(5):
+        sessions.record(outcome(f"d{number}", response={"content": deep if number == 2 else "fine"}))
+    sessions.start()
+    sessions.close()
+    saved = [orjson.loads(path.read_bytes()) for path in sorted(tmp_path.iterdir())]
+    assert [session["response"] for session in saved].count(None) == 1
+    assert len(saved) == 5
+    assert sessions.lost == 0
+
+
 def test_close_saves_what_is_queued(tmp_path: Path) -> None:
     sessions = SessionLogger(tmp_path)
     for number in range(50):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 from flask import Flask, g, request
 
@@ -11,10 +13,12 @@ from ai_router.api import auth, health, models, replies
 from ai_router.api.admission import Admission
 from ai_router.api.chat import ChatEndpoint
 from ai_router.api.parsing import Ids
+from ai_router.errors import ShuttingDown
 from ai_router.execution.cancellation import ClientWatcher
 from ai_router.execution.enrichment import WebSearch
 from ai_router.execution.forward import Forwarder
 from ai_router.execution.health import HealthChecker
+from ai_router.execution.inflight import InFlight
 from ai_router.execution.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
@@ -27,11 +31,22 @@ from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.client import UpstreamClient
 
 EXTENSION = "ai_router"
+_PARTING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What outlives a request and has to be ended with the application."""
+
+    closing: ExitStack = field(default_factory=ExitStack)
+    in_flight: InFlight = field(default_factory=InFlight)
+    draining: threading.Event = field(default_factory=threading.Event)
 
 
 def create_app(settings: Settings) -> Flask:
     """The application. ``close_app`` ends its threads and writes what is queued."""
-    closing = ExitStack()
+    runtime = Runtime()
+    closing = runtime.closing
     registry = build_registry(settings)
     closing.callback(LogWriter(settings.log_path, timestamps=settings.log_timestamps).close)
     alarms = Alarms()
@@ -40,9 +55,11 @@ def create_app(settings: Settings) -> Flask:
     closing.callback(client.close)
     watcher = ClientWatcher()
     closing.callback(watcher.close)
-    # Each request has at most two calls off its own thread: a speculative one on its way out, and a search.
-    executor = ThreadPoolExecutor(max_workers=2 * settings.admitted, thread_name_prefix="leg")
-    closing.callback(executor.shutdown, wait=False, cancel_futures=True)
+    # Apart, so that a search never waits behind speculations; twice over, since a lost one takes a moment to end.
+    speculations = ThreadPoolExecutor(2 * settings.admitted, thread_name_prefix="speculation")
+    closing.callback(speculations.shutdown, wait=False, cancel_futures=True)
+    searches = ThreadPoolExecutor(settings.admitted, thread_name_prefix="search")
+    closing.callback(searches.shutdown, wait=False, cancel_futures=True)
     sessions = SessionLogger(settings.session_path)
     sessions.start()
     closing.callback(sessions.close)
@@ -64,7 +81,8 @@ def create_app(settings: Settings) -> Flask:
             request_timeout_s=settings.request_timeout_s,
         ),
         search=WebSearch(client, registry, settings.search_timeout_s),
-        executor=executor,
+        speculations=speculations,
+        searches=searches,
         speculate=settings.speculation is not SpeculationMode.OFF,
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
@@ -77,13 +95,14 @@ def create_app(settings: Settings) -> Flask:
         alarms=alarms,
         subscribers=(timing_log.finished, sessions.record),
         ids=ids,
+        in_flight=runtime.in_flight,
         max_body=settings.max_body_mb << 20,
         body_timeout_s=settings.body_timeout_s,
         write_timeout_s=settings.write_timeout_s,
         tell_date=settings.date_context,
     )
     app = Flask(__name__, static_folder=None)
-    app.extensions[EXTENSION] = closing
+    app.extensions[EXTENSION] = runtime
 
     @app.before_request
     def identify() -> None:
@@ -93,14 +112,29 @@ def create_app(settings: Settings) -> Flask:
     replies.init_app(app)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
-    app.register_blueprint(health.blueprint(checker, sessions, admission))
+    app.register_blueprint(health.blueprint(checker, sessions, admission, runtime.draining))
     return app
 
 
 def close_app(app: Flask) -> None:
     """End the application's threads, last made first; queued sessions and log lines are written. Idempotent."""
-    closing: ExitStack = app.extensions[EXTENSION]
-    closing.close()
+    _runtime(app).closing.close()
+
+
+def drain_app(app: Flask) -> None:
+    """The server takes no more connections; /health/ready says so."""
+    _runtime(app).draining.set()
+
+
+def stop_app(app: Flask) -> None:
+    """End all requests with an error that their clients can read."""
+    drain_app(app)
+    _runtime(app).in_flight.abort_all(ShuttingDown("the router is being stopped"), _PARTING_S)
+
+
+def _runtime(app: Flask) -> Runtime:
+    runtime: Runtime = app.extensions[EXTENSION]
+    return runtime
 
 
 def build_classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:

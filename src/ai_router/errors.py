@@ -11,6 +11,7 @@
     |  `- BodyTooLarge         413
     |- Overloaded              503   every place for a request is taken; come back later
     |- InternalError           500   a defect of ours
+    |- ShuttingDown            503   the router is being stopped
     |- UpstreamError                 a backend could not answer (carries backend and model)
     |  |- UpstreamUnreachable  502   refused, no such host, TLS; the backend saw no request
     |  |- UpstreamTimeout      504   no first byte in time, a stall, or the total deadline
@@ -120,6 +121,17 @@ class InternalError(RouterError):
     """500: something of ours broke; the log has the traceback."""
 
     code = "internal_error"
+
+
+INTERNAL = "internal error; the router's log has the details"
+"""All that a client is told of a defect of ours."""
+
+
+class ShuttingDown(RouterError):
+    """503: the router is being stopped."""
+
+    status = 503
+    code = "shutting_down"
 
 
 class Source(NamedTuple):

@@ -75,7 +75,8 @@ class ChatRequest:
     """One chat completion request as it arrived.
 
     ``messages_json`` is the one serialisation of ``messages``: it goes upstream and into the session file.
-    ``params`` is everything else the client sent, less ``model``, ``messages`` and what must not be forwarded.
+    ``params`` is everything else the client sent, less ``model``, ``messages`` and what must not be forwarded; objects
+    and arrays in it are ``orjson.Fragment``, but for ``stream_options``.
     """
 
     request_id: str

@@ -102,7 +102,7 @@ class SessionLogger:
     def _write(self, outcome: Outcome) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
         temporary = os.fspath(self._directory / f".{name}{_TMP_SUFFIX}")
-        body = orjson.dumps(session_document(outcome), option=orjson.OPT_INDENT_2, default=str)
+        body = _serialised(session_document(outcome))
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
@@ -154,6 +154,15 @@ class SessionLogger:
         if self.last_error != why:
             log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
         self.last_error = why
+
+
+def _serialised(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
+    except orjson.JSONEncodeError as problem:
+        # orjson reads 1,024 levels of nesting but writes 254: a backend's answer may have more.
+        without = {**document, "response": None, "usage": None, "error": f"the answer cannot be saved: {problem}"}
+        return orjson.dumps(without, option=orjson.OPT_INDENT_2, default=str)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -199,6 +199,7 @@ class Settings:
     xai_ttft_s: float = _setting("XAI_TTFT_S", "60", _seconds, "to the first event of a stream, xAI")
     classifier_timeout_s: float = _setting("CLASSIFIER_TIMEOUT_S", "30", _seconds, "for a whole classification")
     search_timeout_s: float = _setting("SEARCH_TIMEOUT_S", "120", _seconds, "for a whole web search")
+    plain_timeout_s: float = _setting("PLAIN_TIMEOUT_S", "120", _seconds, "for a plain answer of one backend")
     stream_idle_s: float = _setting("STREAM_IDLE_S", "60", _seconds, "between two reads of a stream")
     request_timeout_s: float = _setting("REQUEST_TIMEOUT_S", "600", _seconds, "for a whole request, streamed or not")
     body_timeout_s: float = _setting(

@@ -30,6 +30,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRouter]:
         {"Authorization": "Bearer key-one"},
         {"Authorization": "bearer key-two"},
         {"x-api-key": "key-two"},
+        {"x-api-key": "key-two", "Authorization": "Bearer what-an-sdk-sends-anyway"},
     ],
 )
 def test_either_header_with_any_key_opens(locked: RunningRouter, headers: Mapping[str, str]) -> None:

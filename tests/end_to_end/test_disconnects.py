@@ -6,14 +6,20 @@ the fake backend's poll.
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.end_to_end.conftest import Connect, Lab
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, SEARCH, chunk, classifies, says
+from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Recorded, Stream
 
 BOUND_S = 0.3
@@ -118,6 +124,84 @@ def test_the_places_of_clients_that_left_are_free_again(lab: Lab, raw: Connect) 
         assert leg.gone.wait(5)
     lab.primary.on(CHAT, says("fine"))
     assert lab.router.chat(model="primary")[0] == 200
+
+
+def test_the_speculative_answer_of_a_client_that_left_is_closed_too(lab: Lab, raw: Connect) -> None:
+    lab.classifier.on(CHAT, Hang())
+    lab.primary.on(CHAT, Stream([chunk({"content": "primed"})], ending="hang"))
+    descriptors = Path(f"/proc/{worker_of(lab)}/fd")
+    before = len(list(descriptors.iterdir()))
+    for number in range(1, 31):
+        client = raw(lab.router.port)
+        client.send_chat(stream=True)
+        speculative = lab.primary.wait_for(CHAT, number)
+        # Only when its headers and first event are out can the speculation be primed.
+        assert speculative.streaming.wait(5)
+        client.leave()
+        assert speculative.gone.wait(5)
+    assert eventually(lambda: len(list(descriptors.iterdir())) < before + 15)
+
+
+def worker_of(lab: Lab) -> int:
+    """gunicorn's one worker: the child of the process we started."""
+    return int(Path(f"/proc/{lab.router.process.pid}/task/{lab.router.process.pid}/children").read_text().split()[0])
+
+
+def test_one_client_s_departure_never_ends_another_s_request(lab: Lab) -> None:
+    lab.primary.on(CHAT, says("x"))
+    wrong: list[int] = []
+
+    def ask() -> None:
+        for _ in range(60):
+            # A new connection each: the number of a descriptor is soon somebody else's.
+            status = lab.router.chat(model="primary")[0]
+            if status != 200:
+                wrong.append(status)
+
+    askers = [threading.Thread(target=ask) for _ in range(16)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert not wrong
+
+
+def test_a_client_that_closes_right_after_done_was_not_cancelled(lab: Lab, raw: Connect) -> None:
+    for _ in range(20):
+        client = raw(lab.router.port)
+        client.send_chat(stream=True, model="primary")
+        head = client.read_until(b"[DONE]")
+        client.leave()
+        session_id = head.split(b"x-session-id: ")[1].split(b"\r\n")[0].decode()
+        assert lab.router.session(session_id)["status"] == "ok"
+
+
+def test_a_connect_that_hangs_is_given_up_when_the_client_leaves(tmp_path: Path, raw: Connect) -> None:
+    with black_hole() as url, running_router(tmp_path, PRIMARY_URL=url, CONNECT_TIMEOUT_S="20") as router:
+        client = raw(router.port)
+        client.send_chat(stream=True)
+        assert eventually(lambda: in_flight(router) == 1)
+        client.leave()
+        assert eventually(lambda: in_flight(router) == 0, 5), "the place was held for the connect's timeout"
+
+
+def in_flight(router: RunningRouter) -> int:
+    return orjson.loads(router.get("/health")[2])["in_flight"]
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """An address whose connects are never answered: a listener whose queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for filler in fillers:
+            filler.close()
 
 
 # Speculation

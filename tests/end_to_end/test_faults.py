@@ -15,6 +15,9 @@ from tests.fakes.personas import CHAT, DONE, chunk, event, says
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
 
+DEEP = b"[" * 400 + b"]" * 400
+"""More than orjson writes, less than it reads."""
+
 FIRST = chunk({"content": "first"})
 
 
@@ -65,6 +68,24 @@ def test_a_line_that_is_no_json_is_left_out(lab: Lab) -> None:
     assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop") + DONE
 
 
+@pytest.mark.parametrize("ending", ["end", "hang"])
+def test_done_before_any_data_is_no_answer_and_the_next_backend_is_asked(lab: Lab, ending: str) -> None:
+    lab.primary.on(CHAT, Stream([DONE], ending=ending))
+    _, headers, _ = lab.router.chat(stream=True)
+    assert headers["x-router-route"] == "xai"
+
+
+def test_a_bare_error_in_a_stream_s_place_keeps_its_message(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([b'{"error": {"message": "context too long"}}']))
+    _, headers, _ = lab.router.chat(stream=True)
+    assert "context too long" in headers["x-router-reason"]
+
+
+def test_a_last_event_without_its_blank_line_is_an_event(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([chunk({"content": "all"}, "stop").rstrip()]))
+    assert lab.router.chat(stream=True)[2] == chunk({"content": "all"}, "stop")
+
+
 def test_an_endless_line_is_an_error(lab: Lab) -> None:
     lab.primary.on(CHAT, Stream([FIRST, *[b"data: " + b"x" * 65536] * 20], ending="hang"))
     assert last_error(lab.router.chat(stream=True)[2])["code"] == "upstream_broken"
@@ -91,6 +112,13 @@ def test_a_slammed_connection_is_a_failure_and_the_next_backend_answers(lab: Lab
     lab.primary.on(CHAT, Slam())
     _, headers, _ = lab.router.chat(stream=stream)
     assert headers["x-router-route"] == "xai"
+
+
+def test_a_request_that_a_backend_worked_on_is_not_sent_twice(lab: Lab) -> None:
+    lab.router.chat(model="primary")
+    lab.primary.on(CHAT, Slam(delay=0.5))
+    assert lab.router.chat(model="primary")[0] == 502
+    assert len(lab.primary.calls(CHAT)) == 2
 
 
 def test_an_idle_connection_that_the_backend_closed_is_replaced(lab: Lab) -> None:
@@ -129,6 +157,17 @@ def test_no_first_byte_in_time_is_504_and_the_backend_is_left(
 def test_comments_do_not_put_the_first_byte_deadline_off(short_fuse: RunningRouter, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, Stream([b": processing\n\n"] * 100, gap=0.05))
     assert short_fuse.chat(stream=True)[0] == 504
+
+
+def test_a_plain_answer_that_hangs_leaves_time_for_the_next_backend(tmp_path: Path, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Hang())
+    with fake_upstream() as xai:
+        xai.on(CHAT, says("from xai"))
+        settings = {"XAI_API_URL": xai.url, "XAI_API_KEY": "k", "PLAIN_TIMEOUT_S": "0.5"}
+        with running_router(tmp_path, PRIMARY_URL=upstream.url, **settings) as router:
+            status, headers, _ = router.chat()
+            assert (status, headers["x-router-route"]) == (200, "xai")
+            assert "primary failed (no complete answer within 0.5 s)" in headers["x-router-reason"]
 
 
 def test_a_plain_answer_may_take_longer_than_a_stream_s_first_byte(
@@ -277,6 +316,9 @@ def test_backends_that_are_all_down_are_named_at_once(tmp_path: Path) -> None:
         (b'{"messages": [{"role": "user"}], "temperature": "hot"}', "temperature"),
         (b'{"messages": [{"role": "user"}], "stream_options": []}', "stream_options"),
         (b'{"messages": [{"role": "user"}], "tools": {}}', "tools"),
+        (b'{"messages": [{"role": "user"}], "tools": ' + DEEP + b"}", "tools"),
+        (b'{"messages": [{"role": "user", "content": [{"x": ' + DEEP + b"}]}]}", "messages"),
+        (b'{"messages": [{"role": "user"}], "stream_options": {"x": ' + DEEP + b"}}", "stream_options"),
     ],
     ids=lambda value: value[:40].decode("ascii", "replace") if isinstance(value, bytes) else value,
 )

@@ -77,6 +77,18 @@ def test_every_line_of_a_session_is_one_line_and_holds_no_key(lab: Lab) -> None:
     assert XAI_KEY not in everything
 
 
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
+def test_a_provider_that_echoes_the_key_does_not_spread_it(lab: Lab, status: int) -> None:
+    echo = Plain({"error": {"message": f"Token {XAI_KEY} is bad: Bearer {XAI_KEY}"}}, status=status)
+    for path in (CHAT, SEARCH, "/v1/models"):
+        lab.xai.on(path, echo)
+    lab.primary.on(CHAT, Plain({}, status=500))
+    answers = [lab.router.chat(model=model) for model in ("xai", "xai/grok-4.7", "enrich")]
+    answers.append(lab.router.get("/health"))
+    for _, headers, body in answers:
+        assert XAI_KEY not in str(headers) + body.decode()
+
+
 def test_no_key_is_in_any_file_that_the_router_wrote(lab: Lab) -> None:
     lab.router.chat(model="xai")
     lab.router.wait_for_log(r"Provider response: xai .*")

@@ -138,6 +138,14 @@ def test_no_header_of_the_client_reaches_a_backend(lab: Lab) -> None:
     assert sent["x-request-id"] == "abc.1"
 
 
+def test_a_second_call_of_a_backend_has_an_id_of_its_own(lab: Lab) -> None:
+    lab.classifier.on(CHAT, classifies("ENRICH", delay=0.1))
+    lab.router.chat(headers={"X-Request-Id": "abc"})
+    first, second = (request.headers["x-request-id"] for request in lab.primary.calls(CHAT))
+    assert first == "abc"
+    assert second.startswith("abc-")
+
+
 def test_a_stream_is_relayed_byte_for_byte(lab: Lab) -> None:
     call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
     portions = [
@@ -277,7 +285,7 @@ def test_xai_down_means_the_primary_answers_and_says_why(lab: Lab, stream: bool)
     status, headers, body = lab.router.chat(stream=stream)
     assert (status, text_of(body, stream=stream)) == (200, "from the primary")
     assert headers["x-router-route"] == "primary"
-    assert headers["x-router-reason"] == "classifier: COMPLEX; xai failed (HTTP 503: overloaded), primary answers"
+    assert headers["x-router-reason"] == "classifier: COMPLEX; xai failed (HTTP 503: overloaded), asked primary instead"
 
 
 @both
@@ -286,7 +294,7 @@ def test_primary_down_means_xai_answers_and_says_why(lab: Lab, stream: bool) -> 
     status, headers, body = lab.router.chat(stream=stream)
     assert (status, text_of(body, stream=stream)) == (200, "from xai")
     assert headers["x-router-route"] == "xai"
-    assert "primary failed (HTTP 500: CUDA error), xai answers" in headers["x-router-reason"]
+    assert "primary failed (HTTP 500: CUDA error), asked xai instead" in headers["x-router-reason"]
 
 
 def test_a_client_that_named_the_primary_is_not_sent_to_the_cloud(lab: Lab) -> None:
@@ -317,7 +325,7 @@ def test_a_rejected_key_is_the_operator_s_problem_and_the_primary_answers(lab: L
     lab.xai.on(CHAT, Plain(bad_key, status=400))
     status, headers, _ = lab.router.chat(model="xai")
     assert status == 200
-    assert "xai failed (HTTP 400: Incorrect API key provided), primary answers" in headers["x-router-reason"]
+    assert "xai failed (HTTP 400: Incorrect API key provided), asked primary instead" in headers["x-router-reason"]
 
 
 @both

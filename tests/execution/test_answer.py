@@ -67,6 +67,10 @@ def test_nothing_came_is_nothing() -> None:
     assert AnswerReader().gathered() is None
 
 
+def test_an_index_that_is_no_number_is_passed_over() -> None:
+    assert read(chunk({"tool_calls": [{"index": [1], "id": "a"}]})).gathered() is not None
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: (

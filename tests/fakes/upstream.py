@@ -37,6 +37,7 @@ class Recorded:
     disconnected_at: float | None = None
     answered: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
+    streaming: threading.Event = field(default_factory=threading.Event)
     connection: int = 0
 
     @property
@@ -74,7 +75,9 @@ class Hang:
 
 @dataclass(frozen=True)
 class Slam:
-    """Take the request and reset the connection."""
+    """Take the request and, after ``delay`` seconds, reset the connection."""
+
+    delay: float = 0.0
 
 
 Reply = Plain | Stream | Hang | Slam
@@ -210,7 +213,8 @@ def _handler_for(fake: FakeUpstream) -> type[BaseHTTPRequestHandler]:  # noqa: C
             elif isinstance(reply, Stream):
                 self._stream(recorded, reply)
             elif isinstance(reply, Slam):
-                self._reset()
+                if not reply.delay or fake.pause(recorded, self.connection, reply.delay):
+                    self._reset()
             else:
                 fake.pause(recorded, self.connection, 3600)
                 self.close_connection = True
@@ -239,6 +243,7 @@ def _handler_for(fake: FakeUpstream) -> type[BaseHTTPRequestHandler]:  # noqa: C
                     self.close_connection = True
                     return
                 self.wfile.write(b"%X\r\n%s\r\n" % (len(portion), portion))
+                recorded.streaming.set()
             self._end(recorded, reply.ending)
 
         def _end(self, recorded: Recorded, ending: str) -> None:

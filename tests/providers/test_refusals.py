@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ai_router.errors import (
     Source,
@@ -70,7 +72,12 @@ def test_a_refusal_keeps_its_status_and_is_not_taken_elsewhere(status: int) -> N
 
 @pytest.mark.parametrize(
     ("status", "payload"),
-    [(401, {"error": "Unauthorized"}), (403, {}), (400, {"error": "Incorrect API key provided: xai-se***et"})],
+    [
+        (401, {"error": "Unauthorized"}),
+        (402, {}),
+        (403, {}),
+        (400, {"error": "Incorrect API key provided: xai-se***et"}),
+    ],
 )
 def test_a_rejected_key_is_ours_to_mend(status: int, payload: Any) -> None:
     error = refused(status, payload)
@@ -107,11 +114,19 @@ def test_an_answer_is_no_error(payload: Any) -> None:
         ({"retry-after": "7"}, 7),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 2),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "\u00b2"}, None),
+        ({"retry-after": "9" * 5000}, None),
+        ({"retry-after-ms": "1e999"}, None),
         ({}, None),
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: int | None) -> None:
     assert retry_after_s(headers) == seconds
+
+
+@given(st.integers(300, 599), st.text(max_size=30), st.binary(max_size=60))
+def test_no_refusal_can_break_the_reading_of_it(status: int, retry_after: str, body: bytes) -> None:
+    assert str(refusal(status, {"retry-after": retry_after, "retry-after-ms": retry_after}, body, CALL))
 
 
 def test_retry_after_as_a_date() -> None:

@@ -21,6 +21,25 @@ def test_the_file_has_bare_lines_and_stderr_dated_ones(tmp_path: Path, capsys: p
     assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:,]+ INFO Session saved: abc\n", capsys.readouterr().err)
 
 
+def test_a_broken_stderr_does_not_stop_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def write(self, _: str) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Broken())
+    writer = LogWriter(tmp_path / "app.log")
+    log.info("gr\u00fc\u00df dich")
+    writer.close()
+    assert (tmp_path / "app.log").read_text("utf-8") == "gr\u00fc\u00df dich\n"
+
+
+def test_what_has_line_ends_in_it_is_one_line(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "app.log")
+    log.warning("refused: %s", "no\nREQUEST session=forged")
+    writer.close()
+    assert (tmp_path / "app.log").read_text() == "refused: no REQUEST session=forged\n"
+
+
 def test_a_traceback_is_kept(tmp_path: Path) -> None:
     writer = LogWriter(tmp_path / "app.log")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flask import Flask, request
 
@@ -20,14 +20,16 @@ def init_app(app: Flask, keys: Sequence[str] | None) -> None:
 
     @app.before_request
     def authenticate() -> None:
-        if request.path not in _OPEN_PATHS and not _known(_shown_key(), encoded):
+        if request.path not in _OPEN_PATHS and not any(_known(shown, encoded) for shown in _shown_keys()):
             raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
 
 
-def _shown_key() -> bytes:
+def _shown_keys() -> Iterator[bytes]:
+    """Both headers count: an SDK always sends a Bearer, of whatever value."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    shown = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    return shown.encode("utf-8", "surrogateescape")
+    if scheme.lower() == "bearer":
+        yield token.strip().encode("utf-8", "surrogateescape")
+    yield request.headers.get("x-api-key", "").encode("utf-8", "surrogateescape")
 
 
 def _known(shown: bytes, keys: Sequence[bytes]) -> bool:

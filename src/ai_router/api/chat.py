@@ -18,6 +18,7 @@ from ai_router.api.replies import contract_headers, error_response
 from ai_router.errors import ClientGone, RouterError
 from ai_router.exchange import ChatRequest
 from ai_router.execution.cancellation import ClientWatcher
+from ai_router.execution.inflight import InFlight
 from ai_router.execution.pipeline import Pipeline
 from ai_router.execution.trail import Subscriber, Trail
 from ai_router.providers.registry import PRIMARY
@@ -37,6 +38,7 @@ class ChatEndpoint:
     alarms: Alarms
     subscribers: Sequence[Subscriber]
     ids: Ids
+    in_flight: InFlight
     max_body: int
     body_timeout_s: float
     write_timeout_s: float
@@ -77,6 +79,7 @@ class ChatEndpoint:
         trail = Trail(chat, self.subscribers, route=PRIMARY)
         scope = CancelScope()
         # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
+        taken.callback(self.in_flight.add(scope))
         taken.callback(trail.close)
         closing = taken.enter_context(ExitStack())
         taken.callback(scope.abort, ClientGone())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import asdict
 
@@ -13,7 +14,9 @@ from ai_router.execution.health import DEGRADED, HEALTHY, UNHEALTHY, HealthCheck
 from ai_router.session_logger import SessionLogger
 
 
-def blueprint(checker: HealthChecker, sessions: SessionLogger, admission: Admission) -> Blueprint:
+def blueprint(
+    checker: HealthChecker, sessions: SessionLogger, admission: Admission, draining: threading.Event
+) -> Blueprint:
     """``/health`` asks the backends; ``live`` and ``ready`` ask nobody, for probes that come every second."""
     health = Blueprint("health", __name__)
     started = time.monotonic()
@@ -37,7 +40,7 @@ def blueprint(checker: HealthChecker, sessions: SessionLogger, admission: Admiss
         return jsonify(status="live")
 
     @health.get("/health/ready")
-    def ready() -> Response:
-        return jsonify(status="ready")
+    def ready() -> tuple[Response, int]:
+        return (jsonify(status="draining"), 503) if draining.is_set() else (jsonify(status="ready"), 200)
 
     return health

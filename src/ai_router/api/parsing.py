@@ -67,6 +67,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
     messages = _messages(payload)
     stream = _typed(payload, "stream", bool, "a boolean") or False
     options = _typed(payload, "stream_options", dict, "an object") or {}
+    _serialised("stream_options", options)
     _check_numbers(payload)
     _typed(payload, "tools", list, "an array")
     return ChatRequest(
@@ -77,8 +78,8 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         model=_typed(payload, "model", str, "a string") or AUTO,
         stream=stream,
         messages=messages,
-        messages_json=SessionLogger.set_query(messages),
-        params={name: value for name, value in payload.items() if name not in _OURS and name not in _NEVER_FORWARDED},
+        messages_json=_serialised("messages", messages),
+        params=_params(payload),
         date_context=arrival.date_context,
         total_chars=sum(len(text_of(message)) for message in messages),
         task=task_in_headers(arrival.headers),
@@ -126,6 +127,24 @@ def _check_message(message: Any, where: str) -> None:
         if not isinstance(part, dict):
             at = f"{where}.content[{index}]"
             raise InvalidRequest(f"'{at}' must be an object", at, code="invalid_type")
+
+
+def _params(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """All other fields, the composite ones serialised, which is done once here for however many backends are asked."""
+    return {
+        name: orjson.Fragment(_serialised(name, value))
+        if isinstance(value, (dict, list)) and name != "stream_options"
+        else value
+        for name, value in payload.items()
+        if name not in _OURS and name not in _NEVER_FORWARDED
+    }
+
+
+def _serialised(name: str, value: Any) -> bytes:
+    try:
+        return SessionLogger.set_query(value) if name == "messages" else orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise InvalidRequest(f"'{name}' is nested too deeply (254 levels at most)", name) from None
 
 
 def _typed(payload: Mapping[str, Any], name: str, kind: type, called: str) -> Any:

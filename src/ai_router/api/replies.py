@@ -10,6 +10,7 @@ from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
 from ai_router.errors import (
+    INTERNAL,
     BodyTooLarge,
     InternalError,
     InvalidRequest,
@@ -74,7 +75,7 @@ def init_app(app: Flask) -> None:
     @app.errorhandler(Exception)
     def unforeseen(error: Exception) -> Response:
         log.error("a request failed for a reason of our own", exc_info=error)
-        return error_response(InternalError("internal error; the router's log has the details"))
+        return error_response(InternalError(INTERNAL))
 
 
 def _translated(error: HTTPException) -> RouterError:

@@ -82,7 +82,8 @@ class AnswerReader:
             if not isinstance(delta, Mapping):
                 continue
             # Gemini leaves the index out when there is one call a chunk.
-            key = delta.get("index", len(self._tool_calls))
+            index = delta.get("index")
+            key = index if isinstance(index, int) else len(self._tool_calls)
             call = self._tool_calls.setdefault(key, {"id": None, "type": "function", "function": {}})
             call["id"] = delta.get("id") or call["id"]
             function = delta.get("function")

@@ -58,13 +58,26 @@ class ClientWatcher:
         self._epoll.close()
         os.close(self._wake)
 
+    def _take(self, descriptor: int) -> Callable[[], None] | None:
+        """The callback of a departure, unless it is old news.
+
+        Between epoll's word and this lock, the request may have ended and the descriptor's number may have gone to a
+        new connection. Under the lock the number belongs to whoever is registered, and the socket itself tells.
+        """
+        with self._lock:
+            on_gone = self._callbacks.get(descriptor)
+            if on_gone is None:
+                return None
+            now = select.poll()
+            now.register(descriptor, select.POLLRDHUP)
+            return on_gone if now.poll(0) else None
+
     def _run(self) -> None:
         while True:
             for descriptor, _ in self._epoll.poll():
                 if descriptor == self._wake:
                     return
-                with self._lock:
-                    on_gone = self._callbacks.get(descriptor)
+                on_gone = self._take(descriptor)
                 if on_gone is not None:
                     try:
                         on_gone()

@@ -14,8 +14,9 @@ import orjson
 
 from ai_router.errors import Source, UpstreamError, UpstreamFailed, UpstreamMisconfigured
 from ai_router.exchange import ChatRequest
+from ai_router.execution.forward import leg_id
 from ai_router.execution.trail import Trail
-from ai_router.providers.refusals import complaint_in, refusal
+from ai_router.providers.refusals import complaint_of, refusal
 from ai_router.providers.registry import Backend, Registry
 from ai_router.routing.transcript import render_conversation
 from ai_router.telemetry import timing_log
@@ -49,7 +50,8 @@ def fetch_enrichment_context(
         method="POST",
         url=f"{xai.base_url}/v1/responses",
         timeouts=Timeouts(connect=connect_s, total=timeout_s, idle=timeout_s),
-        headers={**xai.headers, "X-Request-Id": request.request_id},
+        secret=xai.key,
+        headers={**xai.headers, "X-Request-Id": leg_id(request.request_id, leg.number)},
         body=search_body(request, model),
     )
     response = client.open(call, leg)
@@ -117,7 +119,7 @@ def findings(body: bytes, call: Call) -> str:
     if not isinstance(payload, dict):
         raise UpstreamFailed("the search answered something that is not a response", call.source)
     if payload.get("status") == "failed" or payload.get("error"):
-        complaint = complaint_in(payload)
+        complaint = complaint_of(payload, call)
         raise UpstreamFailed(f"the search failed: {complaint.message if complaint else 'no reason given'}", call.source)
     parts = list(_output_parts(payload))
     text = "\n\n".join(part["text"] for part in parts if isinstance(part.get("text"), str) and part["text"])

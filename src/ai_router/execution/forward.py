@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.errors import AnswerSufficient, UpstreamBroken, UpstreamError, UpstreamFailed
+from ai_router.errors import Aborted, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.exchange import Attempt, ChatRequest
 from ai_router.execution.answer import AnswerReader
 from ai_router.providers.refusals import failure_in, refusal
@@ -67,6 +67,8 @@ class StreamAnswer:
         self.status = response.status
         self.connect_ms = response.connect_ms
         self.ttft_ms: float | None = None
+        self.done = False
+        """Whether the backend's [DONE] has come."""
         self.skipped = 0
         """Events that were not valid JSON and were left out."""
         self._response = response
@@ -77,18 +79,17 @@ class StreamAnswer:
         self._hide_usage = hide_usage
         self._decoder = SSEDecoder()
         self._failure: UpstreamError | None = None
-        self._done = False
         self._primed = b""
 
     def prime(self) -> None:
         """Read up to the first event with data. Raises UpstreamError if an error or nothing comes instead."""
         while self.ttft_ms is None:
             chunk = next(self._chunks, None)
-            if chunk is None:
-                raise self._failure or UpstreamFailed("the stream ended before it began", self._call.source)
-            self._primed += self._take(chunk)
+            self._primed += self._rest() if chunk is None else self._take(chunk)
             if self._failure is not None:
                 raise self._failure
+            if chunk is None and self.ttft_ms is None:
+                raise UpstreamFailed("the stream ended before it began", self._call.source)
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes for the client, whole events only, as they arrive.
@@ -106,10 +107,14 @@ class StreamAnswer:
                     yield relayed
                 if self._failure is not None:
                     raise self._failure
-        except AnswerSufficient:
-            return
-        yield from self._last_event()
-        if not (self._done or self.reader.finish_reason):
+        except Aborted:
+            # After [DONE] nothing is missing, whoever left then.
+            if self.done:
+                return
+            raise
+        if last := self._rest():
+            yield last
+        if not (self.done or self.reader.finish_reason):
             raise self._failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
 
     def close(self) -> None:
@@ -154,7 +159,10 @@ class StreamAnswer:
         if data is None:
             return True
         if data == b"[DONE]":
-            self._done = True
+            if self.ttft_ms is None:
+                self._failure = UpstreamFailed("the stream ended before it began", self._call.source)
+                return False
+            self.done = True
             self._response.expect_end(_END_PATIENCE_S)
             return True
         try:
@@ -171,10 +179,15 @@ class StreamAnswer:
         self.reader.chunk(payload)
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
 
-    def _last_event(self) -> Iterator[bytes]:
+    def _rest(self) -> bytes:
+        """What stands after the last blank line when the backend has ended: an event without one, or a bare error."""
         event = self._decoder.finish()
-        if event is not None and self._observe(event):
-            yield event.raw
+        if event is None:
+            return b""
+        if event.data is None:
+            self._failure = failure_in(_parsed(event.raw), self._call)
+            return b""
+        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe(event) else b""
 
 
 Answer = PlainAnswer | StreamAnswer
@@ -201,7 +214,7 @@ class Forwarder:
     def forward_request(self, request: ChatRequest, candidate: Candidate, messages_json: bytes, leg: Leg) -> Answer:
         """Ask ``candidate``. Raises UpstreamError, or what ``leg`` was aborted for."""
         started = self._clock()
-        call = self._call(request, candidate, messages_json)
+        call = self._call(request, candidate, messages_json, leg.number)
         response = self._client.open(call, leg)
         try:
             _raise_for_status(response, call)
@@ -246,7 +259,7 @@ class Forwarder:
         )
         return PlainAnswer(body, message, reader.usage, attempt)
 
-    def _call(self, request: ChatRequest, candidate: Candidate, messages_json: bytes) -> Call:
+    def _call(self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int) -> Call:
         backend = candidate.backend
         left_s = request.arrived_at + self._request_timeout_s - self._clock()
         policy = self._primary_max_tokens if backend is self._registry.primary else MaxTokensPolicy("pass")
@@ -255,9 +268,16 @@ class Forwarder:
             method="POST",
             url=f"{backend.base_url}/v1/chat/completions",
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
-            headers={**backend.headers, "X-Request-Id": request.request_id},
+            secret=backend.key,
+            headers={**backend.headers, "X-Request-Id": leg_id(request.request_id, number)},
             body=chat_body(request, model=candidate.model, messages_json=messages_json, max_tokens=policy),
         )
+
+
+def leg_id(request_id: str, number: int) -> str:
+    """The id for a backend: the request's own, numbered from the second leg on. vLLM takes it for its own id, and a
+    speculative call of the same one may not have ended yet."""
+    return request_id if number == 1 else f"{request_id}-{number}"
 
 
 def _raise_for_status(response: UpstreamResponse, call: Call) -> None:

@@ -59,7 +59,8 @@ class HealthChecker:
         self._errors: dict[str, str] = {}
         # Threads of its own: /health must answer while every other pool is busy. Twice over, because a check that
         # hangs in a connect outlives its report.
-        self._executor = ThreadPoolExecutor(max_workers=2 * len(backends) + 1, thread_name_prefix="health")
+        self._checks = ThreadPoolExecutor(max_workers=2 * len(backends), thread_name_prefix="health")
+        self._taker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health-report")
 
     def report(self) -> HealthReport:
         """The report, at most CACHE_S old; takes LIMIT_S at worst."""
@@ -67,18 +68,19 @@ class HealthChecker:
             if self._latest is not None and self._clock() - self._latest.taken_at < CACHE_S:
                 return self._latest
             if self._under_way is None:
-                self._under_way = self._executor.submit(self._take)
+                self._under_way = self._taker.submit(self._take)
             under_way = self._under_way
         return under_way.result()
 
     def close(self) -> None:
         """End the threads; a check under way is not waited for."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._taker.shutdown(wait=False, cancel_futures=True)
+        self._checks.shutdown(wait=False, cancel_futures=True)
 
     def _take(self) -> HealthReport:
         started = self._clock()
         try:
-            checks = {backend.name: self._executor.submit(self._check, backend) for backend in self._backends}
+            checks = {backend.name: self._checks.submit(self._check, backend) for backend in self._backends}
             wait(checks.values(), timeout=LIMIT_S)
             backends = {name: self._result(name, check) for name, check in checks.items()}
             report = HealthReport(overall(backends), backends, taken_at=self._clock())
@@ -98,6 +100,7 @@ class HealthChecker:
             url=f"{backend.base_url}{backend.health_path}",
             timeouts=Timeouts(connect=LIMIT_S, total=LIMIT_S, idle=LIMIT_S),
             headers=backend.headers,
+            secret=backend.key,
         )
         problem = None
         try:

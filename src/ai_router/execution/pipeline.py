@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-from ai_router.errors import RouterError, UpstreamError
+from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
 from ai_router.exchange import Attempt, Decision, Route, SpeculationResult
 from ai_router.execution.enrichment import WebSearch
 from ai_router.execution.forward import Answer, Candidate, Forwarder, StreamAnswer
@@ -31,18 +31,25 @@ class Pipeline:
     router: Router
     forwarder: Forwarder
     search: WebSearch
-    executor: Executor
+    speculations: Executor
+    searches: Executor
     speculate: bool
     cloud_fallback: bool
     keepalive_s: float
 
     def answer(self, trail: Trail, scope: CancelScope) -> Reply:
         """Decide and answer the trail's request. Raises RouterError as long as the client has not seen a byte."""
+        run = _Run(self, trail, scope)
         try:
-            return _Run(self, trail, scope).reply()
+            return run.reply()
         except RouterError as error:
             trail.fail(error)
             raise
+        except Exception:  # the edge renders and logs it; here it must not be taken for the client's departure
+            trail.fail(InternalError(INTERNAL))
+            raise
+        finally:
+            run.leave_nothing_behind()
 
 
 class _Run:
@@ -65,6 +72,11 @@ class _Run:
             return self._enriched(plan)
         return self._replied(self._first_answer(plan, self._messages(decision)))
 
+    def leave_nothing_behind(self) -> None:
+        """Give up a speculative call that nobody came to take, because something was raised before."""
+        if self._speculation is not None:
+            self._speculation.cancel()
+
     def _decide(self) -> Decision:
         """The decision; where the classifier has to be asked, the speculative call goes along."""
         pipeline, trail = self._pipeline, self._trail
@@ -75,7 +87,7 @@ class _Run:
         if pipeline.speculate:
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
             call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
-            self._speculation = Speculation(pipeline.executor, call, self._scope.leg())
+            self._speculation = Speculation(pipeline.speculations, call, self._scope.leg())
         started = time.monotonic()
         decision = pipeline.router.determine_route(self._request, self._scope.leg())
         timing_log.classified(decision)
@@ -102,7 +114,7 @@ class _Run:
             return self._replied(self._answer_with(plan, search()))
         return SearchingReply(
             self._trail,
-            self._pipeline.executor.submit(search),
+            self._pipeline.searches.submit(search),
             lambda context: self._replied(self._answer_with(plan, context)),
             keepalive_s=self._pipeline.keepalive_s,
         ).or_sooner()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Protocol
 
-from ai_router.errors import Aborted, InternalError, RouterError, error_event
+from ai_router.errors import INTERNAL, Aborted, InternalError, RouterError, error_event
 from ai_router.execution.forward import PlainAnswer, StreamAnswer
 from ai_router.execution.trail import Trail
 
@@ -77,6 +77,9 @@ class StreamReply:
             return
         self._closed = True
         self._answer.close()
+        if self._answer.done and self._error is None:
+            # A client that has read [DONE] may close before we do; it lacks nothing.
+            self._trail.complete()
         self._trail.attempt(self._answer.attempt(self._error))
         self._trail.answer(self._answer.reader.gathered(), self._answer.reader.usage)
 
@@ -134,6 +137,6 @@ def guarded(trail: Trail, portions: Iterator[bytes]) -> Iterator[bytes]:
         yield error_event(error)
     except Exception:  # the edge of a response that has begun: Flask can render no error page any more
         log.exception("a stream broke off for a reason of our own")
-        defect = InternalError("internal error; the router's log has the details")
+        defect = InternalError(INTERNAL)
         trail.fail(defect)
         yield error_event(defect)

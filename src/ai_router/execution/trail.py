@@ -95,7 +95,7 @@ class Trail:
 
     def fell_back(self, failed: Attempt, to: str) -> None:
         """A backend failed and another is asked."""
-        self._notes.append(f"{failed.backend} failed ({failed.error}), {to} answers")
+        self._notes.append(f"{failed.backend} failed ({failed.error}), asked {to} instead")
         self._step("fallback", time.monotonic(), {"to": to})
 
     def answered_by(self, attempt: Attempt, *, speculative: bool) -> None:

@@ -7,8 +7,9 @@ FastAPI: ``{"detail": ...}``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
@@ -20,6 +21,7 @@ from ai_router.errors import UpstreamError, UpstreamFailed, UpstreamMisconfigure
 from ai_router.upstream.call import Call
 
 _MAX_MESSAGE = 2_000
+_DIGITS = re.compile(r"[0-9]{1,9}")
 _RETRYABLE = frozenset({408, 409, 425, 429})
 
 
@@ -55,12 +57,18 @@ def complaint_in(payload: Any) -> Complaint | None:
     return Complaint(_clip(text), code=str(outer) if outer is not None else None)
 
 
+def complaint_of(payload: Any, call: Call) -> Complaint | None:
+    """``complaint_in``, without the backend's key in it."""
+    complaint = complaint_in(payload)
+    return None if complaint is None else _redacted(complaint, call)
+
+
 def refusal(status: int, headers: Mapping[str, str], body: bytes, call: Call) -> UpstreamError:
     """The error that an answer of ``status`` other than 200 amounts to."""
-    complaint = _read(body) or Complaint(f"HTTP {status} without an explanation")
+    complaint = _redacted(_read(body) or Complaint(f"HTTP {status} without an explanation"), call)
     if 300 <= status < 400:
         return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
-    if status in (401, 403) or (status == 400 and "api key" in complaint.message.lower()):
+    if status in (401, 402, 403) or (status == 400 and "api key" in complaint.message.lower()):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(complaint.message)}", call.source)
     if status == 410 or (400 <= status < 500 and status not in _RETRYABLE):
         return UpstreamRefused(
@@ -79,7 +87,7 @@ def failure_in(payload: Any, call: Call) -> UpstreamFailed | None:
     """The error that hides in an answer of status 200, or in an event of a stream."""
     if isinstance(payload, dict) and not payload.get("error"):
         return None
-    complaint = complaint_in(payload)
+    complaint = complaint_of(payload, call)
     if complaint is None:
         return None
     return UpstreamFailed(complaint.message, call.source, code=complaint.code)
@@ -87,18 +95,15 @@ def failure_in(payload: Any, call: Call) -> UpstreamFailed | None:
 
 def retry_after_s(headers: Mapping[str, str]) -> int | None:
     """Retry-After in whole seconds, from ``retry-after-ms``, seconds, or an HTTP date (RFC 9110 10.2.3)."""
-    millis = headers.get("retry-after-ms")
-    if millis and millis.replace(".", "", 1).isdigit():
-        return ceil(float(millis) / 1000)
-    value = headers.get("retry-after")
-    if not value:
-        return None
-    if value.strip().isdigit():
+    millis, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
+    if _DIGITS.fullmatch(millis):
+        return ceil(int(millis) / 1000)
+    if _DIGITS.fullmatch(value):
         return int(value)
     try:
         # The header speaks of wall-clock time, so this is the one place that reads it.
         return max(0, ceil(parsedate_to_datetime(value).timestamp() - time()))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -113,6 +118,15 @@ def _read(body: bytes) -> Complaint | None:
 
 def _clip(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
+
+
+def _redacted(complaint: Complaint, call: Call) -> Complaint:
+    """The complaint without our key: some providers echo it, whole or as the header that it came in."""
+    if not call.secret:
+        return complaint
+    return Complaint(
+        *(None if text is None else text.replace(call.secret, "***") for text in astuple(complaint))  # type: ignore[arg-type]
+    )
 
 
 def _without_key(message: str) -> str:

@@ -69,6 +69,7 @@ class Registry:
     search_model: str
     connect_s: float
     idle_s: float
+    plain_s: float
 
     def backends(self) -> Sequence[Backend]:
         """All configured backends."""
@@ -99,8 +100,9 @@ class Registry:
     def timeouts(self, backend: Backend, *, stream: bool, total_s: float) -> Timeouts:
         """The deadlines of an answer from ``backend`` with ``total_s`` seconds left for it.
 
-        A plain answer's first byte is its last: only the total applies to it (docs/decisions/0005).
+        A plain answer's first byte is its last: it has a total of its own (docs/decisions/0005).
         """
+        total_s = total_s if stream else min(total_s, self.plain_s)
         return Timeouts(
             connect=self.connect_s,
             total=total_s,
@@ -140,6 +142,7 @@ def build_registry(settings: Settings) -> Registry:
         search_model=settings.xai_search_model,
         connect_s=settings.connect_timeout_s,
         idle_s=settings.stream_idle_s,
+        plain_s=settings.plain_timeout_s,
     )
 
 

@@ -171,6 +171,7 @@ class Classifier:
             url=f"{self._backend.base_url}/v1/chat/completions",
             timeouts=Timeouts(connect=min(self._settings.connect_s, timeout), total=timeout, idle=timeout),
             headers=self._backend.headers,
+            secret=self._backend.key,
             body=body,
         )
 

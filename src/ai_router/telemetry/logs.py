@@ -7,12 +7,16 @@ because the contract fixes their shape; stderr, which journald and docker keep, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
 from ai_router.telemetry.batches import Batches
+
+_WAITING_LIMIT = 20_000
+"""Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""
 
 _BARE = logging.Formatter("%(message)s")
 _DATED = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
@@ -26,7 +30,8 @@ class _BatchHandler(logging.Handler):
         self._batches = batches
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = record.getMessage(), None
+        # One line each: nothing that a backend says may begin a line of its own.
+        record.msg, record.args = record.getMessage().replace("\n", " ").replace("\r", " "), None
         self._batches.put(record)
 
 
@@ -35,9 +40,9 @@ class LogWriter:
 
     def __init__(self, log_file: Path, *, timestamps: bool = False, level: int = logging.INFO) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = WatchedFileHandler(log_file)
+        self._file = WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         self._file_format = _DATED if timestamps else _BARE
-        self._batches = Batches(self._write, name="log-writer")
+        self._batches = Batches(self._write, name="log-writer", limit=_WAITING_LIMIT)
         self._handler = _BatchHandler(self._batches)
         self._logger = logging.getLogger("ai_router")
         self._logger.setLevel(level)
@@ -53,8 +58,7 @@ class LogWriter:
         self._file.close()
 
     def _write(self, records: list[logging.LogRecord]) -> None:
-        sys.stderr.write("".join(f"{_DATED.format(record)}\n" for record in records))
-        sys.stderr.flush()
+        complaint = ""
         try:
             # A rotated file is opened anew.
             self._file.reopenIfNeeded()
@@ -62,4 +66,8 @@ class LogWriter:
                 stream.write("".join(f"{self._file_format.format(record)}\n" for record in records))
                 stream.flush()
         except OSError as problem:
-            sys.stderr.write(f"the log cannot be written: {problem.strerror}\n")
+            complaint = f"the log cannot be written: {problem.strerror}\n"
+        # Nobody may be reading stderr any more, or not in this encoding; the file is what counts.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write("".join(f"{_DATED.format(record)}\n" for record in records) + complaint)
+            sys.stderr.flush()

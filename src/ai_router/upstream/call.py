@@ -32,3 +32,5 @@ class Call:
     timeouts: Timeouts
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+    """The backend's key, to be kept out of what the backend says."""

@@ -35,6 +35,7 @@ from ai_router.upstream.leg import Leg
 log = logging.getLogger(__name__)
 
 READ_SIZE = 65_536
+_STALE_SHOWS_WITHIN_S = 0.1
 _STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
@@ -104,6 +105,8 @@ class UpstreamResponse:
     def close(self) -> None:
         """Stop the deadlines and give the connection up, or back if the body was read to its end."""
         self._deadlines.cancel()
+        # First the leg lets go: the descriptor's number may be somebody else's once it is closed.
+        self._leg.detach()
         # Whatever goes wrong while closing, the answer has been had or given up already.
         with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
             self._raw.close()
@@ -129,7 +132,6 @@ class UpstreamClient:
         try:
             with _border(call, leg, answering=False):
                 raw = self._send(call, leg)
-            leg.raise_if_aborted()
         except BaseException:
             deadlines.cancel()
             raise
@@ -150,12 +152,14 @@ class UpstreamClient:
         return Deadlines(first_byte, alarm(timeouts.total, "no complete answer"))
 
     def _send(self, call: Call, leg: Leg) -> Any:
+        started = time.monotonic()
         try:
             return self._send_once(call, leg)
         except requests.ConnectionError as problem:
             # A backend may close an idle connection in the very moment in which we pick it from the pool (uvicorn
-            # does after 5 s). It has not read the request then; one try on a new connection is safe and expected.
-            if leg.reused and leg.reason is None and isinstance(_root(problem), _STALE):
+            # does after 5 s). That shows at once; what fails later may have been read, and worked on, and billed.
+            at_once = time.monotonic() - started < _STALE_SHOWS_WITHIN_S
+            if at_once and leg.reused and leg.reason is None and isinstance(_root(problem), _STALE):
                 log.debug("%s closed an idle connection, trying a new one", call.source.backend)
                 return self._send_once(call, leg)
             raise

@@ -6,6 +6,7 @@ attach their socket to the thread's current leg, and detach it before the connec
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, cast
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from ai_router.upstream.leg import Leg
@@ -32,22 +34,62 @@ def travelling(leg: Leg) -> Iterator[None]:
 
 
 class _Captured:
-    """Mixed into a connection: attach on connect and on reuse."""
+    """Mixed into a connection: its leg knows the socket from before the connect, and again on reuse."""
 
     leg: Leg | None = None
+    host: str
+    port: int
+    timeout: float | None
+    sock: socket.socket | None
+    _dns_host: str
+
+    def _new_conn(self) -> socket.socket:
+        """Connect to the first address that answers.
+
+        urllib3's own hands the socket out only when it is connected, and nobody could abort a connect that hangs.
+        """
+        self.leg = getattr(_current, "leg", None)
+        try:
+            addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+        except socket.gaierror as problem:
+            raise NameResolutionError(self.host, cast(Any, self), problem) from problem
+        failure: OSError = ConnectionRefusedError("no address")
+        for family, kind, protocol, _, address in addresses:
+            try:
+                return self._connected(socket.socket(family, kind, protocol), address)
+            except OSError as problem:
+                failure = problem
+        if isinstance(failure, TimeoutError):
+            raise ConnectTimeoutError(self, f"no connection within {self.timeout} s") from failure
+        raise NewConnectionError(cast(Any, self), str(failure)) from failure
+
+    def _connected(self, sock: socket.socket, address: Any) -> socket.socket:
+        try:
+            sock.settimeout(self.timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.leg is not None:
+                self.leg.attach(sock, reused=False)
+            sock.connect(address)
+            if self.leg is not None:
+                self.leg.raise_if_aborted()
+        except BaseException:
+            if self.leg is not None:
+                self.leg.detach()
+            sock.close()
+            raise
+        return sock
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        self.leg = getattr(_current, "leg", None)
-        if self.leg is not None:
-            self.leg.attach(cast(Any, self).sock, reused=False)
+        if self.leg is not None and self.sock is not None:
+            # With TLS the socket is another object now, on the same descriptor.
+            self.leg.attach(self.sock, reused=False)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        sock = cast(Any, self).sock
         leg = getattr(_current, "leg", None)
-        if sock is not None and leg is not None and self.leg is None:
+        if self.sock is not None and leg is not None and self.leg is None:
             self.leg = leg
-            leg.attach(sock, reused=True)
+            leg.attach(self.sock, reused=True)
         super().request(*args, **kwargs)  # type: ignore[misc]
 
 

@@ -17,9 +17,11 @@ from ai_router.errors import RouterError
 class Leg:
     """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
 
-    __slots__ = ("_lock", "_reason", "_socket", "reused")
+    __slots__ = ("_lock", "_reason", "_socket", "number", "reused")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+        """Which of its request's legs this is, from 1."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reason: RouterError | None = None
@@ -79,8 +81,8 @@ class CancelScope:
 
     def leg(self) -> Leg:
         """A new leg of this request."""
-        leg = Leg()
         with self._lock:
+            leg = Leg(len(self._legs) + 1)
             self._legs.append(leg)
             reason = self._reason
         if reason is not None:
