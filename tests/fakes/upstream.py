@@ -6,6 +6,7 @@ when.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import socketserver
@@ -92,6 +93,7 @@ class FakeUpstream:
         self._scripts: dict[str, deque[Script]] = {}
         self._arrived = threading.Condition()
         self._connections = 0
+        self._open: set[socket.socket] = set()
         self._stopping = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler_for(self))
         self.port: int = self._server.server_address[1]
@@ -122,14 +124,24 @@ class FakeUpstream:
             return [r for r in self.requests if r.path == path][count - 1]
 
     def close(self) -> None:
+        """End the server, every connection, and the threads that serve them."""
         self._stopping.set()
         self._server.shutdown()
+        with self._arrived:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
         self._server.server_close()
 
-    def next_connection(self) -> int:
+    def connected(self, connection: socket.socket) -> int:
         with self._arrived:
             self._connections += 1
+            self._open.add(connection)
             return self._connections
+
+    def disconnected(self, connection: socket.socket) -> None:
+        with self._arrived:
+            self._open.discard(connection)
 
     def take(self, recorded: Recorded) -> Reply:
         with self._arrived:
@@ -158,7 +170,8 @@ class FakeUpstream:
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
+    # Closing the server waits for its threads.
+    daemon_threads = False
     allow_reuse_address = True
     request_queue_size = 256
     tls: ssl.SSLContext | None = None
@@ -183,7 +196,11 @@ def _handler_for(fake: FakeUpstream) -> type[BaseHTTPRequestHandler]:  # noqa: C
 
         def setup(self) -> None:
             super().setup()
-            self.number = fake.next_connection()
+            self.number = fake.connected(self.connection)
+
+        def finish(self) -> None:
+            fake.disconnected(self.connection)
+            super().finish()
 
         def log_message(self, *args: Any) -> None:
             pass
