@@ -16,6 +16,7 @@ from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, says
 from tests.fakes.upstream import Hang
 
+from benchmarks.bare_hop import bare_hop
 from benchmarks.lab import (
     CLASSIFICATION_S,
     COMPLEX_WORD,
@@ -131,21 +132,31 @@ def _overhead(lab: Lab, repetitions: int) -> None:
     lab.primary.on(CHAT, says("word"))
     direct, routed = Endpoint(lab.primary.url, "m"), Endpoint(lab.router.url, "primary")
     connections = direct.connect(), routed.connect()
-    for stream in (False, True):
-        what = "first token of a stream" if stream else "plain answer"
-        print(f"6. Added by the router, {what}, model=primary (ms, {repetitions} pairs)")
-        pairs = _in_turn(
+    with bare_hop(lab.primary.url) as url:
+        bare = Endpoint(url, "m")
+        hop = bare.connect()
+        print(f"6. Added by a bare Flask hop and by the router, plain answer (ms, {repetitions} turns)")
+        turns = _in_turn(
             repetitions,
-            lambda: direct.ask(connections[0], "hello", stream=stream).first_ms,  # noqa: B023 - called in this turn
-            lambda: routed.ask(connections[1], "hello", stream=stream).first_ms,  # noqa: B023
+            lambda: direct.ask(connections[0], "hello").whole_ms,
+            lambda: bare.ask(hop, "hello").whole_ms,
+            lambda: routed.ask(connections[1], "hello").whole_ms,
         )
-        _rows(pairs, ("direct", "routed"))
+        _rows(turns, ("direct", "bare hop", "routed"))
+        hop.close()
+    print(f"7. Added by the router, first token of a stream, model=primary (ms, {repetitions} turns)")
+    turns = _in_turn(
+        repetitions,
+        lambda: direct.ask(connections[0], "hello", stream=True).first_ms,
+        lambda: routed.ask(connections[1], "hello", stream=True).first_ms,
+    )
+    _rows(turns, ("direct", "routed"))
     for connection in connections:
         connection.close()
 
 
 def _cancel(lab: Lab, repetitions: int) -> None:
-    print(f"7. The client leaves; until the backend sees it (ms, {repetitions} of each)")
+    print(f"8. The client leaves; until the backend sees it (ms, {repetitions} of each)")
     lab.primary.reset()
     lab.primary.on(CHAT, Hang())
     for stream in (False, True):
@@ -171,15 +182,17 @@ def _once(endpoint: Endpoint, text: str, **fields: object) -> Timed:
 
 
 def _in_turn(repetitions: int, *measures: Callable[[], float]) -> Sequence[tuple[float, ...]]:
-    """Each measurement once a turn, so that a machine whose speed drifts treats all alike."""
-    for measure in measures:
-        measure()
+    """Each measurement once a turn, so that a machine whose speed drifts treats all alike; some turns to warm up."""
+    for _ in range(3):
+        for measure in measures:
+            measure()
     return [tuple(measure() for measure in measures) for _ in range(repetitions)]
 
 
-def _rows(pairs: Sequence[tuple[float, ...]], names: tuple[str, str]) -> None:
+def _rows(turns: Sequence[tuple[float, ...]], names: tuple[str, ...]) -> None:
     for index, name in enumerate(names):
-        values = [pair[index] for pair in pairs]
-        print(f"   {name:9} p50 {p50(values):8.2f}   p99 {p99(values):8.2f}")
-    added = [routed - direct for direct, routed in pairs]
-    print(f"   {'added':9} p50 {statistics.median(added):8.2f}   p99 {p99(added):8.2f}\n")
+        values = [turn[index] for turn in turns]
+        added = [turn[index] - turn[0] for turn in turns]
+        more = f"   added p50 {statistics.median(added):8.2f}   p99 {p99(added):8.2f}" if index else ""
+        print(f"   {name:9} p50 {p50(values):8.2f}   p99 {p99(values):8.2f}{more}")
+    print()
