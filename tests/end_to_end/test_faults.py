@@ -66,6 +66,7 @@ def test_an_error_event_in_the_middle_is_passed_on_in_the_envelope(lab: Lab) -> 
 def test_a_line_that_is_no_json_is_left_out(lab: Lab) -> None:
     lab.primary.on(CHAT, Stream([FIRST, b"data: {oops\n\n", b"data:\n\n", chunk({}, "stop"), DONE]))
     assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop") + DONE
+    lab.router.wait_for_log(r"Provider stream: primary skipped=2 events that were no JSON")
 
 
 @pytest.mark.parametrize("ending", ["end", "hang"])

@@ -10,6 +10,7 @@ from typing import Protocol
 from ai_router.errors import INTERNAL, Aborted, InternalError, RouterError, error_event
 from ai_router.execution.forward import PlainAnswer, StreamAnswer
 from ai_router.execution.trail import Trail
+from ai_router.telemetry import timing_log
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class StreamReply:
             return
         self._closed = True
         self._answer.close()
+        if self._answer.skipped:
+            timing_log.events_skipped(self._answer.attempt().backend, self._answer.skipped)
         if self._answer.done and self._error is None:
             # A client that has read [DONE] may close before we do; it lacks nothing.
             self._trail.complete()

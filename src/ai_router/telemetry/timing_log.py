@@ -70,6 +70,11 @@ def provider_failed(attempt: Attempt, next_backend: str | None) -> None:
     log.warning("Provider failed: %s error=%s, %s", attempt.backend, _line(attempt.error or "unknown"), then)
 
 
+def events_skipped(backend: str, count: int) -> None:
+    """A stream had events that were no JSON; the client was spared them."""
+    log.warning("Provider stream: %s skipped=%d events that were no JSON", backend, count)
+
+
 def speculation_cancelled(route: str) -> None:
     """The decision went to another route; the speculative answer was given up."""
     log.info("Cancelled speculative primary (route=%s)", route)
