@@ -57,3 +57,9 @@ def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
 def test_every_route_is_explained() -> None:
     for route in ("primary", "xai", "enrich", "meta"):
         assert f"| `{route}` |" in README
+
+
+def test_every_error_code_is_documented() -> None:
+    api = (ROOT / "docs/api.md").read_text()
+    codes = set(re.findall(r'code(?:: str \| None)? = "(\w+)"', (ROOT / "src/ai_router/errors.py").read_text()))
+    assert {code for code in codes if f"`{code}`" not in api} <= {"aborted", "upstream_error"}, "those are never shown"

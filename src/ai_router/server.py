@@ -19,10 +19,13 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes its file there itself
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """``run`` serves until it is told to stop. ``after_fork`` runs first in every worker."""
+    """``run`` serves until it is told to stop. ``when_ready`` runs when it listens, ``after_fork`` in every worker."""
 
-    def __init__(self, settings: Settings, after_fork: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, settings: Settings, *, when_ready: Callable[[], None], after_fork: Callable[[], None] = lambda: None
+    ) -> None:
         self._settings = settings
+        self._when_ready = when_ready
         self._after_fork = after_fork
         super().__init__()
 
@@ -48,6 +51,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             # The control socket is a door that nobody here uses.
             "control_socket_disable": True,
+            "when_ready": lambda _server: self._when_ready(),
             "post_fork": lambda _server, _worker: self._after_fork(),
             "worker_exit": lambda _server, worker: close_worker(worker),
         }

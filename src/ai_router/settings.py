@@ -158,7 +158,7 @@ class Settings:
     log_file: Path | None = _setting("LOG_FILE", None, _path, "the log; unset: DATA_DIR/app.log")
     session_dir: Path | None = _setting("SESSION_DIR", None, _path, "session files; unset: DATA_DIR/sessions")
     log_timestamps: bool = _setting("LOG_TIMESTAMPS", "off", _switch, "put time and level before each line of the log")
-    workers: int = _setting("WORKERS", "1", _integer(1, 64), "processes; more than one needs REDIS_URL")
+    workers: int = _setting("WORKERS", "1", _integer(1, 64), "processes; must be 1 for now")
     threads: int = _setting("THREADS", "72", _integer(4, 1024), "request threads; one in eight is kept for /health")
 
     router_url: str | None = _setting("ROUTER_URL", None, _base_url, "the classifier's server; unset: no classifier")
@@ -271,6 +271,12 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
     settings = Settings(**parsed)
     _check_together(settings)
     return settings
+
+
+def unknown_names(dotenv: Path = Path(".env")) -> tuple[str, ...]:
+    """Names in the .env file that are no settings: perhaps misspelt ones."""
+    known = {setting.env for setting in documented_settings()}
+    return tuple(name for name in (dotenv_values(dotenv) if dotenv.is_file() else {}) if name not in known)
 
 
 def _merged(environ: Mapping[str, str], dotenv: Path | None) -> Mapping[str, str]:

@@ -44,9 +44,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: not ready any more; streams finish."""
-        self.method_queue.defer(lambda: _with_app(self, drain_app))
+        """SIGTERM: streams finish; new connections are refused, not left unanswered in the listener's queue."""
         super().handle_exit(sig, frame)
+        self.method_queue.defer(self._drain)
+
+    def _drain(self) -> None:
+        _with_app(self, drain_app)
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
 
     def handle_quit(self, _sig: int, _frame: Any) -> None:
         """SIGINT or SIGQUIT: to be done on the next turn of the main loop, where no lock is held."""

@@ -69,6 +69,14 @@ def test_a_line_that_is_no_json_is_left_out(lab: Lab) -> None:
     lab.router.wait_for_log(r"Provider stream: primary skipped=2 events that were no JSON")
 
 
+@pytest.mark.parametrize("ending", ["reset", "truncate", "hang"])
+def test_done_is_the_end_whatever_the_backend_does_then(lab: Lab, ending: str) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, chunk({}, "stop"), DONE], ending=ending))
+    _, headers, body = lab.router.chat(stream=True)
+    assert body.endswith(DONE)
+    assert lab.router.session(headers["x-session-id"])["status"] == "ok"
+
+
 @pytest.mark.parametrize("ending", ["end", "hang"])
 def test_done_before_any_data_is_no_answer_and_the_next_backend_is_asked(lab: Lab, ending: str) -> None:
     lab.primary.on(CHAT, Stream([DONE], ending=ending))

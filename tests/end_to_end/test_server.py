@@ -72,6 +72,8 @@ def test_while_draining_the_router_is_not_ready(tmp_path: Path, upstream: FakeUp
         refused = eventually(lambda: ready_status(probe) == 503, 5)
         probe.close()
         assert refused
+        with pytest.raises(ConnectionRefusedError):
+            raw(router.port)
         assert client.read_to_end().endswith(b"0\r\n\r\n")
 
 

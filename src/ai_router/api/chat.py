@@ -21,7 +21,6 @@ from ai_router.execution.cancellation import ClientWatcher
 from ai_router.execution.inflight import InFlight
 from ai_router.execution.pipeline import Pipeline
 from ai_router.execution.trail import Subscriber, Trail
-from ai_router.providers.registry import PRIMARY
 from ai_router.routing.date_context import date_context
 from ai_router.telemetry import timing_log
 from ai_router.upstream.alarms import Alarms
@@ -76,7 +75,7 @@ class ChatEndpoint:
         return chat
 
     def _answered(self, chat: ChatRequest, taken: ExitStack) -> Response:
-        trail = Trail(chat, self.subscribers, route=PRIMARY)
+        trail = Trail(chat, self.subscribers)
         scope = CancelScope()
         # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
         taken.callback(self.in_flight.add(scope))

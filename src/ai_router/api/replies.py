@@ -35,16 +35,17 @@ _TIMINGS = {
 
 
 def contract_headers(trail: Trail) -> dict[str, str]:
-    """What every completion carries, as far as it is known when the headers go out."""
+    """What every completion carries, as far as it is known when the headers go out; without a decision, the ids."""
+    headers = {"x-request-id": trail.request.request_id, "x-session-id": trail.request.session_id}
     decision = trail.decision
-    return {
-        "x-request-id": trail.request.request_id,
-        "x-session-id": trail.request.session_id,
+    if decision is None:
+        return headers
+    return headers | {
         "x-router-route": trail.route,
         "x-router-model": _header_safe(trail.model or ""),
-        "x-router-decided-by": decision.decided_by if decision else "default",
+        "x-router-decided-by": decision.decided_by,
         "x-router-reason": _header_safe(trail.reason),
-        "x-router-confidence": _confidence(decision.confidence if decision else None),
+        "x-router-confidence": "unknown" if decision.confidence is None else f"{decision.confidence:.3f}",
         "x-router-speculation": trail.speculation,
         "server-timing": _server_timing(trail.timings),
     }
@@ -86,10 +87,6 @@ def _translated(error: HTTPException) -> RouterError:
         413: BodyTooLarge("the request is too large"),
     }
     return kinds.get(error.code) or InvalidRequest(error.description or error.name)
-
-
-def _confidence(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
 
 
 def _server_timing(timings: Mapping[str, float]) -> str:

@@ -16,13 +16,13 @@ _PAUSE_S = 1.0
 def main() -> int:
     """Until stdin ends. Exit status 1 if the first start fails."""
     weights, port, ready_fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    orphaned = threading.Event()
+    threading.Thread(target=_watch_stdin, args=(orphaned,), daemon=True).start()
     server, ready = _start(weights, port)
     if not ready:
         return 1
     os.write(ready_fd, b"1")
     os.close(ready_fd)
-    orphaned = threading.Event()
-    threading.Thread(target=_watch_stdin, args=(orphaned,), daemon=True).start()
     while not orphaned.is_set():
         server.wait()
         print(f"llama_server ended with {server.returncode}, starting another", file=sys.stderr, flush=True)  # noqa: T201

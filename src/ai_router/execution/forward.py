@@ -107,8 +107,8 @@ class StreamAnswer:
                     yield relayed
                 if self._failure is not None:
                     raise self._failure
-        except Aborted:
-            # After [DONE] nothing is missing, whoever left then.
+        except (Aborted, UpstreamError):
+            # After [DONE] nothing is missing, whoever left or broke off then.
             if self.done:
                 return
             raise

@@ -66,7 +66,7 @@ class _Run:
         """All of it, up to the point where the client's first byte can go out."""
         decision = self._decide()
         plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
-        self._trail.decided(decision, plan.route, plan.note)
+        self._trail.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._settle_speculation(plan)
         if plan.wants_context:
             return self._enriched(plan)

@@ -102,6 +102,7 @@ class SearchingReply:
         self._search = search
         self._then = then
         self._keepalive_s = keepalive_s
+        self._reason_in_headers = trail.reason
 
     def or_sooner(self) -> Reply:
         """The reply itself if the search is over before the headers must go, so that they can tell how it went."""
@@ -119,11 +120,10 @@ class SearchingReply:
         while not self._search.done():
             yield _KEEP_ALIVE
             wait([self._search], self._keepalive_s)
-        context = self._search.result()
-        if context is None:
-            yield f": {' '.join(self._trail.reason.split())}\n\n".encode()
-        reply = self._then(context)
+        reply = self._then(self._search.result())
         try:
+            if (happened := self._trail.reason) != self._reason_in_headers:
+                yield f": {' '.join(happened.split())}\n\n".encode()
             yield from reply.relayed() if isinstance(reply, StreamReply) else ()
         finally:
             reply.close()

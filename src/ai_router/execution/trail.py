@@ -23,12 +23,16 @@ from ai_router.execution.answer import cost_usd
 Subscriber = Callable[[Outcome], None]
 
 
+UNROUTED = "none"
+"""The route of a request that ended before it had one."""
+
+
 class Trail:
     """The notes of one request, taken by its own threads; ``close`` hands them to the subscribers, once."""
 
-    def __init__(self, request: ChatRequest, subscribers: Sequence[Subscriber], route: str) -> None:
+    def __init__(self, request: ChatRequest, subscribers: Sequence[Subscriber]) -> None:
         self.request = request
-        self.route = route
+        self.route = UNROUTED
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
         self.model: str | None = None
@@ -72,10 +76,12 @@ class Trail:
         }
         self._step("classification", started, detail)
 
-    def decided(self, decision: Decision, route: str, note: str | None) -> None:
-        """The decision stands, and the route that it leads to; ``note`` says why that is another than decided."""
+    def decided(self, decision: Decision, *, route: str, model: str, note: str | None) -> None:
+        """The decision stands, with the route and the model that it leads to; ``note`` says why those are not the ones
+        decided, where they are not."""
         self.decision = decision
         self.route = route
+        self.model = model
         self.measure("decide_ms", self.ms())
         if note:
             self._notes.append(note)
@@ -110,7 +116,7 @@ class Trail:
         names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error")
         with self._lock:
             self._attempts.append(attempt)
-            detail = {name: getattr(attempt, name) for name in names}
+            detail = {name: _rounded(getattr(attempt, name)) for name in names}
             self._steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
 
     def answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:
@@ -168,3 +174,7 @@ class Trail:
         if self._error is None:
             return Status.OK
         return Status.CANCELLED if isinstance(self._error, Aborted) else Status.ERROR
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 1) if isinstance(value, float) else value

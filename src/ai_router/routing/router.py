@@ -86,7 +86,6 @@ def _default(reason: str, duration_ms: float | None = None, failure: str | None 
         Route.PRIMARY,
         DecidedBy.DEFAULT,
         reason,
-        confidence=0.0,
         duration_ms=duration_ms,
         failure=failure,
     )
