@@ -221,7 +221,7 @@ class Forwarder:
             if request.stream:
                 return self._stream(response, call, started, request)
             return self._plain(response, call, started, request)
-        except BaseException:
+        except BaseException:  # whatever it is, it goes on; the response must not stay open behind it
             response.close()
             raise
 
