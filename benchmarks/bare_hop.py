@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from flask import Flask, Response, request
-
 import requests
+from flask import Flask, Response, request
 
 app = Flask(__name__)
 session = requests.Session()

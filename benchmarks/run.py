@@ -12,10 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from tests.fakes.clients import RawClient
-from tests.fakes.personas import CHAT, says
-from tests.fakes.upstream import Hang
-
 from benchmarks.bare_hop import bare_hop
 from benchmarks.lab import (
     CLASSIFICATION_S,
@@ -28,6 +24,9 @@ from benchmarks.lab import (
     laboratory,
 )
 from benchmarks.measure import Endpoint, Timed, p50, p99, text_in
+from tests.fakes.clients import RawClient
+from tests.fakes.personas import CHAT, says
+from tests.fakes.upstream import Hang
 
 ROUTES = {
     "MODERATE": "hello",
@@ -35,6 +34,7 @@ ROUTES = {
     "ENRICH": f"what is the weather {ENRICH_WORD}?",
     "META": "### Task:\nGenerate a concise title\n<chat_history>hi</chat_history>",
 }
+_CLIENTS, _ROUNDS, _ROUND_S = 32, 3, 3.0
 LONG = "The quick brown fox jumps over the lazy dog. " * 720  # about 8,000 tokens
 
 
@@ -144,6 +144,9 @@ def _overhead(lab: Lab, repetitions: int) -> None:
         )
         _rows(turns, ("direct", "bare hop", "routed"))
         hop.close()
+        print(f"   plain answers a second over {_CLIENTS} connections, {_ROUNDS} rounds in turn:", end=" ")
+        rounds = [(_throughput(bare), _throughput(routed)) for _ in range(_ROUNDS)]
+        print(f"bare hop {p50([a for a, _ in rounds]):.0f}, routed {p50([b for _, b in rounds]):.0f}\n")
     print(f"7. Added by the router, first token of a stream, model=primary (ms, {repetitions} turns)")
     turns = _in_turn(
         repetitions,
@@ -153,6 +156,22 @@ def _overhead(lab: Lab, repetitions: int) -> None:
     _rows(turns, ("direct", "routed"))
     for connection in connections:
         connection.close()
+
+
+def _throughput(endpoint: Endpoint) -> float:
+    """Answers a second in a closed loop of _CLIENTS for _ROUND_S."""
+    end = time.perf_counter() + _ROUND_S
+
+    def loop() -> int:
+        connection, answers = endpoint.connect(), 0
+        while time.perf_counter() < end:
+            endpoint.ask(connection, "hello")
+            answers += 1
+        connection.close()
+        return answers
+
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        return sum(future.result() for future in [pool.submit(loop) for _ in range(_CLIENTS)]) / _ROUND_S
 
 
 def _cancel(lab: Lab, repetitions: int) -> None:

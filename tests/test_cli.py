@@ -79,7 +79,7 @@ def test_doctor_finds_what_cannot_be_written_and_names_nobody_knows(run, tmp_pat
     assert result.exit_code == 1
     assert f"problem: LOG_FILE {tmp_path} is a directory\n" in result.output
     assert "problem: SESSION_DIR (or DATA_DIR): " in result.output
-    assert "problem: .env: PRIMRY_URL is no setting\n" in result.output
+    assert "note: .env: PRIMRY_URL is no setting of the router\n" in result.output
 
 
 @pytest.mark.parametrize("setting", ["LOG_FILE", "DATA_DIR"])

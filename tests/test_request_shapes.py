@@ -19,8 +19,8 @@ from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
 from ai_router.upstream.client import UpstreamClient
 from ai_router.upstream.leg import Leg
+from tests.chat_requests import chat_request
 from tests.fakes.personas import completion, finds
-from tests.requests import chat_request
 
 SETTINGS = {
     "ROUTER_URL": "http://classifier:8000/v1",

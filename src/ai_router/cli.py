@@ -66,12 +66,14 @@ def doctor() -> None:
     """Check the settings, the data directory and every backend; exit status 1 if something is wrong."""
     settings = _settings()
     problems = [
-        *(f".env: {name} is no setting" for name in unknown_names()),
         *_log_problems(settings),
         *_session_problems(settings),
         *_embedded_problems(settings),
         *_backend_problems(settings),
     ]
+    for name in unknown_names():
+        # No problem by itself: the file may serve others, too, compose among them.
+        click.echo(f"note: .env: {name} is no setting of the router")
     for problem in problems:
         click.echo(f"problem: {problem}")
     click.echo("all is well" if not problems else f"{len(problems)} problem(s)")

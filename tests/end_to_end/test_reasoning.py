@@ -69,6 +69,16 @@ def test_a_silent_classifier_means_the_default_route_at_its_deadline(tmp_path: P
             assert upstream.calls(CHAT)[0].gone.wait(5)
 
 
+def test_a_classifier_whose_event_never_ends_means_the_default_route(tmp_path: Path, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Stream([b"data: " + b"x" * 65536] * 20, ending="hang"))
+    with fake_upstream() as primary:
+        primary.on(CHAT, says("primary"))
+        with running_router(tmp_path, ROUTER_URL=upstream.url, PRIMARY_URL=primary.url, **_NEVER_PROBED) as router:
+            status, headers, _ = router.chat()
+            assert (status, headers["x-router-decided-by"]) == (200, "default")
+            assert "an event is longer than" in headers["x-router-reason"]
+
+
 def test_a_classifier_that_comes_up_later_is_probed_then(tmp_path: Path) -> None:
     with fake_upstream() as primary, fake_upstream() as gone:
         url = gone.url

@@ -10,8 +10,8 @@ import pytest
 from ai_router.errors import Source, UpstreamFailed
 from ai_router.execution.enrichment import findings, search_body
 from ai_router.upstream.call import Call, Timeouts
+from tests.chat_requests import chat_request
 from tests.fakes.personas import finds
-from tests.requests import chat_request
 
 CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 

@@ -52,6 +52,14 @@ def test_a_shape_nobody_knows_is_quoted(payload: Any) -> None:
     assert complaint.message
 
 
+def test_a_shape_too_deep_to_quote_is_still_a_complaint() -> None:
+    deep = orjson.loads(b'{"error": ' + b"[" * 400 + b"]" * 400 + b"}")
+    deep["error"][0].append(1)
+    complaint = complaint_in(deep)
+    assert complaint is not None
+    assert "too deeply nested" in complaint.message
+
+
 @pytest.mark.parametrize("payload", [{}, {"error": None}, {"error": ""}, [], "text", None, 3])
 def test_no_error_is_no_complaint(payload: Any) -> None:
     assert complaint_in(payload) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ai_router.providers.shaping import chat_body, with_context, with_date
 from ai_router.settings import MaxTokensPolicy
-from tests.requests import chat_request
+from tests.chat_requests import chat_request
 
 PASS = MaxTokensPolicy("pass")
 

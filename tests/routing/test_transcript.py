@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.routing.transcript import SYSTEM_PROMPT, classifier_messages, render_conversation
-from tests.requests import chat_request
+from tests.chat_requests import chat_request
 
 _TURNS = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=400)}),

@@ -48,12 +48,12 @@ def complaint_in(payload: Any) -> Complaint | None:
         code = error.get("code")
         param = error.get("param")
         return Complaint(
-            message=_clip(message if isinstance(message, str) and message else orjson.dumps(error).decode()),
+            message=_clip(message if isinstance(message, str) and message else _quoted(error)),
             code=str(code) if code is not None else None,
             param=param if isinstance(param, str) else None,
         )
     outer = payload.get("code")
-    text = error if isinstance(error, str) else orjson.dumps(error).decode()
+    text = error if isinstance(error, str) else _quoted(error)
     return Complaint(_clip(text), code=str(outer) if outer is not None else None)
 
 
@@ -70,7 +70,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, call: Call) ->
         return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
     if status in (401, 402, 403) or (status == 400 and "api key" in complaint.message.lower()):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(complaint.message)}", call.source)
-    if status == 410 or (400 <= status < 500 and status not in _RETRYABLE):
+    if 400 <= status < 500 and status not in _RETRYABLE:
         return UpstreamRefused(
             complaint.message, call.source, status=status, code=complaint.code, param=complaint.param
         )
@@ -114,6 +114,14 @@ def _read(body: bytes) -> Complaint | None:
         text = body.decode("utf-8", "replace").strip()
         return Complaint(_clip(text)) if text and not text.startswith("<") else None
     return complaint_in(payload)
+
+
+def _quoted(error: Any) -> str:
+    """An error of a shape that nobody knows, as it is."""
+    try:
+        return orjson.dumps(error).decode()
+    except orjson.JSONEncodeError:
+        return "an error too deeply nested to be quoted"
 
 
 def _clip(text: str) -> str:

@@ -31,7 +31,7 @@ from ai_router.settings import ClassifierMode
 from ai_router.upstream.call import Call, Timeouts
 from ai_router.upstream.client import UpstreamClient, UpstreamResponse
 from ai_router.upstream.leg import Leg
-from ai_router.upstream.sse import SSEDecoder
+from ai_router.upstream.sse import Event, EventTooLong, SSEDecoder
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Classifier:
     def _read_until_word(self, response: UpstreamResponse, leg: Leg) -> Verdict:
         decoder, finder, finish_reason = SSEDecoder(), WordFinder(), "none"
         for chunk in response.chunks():
-            for event in decoder.feed(chunk):
+            for event in self._events(decoder, chunk):
                 payload = self._payload(event.data)
                 content, reasoning, reason = delta_texts(payload)
                 finish_reason = reason or finish_reason
@@ -133,6 +133,12 @@ class Classifier:
         if label is None:
             raise self._failed(f"no decision word in its answer (finish_reason={finish_reason})")
         return Verdict(label, None, finish_reason)
+
+    def _events(self, decoder: SSEDecoder, chunk: bytes) -> list[Event]:
+        try:
+            return decoder.feed(chunk)
+        except EventTooLong as problem:
+            raise self._failed(str(problem)) from None
 
     def _payload(self, data: bytes | None) -> Mapping[str, Any]:
         if data is None or data == b"[DONE]":

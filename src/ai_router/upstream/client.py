@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
-import requests
 from ai_router.errors import (
     AnswerSufficient,
     UpstreamBroken,
