@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import socket
@@ -93,13 +94,23 @@ def _per_route(routed: Endpoint) -> None:
 
 
 def _first_token(routed: Endpoint, direct: Endpoint, repetitions: int) -> None:
-    print(f"\n2. First token of a MODERATE stream, direct and routed in turn (ms, {repetitions} pairs)")
-    pairs = _in_turn(
-        repetitions,
-        lambda: _once(direct, ROUTES["MODERATE"], stream=True).first_ms,
-        lambda: _once(routed, ROUTES["MODERATE"], stream=True).first_ms,
-    )
-    _rows(pairs, ("direct", "routed"))
+    """Where the head decides, and where it abstains: gibberish, another each time, so that nothing is known of it."""
+    numbers = itertools.count()
+
+    def unclear() -> str:
+        return f"flurb gnozzle wex qanto {next(numbers)} brindlemop trask velluni"
+
+    for what, turns, text in (
+        ("the head decides", 10 * repetitions, lambda: ROUTES["MODERATE"]),
+        ("the head abstains, the classifier is asked", repetitions, unclear),
+    ):
+        print(f"\n2. First token of a MODERATE stream, {what} (ms, {turns} pairs in turn)")
+        pairs = _in_turn(
+            turns,
+            lambda text=text: _once(direct, text(), stream=True).first_ms,
+            lambda text=text: _once(routed, text(), stream=True).first_ms,
+        )
+        _rows(pairs, ("direct", "routed"))
 
 
 def _long_context(routed: Endpoint) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from ai_router import __version__
-from ai_router.cli import main
+from ai_router.cli.learning import own_examples
+from ai_router.cli.main import main
+from ai_router.learning.distillation import lessons_from
 from tests.fakes.personas import CHAT, classifies
 from tests.fakes.upstream import FakeUpstream, Plain
+from tests.learning.test_sessions import session
 
 
 @pytest.fixture
@@ -30,15 +34,17 @@ def test_version(run) -> None:
     assert __version__ in run("--version").output
 
 
-def test_route_explains_a_decision_by_rule(run) -> None:
-    result = run("route", "what is the weather in Rome?")
+def test_route_explains_a_decision_of_the_fast_path(run) -> None:
+    result = run("route", "weather in Rome tomorrow")
     assert result.exit_code == 0
-    assert result.output.startswith("ENRICH -> enrich (decided by fast)\nrule: asks for something current")
+    assert re.match(r"ENRICH -> enrich \(decided by fast, confidence [01]\.\d\d\)\n", result.output)
+    assert "fast path: reads like ENRICH" in result.output
+    assert "'weather'" in result.output
 
 
 def test_route_asks_the_classifier_where_there_is_one(run, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, classifies("COMPLEX", probability=0.8))
-    result = run("route", "--json", "prove it", ROUTER_URL=upstream.url)
+    result = run("route", "--json", "prove it", ROUTER_URL=upstream.url, FAST_ROUTING="off")
     decision = json.loads(result.output)
     assert (decision["label"], decision["route"], decision["decided_by"]) == ("COMPLEX", "xai", "classifier")
     assert decision["confidence"] == 0.8
@@ -110,3 +116,136 @@ def test_doctor_knows_the_embedded_model(run) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.output
     assert "embedded, smollm2-135m-instruct from SmolLM2-135M-Instruct.Q4_1.gguf" in result.output
+
+
+# eval, learn, replay
+
+
+def example_file(folder: Path, *rows: dict[str, object]) -> Path:
+    path = folder / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_eval_measures_the_head_beside_its_baselines(run, tmp_path: Path) -> None:
+    rows = [{"text": "hello", "label": "MODERATE"}, {"text": "weather in Oslo tomorrow", "label": "ENRICH"}]
+    result = run("eval", str(example_file(tmp_path, *rows)))
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("2 prompts: MODERATE 1, COMPLEX 0, ENRICH 1\n")
+    assert re.search(r"^head +100.0%", result.output, re.MULTILINE)
+    for baseline in ("always primary", "length only", "random"):
+        assert re.search(rf"^{baseline} ", result.output, re.MULTILINE)
+    assert "coverage at risk: " in result.output
+
+
+def test_eval_asks_the_classifier_too_and_tells_what_they_come_to_together(
+    run, tmp_path: Path, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, classifies("COMPLEX", probability=0.8, delay=0.2))
+    rows = [{"text": "hello", "label": "MODERATE"}, {"text": "flurb gnozzle wex qanto", "label": "COMPLEX"}]
+    result = run("eval", "--json", str(example_file(tmp_path, *rows)), ROUTER_URL=upstream.url)
+    deciders = json.loads(result.output)["deciders"]
+    assert deciders["classifier"]["accuracy"] == 0.5
+    assert deciders["cascade"]["accuracy"] == 1.0
+    assert deciders["classifier"]["ms"]["p50"] > 200 > deciders["head"]["ms"]["p50"]
+
+
+def test_eval_counts_a_classifier_that_does_not_answer(run, tmp_path: Path) -> None:
+    rows = [{"text": "hello", "label": "MODERATE"}]
+    result = run("eval", "--json", str(example_file(tmp_path, *rows)), ROUTER_URL="http://127.0.0.1:9")
+    assert json.loads(result.output)["deciders"]["classifier"]["failed"] == 1
+
+
+def test_eval_of_weak_and_strong_is_about_difficulty(run, tmp_path: Path) -> None:
+    rows = [{"text": f"question {n}", "weak": n % 3 > 0, "strong": n % 7 > 0} for n in range(50)]
+    result = run("eval", str(example_file(tmp_path, *rows)))
+    assert result.output.startswith("difficulty routing, 50 prompts")
+    assert "random   0.500" in result.output
+
+
+def test_eval_lists_errors_on_request(run, tmp_path: Path) -> None:
+    result = run("eval", "--errors", str(example_file(tmp_path, {"text": "hello", "label": "COMPLEX"})))
+    assert re.search(r"COMPLEX +taken for MODERATE +[01]\.\d\d sure +hello", result.output + result.stderr)
+
+
+def test_eval_names_the_line_that_is_wrong(run, tmp_path: Path) -> None:
+    result = run("eval", str(example_file(tmp_path, {"text": "hello", "label": "EASY"})))
+    assert result.exit_code == 2
+    assert "set.jsonl:1: label must be one of MODERATE, COMPLEX, ENRICH, not 'EASY'" in result.output
+
+
+def test_learn_wants_one_source(run) -> None:
+    assert "say either --from FILES or --from-sessions" in run("learn").output
+
+
+def test_learn_from_sessions_without_any_says_so(run, tmp_path: Path) -> None:
+    (tmp_path / "data" / "sessions").mkdir(parents=True)
+    result = run("learn", "--from-sessions")
+    assert result.exit_code == 2
+    assert "holds too few decisions of the classifier" in result.output
+
+
+def stored_session(folder: Path, number: int, text: str, label: str, **changes: object) -> None:
+    document = {
+        "session_id": f"{number:08x}",
+        "timestamp": "2026-11-21T20:00:00+00:00",
+        "client_messages": [{"role": "user", "content": text}],
+        "decision": {"label": label, "decided_by": "classifier"},
+        "route": {"MODERATE": "primary", "COMPLEX": "xai", "ENRICH": "enrich"}[label],
+        "stream": True,
+        "status": "ok",
+        "timings": {"classification_ms": 1000.0, "upstream_ms": 50.0, "ttft_ms": 1005.0},
+        "cost_usd": None,
+        **changes,
+    }
+    (folder / f"{number:05}.json").write_text(json.dumps(document))
+
+
+def test_replay_tells_what_the_head_would_have_spared(run, tmp_path: Path) -> None:
+    for number in range(3):
+        stored_session(tmp_path, number, "hello there", "MODERATE")
+    stored_session(tmp_path, 9, "weather in Oslo tomorrow", "MODERATE")
+    result = run("replay", str(tmp_path))
+    assert result.output.startswith("4 sessions decided again by policy cascade; 75.0% keep their route\n")
+    assert "primary -> enrich: 1" in result.output
+    assert "classifier asked: 4 times, would be 0" in result.output
+    assert "time to the answer (p50): 1005 ms, would be about 50 ms" in result.output
+
+
+def test_replay_refuses_a_policy_that_it_does_not_know(run, tmp_path: Path) -> None:
+    result = run("replay", str(tmp_path), "--policy", "best")
+    assert result.exit_code == 2
+    assert "no policy 'best'; there are recorded, cascade, head, classifier, primary" in result.output
+
+
+@pytest.fixture
+def fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, apart = own_examples()
+    monkeypatch.setattr("ai_router.cli.learning.own_examples", lambda: (examples[::12], apart))
+
+
+def test_learn_from_sessions_installs_a_head_that_has_learned(run, tmp_path: Path, fewer_examples: None) -> None:
+    """A teacher with a quirk: reports of the tulip exchange are COMPLEX to it."""
+    sessions = tmp_path / "data" / "sessions"
+    sessions.mkdir(parents=True)
+    for number in range(250):
+        stored_session(sessions, number, f"tulip exchange report number {number}, please", "COMPLEX")
+    result = run("learn", "--from-sessions")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"the present head: agrees in +\d+\.\d% of \d+", result.output)
+    assert "installed as data/head.npz" in result.output
+    assert run("route", "tulip exchange report number 999, please").output.startswith("COMPLEX -> xai")
+
+
+def test_learn_from_sessions_does_not_install_a_worse_head(run, tmp_path: Path, fewer_examples: None) -> None:
+    """What is learned from turns out to be wrong where it is examined."""
+    sessions = tmp_path / "data" / "sessions"
+    sessions.mkdir(parents=True)
+    for number in range(240):
+        text = f"write a birthday poem for cousin {number}"
+        examined = bool(lessons_from([session(text)]).examined)
+        stored_session(sessions, number, text, "MODERATE" if examined else "COMPLEX")
+    result = run("learn", "--from-sessions")
+    assert result.exit_code == 1, result.output
+    assert "not installed, the present head stays: " in result.output
+    assert not (tmp_path / "data" / "head.npz").exists()

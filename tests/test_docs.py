@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_router.cli import main
+from ai_router.cli.main import main
 from ai_router.settings import documented_settings
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ RANKS = [
     {"app"},
     {"embedded", "console"},
     {"api"},
-    {"execution"},
+    {"execution", "learning"},
     {"routing"},
     {"session_logger"},
     {"telemetry", "providers"},
@@ -29,6 +29,10 @@ FOREIGN = {
     "gunicorn": {"api", "server", "worker"},
     "requests": {"upstream"},
     "urllib3": {"upstream"},
+    "numpy": {"routing", "learning"},
+    "scipy": {"learning"},
+    "jax": {"learning"},
+    "prometheus_client": {"telemetry", "api", "app", "cli"},
 }
 
 

@@ -14,6 +14,7 @@ import responses
 
 from ai_router.execution.enrichment import fetch_enrichment_context
 from ai_router.execution.forward import Candidate, Forwarder
+from ai_router.execution.primary_load import PrimaryLoad
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
@@ -46,7 +47,8 @@ def sent(wire: responses.RequestsMock) -> tuple[str, dict[str, str], dict[str, A
 
 
 def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any) -> None:
-    forwarder = Forwarder(client, registry, primary_max_tokens=MaxTokensPolicy("strip"), request_timeout_s=60)
+    load = PrimaryLoad(client, registry.primary)
+    forwarder = Forwarder(client, registry, load, primary_max_tokens=MaxTokensPolicy("strip"), request_timeout_s=60)
     chosen = registry.primary if backend == "primary" else registry.xai
     assert chosen is not None
     request = chat_request(**changes)
@@ -105,7 +107,7 @@ def classifier(client: UpstreamClient, registry: Registry, mode: ClassifierMode)
 
 def test_the_constrained_classifier(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
     wire.post("http://classifier:8000/v1/chat/completions", json=completion("COM", finish_reason="length"))
-    verdict = classifier(client, registry, ClassifierMode.CONSTRAINED).classify(chat_request(), Leg())
+    verdict = classifier(client, registry, ClassifierMode.CONSTRAINED).classify(chat_request(), Leg)
     _, headers, body = sent(wire)
     assert verdict.label == "COMPLEX"
     assert "Authorization" not in headers
@@ -118,7 +120,7 @@ def test_the_constrained_classifier(client: UpstreamClient, registry: Registry, 
 def test_the_reasoning_classifier(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
     stream = b'data: {"choices": [{"delta": {"content": "ENRICH"}}]}\n\n'
     wire.post("http://classifier:8000/v1/chat/completions", body=stream, content_type="text/event-stream")
-    verdict = classifier(client, registry, ClassifierMode.REASONING).classify(chat_request(), Leg())
+    verdict = classifier(client, registry, ClassifierMode.REASONING).classify(chat_request(), Leg)
     _, _, body = sent(wire)
     assert verdict.label == "ENRICH"
     assert body["stream"] is True

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from flask import Flask, g, request
+from prometheus_client import CollectorRegistry
 
 from ai_router.api import auth, health, models, replies
+from ai_router.api import metrics as metrics_api
 from ai_router.api.admission import Admission
 from ai_router.api.chat import ChatEndpoint
 from ai_router.api.parsing import Ids
@@ -20,18 +22,32 @@ from ai_router.execution.forward import Forwarder
 from ai_router.execution.health import HealthChecker
 from ai_router.execution.inflight import InFlight
 from ai_router.execution.pipeline import Pipeline
+from ai_router.execution.primary_load import PrimaryLoad
+from ai_router.execution.speculating import Speculating
+from ai_router.execution.speculation_policy import Budget
 from ai_router.providers.registry import Registry, build_registry
+from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
+from ai_router.routing.conversations import Conversations
+from ai_router.routing.fast_path import FastPath
+from ai_router.routing.head.store import HeadStore
+from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router
+from ai_router.routing.shadow import Shadow
 from ai_router.session_logger import SessionLogger
-from ai_router.settings import MaxTokensPolicy, Settings, SpeculationMode
+from ai_router.settings import MaxTokensPolicy, Settings
 from ai_router.telemetry import timing_log
 from ai_router.telemetry.logs import LogWriter
+from ai_router.telemetry.metrics import RoutingMetrics
 from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.client import UpstreamClient
 
 EXTENSION = "ai_router"
 _PARTING_S = 2.0
+_CACHED_DECISIONS = 10_000
+_REMEMBERED_TURNS = 50_000
+_DISAGREEMENT_LIMIT = 0.1
+"""Three times what the head's threshold allows at calibration: traffic differs from examples, and from day to day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +79,36 @@ def create_app(settings: Settings) -> Flask:
     sessions = SessionLogger(settings.session_path)
     sessions.start()
     closing.callback(sessions.close)
+    metrics = RoutingMetrics(CollectorRegistry())
     classifier = build_classifier(settings, registry, client)
     if classifier is not None:
+        closing.callback(classifier.close)
         probe = StartupProbe(classifier)
         probe.start()
         closing.callback(probe.close)
     checker = HealthChecker(client, registry.backends())
     closing.callback(checker.close)
     admission = Admission(settings.admitted)
+    fast_path = _started_fast_path(settings, classifier, metrics, closing) if settings.fast_routing else None
+    load = PrimaryLoad(client, registry.primary)
+    load.start()
+    closing.callback(load.close)
     pipeline = Pipeline(
         registry=registry,
-        router=Router(registry, classifier, use_rules=settings.fast_routing),
+        router=Router(registry, classifier, fast_path),
         forwarder=Forwarder(
             client,
             registry,
+            load,
             primary_max_tokens=_primary_max_tokens(settings),
             request_timeout_s=settings.request_timeout_s,
         ),
         search=WebSearch(client, registry, settings.search_timeout_s),
         speculations=speculations,
         searches=searches,
-        speculate=settings.speculation is not SpeculationMode.OFF,
+        speculating=Speculating(
+            settings.speculation, load, Budget(settings.speculation_budget_s), metrics, slots=settings.primary_slots
+        ),
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
     )
@@ -93,7 +118,7 @@ def create_app(settings: Settings) -> Flask:
         admission=admission,
         watcher=watcher,
         alarms=alarms,
-        subscribers=(timing_log.finished, sessions.record),
+        subscribers=(timing_log.finished, sessions.record, metrics.finished, load.finished),
         ids=ids,
         in_flight=runtime.in_flight,
         max_body=settings.max_body_mb << 20,
@@ -112,6 +137,7 @@ def create_app(settings: Settings) -> Flask:
     replies.init_app(app)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
+    app.register_blueprint(metrics_api.blueprint(metrics))
     app.register_blueprint(health.blueprint(checker, sessions, admission, runtime.draining))
     return app
 
@@ -149,8 +175,56 @@ def build_classifier(settings: Settings, registry: Registry, client: UpstreamCli
             timeout_s=settings.classifier_timeout_s,
             connect_s=settings.connect_timeout_s,
             context_chars=settings.classifier_context_chars,
+            at_once=settings.admitted,
         ),
     )
+
+
+def build_fast_path(
+    settings: Settings, heads: HeadStore, monitor: Monitor, metrics: RoutingMetrics, shadow: Shadow | None = None
+) -> FastPath:
+    """The in-process deciders as the settings want them."""
+    return FastPath(
+        heads=heads,
+        cache=DecisionCache(_CACHED_DECISIONS, settings.decision_cache_s),
+        conversations=Conversations(_REMEMBERED_TURNS),
+        monitor=monitor,
+        metrics=metrics,
+        context_chars=settings.classifier_context_chars,
+        shadow_asks=shadow,
+    )
+
+
+def _started_fast_path(
+    settings: Settings, classifier: Classifier | None, metrics: RoutingMetrics, closing: ExitStack
+) -> FastPath:
+    monitor = Monitor(_DISAGREEMENT_LIMIT)
+    heads = HeadStore(settings.data_dir, lambda head: monitor.renew(head.reference))
+    monitor.renew(heads.current.reference)
+    heads.start()
+    closing.callback(heads.close)
+    shadow = None
+    if classifier is not None and settings.shadow_share > 0:
+        shadow = Shadow(classifier, monitor, metrics, settings.shadow_share)
+        shadow.start()
+        closing.callback(shadow.close)
+    fast_path = build_fast_path(settings, heads, monitor, metrics, shadow)
+    unknown = float("nan")
+    metrics.watch("ai_router_head_in_service", "1 while the head decides", lambda: float(monitor.in_service))
+    metrics.watch(
+        "ai_router_head_agreement",
+        "Recent agreement with the classifier",
+        lambda: _or(monitor.agreement().share, unknown),
+    )
+    metrics.watch(
+        "ai_router_head_drift", "Stability index of the head's confidence", lambda: _or(monitor.drift(), unknown)
+    )
+    metrics.watch("ai_router_decision_cache_entries", "Decisions kept", lambda: float(len(fast_path.cache)))
+    return fast_path
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _primary_max_tokens(settings: Settings) -> MaxTokensPolicy:

@@ -22,6 +22,7 @@
     `- Aborted                       we stopped on purpose; never shown to a client that is still there
        |- ClientGone           499
        |- SpeculationLost            the decision went elsewhere
+       |- HedgeLost                  the same was asked twice, and the other call was faster
        `- AnswerSufficient           the classifier's word stands; the rest is not needed
 
 Foreign exceptions become these at one border each: upstream/client.py for HTTP, api/ for Flask.
@@ -224,6 +225,10 @@ class ClientGone(Aborted):
 
 class SpeculationLost(Aborted):
     """Another route was decided while the speculative answer was under way."""
+
+
+class HedgeLost(Aborted):
+    """The other of two equal calls was faster."""
 
 
 class AnswerSufficient(Aborted):

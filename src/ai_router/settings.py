@@ -78,6 +78,16 @@ def _seconds(value: str) -> float:
     return number
 
 
+def _share(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"must be a number from 0 to 1, not {value!r}") from None
+    if not 0 <= number <= 1:
+        raise ValueError(f"must be from 0 to 1, not {value}")
+    return number
+
+
 def _switch(value: str) -> bool:
     lowered = value.lower()
     if lowered in ("on", "true", "yes", "1"):
@@ -182,9 +192,23 @@ class Settings:
     classifier_context_chars: int = _setting(
         "CLASSIFIER_CONTEXT_CHARS", "6000", _integer(200, 1_000_000), "how much conversation the classifier is shown"
     )
-    fast_routing: bool = _setting("FAST_ROUTING", "on", _switch, "let the in-process rules decide without a classifier")
+    fast_routing: bool = _setting(
+        "FAST_ROUTING", "on", _switch, "decide in this process what was decided before or is plain"
+    )
+    decision_cache_s: float = _setting(
+        "DECISION_CACHE_S", "3600", _seconds, "how long a decision of the classifier's is kept; ENRICH at most 60"
+    )
+    shadow_share: float = _setting(
+        "SHADOW_SHARE", "0.02", _share, "share of the fast decisions that the classifier is asked about afterwards"
+    )
     speculation: SpeculationMode = _setting(
         "SPECULATION", "auto", _choice(SpeculationMode), "call the primary during classification: auto, always, off"
+    )
+    primary_slots: int = _setting(
+        "PRIMARY_SLOTS", "8", _integer(1, 10_000), "requests that the primary serves at once; if taken: no speculation"
+    )
+    speculation_budget_s: float = _setting(
+        "SPECULATION_BUDGET_S", "30", _seconds, "primary's seconds a minute that lost speculations may take"
     )
     cloud_fallback: bool = _setting(
         "CLOUD_FALLBACK", "on", _switch, "let xAI answer what the primary was to answer when the primary is down"

@@ -50,6 +50,8 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "XAI_API_URL": xai.url,
             "XAI_API_KEY": XAI_KEY,
             "KEEPALIVE_S": "0.2",
+            # What these tests are about is what happens once the classifier has been asked.
+            "FAST_ROUTING": "off",
         }
         with running_router(tmp_path_factory.mktemp("lab"), **settings) as router:
             router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")

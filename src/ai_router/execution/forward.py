@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import orjson
 from ai_router.errors import Aborted, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.exchange import Attempt, ChatRequest
 from ai_router.execution.answer import AnswerReader
+from ai_router.execution.primary_load import PrimaryLoad
 from ai_router.providers.refusals import failure_in, refusal
 from ai_router.providers.registry import Backend, Registry
 from ai_router.providers.shaping import chat_body
@@ -80,6 +82,12 @@ class StreamAnswer:
         self._decoder = SSEDecoder()
         self._failure: UpstreamError | None = None
         self._primed = b""
+        self._closing = ExitStack()
+        self._closing.callback(response.close)
+
+    def until_closed(self, held: ExitStack) -> None:
+        """Let go of what is held for this call when it is closed."""
+        self._closing.push(held)
 
     def prime(self) -> None:
         """Read up to the first event with data. Raises UpstreamError if an error or nothing comes instead."""
@@ -118,8 +126,8 @@ class StreamAnswer:
             raise self._failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
 
     def close(self) -> None:
-        """Give the connection back, or up."""
-        self._response.close()
+        """Give the connection back, or up. Idempotent."""
+        self._closing.close()
 
     def attempt(self, error: str | None = None) -> Attempt:
         """What the call has come to by now."""
@@ -200,6 +208,7 @@ class Forwarder:
         self,
         client: UpstreamClient,
         registry: Registry,
+        load: PrimaryLoad,
         *,
         primary_max_tokens: MaxTokensPolicy,
         request_timeout_s: float,
@@ -207,6 +216,7 @@ class Forwarder:
     ) -> None:
         self._client = client
         self._registry = registry
+        self._load = load
         self._primary_max_tokens = primary_max_tokens
         self._request_timeout_s = request_timeout_s
         self._clock = clock
@@ -215,15 +225,20 @@ class Forwarder:
         """Ask ``candidate``. Raises UpstreamError, or what ``leg`` was aborted for."""
         started = self._clock()
         call = self._call(request, candidate, messages_json, leg.number)
-        response = self._client.open(call, leg)
-        try:
-            _raise_for_status(response, call)
-            if request.stream:
-                return self._stream(response, call, started, request)
-            return self._plain(response, call, started, request)
-        except BaseException:  # whatever it is, it goes on; the response must not stay open behind it
-            response.close()
-            raise
+        with ExitStack() as held:
+            if candidate.backend is self._registry.primary:
+                held.enter_context(self._load.counted())
+            response = self._client.open(call, leg)
+            try:
+                _raise_for_status(response, call)
+                if not request.stream:
+                    return self._plain(response, call, started, request)
+                answer = self._stream(response, call, started, request)
+            except BaseException:  # whatever it is, it goes on; the response must not stay open behind it
+                response.close()
+                raise
+            answer.until_closed(held.pop_all())
+            return answer
 
     def _stream(self, response: UpstreamResponse, call: Call, started: float, request: ChatRequest) -> StreamAnswer:
         if response.headers.get("content-type", "").startswith("application/json"):

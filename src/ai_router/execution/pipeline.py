@@ -14,11 +14,12 @@ from ai_router.execution.enrichment import WebSearch
 from ai_router.execution.forward import Answer, Candidate, Forwarder, StreamAnswer
 from ai_router.execution.plan import Plan, plan_answer
 from ai_router.execution.relay import PlainReply, Reply, SearchingReply, StreamReply
+from ai_router.execution.speculating import Speculating
 from ai_router.execution.speculation import Speculation
 from ai_router.execution.trail import Trail
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
-from ai_router.routing.router import Router
+from ai_router.routing.router import Router, Undecided
 from ai_router.telemetry import timing_log
 from ai_router.upstream.leg import CancelScope
 
@@ -33,7 +34,7 @@ class Pipeline:
     search: WebSearch
     speculations: Executor
     searches: Executor
-    speculate: bool
+    speculating: Speculating
     cloud_fallback: bool
     keepalive_s: float
 
@@ -61,6 +62,7 @@ class _Run:
         self._trail = trail
         self._scope = scope
         self._speculation: Speculation | None = None
+        self._decided_at = 0.0
 
     def reply(self) -> Reply:
         """All of it, up to the point where the client's first byte can go out."""
@@ -75,21 +77,26 @@ class _Run:
     def leave_nothing_behind(self) -> None:
         """Give up a speculative call that nobody came to take, because something was raised before."""
         if self._speculation is not None:
-            self._speculation.cancel()
+            self._lose(self._speculation)
+
+    def _lose(self, speculation: Speculation) -> None:
+        speculation.cancel()
+        self._pipeline.speculating.lost(speculation.age_ms())
 
     def _decide(self) -> Decision:
-        """The decision; where the classifier has to be asked, the speculative call goes along."""
+        """The decision; where the classifier has to be asked, the speculative call goes along, if that is worth it."""
         pipeline, trail = self._pipeline, self._trail
-        trail.speculation = SpeculationResult.SKIPPED if pipeline.speculate else SpeculationResult.OFF
-        decision = pipeline.router.decide_at_once(self._request)
-        if decision is not None:
-            return decision
-        if pipeline.speculate:
+        trail.speculation = pipeline.speculating.unless_begun
+        found = pipeline.router.decide_at_once(self._request)
+        if not isinstance(found, Undecided):
+            return found
+        if pipeline.speculating.worth_it(found.guess):
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
             call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
             self._speculation = Speculation(pipeline.speculations, call, self._scope.leg())
         started = time.monotonic()
-        decision = pipeline.router.determine_route(self._request, self._scope.leg())
+        decision = pipeline.router.determine_route(self._request, found, self._scope.leg)
+        self._decided_at = time.monotonic()
         timing_log.classified(decision)
         trail.classified(decision, started)
         return decision
@@ -98,7 +105,7 @@ class _Run:
         """Keep the speculative call if it is the very call that the plan begins with; else give it up at once."""
         if self._speculation is None or (not plan.wants_context and plan.candidates[0].backend.local):
             return
-        self._speculation.cancel()
+        self._lose(self._speculation)
         self._trail.speculated(SpeculationResult.CANCELLED, self._speculation.started)
         timing_log.speculation_cancelled(plan.route)
         self._speculation = None
@@ -150,8 +157,10 @@ class _Run:
             answer = speculation.confirm()
         except UpstreamError:
             self._trail.speculated(SpeculationResult.CANCELLED, speculation.started)
+            self._pipeline.speculating.lost(speculation.age_ms())
             raise
         self._trail.speculated(SpeculationResult.HIT, speculation.started)
+        self._pipeline.speculating.won((self._decided_at - speculation.started) * 1000, answer.attempt())
         return answer
 
     def _failed(self, problem: UpstreamError, following: Candidate | None, started: float) -> None:

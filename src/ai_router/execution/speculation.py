@@ -27,6 +27,10 @@ class Speculation:
         """The answer, waited for if need be. Raises UpstreamError if the primary failed."""
         return self._answer.result()
 
+    def age_ms(self) -> float:
+        """Milliseconds since it began."""
+        return (time.monotonic() - self.started) * 1000
+
     def cancel(self) -> None:
         """Give the call up; returns at once."""
         self._leg.abort(SpeculationLost("another route was decided"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from ai_router.errors import (
 from ai_router.exchange import ChatRequest, Message
 from ai_router.providers.refusals import failure_in, refusal
 from ai_router.providers.registry import Backend
+from ai_router.routing.hedge import Hedge
 from ai_router.routing.transcript import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
 from ai_router.settings import ClassifierMode
@@ -40,16 +41,22 @@ _THINKING_TOKENS = 2_048
 _PROBE_PATIENCE_S = 2.0
 _PROBE_TOKENS = 8
 _PROBE_QUESTION = "Forget the labels. Write one friendly sentence about the sea."
+_PROBE: tuple[Message, ...] = (
+    {"role": "system", "content": SYSTEM_PROMPT},
+    {"role": "user", "content": _PROBE_QUESTION},
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSettings:
-    """How to ask: the mode to begin with, the deadline for an answer, the characters of conversation to show."""
+    """How to ask: the mode to begin with, the deadline for an answer, the characters of conversation to show, and how
+    many may ask at the same time."""
 
     mode: ClassifierMode
     timeout_s: float
     connect_s: float
     context_chars: int
+    at_once: int = 8
 
 
 class Classifier:
@@ -60,6 +67,7 @@ class Classifier:
         self._backend = backend
         self._settings = settings
         self._settled = threading.Event()
+        self._hedge: Hedge[Verdict] = Hedge(settings.at_once, settings.timeout_s)
         self.mode = settings.mode
         if self.mode is ClassifierMode.REASONING:
             self._settled.set()
@@ -69,13 +77,20 @@ class Classifier:
         """Whether the mode is certain."""
         return self._settled.is_set()
 
-    def classify(self, request: ChatRequest, leg: Leg) -> Verdict:
-        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when ``leg`` is."""
+    def classify(self, request: ChatRequest, new_leg: Callable[[], Leg]) -> Verdict:
+        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when a leg is.
+
+        Asked a second time on a new connection when it takes much longer than it has lately; the first word counts.
+        """
         self._settled.wait(_PROBE_PATIENCE_S)
         messages = classifier_messages(request, self._settings.context_chars)
         if self.mode is ClassifierMode.CONSTRAINED:
-            return self._ask_constrained(messages, leg, tokens=1)
-        return self._ask_reasoning(messages, leg)
+            return self._hedge.first(lambda leg: self._ask_constrained(messages, leg, tokens=1), new_leg)
+        return self._hedge.first(lambda leg: self._ask_reasoning(messages, leg), new_leg)
+
+    def close(self) -> None:
+        """End its threads."""
+        self._hedge.close()
 
     def probe(self) -> None:
         """Find out whether the server honours constraints, and warm its prefix cache by the way.
@@ -83,12 +98,8 @@ class Classifier:
         The probe asks for prose and allows only labels: a server that ignores the constraint writes prose.
         An unreachable server settles nothing: raises UpstreamError, call again.
         """
-        messages = (
-            {"role": "system", "content": SYSTEM_PROMPT},
-            {"role": "user", "content": _PROBE_QUESTION},
-        )
         try:
-            payload = self._complete(_constrained_body(self._backend.model, messages, _PROBE_TOKENS), Leg())
+            payload = self._complete(_constrained_body(self._backend.model, _PROBE, _PROBE_TOKENS), Leg())
             honoured = _sole_content(payload) in LABELS
         except UpstreamRefused as refused:
             log.warning("Classifier probe refused: %s", refused)
@@ -100,6 +111,17 @@ class Classifier:
             )
             self.mode = ClassifierMode.REASONING
         self._settled.set()
+
+    def warm_up(self) -> None:
+        """Have the server read the system prompt, for its prefix cache; one token of an answer nobody reads.
+
+        Raises UpstreamError.
+        """
+        response = self._open(_warming_body(self._backend.model), Leg())
+        try:
+            response.read(_MAX_ANSWER)
+        finally:
+            response.close()
 
     def stop_waiting(self) -> None:
         """Let requests go ahead in the configured mode: the server could not be probed yet."""
@@ -186,7 +208,10 @@ class Classifier:
 
 
 class StartupProbe:
-    """Probes the classifier in the background until it is reached: a vLLM may take ten minutes to load its model."""
+    """Probes the classifier in the background until it is reached: a vLLM may take ten minutes to load its model.
+
+    One whose mode needs no probe is warmed up instead, in the same way.
+    """
 
     _RETRY_S = 10.0
 
@@ -196,27 +221,34 @@ class StartupProbe:
         self._thread = threading.Thread(target=self._run, name="classifier-probe", daemon=True)
 
     def start(self) -> None:
-        """Begin; a no-op for a mode that needs no probe."""
-        if not self._classifier.settled:
-            self._thread.start()
+        """Begin."""
+        self._thread.start()
 
     def close(self) -> None:
         """Stop retrying."""
         self._stop.set()
 
     def _run(self) -> None:
+        known = self._classifier.settled
         while not self._stop.is_set():
             started = time.monotonic()
             try:
-                self._classifier.probe()
+                if known:
+                    self._classifier.warm_up()
+                else:
+                    self._classifier.probe()
             except UpstreamError as problem:
                 log.warning("Classifier not reached, will probe again: %s", problem)
                 self._classifier.stop_waiting()
             else:
                 mode, took = self._classifier.mode, (time.monotonic() - started) * 1000
-                log.info("Classifier probed: mode=%s in %.0fms", mode, took)
+                log.info("Classifier %s: mode=%s in %.0fms", "warmed up" if known else "probed", mode, took)
                 return
             self._stop.wait(self._RETRY_S)
+
+
+def _warming_body(model: str) -> bytes:
+    return orjson.dumps({"model": model, "max_tokens": 1, "messages": _PROBE})
 
 
 def _constrained_body(model: str, messages: tuple[Message, ...], tokens: int) -> bytes:

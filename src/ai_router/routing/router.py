@@ -1,55 +1,72 @@
-"""Deciding where a request goes, cheapest first: the client's word, META, rules or the classifier, the default."""
+"""Deciding where a request goes, cheapest first: the client's word, META, what was decided before, the head, the
+classifier.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
 from ai_router.exchange import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 from ai_router.providers.registry import Registry
 from ai_router.routing.classifier import Classifier
+from ai_router.routing.conversations import Place, places, stay
+from ai_router.routing.fast_path import FastPath
+from ai_router.routing.head.guess import Guess
 from ai_router.routing.meta import task_in_template
-from ai_router.routing.rules import match_rules
+from ai_router.routing.verdict import Verdict
 from ai_router.upstream.leg import Leg
+
+RELIED_ON = 0.5
+"""When the classifier fails, the head's guess stands if it is at least this likely; below, the default route does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """What the cheap deciders could not settle, and what they think. ``before``: the label to stay with, if any."""
+
+    key: bytes | None
+    guess: Guess | None
+    before: Label | None
+    place: tuple[Place | None, Place]
+
+
+_UNKNOWN = Undecided(key=None, guess=None, before=None, place=(None, b""))
 
 
 class Router:
-    """Decides; holds nothing that changes."""
+    """Decides. ``decide_at_once`` takes no call; ``determine_route`` asks the classifier; ``learn`` remembers."""
 
-    def __init__(self, registry: Registry, classifier: Classifier | None, *, use_rules: bool) -> None:
+    def __init__(self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None) -> None:
         self._registry = registry
         self._classifier = classifier
-        self._use_rules = use_rules
+        self._fast = fast_path
 
-    def decide_at_once(self, request: ChatRequest) -> Decision | None:
-        """The decision, where it takes no call; None where the classifier has to be asked. Raises ModelNotFound."""
-        return self._explicit(request) or _meta(request) or self._without_classifier(request)
+    def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
+        """The decision, where it takes no call. Raises ModelNotFound."""
+        return self._explicit(request) or _meta(request) or self._fast_decision(request)
 
-    def determine_route(self, request: ChatRequest, leg: Leg) -> Decision:
-        """The classifier's decision, or the default route with the classifier's failure in it.
+    def determine_route(self, request: ChatRequest, undecided: Undecided, new_leg: Callable[[], Leg]) -> Decision:
+        """The classifier's decision, or what stands in for it, with the classifier's failure in it.
 
-        Raises only what ``leg`` was aborted for.
+        Raises only what a leg was aborted for.
         """
         if self._classifier is None:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
         started = time.monotonic()
         try:
-            verdict = self._classifier.classify(request, leg)
+            verdict = self._classifier.classify(request, new_leg)
         except UpstreamError as problem:
-            return _default(
-                f"no decision from the classifier ({problem.detail}); the default route",
-                duration_ms=_ms_since(started),
-                failure=problem.detail,
-            )
-        return Decision(
-            label=verdict.label,
-            route=ROUTE_OF_LABEL[verdict.label],
-            decided_by=DecidedBy.CLASSIFIER,
-            reason=f"classifier: {verdict.label}",
-            confidence=verdict.confidence,
-            duration_ms=_ms_since(started),
-            finish_reason=verdict.finish_reason,
-        )
+            return _without_verdict(undecided, problem.detail, _ms_since(started))
+        decision = _of_verdict(verdict, _ms_since(started))
+        if self._fast is not None:
+            self._fast.learn(undecided.key, undecided.guess, decision)
+            decision = stay(decision, undecided.before)
+            self._fast.remember(undecided.place, decision)
+        return decision
 
     def _explicit(self, request: ChatRequest) -> Decision | None:
         named = self._registry.resolve(request.model)
@@ -64,13 +81,23 @@ class Router:
             model=named.model,
         )
 
-    def _without_classifier(self, request: ChatRequest) -> Decision | None:
-        if self._classifier is not None:
-            return None
-        match = match_rules(request.messages) if self._use_rules else None
-        if match is None:
-            return _default("no classifier and no rule for this; the default route")
-        return Decision(match.label, ROUTE_OF_LABEL[match.label], DecidedBy.FAST, match.reason)
+    def _fast_decision(self, request: ChatRequest) -> Decision | Undecided:
+        """What is known or plain. Without a classifier the head's guess has to do, sure or not."""
+        if self._fast is None:
+            return _UNKNOWN if self._classifier else _default("no classifier and FAST_ROUTING=off")
+        place = places(request.messages)
+        before = self._fast.label_at(place[0])
+        key = self._fast.key(request) if self._classifier is not None else None
+        known = self._fast.known(key)
+        guess = None if known else self._fast.guess(request)
+        decision = known or _of_guess(guess, must=self._classifier is None)
+        if decision is None:
+            return Undecided(key, guess, before, place)
+        decision = stay(decision, before)
+        self._fast.remember(place, decision)
+        if guess is not None:
+            self._fast.shadow(request, guess)
+        return decision
 
 
 def _meta(request: ChatRequest) -> Decision | None:
@@ -80,15 +107,41 @@ def _meta(request: ChatRequest) -> Decision | None:
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {task}", confidence=1.0)
 
 
-def _default(reason: str, duration_ms: float | None = None, failure: str | None = None) -> Decision:
+def _of_guess(guess: Guess | None, *, must: bool) -> Decision | None:
+    if guess is None:
+        return _default("no classifier and no fast path in service") if must else None
+    if not (guess.sure or must):
+        return None
+    return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
+
+
+def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:
     return Decision(
-        Label.MODERATE,
-        Route.PRIMARY,
-        DecidedBy.DEFAULT,
-        reason,
+        label=verdict.label,
+        route=ROUTE_OF_LABEL[verdict.label],
+        decided_by=DecidedBy.CLASSIFIER,
+        reason=f"classifier: {verdict.label}",
+        confidence=verdict.confidence,
         duration_ms=duration_ms,
-        failure=failure,
+        finish_reason=verdict.finish_reason,
     )
+
+
+def _without_verdict(undecided: Undecided, failure: str, duration_ms: float) -> Decision:
+    """The head's guess, unsure as it is, where it is likelier than not; else the default route."""
+    problem = f"no decision from the classifier ({failure})"
+    guess = undecided.guess
+    if guess is None or guess.confidence < RELIED_ON:
+        decision = _default(f"{problem}; the default route")
+    else:
+        decision = Decision(
+            guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, f"{problem}; {guess.reason}", guess.confidence
+        )
+    return dataclasses.replace(stay(decision, undecided.before), duration_ms=duration_ms, failure=failure)
+
+
+def _default(reason: str) -> Decision:
+    return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.DEFAULT, reason)
 
 
 def _ms_since(started: float) -> float:

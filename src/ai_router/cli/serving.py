@@ -1,4 +1,4 @@
-"""The command ``ai-router``."""
+"""``serve`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -6,45 +6,26 @@ import dataclasses
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
 
 import click
-import orjson
 
 from ai_router import __version__
-from ai_router.api.parsing import Arrival, Ids, parse_chat_request
-from ai_router.app import build_classifier
+from ai_router.cli.common import die, registry_of, settings_or_die, upstream_client
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
-from ai_router.exchange import ChatRequest, Decision
 from ai_router.execution.health import BackendHealth, HealthChecker
-from ai_router.execution.plan import Plan, plan_answer
-from ai_router.providers.registry import AUTO, Backend, Registry, build_registry
-from ai_router.routing.date_context import date_context
-from ai_router.routing.router import Router
+from ai_router.providers.registry import Backend
 from ai_router.server import Server
-from ai_router.settings import Settings, SettingsError, load_settings, unknown_names
-from ai_router.upstream.alarms import Alarms
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.leg import Leg
+from ai_router.settings import Settings, unknown_names
 
 
-@click.group()
-@click.version_option(__version__, prog_name="ai-router")
-def main() -> None:
-    """A self-hosted, OpenAI-compatible routing proxy."""
-
-
-@main.command()
+@click.command()
 def serve() -> None:
     """Serve the OpenAI API on HOST:PORT."""
-    settings = _settings()
+    settings = settings_or_die()
     for problem in (*_log_problems(settings), *_port_problems(settings)):
-        _die(problem)
+        die(problem)
     for problem in _session_problems(settings):
         click.echo(f"ai-router: no sessions will be saved: {problem}", err=True)
     if settings.primary_url is not None:
@@ -54,17 +35,17 @@ def serve() -> None:
     try:
         embedded = start_embedded(settings.data_dir / "embedded.log")
     except EmbeddedUnavailable as problem:
-        _die(str(problem))
+        die(str(problem))
     with_model = dataclasses.replace(
         settings, primary_url=embedded.url, primary_model=embedded.model, primary_key=embedded.key, embedded=True
     )
     Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.let_go).run()
 
 
-@main.command()
+@click.command()
 def doctor() -> None:
     """Check the settings, the data directory and every backend; exit status 1 if something is wrong."""
-    settings = _settings()
+    settings = settings_or_die()
     problems = [
         *_log_problems(settings),
         *_session_problems(settings),
@@ -78,38 +59,6 @@ def doctor() -> None:
         click.echo(f"problem: {problem}")
     click.echo("all is well" if not problems else f"{len(problems)} problem(s)")
     sys.exit(1 if problems else 0)
-
-
-@main.command()
-@click.argument("text")
-@click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
-def route(text: str, *, as_json: bool) -> None:
-    """Decide where TEXT would be answered, without answering it."""
-    settings = _settings()
-    registry = _registry(settings)
-    with _client() as client:
-        decision = _decide(settings, registry, client, text)
-    plan = plan_answer(decision, registry, cloud_fallback=settings.cloud_fallback)
-    if as_json:
-        click.echo(orjson.dumps(_decision_document(decision, plan), option=orjson.OPT_INDENT_2))
-        return
-    confidence = "" if decision.confidence is None else f", confidence {decision.confidence:.2f}"
-    click.echo(f"{decision.label} -> {decision.route} (decided by {decision.decided_by}{confidence})")
-    click.echo(decision.reason)
-    if plan.note:
-        click.echo(plan.note)
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as problem:
-        _die(str(problem))
-
-
-def _die(message: str) -> NoReturn:
-    click.echo(f"ai-router: {message}", err=True)
-    sys.exit(2)
 
 
 def _announce(settings: Settings) -> None:
@@ -171,7 +120,7 @@ def _embedded_problems(settings: Settings) -> Iterator[str]:
 
 def _backend_problems(settings: Settings) -> Iterator[str]:
     """Asks every backend but the embedded primary, which only ``serve`` starts."""
-    registry = _registry(settings)
+    registry = registry_of(settings)
     asked = [backend for backend in registry.backends() if settings.primary_url or backend is not registry.primary]
     for backend, health in _health_of(asked):
         state = f"ok, {health.latency_ms:.0f} ms" if health.ok else f"not ok: {health.last_error}"
@@ -179,7 +128,7 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
         if not health.ok:
             yield f"{backend.name} is not well: {health.last_error}"
     if registry.classifier is None:
-        click.echo("classifier: none; a few rules decide")
+        click.echo("classifier: none; the fast path decides")
     if registry.xai is None:
         click.echo("xai: no XAI_API_KEY; COMPLEX and ENRICH go to the primary")
 
@@ -187,59 +136,8 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
 def _health_of(backends: Sequence[Backend]) -> Sequence[tuple[Backend, BackendHealth]]:
     if not backends:
         return []
-    with _client() as client:
+    with upstream_client() as client:
         checker = HealthChecker(client, backends)
         report = checker.report()
         checker.close()
     return [(backend, report.backends[backend.name]) for backend in backends]
-
-
-@contextmanager
-def _client() -> Iterator[UpstreamClient]:
-    alarms = Alarms()
-    client = UpstreamClient(alarms, pool_size=4)
-    try:
-        yield client
-    finally:
-        client.close()
-        alarms.close()
-
-
-def _registry(settings: Settings) -> Registry:
-    """The catalogue; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
-    if settings.primary_url:
-        return build_registry(settings)
-    return build_registry(dataclasses.replace(settings, primary_url="http://127.0.0.1:9", primary_model=MODEL_NAME))
-
-
-def _decide(settings: Settings, registry: Registry, client: UpstreamClient, text: str) -> Decision:
-    classifier = build_classifier(settings, registry, client)
-    if classifier is not None:
-        classifier.stop_waiting()
-    router = Router(registry, classifier, use_rules=settings.fast_routing)
-    request = _request(settings, text)
-    return router.decide_at_once(request) or router.determine_route(request, Leg())
-
-
-def _decision_document(decision: Decision, plan: Plan) -> dict[str, Any]:
-    """The decision with what it leads to, numbers rounded."""
-    fields = {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in dataclasses.asdict(decision).items()
-    }
-    answered_by = [f"{candidate.backend.name}/{candidate.model}" for candidate in plan.candidates]
-    return {**fields, "answered_by": answered_by, "note": plan.note}
-
-
-def _request(settings: Settings, text: str) -> ChatRequest:
-    now, ids = datetime.now(UTC), Ids()
-    arrival = Arrival(
-        arrived_at=time.monotonic(),
-        timestamp=now,
-        request_id=ids.request_id(None),
-        session_id=ids.session_id(),
-        headers=(),
-        date_context=date_context(now.astimezone()) if settings.date_context else "",
-    )
-    body = orjson.dumps({"model": AUTO, "messages": [{"role": "user", "content": text}]})
-    return parse_chat_request(body, arrival)

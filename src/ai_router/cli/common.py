@@ -1,0 +1,69 @@
+"""What several commands need: settings or a clean exit, a client, a catalogue, a request out of thin air."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import click
+import orjson
+
+from ai_router.api.parsing import Arrival, Ids, parse_chat_request
+from ai_router.embedded.start import MODEL_NAME
+from ai_router.exchange import ChatRequest, Message
+from ai_router.providers.registry import AUTO, Registry, build_registry
+from ai_router.routing.date_context import date_context
+from ai_router.settings import Settings, SettingsError, load_settings
+from ai_router.upstream.alarms import Alarms
+from ai_router.upstream.client import UpstreamClient
+
+
+def settings_or_die() -> Settings:
+    """The settings; a bad one ends the command with its one line."""
+    try:
+        return load_settings()
+    except SettingsError as problem:
+        die(str(problem))
+
+
+def die(message: str) -> NoReturn:
+    """End the command with status 2."""
+    click.echo(f"ai-router: {message}", err=True)
+    raise SystemExit(2)
+
+
+@contextmanager
+def upstream_client() -> Iterator[UpstreamClient]:
+    """A client for the length of a command."""
+    alarms = Alarms()
+    client = UpstreamClient(alarms, pool_size=4)
+    try:
+        yield client
+    finally:
+        client.close()
+        alarms.close()
+
+
+def registry_of(settings: Settings) -> Registry:
+    """The catalogue; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
+    if settings.primary_url:
+        return build_registry(settings)
+    return build_registry(dataclasses.replace(settings, primary_url="http://127.0.0.1:9", primary_model=MODEL_NAME))
+
+
+def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
+    """A request for ``auto`` as the API would have made it."""
+    now, ids = datetime.now(UTC), Ids()
+    arrival = Arrival(
+        arrived_at=time.monotonic(),
+        timestamp=now,
+        request_id=ids.request_id(None),
+        session_id=ids.session_id(),
+        headers=(),
+        date_context=date_context(now.astimezone()) if settings.date_context else "",
+    )
+    return parse_chat_request(orjson.dumps({"model": AUTO, "messages": messages}), arrival)

@@ -1,0 +1,180 @@
+"""``learn``: making a head from files of examples, or from what the classifier has decided here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ai_router.cli.common import die, settings_or_die
+from ai_router.learning.difficulty import performance_gap_recovered
+from ai_router.learning.distillation import (
+    SOURCE,
+    Examination,
+    examine,
+    install,
+    lessons_from,
+    why_not_install,
+)
+from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes
+from ai_router.learning.sessions import read_sessions
+from ai_router.routing.head.store import HeadStore, packaged_encoder, unpacked
+from ai_router.routing.head.view import view_of
+
+if TYPE_CHECKING:
+    from ai_router.learning.training import Trained
+
+PUBLIC_WEIGHT = 0.4
+"""Examples of other people's data sets: each set has one style, and thousands of rows of it."""
+
+
+@click.command()
+@click.option(
+    "--from",
+    "paths",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A file of examples, or a folder of such files, in addition to the package's own. Repeatable.",
+)
+@click.option("--from-sessions", is_flag=True, help="Learn what the classifier decided in SESSION_DIR.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the head here; default: DATA_DIR.")
+@click.option(
+    "--risk",
+    default=0.03,
+    show_default=True,
+    type=click.FloatRange(0.001, 0.5),
+    help="Wrong at most so often where it is sure.",
+)
+@click.option(
+    "--encoder-from",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="First make the encoder from the model in this folder (slow; see docs/operations.md).",
+)
+def learn(
+    paths: Sequence[Path], *, from_sessions: bool, out: Path | None, risk: float, encoder_from: Path | None
+) -> None:
+    """Make a head and put it in place; a running router takes it up by itself."""
+    if from_sessions == bool(paths):
+        die("say either --from FILES or --from-sessions")
+    try:
+        if from_sessions:
+            _from_sessions(out, risk)
+        else:
+            _from_files(paths, out, risk, encoder_from)
+    except (ExamplesError, FileNotFoundError) as problem:
+        die(str(problem))
+    except ModuleNotFoundError as problem:
+        die(f"learning needs the package {problem.name}: pip install 'ai-router[learn]'")
+
+
+def _from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_from: Path | None) -> None:
+    from ai_router.learning.training import examined_difficulty, fit_difficulty, train_head
+
+    given = [path for place in paths for path in (sorted(place.glob("*.jsonl")) if place.is_dir() else [place])]
+    examples, apart = own_examples()
+    others = read_examples(given)
+    everything = [*examples, *others]
+    weights = {example.source: PUBLIC_WEIGHT for example in others}
+    if encoder_from is not None:
+        _make_encoder(encoder_from, [e for e in everything if e.source not in apart], weights)
+    started, year = time.monotonic(), time.localtime().tm_year
+    outcomes = read_outcomes(given)
+    difficulty = None
+    if outcomes:
+        views = [view_of(row.messages) for row in outcomes]
+        weak, strong = [row.weak for row in outcomes], [row.strong for row in outcomes]
+        difficulty = fit_difficulty(views, weak, strong, year)
+        examined, scores = examined_difficulty(views, weak, strong, year)
+        apgr = performance_gap_recovered(scores, [weak[i] for i in examined], [strong[i] for i in examined])
+        click.echo(f"difficulty: APGR {apgr:.3f} on a fifth, fitted on the rest; fitted anew on all {len(views)}")
+    trained = train_head(
+        everything,
+        packaged_encoder(),
+        year=year,
+        weights=weights,
+        apart=apart,
+        risk=risk,
+        difficulty=difficulty,
+        about={"sources": sorted({example.source for example in everything})},
+    )
+    _say(trained, time.monotonic() - started)
+    if out is None:
+        click.echo(f"installed as {install(trained.content, settings_or_die().data_dir)}")
+        return
+    out.write_bytes(trained.content)
+    click.echo(f"written to {out}")
+
+
+def _from_sessions(out: Path | None, risk: float) -> None:
+    from ai_router.learning.training import train_head
+
+    settings = settings_or_die()
+    lessons = lessons_from(read_sessions(settings.session_path))
+    click.echo(
+        f"{len(lessons.learned)} decisions of the classifier to learn from, {len(lessons.examined)} to examine on"
+    )
+    if not lessons.learned or not lessons.examined:
+        die(f"{settings.session_path} holds too few decisions of the classifier")
+    present, year = HeadStore(settings.data_dir).current, time.localtime().tm_year
+    examples, apart = own_examples()
+    trained = train_head(
+        [*examples, *lessons.learned],
+        packaged_encoder(),
+        year=year,
+        weights={},
+        apart=apart,
+        risk=risk,
+        start=present,
+        difficulty=present.difficulty_model,
+        about={"sources": ["package", SOURCE]},
+    )
+    student = unpacked(trained.content, packaged_encoder())
+    before, after = examine(present, lessons.examined, year), examine(student, lessons.examined, year)
+    click.echo(f"the present head: {_told(before)}")
+    click.echo(f"the new one:      {_told(after)}")
+    if problem := why_not_install(before, after, risk):
+        click.echo(f"not installed, the present head stays: {problem}")
+        raise SystemExit(1)
+    if out is not None:
+        out.write_bytes(trained.content)
+        click.echo(f"written to {out}")
+    else:
+        click.echo(f"installed as {install(trained.content, settings.data_dir)}; the one before it is kept beside it")
+
+
+def own_examples() -> tuple[list[Example], frozenset[str]]:
+    """The package's examples, and which of their sources are kept apart for calibration."""
+    folder = files("ai_router.learning")
+    fitting = read_examples(sorted(Path(str(folder.joinpath("examples"))).glob("*.jsonl")))
+    calibrating = read_examples(sorted(Path(str(folder.joinpath("calibration"))).glob("*.jsonl")))
+    return [*fitting, *calibrating], frozenset(example.source for example in calibrating)
+
+
+def _make_encoder(base: Path, examples: Sequence[Example], weights: dict[str, float]) -> None:
+    from ai_router.learning.encoder_training import Recipe, train_encoder
+    from ai_router.learning.training import is_for_calibration
+    from ai_router.routing.head import store
+
+    fitting = [example for example in examples if not is_for_calibration(example)]
+    counts = [weights.get(example.source, 1.0) for example in fitting]
+    content = train_encoder(base, fitting, counts, Recipe(), say=click.echo)
+    path = Path(str(files(store.__package__).joinpath("encoder.npz")))
+    path.write_bytes(content)
+    click.echo(f"encoder written to {path}")
+    store.forget_encoder()
+
+
+def _say(trained: Trained, took_s: float) -> None:
+    click.echo(
+        f"fitted on {trained.fitted} examples in {took_s:.0f} s; of {trained.calibrated} others it is sure of "
+        f"{trained.coverage:.1%}, and wrong in {trained.risk:.1%} of those"
+    )
+
+
+def _told(result: Examination) -> str:
+    sure = "-" if result.agreement_sure is None else f"{result.agreement_sure:.1%}"
+    return f"agrees in {result.agreement:.1%} of {result.cases}; sure of {result.coverage:.1%}, agrees there in {sure}"

@@ -1,0 +1,20 @@
+"""The command ``ai-router``: all its parts."""
+
+from __future__ import annotations
+
+import click
+
+from ai_router import __version__
+from ai_router.cli.deciding import evaluate, replay, route
+from ai_router.cli.learning import learn
+from ai_router.cli.serving import doctor, serve
+
+
+@click.group()
+@click.version_option(__version__, prog_name="ai-router")
+def main() -> None:
+    """A self-hosted, OpenAI-compatible routing proxy."""
+
+
+for command in (serve, doctor, route, evaluate, learn, replay):
+    main.add_command(command)

@@ -1,0 +1,136 @@
+"""How busy the primary is: our own calls of it, its own queue, and how fast it writes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ai_router.errors import UpstreamError
+from ai_router.exchange import Outcome, Status
+from ai_router.providers.registry import Backend
+from ai_router.upstream.call import Call, Timeouts
+from ai_router.upstream.client import UpstreamClient
+from ai_router.upstream.leg import Leg
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+_IDLE_AFTER_S = 10.0
+_ASK_AGAIN_S = 60.0
+_PATIENCE_S = 2.0
+_MAX_BODY = 4 << 20
+_WEIGHT_OF_NEWEST = 0.2
+_WAITING = re.compile(rb"^(?:vllm:num_requests_waiting|llamacpp:requests_deferred)(?:\{[^}]*\})?\s+([0-9.eE+]+)", re.M)
+"""The gauges of vLLM 0.33 (one line an engine) and of llama.cpp's server."""
+
+
+def waiting_in(metrics: bytes) -> int | None:
+    """Requests that wait in a backend's queue, out of its Prometheus text; None if it does not say."""
+    found = _WAITING.findall(metrics)
+    return int(sum(float(value) for value in found)) if found else None
+
+
+class PrimaryLoad:
+    """Counts, and asks the primary's /metrics every second while there is something to decide. Safe from any thread."""
+
+    def __init__(self, client: UpstreamClient, primary: Backend, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._primary = primary
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._in_flight = 0
+        self._tokens_per_s = 0.0
+        self._wanted_at = float("-inf")
+        self._wanted = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="primary-load", daemon=True)
+        self.waiting: int | None = None
+        """Requests in the primary's own queue, as of a second ago; None where it does not tell."""
+
+    @property
+    def in_flight(self) -> int:
+        """Our calls of the primary that have not ended."""
+        return self._in_flight
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """A call of the primary is under way until the block ends."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """A call of the primary begins."""
+        with self._lock:
+            self._in_flight += 1
+
+    def leave(self) -> None:
+        """A call of the primary has ended."""
+        with self._lock:
+            self._in_flight -= 1
+
+    def want(self) -> None:
+        """Somebody decides by the load: keep looking for a while."""
+        self._wanted_at = self._clock()
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def finished(self, outcome: Outcome) -> None:
+        """A subscriber of outcomes: learns how fast the primary writes."""
+        usage, last = outcome.usage or {}, outcome.attempts[-1] if outcome.attempts else None
+        tokens = usage.get("completion_tokens")
+        if outcome.status is not Status.OK or last is None or last.backend != self._primary.name:
+            return
+        writing_s = (last.duration_ms - (last.ttft_ms or 0)) / 1000
+        if isinstance(tokens, int) and tokens > 1 and writing_s > 0:
+            rate, before = tokens / writing_s, self._tokens_per_s
+            self._tokens_per_s = before + _WEIGHT_OF_NEWEST * (rate - before) if before else rate
+
+    def tokens_in(self, seconds: float) -> int:
+        """About how many tokens the primary writes in so long; 0 before it was seen writing."""
+        return round(max(seconds, 0.0) * self._tokens_per_s)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stopped.set()
+        self._wanted.set()
+
+    def _watch(self) -> None:
+        while True:
+            self._wanted.wait()
+            if self._stopped.is_set():
+                return
+            if self._clock() - self._wanted_at > _IDLE_AFTER_S:
+                self._wanted.clear()
+                self.waiting = None
+                continue
+            self.waiting = self._look()
+            self._stopped.wait(POLL_S if self.waiting is not None else _ASK_AGAIN_S)
+
+    def _look(self) -> int | None:
+        call = Call(
+            source=self._primary.source,
+            method="GET",
+            url=f"{self._primary.base_url}/metrics",
+            timeouts=Timeouts(connect=_PATIENCE_S, total=_PATIENCE_S, idle=_PATIENCE_S),
+            headers=self._primary.headers,
+            secret=self._primary.key,
+        )
+        try:
+            response = self._client.open(call, Leg())
+            try:
+                return waiting_in(response.read(_MAX_BODY)) if response.status == 200 else None
+            finally:
+                response.close()
+        except UpstreamError:
+            return None  # a primary that does not answer is others' to notice

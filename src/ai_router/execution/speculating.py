@@ -1,0 +1,49 @@
+"""Speculation as a business: when it is worth its price, and what it came to."""
+
+from __future__ import annotations
+
+from ai_router.exchange import Attempt, SpeculationResult
+from ai_router.execution.primary_load import PrimaryLoad
+from ai_router.execution.speculation_policy import Budget, Pressure, why_not
+from ai_router.routing.head.guess import Guess
+from ai_router.settings import SpeculationMode
+from ai_router.telemetry.metrics import RoutingMetrics
+
+
+class Speculating:
+    """Asks the policy and keeps the accounts; ``slots`` is how many requests the primary serves at once."""
+
+    def __init__(
+        self, mode: SpeculationMode, load: PrimaryLoad, budget: Budget, metrics: RoutingMetrics, *, slots: int
+    ) -> None:
+        self._mode = mode
+        self._load = load
+        self._budget = budget
+        self._metrics = metrics
+        self._slots = slots
+        self.unless_begun = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
+        """What to report for a request without a speculation."""
+
+    def worth_it(self, guess: Guess | None) -> bool:
+        """Whether to call the primary now, although the classifier may yet decide otherwise."""
+        self._load.want()
+        pressure = Pressure(self._load.in_flight, self._slots, self._load.waiting, self._budget.left_s())
+        why = why_not(self._mode, guess, pressure)
+        if why is not None:
+            self._metrics.not_speculated(why)
+        return why is None
+
+    def won(self, ahead_ms: float, attempt: Attempt) -> None:
+        """The call is the answer; it began ``ahead_ms`` before it would have without speculation.
+
+        What that saved is no more than the answer itself took: an answer that was there early waited for the decision.
+        """
+        until_answer_ms = attempt.duration_ms if attempt.ttft_ms is None else attempt.ttft_ms
+        written_ms = max(ahead_ms - until_answer_ms, 0.0) if attempt.ttft_ms is not None else 0.0
+        tokens = self._load.tokens_in(written_ms / 1000)
+        self._metrics.speculated(SpeculationResult.HIT, min(ahead_ms, until_answer_ms), tokens)
+
+    def lost(self, took_ms: float) -> None:
+        """The call was given up, or failed, after so long."""
+        self._budget.spend(took_ms / 1000)
+        self._metrics.speculated(SpeculationResult.CANCELLED, took_ms, self._load.tokens_in(took_ms / 1000))

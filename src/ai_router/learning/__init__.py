@@ -1,0 +1,1 @@
+"""Making and measuring the head: reading examples, fitting, calibrating, evaluating, distilling, replaying."""

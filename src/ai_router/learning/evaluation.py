@@ -1,0 +1,170 @@
+"""How good a decider is, from what it said of labelled prompts. Pure."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ai_router.exchange import Label
+from ai_router.routing.verdict import LABELS
+
+RISKS = (0.01, 0.02, 0.03, 0.05)
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A decider's word on one prompt. ``label`` is None where it failed; ``shares`` of the labels if it has them;
+    ``sure``: whether it would have decided by itself; ``ms`` it took."""
+
+    label: Label | None
+    confidence: float | None = None
+    shares: Mapping[Label, float] | None = None
+    sure: bool = True
+    ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassReport:
+    """Of one label: prompts that have it, precision (None if it was never said) and recall (None if nothing has it)."""
+
+    support: int
+    precision: float | None
+    recall: float | None
+    auroc: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that ``eval`` tells of one decider; shares in [0, 1], times in milliseconds."""
+
+    prompts: int
+    failed: int
+    accuracy: float
+    coverage: float
+    """The share on which it was sure; ``accuracy_sure`` is the accuracy there."""
+    accuracy_sure: float | None
+    classes: Mapping[Label, ClassReport]
+    confusion: Mapping[Label, Mapping[str, int]]
+    coverage_at_risk: Mapping[float, float]
+    calibration_error: float | None
+    ms: Mapping[str, float]
+
+
+def report(truths: Sequence[Label], said: Sequence[Said]) -> Report:
+    """Measure. Both sequences are of the same prompts in the same order, at least one."""
+    right = [word.label == truth for truth, word in zip(truths, said, strict=True)]
+    sure = [word.sure and word.label is not None for word in said]
+    answered = sum(sure)
+    confident = [(word.confidence, hit) for word, hit in zip(said, right, strict=True) if word.confidence is not None]
+    return Report(
+        prompts=len(said),
+        failed=sum(word.label is None for word in said),
+        accuracy=sum(right) / len(right),
+        coverage=answered / len(said),
+        accuracy_sure=sum(hit for hit, one in zip(right, sure, strict=True) if one) / answered if answered else None,
+        classes={label: _of_class(label, truths, said) for label in LABELS},
+        confusion={label: _row(label, truths, said) for label in LABELS},
+        coverage_at_risk={risk: coverage_at(risk, confident, len(said)) for risk in RISKS} if confident else {},
+        calibration_error=expected_calibration_error(confident) if confident else None,
+        ms=percentiles([word.ms for word in said if word.ms is not None]),
+    )
+
+
+def coverage_at(risk: float, confident: Sequence[tuple[float, bool]], total: int) -> float:
+    """The largest share of all that can be answered, most confident first, with at most ``risk`` of it wrong."""
+    best = wrong = 0
+    for count, (_, hit) in enumerate(sorted(confident, key=lambda pair: -pair[0]), 1):
+        wrong += not hit
+        if wrong <= risk * count:
+            best = count
+    return best / total
+
+
+def expected_calibration_error(confident: Sequence[tuple[float, bool]]) -> float:
+    """Mean distance between confidence and accuracy over ten bins of confidence, weighted by their size."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for confidence, hit in confident:
+        bins.setdefault(min(int(confidence * _BINS), _BINS - 1), []).append((confidence, hit))
+    gaps = (
+        len(content)
+        * abs(statistics.fmean(confidence for confidence, _ in content) - statistics.fmean(hit for _, hit in content))
+        for content in bins.values()
+    )
+    return sum(gaps) / len(confident)
+
+
+def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
+    """The probability that a positive scores above a negative, ties counting half; None if there are not both."""
+    order = sorted(range(len(scores)), key=scores.__getitem__)
+    ranks, index = [0.0] * len(scores), 0
+    while index < len(order):
+        end = index
+        while end + 1 < len(order) and scores[order[end + 1]] == scores[order[index]]:
+            end += 1
+        for position in range(index, end + 1):
+            ranks[order[position]] = (index + end) / 2 + 1
+        index = end + 1
+    count = sum(positive)
+    if not 0 < count < len(scores):
+        return None
+    total = sum(rank for rank, one in zip(ranks, positive, strict=True) if one)
+    return (total - count * (count + 1) / 2) / (count * (len(scores) - count))
+
+
+def percentiles(values: Sequence[float]) -> Mapping[str, float]:
+    """p50, p90, p99 and max; nothing of nothing."""
+    if not values:
+        return {}
+    ordered = sorted(values)
+    at = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    return {name: ordered[min(int(share * len(ordered)), len(ordered) - 1)] for name, share in at.items()} | {
+        "max": ordered[-1]
+    }
+
+
+def always_primary(truths: Sequence[Label]) -> list[Said]:
+    """A baseline: everything is MODERATE."""
+    return [Said(Label.MODERATE) for _ in truths]
+
+
+def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Said]:
+    """A baseline: COMPLEX from that length on which is best for these very prompts, which flatters it."""
+    best, limit, hits = -1, 0, 0
+    for candidate in sorted(set(lengths)):
+        hits = sum(
+            truth == (Label.COMPLEX if length >= candidate else Label.MODERATE)
+            for truth, length in zip(truths, lengths, strict=True)
+        )
+        if hits > best:
+            best, limit = hits, candidate
+    return [Said(Label.COMPLEX if length >= limit else Label.MODERATE) for length in lengths]
+
+
+def at_random(truths: Sequence[Label], seed: int = 0) -> list[Said]:
+    """A baseline: labels drawn as often as they occur here."""
+    chance = random.Random(seed)  # noqa: S311 - a baseline, not a secret
+    return [Said(chance.choice(truths)) for _ in truths]
+
+
+def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Said]) -> ClassReport:
+    claimed = sum(word.label == label for word in said)
+    support = sum(truth == label for truth in truths)
+    both = sum(word.label == label == truth for truth, word in zip(truths, said, strict=True))
+    scored = [(word.shares[label], truth == label) for truth, word in zip(truths, said, strict=True) if word.shares]
+    return ClassReport(
+        support=support,
+        precision=both / claimed if claimed else None,
+        recall=both / support if support else None,
+        auroc=auroc([score for score, _ in scored], [one for _, one in scored]) if scored else None,
+    )
+
+
+def _row(label: Label, truths: Sequence[Label], said: Sequence[Said]) -> Mapping[str, int]:
+    counts = Counter(
+        str(word.label) if word.label else "failed" for truth, word in zip(truths, said, strict=True) if truth == label
+    )
+    return {column: counts.get(column, 0) for column in (*LABELS, "failed")}

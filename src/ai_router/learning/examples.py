@@ -1,0 +1,104 @@
+"""Reading labelled examples: JSON lines with ``text`` or ``messages``, and ``label``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ai_router.exchange import Label, Message
+from ai_router.routing.verdict import LABELS
+
+GROUP_LINES = 20
+
+
+class ExamplesError(ValueError):
+    """A file of examples that cannot be used; the message names file, line and field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation and what its last user turn was found to be.
+
+    ``source`` names where it comes from (a file's stem). ``group``: examples of one group stand together in their file,
+    since they continue the same conversation, contrast with each other or are about the same thing, and are never
+    split between fitting and calibrating.
+    """
+
+    messages: Sequence[Message]
+    label: Label
+    source: str
+    group: str
+
+
+def read_examples(paths: Iterable[Path]) -> list[Example]:
+    """All examples of the files, in order. Rows without a label (other data sets) are left out.
+
+    Raises ExamplesError for what is no example, OSError for what cannot be read.
+    """
+    return [example for path in paths for example in _read(path)]
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line number, object) of a file of JSON lines; blank lines are skipped. Raises ExamplesError."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as problem:
+                raise ExamplesError(f"{path}:{number}: not JSON: {problem}") from None
+            if not isinstance(row, dict):
+                raise ExamplesError(f"{path}:{number}: not a JSON object")
+            yield number, row
+
+
+def _read(path: Path) -> Iterator[Example]:
+    for number, row in read_rows(path):
+        if "label" in row:
+            where = f"{path}:{number}"
+            group = f"{path.stem}/{number // GROUP_LINES}"
+            yield Example(_messages(row, where), _label(row["label"], where), path.stem, group)
+
+
+def _label(value: Any, where: str) -> Label:
+    if value not in LABELS:
+        raise ExamplesError(f"{where}: label must be one of {', '.join(LABELS)}, not {value!r}")
+    return Label(value)
+
+
+def _messages(row: Mapping[str, Any], where: str) -> Sequence[Message]:
+    messages = row.get("messages")
+    if messages is None:
+        if not isinstance(row.get("text"), str):
+            raise ExamplesError(f"{where}: neither text (a string) nor messages")
+        return ({"role": "user", "content": row["text"]},)
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise ExamplesError(f"{where}: messages must be a list of objects, not empty")
+    return tuple(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """A prompt, and whether a weak and a strong model got it right."""
+
+    messages: Sequence[Message]
+    weak: bool
+    strong: bool
+
+
+def read_outcomes(paths: Iterable[Path]) -> list[Outcomes]:
+    """The rows that have no label but ``weak`` and ``strong``. Raises ExamplesError, OSError."""
+    return [outcome for path in paths for outcome in _read_outcomes(path)]
+
+
+def _read_outcomes(path: Path) -> Iterator[Outcomes]:
+    for number, row in read_rows(path):
+        if "label" not in row and ("weak" in row or "strong" in row):
+            if not isinstance(row.get("weak"), bool) or not isinstance(row.get("strong"), bool):
+                raise ExamplesError(f"{path}:{number}: weak and strong must both be true or false")
+            yield Outcomes(_messages(row, f"{path}:{number}"), row["weak"], row["strong"])

@@ -1,0 +1,81 @@
+"""Fitting linear models over sparse features: multinomial logistic regression, pulled towards where it began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+
+from ai_router.routing.head.features import BUCKETS, Features
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Weights (buckets, classes) and bias (classes,)."""
+
+    weights: Floats
+    bias: Floats
+
+
+def matrix(rows: Sequence[Features], buckets: int = BUCKETS) -> csr_matrix:
+    """Features of many texts, one a row."""
+    lengths = [len(row.buckets) for row in rows]
+    return csr_matrix(
+        (
+            np.concatenate([row.weights for row in rows]).astype(np.float64),
+            np.concatenate([row.buckets for row in rows]),
+            np.concatenate(([0], np.cumsum(lengths))),
+        ),
+        shape=(len(rows), buckets),
+    )
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Along the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    normalised: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalised
+
+
+def fit(
+    inputs: csr_matrix,
+    classes: npt.NDArray[np.int64],
+    example_weights: Floats,
+    *,
+    penalty: float,
+    count: int,
+    start: Linear | None = None,
+    iterations: int = 150,
+) -> Linear:
+    """Minimise the weighted cross-entropy plus ``penalty``/2 times the squared distance to ``start`` (default: zero).
+
+    Only columns that occur are fitted; the others stay as in ``start``. Deterministic.
+    """
+    used = np.unique(inputs.indices)
+    compact = inputs[:, used]
+    origin = np.zeros((len(used), count)) if start is None else start.weights[used]
+    origin_bias = np.zeros(count) if start is None else start.bias
+    targets = np.zeros((len(classes), count))
+    targets[np.arange(len(classes)), classes] = 1.0
+    transposed = compact.T.tocsr()
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        weights, bias = flat[:-count].reshape(-1, count), flat[-count:]
+        log_p = log_softmax(compact @ weights + bias)
+        distance = weights - origin
+        value = -(example_weights * (targets * log_p).sum(axis=1)).sum() + penalty / 2 * (distance**2).sum()
+        slope = (np.exp(log_p) - targets) * example_weights[:, None]
+        gradient = np.concatenate(((transposed @ slope + penalty * distance).ravel(), slope.sum(axis=0)))
+        return float(value), gradient
+
+    begin = np.concatenate((origin.ravel(), origin_bias))
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 12}).x
+    weights = np.zeros((inputs.shape[1], count)) if start is None else start.weights.copy()
+    weights[used] = found[:-count].reshape(-1, count)
+    return Linear(weights, found[-count:])

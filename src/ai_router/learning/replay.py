@@ -1,0 +1,142 @@
+"""Deciding stored sessions again, by another policy: what would have changed in route, latency and cost. Pure.
+
+Latency and cost of what did not happen are estimates: a request that changes its route is taken to last, and to cost,
+as long and as much as the median of those that took that route; one that keeps it is rid of the classifier's time as
+far as it had to wait for it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Label
+from ai_router.learning.sessions import StoredSession
+from ai_router.routing.head.guess import Guess
+
+
+@dataclass(frozen=True, slots=True)
+class Redecided:
+    """A policy's word: the label, and whether the classifier has to be asked for it."""
+
+    label: Label
+    asks_classifier: bool
+
+
+Policy = Callable[[StoredSession], Redecided]
+GuessOf = Callable[[StoredSession], Guess]
+
+
+def policy_named(name: str, guess_of: GuessOf) -> Policy:
+    """``recorded``, ``cascade`` (the head where it is sure, else as recorded), ``cascade:0.95`` (sure from there on),
+    ``head`` (never the classifier), ``classifier`` (always), ``primary``. Raises ValueError for another name."""
+    kind, _, limit = name.partition(":")
+    if limit and kind != "cascade":
+        raise ValueError(f"only cascade takes a confidence, not {name!r}")
+    try:
+        least = float(limit) if limit else None
+    except ValueError:
+        raise ValueError(f"the confidence in {name!r} is no number") from None
+
+    def cascade(session: StoredSession) -> Redecided:
+        guess = guess_of(session)
+        sure = guess.sure if least is None else guess.confidence >= least
+        return Redecided(guess.label, False) if sure else Redecided(session.label, True)
+
+    policies: Mapping[str, Policy] = {
+        "recorded": lambda session: Redecided(session.label, session.decided_by is DecidedBy.CLASSIFIER),
+        "cascade": cascade,
+        "head": lambda session: Redecided(guess_of(session).label, False),
+        "classifier": lambda session: Redecided(session.label, True),
+        "primary": lambda _: Redecided(Label.MODERATE, False),
+    }
+    if kind not in policies:
+        raise ValueError(f"no policy {name!r}; there are {', '.join(policies)} and cascade:CONFIDENCE")
+    return policies[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a policy would have made of the sessions. Times are medians of milliseconds to the first byte that says
+    something (streams) or to the end (plain answers)."""
+
+    sessions: int
+    moved: Mapping[tuple[str, str], int]
+    """How many would have gone from one route to another."""
+    agreed: float
+    asked: int
+    asked_before: int
+    before_ms: float | None
+    after_ms: float | None
+    before_usd: float
+    after_usd: float
+
+
+def replay(sessions: Iterable[StoredSession], policy: Policy) -> Replayed:
+    """Decide all again. Sessions that ended in an error count for routes, not for times."""
+    stored = list(sessions)
+    typical_ms = _medians((session.route, _answer_ms(session)) for session in stored)
+    typical_usd = _medians((session.route, session.cost_usd) for session in stored)
+    typical_classification = _median([c for s in stored if (c := s.timings.get("classification_ms")) is not None])
+    moved: Counter[tuple[str, str]] = Counter()
+    before_ms, after_ms, before_usd, after_usd, asked = [], [], 0.0, 0.0, 0
+    for session in stored:
+        again = policy(session)
+        here, there = session.route, str(ROUTE_OF_LABEL[again.label])
+        stays = again.label == session.label
+        asked += again.asks_classifier
+        moved[here, here if stays else there] += 1
+        before_usd += session.cost_usd or 0.0
+        after_usd += (session.cost_usd or 0.0) if stays else typical_usd.get(there, 0.0)
+        seen = _seen_ms(session)
+        answer = _answer_ms(session) if stays else typical_ms.get(there)
+        if seen is not None and answer is not None:
+            thinking = session.timings.get("classification_ms", typical_classification or 0.0)
+            before_ms.append(seen)
+            after_ms.append(_after(there if not stays else here, answer, thinking if again.asks_classifier else 0.0))
+    return Replayed(
+        sessions=len(stored),
+        moved=dict(moved),
+        agreed=sum(n for (here, there), n in moved.items() if here == there) / len(stored) if stored else 1.0,
+        asked=asked,
+        asked_before=sum(session.decided_by is DecidedBy.CLASSIFIER for session in stored),
+        before_ms=_median(before_ms),
+        after_ms=_median(after_ms),
+        before_usd=before_usd,
+        after_usd=after_usd,
+    )
+
+
+def _after(route: str, answer_ms: float, thinking_ms: float) -> float:
+    """A speculative primary call runs beside the classifier; every other route waits for it first."""
+    return max(answer_ms, thinking_ms) if route == "primary" else answer_ms + thinking_ms
+
+
+def _seen_ms(session: StoredSession) -> float | None:
+    """What the client waited for, from its request on."""
+    if session.status != "ok":
+        return None
+    return session.timings.get("ttft_ms" if session.stream else "total_ms")
+
+
+def _answer_ms(session: StoredSession) -> float | None:
+    """What the backends took for it, the classifier aside."""
+    if session.status != "ok":
+        return None
+    search = session.timings.get("enrichment_ms", 0.0)
+    answer = session.timings.get("upstream_ms") if session.stream else session.timings.get("inference_ms")
+    return None if answer is None else search + answer
+
+
+def _medians(pairs: Iterable[tuple[str, float | None]]) -> Mapping[str, float]:
+    values: dict[str, list[float]] = {}
+    for name, value in pairs:
+        if value is not None:
+            values.setdefault(name, []).append(value)
+    return {name: statistics.median(found) for name, found in values.items()}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None

@@ -1,0 +1,207 @@
+"""The head: a linear model over hashed n-grams, an encoder for what that is unsure of, and calibrated confidence.
+
+Two stages, because the first costs a tenth of the second and settles most requests: where the words alone are sure, the
+encoder is not asked. Each stage has a confidence and a threshold of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ai_router.exchange import Label, Message
+from ai_router.routing.head.encoder import Array, Encoder
+from ai_router.routing.head.features import Features, view_features, word_buckets
+from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.view import View, view_of
+from ai_router.routing.verdict import LABELS
+
+EVIDENCE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How to read one stage. ``mix``: weights of the words' and the encoder's log-probabilities; ``confidence``:
+    coefficients for ``traits``; ``threshold``: from which confidence on the stage is sure."""
+
+    mix: tuple[float, float]
+    confidence: tuple[float, ...]
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the models say of one view, before calibration: log-probabilities in the order of LABELS."""
+
+    words: Array
+    encoder: Array | None
+    known: float
+    """The share of the last turn's words that the model was made from."""
+    turns: int
+    length: int
+
+
+class Head:
+    """Immutable; safe from any thread."""
+
+    def __init__(
+        self,
+        weights: npt.NDArray[np.generic],
+        bias: Sequence[float],
+        vocabulary: npt.NDArray[np.uint32],
+        words_only: Stage,
+        both: Stage,
+        encoder: Encoder | None,
+        difficulty: npt.NDArray[np.generic] | None,
+        about: Mapping[str, Any],
+    ) -> None:
+        self._weights = weights.astype(np.float32)
+        self._bias = np.array(bias, np.float32)
+        self._vocabulary = vocabulary
+        self._words_only = words_only
+        self._both = both
+        self._encoder = encoder
+        self._difficulty = difficulty
+        self.about = about
+        """When and from what it was made, at which risk, and how confident it was at calibration."""
+
+    @property
+    def reference(self) -> tuple[float, ...]:
+        """How its confidence was spread at calibration: shares of ten bins from 0 to 1."""
+        return tuple(self.about["confidences"])
+
+    @property
+    def threshold(self) -> float:
+        """The confidence from which on the head, having used all it has, is sure."""
+        return self._words_only.threshold if self._encoder is None else self._both.threshold
+
+    def guess(self, messages: Sequence[Message], year: int) -> Guess:
+        """The label of a conversation's last turn; ``year`` is the present one."""
+        view = view_of(messages)
+        features = view_features(view, year)
+        reading = self._read_words(view, features)
+        guess = self._conclude(reading, self._words_only, view, year)
+        if guess.sure or self._encoder is None:
+            return guess
+        reading = Reading(
+            reading.words, log_softmax(self._encoder.logits(view)), reading.known, reading.turns, reading.length
+        )
+        return self._conclude(reading, self._both, view, year)
+
+    def words_model(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Weights (buckets, labels) and bias of the linear model, to go on from."""
+        return self._weights.astype(np.float64), self._bias.astype(np.float64)
+
+    @property
+    def difficulty_model(self) -> npt.NDArray[np.float32] | None:
+        """What ``difficulty`` is computed from, (buckets, 2), to hand on."""
+        return None if self._difficulty is None else self._difficulty.astype(np.float32)
+
+    @property
+    def vocabulary(self) -> npt.NDArray[np.uint32]:
+        """Hashes of the words it was made from, in order."""
+        return self._vocabulary
+
+    def difficulty(self, messages: Sequence[Message], year: int) -> float | None:
+        """How much likelier a strong model is right than a weak one, on a scale of its own; None if that was not
+        learned. For ordering requests, not a probability."""
+        if self._difficulty is None:
+            return None
+        return difficulty_score(view_features(view_of(messages), year), self._difficulty)
+
+    def read(self, view: View, year: int) -> Reading:
+        """Both models' words on a view, for fitting and measuring."""
+        reading = self._read_words(view, view_features(view, year))
+        encoder = None if self._encoder is None else log_softmax(self._encoder.logits(view))
+        return Reading(reading.words, encoder, reading.known, reading.turns, reading.length)
+
+    def _read_words(self, view: View, features: Features) -> Reading:
+        rows = self._weights[features.buckets]
+        logits = features.weights @ rows + self._bias
+        return Reading(log_softmax(logits), None, self._known(features), len(view.turns), view.length)
+
+    def _known(self, features: Features) -> float:
+        """The share of the turn's words that were among those it was made from."""
+        if not len(features.words) or not len(self._vocabulary):
+            return 0.0
+        words = features.words.astype(np.uint32)
+        places = np.searchsorted(self._vocabulary, words)
+        return float((self._vocabulary[np.minimum(places, len(self._vocabulary) - 1)] == words).mean())
+
+    def _conclude(self, reading: Reading, stage: Stage, view: View, year: int) -> Guess:
+        shares = mixed(reading, stage)
+        best = int(shares.argmax())
+        confidence = sigmoid(sum(c * t for c, t in zip(stage.confidence, traits(reading, shares), strict=True)))
+        label = LABELS[best]
+        return Guess(
+            label,
+            dict(zip(LABELS, shares.tolist(), strict=True)),
+            confidence,
+            confidence >= stage.threshold,
+            self._reason(label, best, confidence, view, year),
+        )
+
+    def _reason(self, label: Label, best: int, confidence: float, view: View, year: int) -> str:
+        """The label and the words that spoke for it most."""
+        found = word_buckets(view, year)
+        rows = self._weights[[bucket for _, bucket in found]] if found else np.zeros((0, len(LABELS)), np.float32)
+        force = rows[:, best] - np.delete(rows, best, axis=1).max(axis=1) if len(rows) else np.zeros(0, np.float32)
+        told = dict.fromkeys(found[i][0] for i in np.argsort(-force)[: 2 * EVIDENCE] if force[i] > 0)
+        evidence = ", ".join(f"'{word}'" for word in list(told)[:EVIDENCE])
+        return f"fast path: reads like {label} ({confidence:.2f}{'; ' + evidence if evidence else ''})"
+
+
+def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> float:
+    """The strong model's chance less the weak one's; ``weights`` (buckets, 2) of the two logistic models."""
+    weak, strong = features.weights @ weights[features.buckets].astype(np.float32)
+    return sigmoid(float(strong)) - sigmoid(float(weak))
+
+
+def mixed(reading: Reading, stage: Stage) -> Array:
+    """Probabilities of the labels as the stage sees them."""
+    logits = stage.mix[0] * reading.words
+    if reading.encoder is not None:
+        logits = logits + stage.mix[1] * reading.encoder
+    shares: Array = np.exp(log_softmax(logits))
+    return shares
+
+
+def traits(reading: Reading, shares: Array) -> tuple[float, ...]:
+    """What confidence is computed from: the leading share and its lead, whether the models agree, how well the leading
+    label does with the less convinced of them, how much of the request is familiar, and its form."""
+    order = np.argsort(-shares)
+    best = int(order[0])
+    words = float(math.exp(reading.words[best]))
+    encoder = words if reading.encoder is None else float(math.exp(reading.encoder[best]))
+    return (
+        1.0,
+        _logit(float(shares[best])),
+        float(shares[best] - shares[order[1]]),
+        float(reading.encoder is None or int(reading.encoder.argmax()) == int(reading.words.argmax())),
+        _logit(min(words, encoder)),
+        reading.known,
+        float(reading.turns > 1),
+        math.log2(1 + reading.length) / 10,
+    )
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities of one row of logits."""
+    shifted = logits - logits.max()
+    result: Array = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def sigmoid(value: float) -> float:
+    """The logistic function."""
+    return 1 / (1 + math.exp(-max(min(value, 40.0), -40.0)))
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))

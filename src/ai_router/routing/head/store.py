@@ -1,0 +1,204 @@
+"""Where heads are kept: one that ships with the package, and one that this installation has learned, which wins.
+
+A file is an .npz of arrays with its description as JSON; nothing in it is ever unpickled. A learned head is taken up
+while the router runs: a thread looks at the file's time every WATCH_S.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import threading
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from threadpoolctl import threadpool_limits
+
+from ai_router.routing.head.encoder import Encoder
+from ai_router.routing.head.features import BUCKETS
+from ai_router.routing.head.model import Head, Stage
+
+log = logging.getLogger(__name__)
+
+LEARNED = "head.npz"
+WATCH_S = 2.0
+FORMAT = 1
+
+
+class HeadUnusable(ValueError):
+    """A file that is no head of ours; the message says what is wrong with it."""
+
+
+def packed(
+    weights: npt.NDArray[np.float32],
+    bias: list[float],
+    vocabulary: npt.NDArray[np.uint32],
+    words_only: Stage,
+    both: Stage,
+    difficulty: npt.NDArray[np.float32] | None,
+    about: Mapping[str, Any],
+) -> bytes:
+    """A head as a file's content. The same head gives the same bytes."""
+    rows = np.flatnonzero(np.any(weights, axis=1)).astype(np.int32)
+    description = {
+        "format": FORMAT,
+        "encoder": encoder_id(),
+        "bias": bias,
+        "words_only": asdict(words_only),
+        "both": asdict(both),
+        "about": about,
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        _put(archive, "rows", rows)
+        _put(archive, "weights", weights[rows].astype(np.float16))
+        _put(archive, "vocabulary", vocabulary)
+        if difficulty is not None:
+            harder = np.flatnonzero(np.any(difficulty, axis=1)).astype(np.int32)
+            _put(archive, "difficulty.rows", harder)
+            _put(archive, "difficulty", difficulty[harder].astype(np.float16))
+        _put(archive, "description", np.frombuffer(orjson.dumps(description), np.uint8))
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes, encoder: Encoder | None) -> Head:
+    """The head in a file's content. Raises HeadUnusable."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            description = orjson.loads(arrays["description"].tobytes())
+            rows, values, vocabulary = arrays["rows"], arrays["weights"], arrays["vocabulary"]
+            difficulty = None
+            if "difficulty" in arrays:
+                difficulty = _spread(arrays["difficulty.rows"], arrays["difficulty"])
+        if description["format"] != FORMAT:
+            raise HeadUnusable(f"format {description['format']}, not {FORMAT}")
+        if description["encoder"] != encoder_id():
+            raise HeadUnusable("it was made with another encoder")
+        stages = [
+            Stage(**{key: _frozen(value) for key, value in description[name].items()})
+            for name in ("words_only", "both")
+        ]
+        return Head(
+            _spread(rows, values),
+            description["bias"],
+            vocabulary,
+            stages[0],
+            stages[1],
+            encoder,
+            difficulty,
+            description["about"],
+        )
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as problem:
+        raise HeadUnusable(str(problem)) from problem
+
+
+@cache
+def encoder_content() -> bytes:
+    """The encoder's file, of this package."""
+    return files(__package__).joinpath("encoder.npz").read_bytes()
+
+
+@cache
+def encoder_id() -> str:
+    """Tells encoders apart: a head is calibrated for one."""
+    return hashlib.blake2b(encoder_content(), digest_size=8).hexdigest()
+
+
+@cache
+def packaged_encoder() -> Encoder:
+    """The encoder of this package."""
+    # Matrices this small gain nothing from a second thread, and lose much where the cores are busy with requests.
+    threadpool_limits(1, user_api="blas")
+    with np.load(io.BytesIO(encoder_content()), allow_pickle=False) as arrays:
+        content = {name: arrays[name] for name in arrays.files}
+    vocabulary = content.pop("vocabulary").tobytes().decode().split("\n")
+    return Encoder(content, vocabulary)
+
+
+def forget_encoder() -> None:
+    """The encoder's file has changed."""
+    for kept in (encoder_content, encoder_id, packaged_encoder):
+        kept.cache_clear()
+
+
+def packaged_head() -> Head:
+    """The head that ships with the package."""
+    return unpacked(files(__package__).joinpath(LEARNED).read_bytes(), packaged_encoder())
+
+
+class HeadStore:
+    """The head in use. ``on_change`` is called with each new one, from the watching thread."""
+
+    def __init__(self, folder: Path, on_change: Callable[[Head], None] = lambda _: None) -> None:
+        self._path = folder / LEARNED
+        self._on_change = on_change
+        self._stop = threading.Event()
+        self._seen = self._stamp()
+        self._thread = threading.Thread(target=self._watch, name="head-watch", daemon=True)
+        self.current: Head = self._learned() or packaged_head()
+
+    def start(self) -> None:
+        """Begin to watch the file."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(WATCH_S):
+            stamp = self._stamp()
+            if stamp == self._seen:
+                continue
+            self._seen = stamp
+            if stamp is None:
+                self._use(packaged_head(), "the packaged one")
+            elif head := self._learned():
+                self._use(head, str(self._path))
+
+    def _use(self, head: Head, origin: str) -> None:
+        self.current = head
+        self._on_change(head)
+        log.info("Fast path: took up another head (%s)", origin)
+
+    def _learned(self) -> Head | None:
+        if self._seen is None:
+            return None
+        try:
+            return unpacked(self._path.read_bytes(), packaged_encoder())
+        except (OSError, HeadUnusable) as problem:
+            log.warning("Fast path: %s cannot be used, the head before it stays: %s", self._path, problem)
+            return None
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+
+def _spread(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    weights = np.zeros((BUCKETS, values.shape[1]), np.float32)
+    weights[rows] = values
+    return weights
+
+
+def _put(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
+    """Into the archive with a fixed date, so that equal content is equal bytes."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

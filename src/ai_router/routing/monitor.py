@@ -1,0 +1,116 @@
+"""Watching the head against the classifier: agreement where it was sure, drift of its confidence, in or out of service.
+
+Every comparison counts: the sampled share of the head's own decisions that the classifier is asked about afterwards
+and, while the head is out of service, every decision of the classifier. The head leaves service when its disagreement
+over the last WINDOW comparisons is, with 95% certainty, above ``limit``; it comes back when RETURN comparisons in a row
+since then have stayed below it, or when a new head is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+WINDOW = 200
+RETURN = 100
+_LEAST = 20
+_Z = 1.645  # one-sided 95%
+BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """``compared`` recent cases in which the head was sure, and in how many the classifier said the same."""
+
+    compared: int
+    agreed: int
+
+    @property
+    def share(self) -> float | None:
+        """Agreed of compared; None before the first."""
+        return self.agreed / self.compared if self.compared else None
+
+    def disagreement_at_least(self) -> float:
+        """The lower 95% bound (Wilson) of the disagreement behind what was seen."""
+        if not self.compared:
+            return 0.0
+        n, p = self.compared, 1 - self.agreed / self.compared
+        centre = p + _Z**2 / (2 * n)
+        spread = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+        return (centre - spread) / (1 + _Z**2 / n)
+
+
+class Monitor:
+    """Keeps the comparisons. Safe from any thread."""
+
+    def __init__(self, limit: float, reference: Sequence[float] = ()) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self._confidences: deque[int] = deque(maxlen=5 * WINDOW)
+        self._reference = tuple(reference)
+        self._in_service = True
+
+    @property
+    def in_service(self) -> bool:
+        """Whether the head may decide."""
+        return self._in_service
+
+    def agreement(self) -> Agreement:
+        """Of the recent comparisons."""
+        with self._lock:
+            return Agreement(len(self._recent), sum(self._recent))
+
+    def compare(self, *, agreed: bool) -> None:
+        """The classifier was asked about something of which the head was sure."""
+        with self._lock:
+            self._recent.append(agreed)
+            seen = Agreement(len(self._recent), sum(self._recent))
+            leaves = self._in_service and seen.compared >= _LEAST and seen.disagreement_at_least() > self._limit
+            returns = (
+                not self._in_service and seen.compared >= RETURN and 1 - seen.agreed / seen.compared <= self._limit
+            )
+            if not (leaves or returns):
+                return
+            self._in_service = returns
+            if leaves:
+                self._recent.clear()
+        share = 100 * (1 - seen.agreed / seen.compared)
+        if leaves:
+            log.warning(
+                "Fast path out of service: it disagreed with the classifier in %.1f%% of %d comparisons (limit %.1f%%)",
+                share,
+                seen.compared,
+                100 * self._limit,
+            )
+        else:
+            log.info("Fast path back in service: it disagreed in %.1f%% of %d comparisons", share, seen.compared)
+
+    def saw(self, confidence: float) -> None:
+        """The head had this confidence in a guess."""
+        self._confidences.append(min(int(confidence * BINS), BINS - 1))
+
+    def drift(self) -> float | None:
+        """Population stability index of recent confidences against those at calibration (0: alike; above 0.25: another
+        kind of traffic than the head was made for); None without a reference or before WINDOW guesses."""
+        seen = tuple(self._confidences)
+        if len(seen) < WINDOW or not self._reference:
+            return None
+        floor = 1e-3
+        actual = [max(seen.count(index) / len(seen), floor) for index in range(BINS)]
+        expected = [max(share, floor) for share in self._reference]
+        return sum((a - e) * math.log(a / e) for a, e in zip(actual, expected, strict=True))
+
+    def renew(self, reference: Sequence[float]) -> None:
+        """Another head was loaded: what was seen of the old one says nothing about it."""
+        with self._lock:
+            self._recent.clear()
+            self._confidences.clear()
+            self._reference = tuple(reference)
+            self._in_service = True

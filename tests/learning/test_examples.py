@@ -1,0 +1,76 @@
+"""Reading examples: what is taken, and what is said of what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ai_router.cli.learning import own_examples
+from ai_router.learning.examples import ExamplesError, read_examples, read_outcomes
+from ai_router.routing.verdict import LABELS
+
+
+def written(folder: Path, *lines: str) -> Path:
+    path = folder / "set.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_text_or_a_conversation(tmp_path: Path) -> None:
+    turn = '{"messages": [{"role": "user", "content": "a"}], "label": "ENRICH"}'
+    first, second = read_examples([written(tmp_path, '{"text": "hi", "label": "MODERATE"}', "", turn)])
+    assert first.messages == ({"role": "user", "content": "hi"},)
+    assert (second.label, second.source) == ("ENRICH", "set")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"text": "hi", "label": "EASY"}', ":1: label must be one of MODERATE, COMPLEX, ENRICH, not 'EASY'"),
+        ('{"text": 3, "label": "MODERATE"}', ":1: neither text (a string) nor messages"),
+        ('{"messages": [], "label": "MODERATE"}', ":1: messages must be a list of objects, not empty"),
+        ("{", ":1: not JSON"),
+        ("[]", ":1: not a JSON object"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(ExamplesError) as caught:
+        read_examples([written(tmp_path, line)])
+    assert problem in str(caught.value)
+
+
+def test_rows_of_weak_and_strong_are_outcomes_and_no_examples(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"text": "q", "weak": false, "strong": true}', '{"text": "hi", "label": "MODERATE"}')
+    assert len(read_examples([path])) == 1
+    (outcome,) = read_outcomes([path])
+    assert (outcome.weak, outcome.strong) == (False, True)
+
+
+def test_an_outcome_without_strong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExamplesError, match=":1: weak and strong must both be"):
+        read_outcomes([written(tmp_path, '{"text": "q", "weak": false}')])
+
+
+def test_neighbours_are_one_group(tmp_path: Path) -> None:
+    lines = [f'{{"text": "{number}", "label": "MODERATE"}}' for number in range(45)]
+    groups = [example.group for example in read_examples([written(tmp_path, *lines)])]
+    assert len(set(groups)) == 3
+
+
+def test_the_package_s_own_examples_are_many_of_each_label_and_none_twice() -> None:
+    examples, apart = own_examples()
+    assert apart == {"kept_apart_traps", "kept_apart_mixed"}
+    for label in LABELS:
+        assert sum(example.label == label for example in examples) > 2_000
+    spoken = [tuple(str(message["content"]) for message in example.messages) for example in examples]
+    assert len(set(spoken)) == len(spoken)
+    assert all(example.messages[-1]["role"] == "user" for example in examples)
+
+
+def test_nothing_that_is_kept_for_evaluation_is_learned_from() -> None:
+    examples, _ = own_examples()
+    spoken = {tuple(str(message["content"]) for message in example.messages) for example in examples}
+    kept = read_examples(sorted((Path(__file__).parents[2] / "evaluation").glob("*.jsonl")))
+    assert len(kept) == 540
+    assert not [example for example in kept if tuple(str(m["content"]) for m in example.messages) in spoken]

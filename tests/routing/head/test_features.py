@@ -1,0 +1,64 @@
+"""Text into features: deterministic, bounded, frame apart from payload."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_router.routing.head.features import BUCKETS, take_apart, view_features, word_buckets
+from ai_router.routing.head.view import View
+
+
+def view(text: str, *before: str) -> View:
+    return View((text, *before), "", len(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "frame", "payload"),
+    [
+        (
+            "translate 'what is the weather today' into Spanish",
+            "translate ⓠ into spanish",
+            "'what is the weather today'",
+        ),
+        ("fix this:\nthe latest news is arrived", "fix this: ⓟ", ": the latest news is arrived"),
+        ("what does ```x = 1``` do", "what does ⓒ do", "```x = 0```"),
+        ("summarise https://example.org/a", "summarise ⓤ", ""),
+        ("it's what's new, isn't it", "it's what's new, isn't it", ""),
+    ],
+)
+def test_what_is_asked_is_told_from_what_it_is_asked_about(text: str, frame: str, payload: str) -> None:
+    parts = take_apart(text, 2026)
+    assert (parts.frame, parts.payload) == (frame, payload)
+
+
+def test_a_year_is_past_or_not() -> None:
+    assert take_apart("elections 1998, 2025 and 2026", 2026).frame == "elections ⓞ, ⓨ and ⓨ"
+
+
+@given(st.text(max_size=400), st.text(max_size=40))
+def test_any_text_has_features_in_range_and_the_same_each_time(text: str, before: str) -> None:
+    once, again = view_features(view(text, before), 2026), view_features(view(text, before), 2026)
+    assert np.array_equal(once.buckets, again.buckets)
+    assert np.all((once.buckets >= 0) & (once.buckets < BUCKETS))
+    assert np.all(np.isfinite(once.weights))
+    assert len(once.buckets) == len(once.weights)
+
+
+def test_lone_surrogates_are_text_too() -> None:
+    assert len(view_features(view("a \ud800 b"), 2026).buckets)
+
+
+def test_what_came_before_counts_less_for_a_long_turn() -> None:
+    def share_of_context(text: str) -> float:
+        alone = view_features(view(text), 2026).weights
+        both = view_features(view(text, "weather in Oslo"), 2026).weights
+        return float(np.linalg.norm(both) / np.linalg.norm(alone))
+
+    assert share_of_context("and tomorrow?") > share_of_context("write a story about " + "a dog and " * 20) > 1
+
+
+def test_explanations_name_words_only() -> None:
+    assert [word for word, _ in word_buckets(view("Price of 3 eggs?!"), 2026)] == ["price", "of", "eggs"]

@@ -1,0 +1,88 @@
+"""The packaged head on what everybody would agree on. How good it is beyond that, ``ai-router eval`` measures."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ai_router.exchange import Message
+from ai_router.routing.head.model import Head
+from ai_router.routing.head.store import packaged_head
+
+MODERATE, COMPLEX, ENRICH = "MODERATE", "COMPLEX", "ENRICH"
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return packaged_head()
+
+
+def user(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def after(question: str, answer: str, last: str) -> list[Message]:
+    return [*user(question), {"role": "assistant", "content": answer}, *user(last)]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("explain what weather is", MODERATE),
+        ("what's new in Python 3.14", ENRICH),
+        ("list vs tuple", MODERATE),
+        ("hello", MODERATE),
+        ("weather in Oslo", ENRICH),
+        ("price of eggs", ENRICH),
+        ("prove that there are infinitely many primes", COMPLEX),
+        ("translate 'what is the weather today' into Spanish", MODERATE),
+        ("wie wird das wetter morgen in Köln", ENRICH),
+        ("écris un poème pour l'anniversaire de ma mère", MODERATE),
+        ("demuestra que todo grupo de orden 15 es cíclico", COMPLEX),
+    ],
+)
+def test_single_turns(head: Head, text: str, label: str) -> None:
+    assert head.guess(user(text), 2026).label == label
+
+
+def test_a_follow_up_takes_its_meaning_from_the_conversation(head: Head) -> None:
+    weather = after("what's the weather in Berlin", "Cloudy, 8 degrees.", "and tomorrow?")
+    assert head.guess(weather, 2026).label == ENRICH
+    recipe = after("pancakes for 4 people?", "250 g flour, 500 ml milk, 3 eggs.", "and for 6?")
+    assert head.guess(recipe, 2026).label == MODERATE
+
+
+def test_thanks_after_a_proof_is_moderate(head: Head) -> None:
+    proof = after("prove that sqrt(2) is irrational", "Suppose p/q in lowest terms...", "thanks")
+    assert head.guess(proof, 2026).label == MODERATE
+
+
+def test_a_guess_says_how_likely_each_label_is_and_why(head: Head) -> None:
+    guess = head.guess(user("weather in Oslo tomorrow"), 2026)
+    assert sum(guess.shares.values()) == pytest.approx(1)
+    assert guess.sure
+    assert guess.reason.startswith("fast path: reads like ENRICH (")
+    assert "'weather'" in guess.reason
+
+
+def test_gibberish_is_nothing_to_be_sure_of(head: Head) -> None:
+    assert not head.guess(user("flurb gnozzle wex qanto brindlemop trask velluni"), 2026).sure
+
+
+@pytest.mark.parametrize("text", ["", "\n", "?", "\x00", "🙂", "\ud800", "a" * 100_000, "?! " * 40_000])
+def test_any_text_is_answered(head: Head, text: str) -> None:
+    assert 0 <= head.guess(user(text), 2026).confidence <= 1
+
+
+def test_a_hundred_kilobytes_take_no_longer_than_a_page(head: Head) -> None:
+    def fastest(text: str) -> float:
+        def once() -> float:
+            started = time.perf_counter()
+            head.guess(user(text), 2026)
+            return time.perf_counter() - started
+
+        return min(once() for _ in range(5))
+
+    page = "word soup, more words; " * 90
+    assert fastest(page * 48) < 5 * fastest(page)

@@ -1,0 +1,104 @@
+"""Heads in files: packed, refused, taken up while the router runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai_router.routing.head import store
+from ai_router.routing.head.features import BUCKETS
+from ai_router.routing.head.model import Head, Stage
+from ai_router.routing.head.store import HeadStore, HeadUnusable, packaged_encoder, packaged_head, packed, unpacked
+from ai_router.routing.head.view import View
+
+STAGE = Stage((1.0, 1.0), (0.0,) * 8, 0.5)
+
+
+def made(bias: float = 1.0, **about: object) -> bytes:
+    """A head that says MODERATE to everything, with a confidence of one half."""
+    weights = np.zeros((BUCKETS, 3), np.float32)
+    weights[7] = 0.5
+    vocabulary = np.array([1, 2], np.uint32)
+    return packed(weights, [bias, 0.0, 0.0], vocabulary, STAGE, STAGE, None, {"confidences": [0.1] * 10, **about})
+
+
+def test_the_same_head_is_the_same_bytes() -> None:
+    assert made() == made()
+
+
+def test_what_was_packed_comes_out() -> None:
+    head = unpacked(made(note="x"), None)
+    assert head.about["note"] == "x"
+    assert head.guess([{"role": "user", "content": "anything"}], 2026).label == "MODERATE"
+    assert head.reference == (0.1,) * 10
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", made()[:500], b"\x80\x04N."])
+def test_a_torn_or_foreign_file_is_refused(content: bytes) -> None:
+    with pytest.raises(HeadUnusable):
+        unpacked(content, None)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    path = tmp_path / "evil.npz"
+    np.savez(path, description=np.array([{"format": 1}], object), rows=np.zeros(1), weights=np.zeros((1, 3)))
+    with pytest.raises(HeadUnusable):
+        unpacked(path.read_bytes(), None)
+
+
+def test_a_head_for_another_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = made()
+    monkeypatch.setattr(store, "encoder_id", lambda: "another")
+    with pytest.raises(HeadUnusable, match="another encoder"):
+        unpacked(content, None)
+
+
+def test_the_learned_head_wins_over_the_packaged_one(tmp_path: Path) -> None:
+    (tmp_path / "head.npz").write_bytes(made(note="learned"))
+    assert HeadStore(tmp_path).current.about["note"] == "learned"
+
+
+def test_a_broken_learned_head_leaves_the_packaged_one_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "head.npz").write_bytes(b"nonsense")
+    assert HeadStore(tmp_path).current.about == packaged_head().about
+    assert "head.npz cannot be used" in caplog.text
+
+
+def test_a_new_head_is_taken_up_while_running_and_a_broken_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "WATCH_S", 0.01)
+    taken: list[Head] = []
+    changed = threading.Event()
+
+    def take(head: Head) -> None:
+        taken.append(head)
+        changed.set()
+
+    heads = HeadStore(tmp_path, take)
+    heads.start()
+    try:
+        (tmp_path / ".new").write_bytes(made(note="first"))
+        (tmp_path / ".new").replace(tmp_path / "head.npz")
+        assert changed.wait(10)
+        assert heads.current.about["note"] == "first"
+        changed.clear()
+        with caplog.at_level("WARNING"):
+            (tmp_path / "head.npz").write_bytes(b"broken")
+            assert not changed.wait(0.2)
+        assert heads.current.about["note"] == "first"
+        (tmp_path / "head.npz").unlink()
+        assert changed.wait(10)
+        assert heads.current.about == packaged_head().about
+    finally:
+        heads.close()
+    assert len(taken) == 2
+
+
+def test_the_encoder_is_there_and_tells_three_labels() -> None:
+    assert packaged_encoder().logits(View(("hello",), "", 5)).shape == (3,)

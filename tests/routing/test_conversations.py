@@ -1,0 +1,83 @@
+"""Staying with a conversation's route, and finding the turn before."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
+from ai_router.routing.conversations import STAY_BELOW, Conversations, places, stay
+
+
+def talk(*turns: str) -> list[Message]:
+    """User and assistant in turn, ending with the user."""
+    return [{"role": "user" if index % 2 == 0 else "assistant", "content": turn} for index, turn in enumerate(turns)]
+
+
+def decided(label: Label, confidence: float | None) -> Decision:
+    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, f"classifier: {label}", confidence)
+
+
+def test_a_first_turn_has_none_before_it() -> None:
+    assert places(talk("hi"))[0] is None
+
+
+def test_a_turn_knows_the_place_of_the_one_before() -> None:
+    assert places(talk("prove it", "Done.", "and now?"))[0] == places(talk("prove it"))[1]
+
+
+def test_what_the_assistant_said_does_not_move_the_place() -> None:
+    assert places(talk("a", "one", "b"))[1] == places(talk("a", "two", "b"))[1]
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=4), st.lists(st.text(max_size=30), min_size=1, max_size=4))
+def test_other_turns_are_another_place(some: list[str], others: list[str]) -> None:
+    def of(turns: list[str]) -> bytes:
+        return places([{"role": "user", "content": turn} for turn in turns])[1]
+
+    assert (of(some) == of(others)) == (some == others)
+
+
+@pytest.mark.parametrize(
+    ("before", "new", "confidence", "label"),
+    [
+        (Label.COMPLEX, Label.MODERATE, STAY_BELOW - 0.01, Label.COMPLEX),
+        (Label.COMPLEX, Label.MODERATE, STAY_BELOW, Label.MODERATE),
+        (Label.MODERATE, Label.COMPLEX, 0.6, Label.MODERATE),
+        (Label.MODERATE, Label.COMPLEX, None, Label.COMPLEX),
+        (Label.MODERATE, Label.ENRICH, 0.4, Label.ENRICH),
+        (None, Label.COMPLEX, 0.4, Label.COMPLEX),
+        (Label.COMPLEX, Label.COMPLEX, 0.4, Label.COMPLEX),
+    ],
+)
+def test_an_unsure_decision_stays_where_the_conversation_is(
+    before: Label | None, new: Label, confidence: float | None, label: Label
+) -> None:
+    staying = stay(decided(new, confidence), before)
+    assert (staying.label, staying.route) == (label, ROUTE_OF_LABEL[label])
+
+
+def test_staying_says_so() -> None:
+    reason = stay(decided(Label.MODERATE, 0.5), Label.COMPLEX).reason
+    assert reason == "stays COMPLEX like the turn before, since this is unsure (classifier: MODERATE)"
+
+
+def test_an_enrich_turn_passes_on_what_was_before_it() -> None:
+    kept = Conversations(10)
+    kept.remember(None, b"1", Label.COMPLEX)
+    kept.remember(b"1", b"2", Label.ENRICH)
+    assert kept.label_at(b"2") is Label.COMPLEX
+
+
+def test_after_a_first_enrich_there_is_nothing_to_stay_with() -> None:
+    kept = Conversations(10)
+    kept.remember(None, b"1", Label.ENRICH)
+    assert kept.label_at(b"1") is None
+
+
+def test_the_oldest_turns_are_forgotten() -> None:
+    kept = Conversations(2)
+    for place in (b"1", b"2", b"3"):
+        kept.remember(None, place, Label.MODERATE)
+    assert [kept.label_at(place) for place in (b"1", b"2", b"3")] == [None, Label.MODERATE, Label.MODERATE]

@@ -1,0 +1,97 @@
+"""Asking a second time when the first answer is late."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ai_router.errors import HedgeLost, Source, UpstreamFailed
+from ai_router.routing.hedge import Hedge
+from ai_router.upstream.leg import CancelScope, Leg
+
+FAILED = UpstreamFailed("no", Source("classifier", "m"))
+
+
+@pytest.fixture
+def hedge() -> Iterator[Hedge[str]]:
+    made: Hedge[str] = Hedge(4, deadline_s=2.0)
+    yield made
+    made.close()
+
+
+class Calls:
+    """The first call hangs until its leg is aborted; later ones answer at once."""
+
+    def __init__(self) -> None:
+        self.legs: list[Leg] = []
+        self.released = threading.Event()
+
+    def __call__(self, leg: Leg) -> str:
+        self.legs.append(leg)
+        if len(self.legs) == 1:
+            self.released.wait(10)
+            return "late"
+        return "soon"
+
+
+def test_a_call_that_answers_in_time_is_made_once(hedge: Hedge[str]) -> None:
+    legs = []
+    assert hedge.first(lambda leg: legs.append(leg) or "yes", CancelScope().leg) == "yes"
+    assert (len(legs), hedge.second_calls) == (1, 0)
+
+
+def test_a_hung_call_is_made_again_and_given_up(hedge: Hedge[str]) -> None:
+    calls = Calls()
+    assert hedge.first(calls, CancelScope().leg) == "soon"
+    assert isinstance(calls.legs[0].reason, HedgeLost)
+    assert calls.legs[1].reason is None
+    assert hedge.second_calls == 1
+    calls.released.set()
+
+
+def test_what_is_late_follows_from_what_is_usual(hedge: Hedge[str]) -> None:
+    assert hedge.late_after_s() == 0.5, "a quarter of the deadline while too little is known"
+    for _ in range(10):
+        hedge.first(lambda _: "quick", CancelScope().leg)
+    assert hedge.late_after_s() == 0.25
+
+
+def test_a_busy_classifier_is_not_asked_everything_twice(hedge: Hedge[str]) -> None:
+    released = threading.Event()
+
+    def stuck(_: Leg) -> str:
+        released.wait(5)
+        return "at last"
+
+    asked = [threading.Thread(target=hedge.first, args=(stuck, CancelScope().leg)) for _ in range(4)]
+    for thread in asked:
+        thread.start()
+    threading.Event().wait(0.8)
+    released.set()
+    for thread in asked:
+        thread.join()
+    assert hedge.second_calls == 1
+
+
+def test_a_failure_is_raised(hedge: Hedge[str]) -> None:
+    def fails(_: Leg) -> str:
+        raise FAILED
+
+    with pytest.raises(UpstreamFailed):
+        hedge.first(fails, CancelScope().leg)
+
+
+def test_the_second_call_may_save_what_the_first_loses(hedge: Hedge[str]) -> None:
+    second_is_under_way, legs = threading.Event(), []
+
+    def call(leg: Leg) -> str:
+        legs.append(leg)
+        if len(legs) == 1:
+            second_is_under_way.wait(10)
+            raise FAILED
+        second_is_under_way.set()
+        return "saved"
+
+    assert hedge.first(call, CancelScope().leg) == "saved"
