@@ -86,7 +86,7 @@ def test_a_streamed_answer_with_the_headers_of_the_contract(router: RunningRoute
     assert status == 200
     assert body.endswith(b"data: [DONE]\n\n")
     assert headers["x-router-model"] == "smollm2-135m-instruct"
-    assert headers["x-router-decided-by"] == "default"
+    assert headers["x-router-decided-by"] == "fast"
     assert headers["x-router-speculation"] == "skipped"
 
 

@@ -64,3 +64,12 @@ def test_llama_cpp_calls_them_deferred() -> None:
 
 def test_a_backend_that_does_not_tell_is_not_taken_for_idle() -> None:
     assert waiting_in(b"up 1\n") is None
+
+
+@pytest.mark.parametrize("value", [b"+Inf", b"1e999", b"NaN", b"1.2.3", b"-1", b""])
+def test_a_gauge_that_is_no_count_is_no_answer(value: bytes) -> None:
+    assert waiting_in(b"vllm:num_requests_waiting " + value + b"\n") is None
+
+
+def test_a_label_may_hold_braces() -> None:
+    assert waiting_in(b'vllm:num_requests_waiting{model_name="a}b{"} 2.0\n') == 2

@@ -31,6 +31,20 @@ def test_what_the_assistant_said_does_not_move_the_place() -> None:
     assert places(talk("a", "one", "b"))[1] == places(talk("a", "two", "b"))[1]
 
 
+def test_a_tool_s_result_continues_the_turn() -> None:
+    turn = talk("a", "one", "b")
+    here = places(turn)[1]
+    assert places([*turn, {"role": "assistant", "content": None}, {"role": "tool", "content": "x"}]) == (here, here)
+
+
+def test_another_system_message_or_another_picture_is_another_conversation() -> None:
+    def with_picture(url: str) -> list[Message]:
+        return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+
+    assert places([{"role": "system", "content": "Be brief."}, *talk("a")])[1] != places(talk("a"))[1]
+    assert places(with_picture("data:,AAAA"))[1] != places(with_picture("data:,BBBB"))[1]
+
+
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4), st.lists(st.text(max_size=30), min_size=1, max_size=4))
 def test_other_turns_are_another_place(some: list[str], others: list[str]) -> None:
     def of(turns: list[str]) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ai_router.errors import HedgeLost, Source, UpstreamFailed
+from ai_router.errors import ClientGone, HedgeLost, ShuttingDown, Source, UpstreamFailed, UpstreamTimeout
 from ai_router.routing.hedge import Hedge
 from ai_router.upstream.leg import CancelScope, Leg
 
@@ -16,7 +16,7 @@ FAILED = UpstreamFailed("no", Source("classifier", "m"))
 
 @pytest.fixture
 def hedge() -> Iterator[Hedge[str]]:
-    made: Hedge[str] = Hedge(4, deadline_s=2.0)
+    made: Hedge[str] = Hedge(4, 2.0, Source("classifier", "m"))
     yield made
     made.close()
 
@@ -95,3 +95,40 @@ def test_the_second_call_may_save_what_the_first_loses(hedge: Hedge[str]) -> Non
         return "saved"
 
     assert hedge.first(call, CancelScope().leg) == "saved"
+
+
+def test_both_calls_share_one_deadline() -> None:
+    hedge: Hedge[str] = Hedge(4, 0.8, Source("classifier", "m"))
+    released, legs = threading.Event(), []
+
+    def hangs(leg: Leg) -> str:
+        legs.append(leg)
+        released.wait(10)
+        return "late"
+
+    with pytest.raises(UpstreamTimeout, match=r"no answer within 0\.8 s"):
+        hedge.first(hangs, CancelScope().leg)
+    assert len(legs) == 2
+    assert all(isinstance(leg.reason, HedgeLost) for leg in legs)
+    released.set()
+    hedge.close()
+
+
+def test_an_abort_wins_over_a_failure(hedge: Hedge[str]) -> None:
+    legs, both = [], threading.Barrier(2)
+
+    def call(leg: Leg) -> str:
+        legs.append(leg)
+        first = len(legs) == 1
+        both.wait(10)
+        raise FAILED if first else ClientGone
+
+    with pytest.raises(ClientGone):
+        hedge.first(call, CancelScope().leg)
+
+
+def test_after_the_end_nothing_is_begun() -> None:
+    hedge: Hedge[str] = Hedge(1, 2.0, Source("classifier", "m"))
+    hedge.close()
+    with pytest.raises(ShuttingDown):
+        hedge.first(lambda _: "x", CancelScope().leg)

@@ -155,7 +155,7 @@ class _Run:
             return self._pipeline.forwarder.forward_request(self._request, candidate, messages_json, self._scope.leg())
         try:
             answer = speculation.confirm()
-        except UpstreamError:
+        except RouterError:
             self._trail.speculated(SpeculationResult.CANCELLED, speculation.started)
             self._pipeline.speculating.lost(speculation.age_ms())
             raise

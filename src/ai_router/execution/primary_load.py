@@ -24,14 +24,16 @@ _ASK_AGAIN_S = 60.0
 _PATIENCE_S = 2.0
 _MAX_BODY = 4 << 20
 _WEIGHT_OF_NEWEST = 0.2
-_WAITING = re.compile(rb"^(?:vllm:num_requests_waiting|llamacpp:requests_deferred)(?:\{[^}]*\})?\s+([0-9.eE+]+)", re.M)
+_WAITING = re.compile(
+    rb"^(?:vllm:num_requests_waiting|llamacpp:requests_deferred)(?:\{.*\})?\s+(\d+)(?:\.0*)?\s*$", re.M
+)
 """The gauges of vLLM 0.33 (one line an engine) and of llama.cpp's server."""
 
 
 def waiting_in(metrics: bytes) -> int | None:
     """Requests that wait in a backend's queue, out of its Prometheus text; None if it does not say."""
     found = _WAITING.findall(metrics)
-    return int(sum(float(value) for value in found)) if found else None
+    return sum(map(int, found)) if found else None
 
 
 class PrimaryLoad:
@@ -114,8 +116,13 @@ class PrimaryLoad:
                 self._wanted.clear()
                 self.waiting = None
                 continue
-            self.waiting = self._look()
-            self._stopped.wait(POLL_S if self.waiting is not None else _ASK_AGAIN_S)
+            try:
+                self.waiting = self._look()
+            except UpstreamError:
+                # Too busy to say, or down: what it said last stands for now, and soon it is asked again.
+                self._stopped.wait(POLL_S)
+            else:
+                self._stopped.wait(POLL_S if self.waiting is not None else _ASK_AGAIN_S)
 
     def _look(self) -> int | None:
         call = Call(
@@ -126,11 +133,8 @@ class PrimaryLoad:
             headers=self._primary.headers,
             secret=self._primary.key,
         )
+        response = self._client.open(call, Leg())
         try:
-            response = self._client.open(call, Leg())
-            try:
-                return waiting_in(response.read(_MAX_BODY)) if response.status == 200 else None
-            finally:
-                response.close()
-        except UpstreamError:
-            return None  # a primary that does not answer is others' to notice
+            return waiting_in(response.read(_MAX_BODY)) if response.status == 200 else None
+        finally:
+            response.close()

@@ -21,15 +21,21 @@ class Speculation:
     def __init__(self, executor: Executor, call: Callable[[Leg], Answer], leg: Leg) -> None:
         self.started = time.monotonic()
         self._leg = leg
+        self._ended: float | None = None
         self._answer: Future[Answer] = executor.submit(call, leg)
+        self._answer.add_done_callback(self._stamp)
 
     def confirm(self) -> Answer:
         """The answer, waited for if need be. Raises UpstreamError if the primary failed."""
         return self._answer.result()
 
     def age_ms(self) -> float:
-        """Milliseconds since it began."""
-        return (time.monotonic() - self.started) * 1000
+        """Milliseconds that it has taken, until now or until it failed; a stream's first event does not end it."""
+        failed = self._ended is not None and self._answer.done() and self._answer.exception() is not None
+        return ((self._ended if failed and self._ended else time.monotonic()) - self.started) * 1000
+
+    def _stamp(self, _: Future[Answer]) -> None:
+        self._ended = time.monotonic()
 
     def cancel(self) -> None:
         """Give the call up; returns at once."""

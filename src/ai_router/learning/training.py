@@ -21,10 +21,9 @@ from ai_router.learning.examples import Example
 from ai_router.learning.fitting import Floats, Linear, fit, matrix
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import Features, view_features
-from ai_router.routing.head.model import Head, Reading, Stage, difficulty_score, mixed, sigmoid, traits
+from ai_router.routing.head.model import BINS, Head, Reading, Stage, difficulty_score, mixed, sigmoid, traits
 from ai_router.routing.head.store import packed
 from ai_router.routing.head.view import View, view_of
-from ai_router.routing.monitor import BINS
 from ai_router.routing.verdict import LABELS
 
 RISK = 0.03

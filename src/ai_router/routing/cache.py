@@ -21,8 +21,10 @@ Key = bytes
 
 
 def cache_key(request: ChatRequest, budget: int) -> Key:
-    """What the classifier would be shown of the request (``budget`` characters), blanks and case aside, as a digest."""
-    shown = " ".join(render_conversation(request.messages, budget).split()).casefold()
+    """What the classifier would be shown of the request (``budget`` characters), blanks and case aside, and the day, as
+    a digest."""
+    conversation = " ".join(render_conversation(request.messages, budget).split()).casefold()
+    shown = f"{request.timestamp:%Y-%m-%d} {conversation}"
     return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

@@ -67,7 +67,7 @@ class Classifier:
         self._backend = backend
         self._settings = settings
         self._settled = threading.Event()
-        self._hedge: Hedge[Verdict] = Hedge(settings.at_once, settings.timeout_s)
+        self._hedge: Hedge[Verdict] = Hedge(settings.at_once, settings.timeout_s, backend.source)
         self.mode = settings.mode
         if self.mode is ClassifierMode.REASONING:
             self._settled.set()

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 from ai_router.exchange import ROUTE_OF_LABEL, Decision, Label, Message
 from ai_router.routing.text import text_of
@@ -20,6 +20,8 @@ from ai_router.routing.text import text_of
 STAY_BELOW = 0.8
 _STAYING = frozenset({Label.MODERATE, Label.COMPLEX})
 _TURN_CHARS = 200
+_FIRST_TURNS, _LAST_TURNS = 4, 60
+_TELLING = frozenset({"user", "system", "developer"})
 
 Place = bytes
 """A digest of what the user has said up to a turn: where in which conversation one is."""
@@ -28,22 +30,41 @@ Place = bytes
 def places(messages: Sequence[Message]) -> tuple[Place | None, Place]:
     """(the place of the previous user turn, or None for a first one; the place of this one).
 
-    Of each turn both ends count, and its length: a megabyte of history costs no more than its number of turns.
+    What a tool said after the last user turn continues that turn: then both are the same place. System messages count:
+    two applications may begin with the same words. Of each turn both ends count, and its length; of a long conversation
+    its beginning and its latest turns.
     """
-    said = [message for message in messages if message.get("role") == "user"]
+    said = [message for message in messages if message.get("role") in _TELLING]
+    if len(said) > _FIRST_TURNS + _LAST_TURNS:
+        said = said[:_FIRST_TURNS] + said[-_LAST_TURNS:]
+    last = next((index for index in reversed(range(len(said))) if said[index].get("role") == "user"), len(said))
     digest = hashlib.blake2b(digest_size=16)
-    for part in _ends(said[:-1]):
-        digest.update(part)
-    before = digest.digest() if len(said) > 1 else None
-    for part in _ends(said[-1:]):
-        digest.update(part)
-    return before, digest.digest()
+    for message in said[:last]:
+        digest.update(_ends(message))
+    before = digest.digest() if any(message.get("role") == "user" for message in said[:last]) else None
+    for message in said[last:]:
+        digest.update(_ends(message))
+    here = digest.digest()
+    return (before, here) if not messages or messages[-1].get("role") == "user" else (here, here)
 
 
-def _ends(turns: Sequence[Message]) -> Iterator[bytes]:
-    for turn in turns:
-        text = text_of(turn)
-        yield f"{len(text)}\0{text[:_TURN_CHARS]}\0{text[-_TURN_CHARS:]}\0".encode("utf-8", "surrogatepass")
+def _ends(message: Message) -> bytes:
+    text = text_of(message)
+    pictures = "".join(_picture(part) for part in _parts(message))
+    ends = f"{message.get('role')}\0{len(text)}\0{text[:_TURN_CHARS]}\0{text[-_TURN_CHARS:]}\0{pictures}\0"
+    return ends.encode("utf-8", "surrogatepass")
+
+
+def _parts(message: Message) -> Sequence[object]:
+    content = message.get("content")
+    return content if isinstance(content, list) else ()
+
+
+def _picture(part: object) -> str:
+    """What tells a picture from another: the length and the end of its address, which may be all of it."""
+    link = part.get("image_url") if isinstance(part, Mapping) else None
+    url = link.get("url") if isinstance(link, Mapping) else link
+    return f"{len(url)}:{url[-_TURN_CHARS:]}" if isinstance(url, str) else ""
 
 
 def stay(decision: Decision, before: Label | None) -> Decision:

@@ -48,23 +48,23 @@ class FastPath:
             finish_reason=None,
         )
 
-    def guess(self, request: ChatRequest) -> Guess | None:
-        """The head's guess; None while it is out of service."""
-        head = self.heads.current
-        if head is None:
-            return None
+    def guess(self, request: ChatRequest) -> Guess:
+        """The head's guess, also while it is out of service: then it is compared with what the classifier says."""
         started = time.perf_counter()
-        guess = head.guess(request.messages, request.timestamp.year)
+        guess = self.heads.current.guess(request.messages, request.timestamp.year)
         self.metrics.guessed(guess.confidence, time.perf_counter() - started)
         self.monitor.saw(guess.confidence)
-        return guess if self.monitor.in_service else dataclasses.replace(guess, sure=False)
+        return guess
+
+    def trusts(self, guess: Guess) -> bool:
+        """Whether the guess may decide: the head is sure of it, and in service."""
+        return guess.sure and self.monitor.in_service
 
     def learn(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
         """The classifier decided: keep it, and compare with what the head would have said."""
         if key is not None:
             self.cache.put(key, decision)
-        head = self.heads.current
-        if guess is not None and head is not None and guess.confidence >= head.threshold:
+        if guess is not None and guess.sure:
             self.monitor.compare(agreed=guess.label == decision.label)
 
     def shadow(self, request: ChatRequest, guess: Guess) -> None:

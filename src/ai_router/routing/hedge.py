@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
-from ai_router.errors import HedgeLost, UpstreamError
+from ai_router.errors import HedgeLost, ShuttingDown, Source, UpstreamError, UpstreamTimeout
 from ai_router.upstream.leg import Leg
 
 T = TypeVar("T")
@@ -19,6 +19,8 @@ _FEWEST = 5
 _LATE = 2.0
 """A call is late when it takes so many times the slowest usual one (the 95th percentile of the last _REMEMBERED)."""
 _EARLIEST_S = 0.25
+_GRACE_S = 0.1
+"""For a call's own deadline, which says more exactly what was missing."""
 _SHARE = 0.1
 """Of the calls, so many may be asked twice: a classifier that is slow because it is busy must not be given twice the
 work.
@@ -28,8 +30,11 @@ work.
 class Hedge(Generic[T]):
     """Runs calls of one kind on ``at_once`` threads twice over; ``deadline_s`` is the calls' own."""
 
-    def __init__(self, at_once: int, deadline_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._threads = ThreadPoolExecutor(2 * at_once, thread_name_prefix="classify")
+    def __init__(
+        self, at_once: int, deadline_s: float, source: Source, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._source = source
+        self._threads = ThreadPoolExecutor(2 * at_once + 4, thread_name_prefix="classify")
         self._deadline_s = deadline_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -43,18 +48,23 @@ class Hedge(Generic[T]):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def first(self, call: Callable[[Leg], T], new_leg: Callable[[], Leg]) -> T:
-        """The first answer. Raises what the last failing call raised if none succeeds."""
+        """The first answer. Raises what a call raised if none succeeds, UpstreamTimeout at the deadline.
+
+        The deadline is the same for both: the second call has what the first has left of it.
+        """
         started = self._clock()
-        calls = {self._start(call, new_leg)}
-        late_s = self.late_after_s()
-        if late_s is not None and not wait([future for future, _ in calls], late_s).done and self._allowed():
-            calls.add(self._start(call, new_leg))
+        calls: list[tuple[Future[T], Leg]] = []
         try:
-            answer = _first_success(calls)
+            self._start(call, new_leg, calls)
+            late_s = self.late_after_s()
+            if late_s is not None and not wait([calls[0][0]], late_s).done and self._allowed():
+                self._start(call, new_leg, calls)
+            answer = self._first_success([future for future, _ in calls], started + self._deadline_s + _GRACE_S)
         finally:
             for future, leg in calls:
                 if not future.done():
-                    leg.abort(HedgeLost("the other call was faster"))
+                    leg.abort(HedgeLost("the other call was faster, or it is too late"))
+                    future.cancel()
         with self._lock:
             self._took_s.append(self._clock() - started)
         return answer
@@ -68,11 +78,14 @@ class Hedge(Generic[T]):
         late_s = max(_EARLIEST_S, _LATE * usual)
         return late_s if late_s < self._deadline_s else None
 
-    def _start(self, call: Callable[[Leg], T], new_leg: Callable[[], Leg]) -> tuple[Future[T], Leg]:
+    def _start(self, call: Callable[[Leg], T], new_leg: Callable[[], Leg], calls: list[tuple[Future[T], Leg]]) -> None:
         leg = new_leg()
         with self._lock:
             self._credit = min(3.0, self._credit + _SHARE)
-        return self._threads.submit(call, leg), leg
+        try:
+            calls.append((self._threads.submit(call, leg), leg))
+        except RuntimeError:  # the threads were ended: nothing is begun any more
+            raise ShuttingDown("the router is being stopped") from None
 
     def _allowed(self) -> bool:
         with self._lock:
@@ -82,17 +95,20 @@ class Hedge(Generic[T]):
             self.second_calls += 1
             return True
 
-
-def _first_success(calls: set[tuple[Future[T], Leg]]) -> T:
-    """The first result; a call that fails leaves it to the others, the last failure is raised."""
-    pending = {future for future, _ in calls}
-    while True:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        failures = []
-        for future in done:
-            problem = future.exception()
-            if problem is None:
-                return future.result()
-            failures.append(problem)
-        if not pending or not all(isinstance(problem, UpstreamError) for problem in failures):
-            raise failures[-1]
+    def _first_success(self, futures: Sequence[Future[T]], end: float) -> T:
+        """The first result; a call that fails leaves it to the other. An abort is nobody's to make good."""
+        pending, failure = set(futures), None
+        while pending:
+            done, pending = wait(pending, max(end - self._clock(), 0), return_when=FIRST_COMPLETED)
+            if not done:
+                break
+            for future in done:
+                if future.cancelled():
+                    raise ShuttingDown("the router is being stopped")
+                problem = future.exception()
+                if problem is None:
+                    return future.result()
+                failure = problem if failure is None or not isinstance(problem, UpstreamError) else failure
+            if failure is not None and not isinstance(failure, UpstreamError):
+                raise failure
+        raise failure or UpstreamTimeout(f"no answer within {self._deadline_s:g} s", self._source)

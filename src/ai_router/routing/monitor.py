@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ai_router.routing.head.model import BINS
+
 log = logging.getLogger(__name__)
 
 WINDOW = 200
 RETURN = 100
 _LEAST = 20
 _Z = 1.645  # one-sided 95%
-BINS = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Router:
         key = self._fast.key(request) if self._classifier is not None else None
         known = self._fast.known(key)
         guess = None if known else self._fast.guess(request)
-        decision = known or _of_guess(guess, must=self._classifier is None)
+        decision = known or self._of_guess(guess)
         if decision is None:
             return Undecided(key, guess, before, place)
         decision = stay(decision, before)
@@ -99,20 +99,18 @@ class Router:
             self._fast.shadow(request, guess)
         return decision
 
+    def _of_guess(self, guess: Guess | None) -> Decision | None:
+        """The guess as a decision, where it may be one; without a classifier it has to be."""
+        if guess is None or self._fast is None or not (self._classifier is None or self._fast.trusts(guess)):
+            return None
+        return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
+
 
 def _meta(request: ChatRequest) -> Decision | None:
     task = request.task or task_in_template(request.messages)
     if task is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {task}", confidence=1.0)
-
-
-def _of_guess(guess: Guess | None, *, must: bool) -> Decision | None:
-    if guess is None:
-        return _default("no classifier and no fast path in service") if must else None
-    if not (guess.sure or must):
-        return None
-    return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
 
 
 def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:

@@ -86,3 +86,10 @@ def test_a_hundred_kilobytes_take_no_longer_than_a_page(head: Head) -> None:
 
     page = "word soup, more words; " * 90
     assert fastest(page * 48) < 5 * fastest(page)
+
+
+def test_it_is_never_sure_of_a_picture_or_of_a_tool_s_result(head: Head) -> None:
+    picture = [{"type": "text", "text": "hello"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    assert head.guess(user("hello"), 2026).sure
+    assert not head.guess([{"role": "user", "content": picture}], 2026).sure
+    assert not head.guess([*user("hello"), {"role": "tool", "content": "prove the theorem"}], 2026).sure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 from pathlib import Path
 
@@ -40,6 +42,47 @@ def test_what_was_packed_comes_out() -> None:
 def test_a_torn_or_foreign_file_is_refused(content: bytes) -> None:
     with pytest.raises(HeadUnusable):
         unpacked(content, None)
+
+
+def changed(**arrays: np.ndarray) -> bytes:
+    with np.load(io.BytesIO(made()), allow_pickle=False) as stored:
+        content = {name: stored[name] for name in stored.files} | arrays
+    buffer = io.BytesIO()
+    np.savez(buffer, **content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        changed(weights=np.full((1, 3), np.nan, np.float16)),
+        changed(weights=np.zeros((1, 2), np.float16)),
+        changed(rows=np.array([-1], np.int32)),
+        changed(rows=np.array([BUCKETS], np.int32)),
+        packed(np.zeros((BUCKETS, 3), np.float32), [0.0] * 3, np.array([1], np.uint32), STAGE, STAGE, None, {}),
+        packed(
+            np.zeros((BUCKETS, 3), np.float32),
+            [0.0] * 3,
+            np.array([1], np.uint32),
+            STAGE,
+            Stage((1.0, 1.0), (0.0,) * 3, 0.5),
+            None,
+            {"confidences": [0.1] * 10},
+        ),
+    ],
+    ids=["not a number", "two columns", "negative row", "row too far", "no reference", "second stage too short"],
+)
+def test_a_head_that_would_fail_in_a_request_is_refused_before(content: bytes) -> None:
+    with pytest.raises(HeadUnusable):
+        unpacked(content, None)
+
+
+def test_whatever_byte_of_a_file_is_broken_it_is_a_head_or_refused() -> None:
+    whole = made()
+    for place in range(0, len(whole), 7):
+        broken = whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :]
+        with contextlib.suppress(HeadUnusable):
+            unpacked(broken, None)
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:

@@ -42,3 +42,11 @@ def test_an_answer_is_read_from_its_beginning() -> None:
 
 def test_nothing_said_is_an_empty_view() -> None:
     assert view_of([{"role": "system", "content": "Be brief."}]).turns == ("",)
+
+
+def test_what_cannot_be_read_is_told() -> None:
+    image = [{"type": "text", "text": "prove this"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    assert view_of([{"role": "user", "content": image}]).partial
+    assert view_of([{"role": "user", "content": "hi"}, {"role": "tool", "content": "a long result"}]).partial
+    assert not view_of([{"role": "user", "content": [{"type": "text", "text": "hi"}]}]).partial
+    assert not view_of([{"role": "user", "content": "hi"}]).partial

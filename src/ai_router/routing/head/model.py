@@ -6,6 +6,7 @@ encoder is not asked. Each stage has a confidence and a threshold of its own.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from ai_router.routing.head.view import View, view_of
 from ai_router.routing.verdict import LABELS
 
 EVIDENCE = 3
+BINS = 10
+"""Of confidence, from 0 to 1, for comparing how it is spread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +83,20 @@ class Head:
         """The confidence from which on the head, having used all it has, is sure."""
         return self._words_only.threshold if self._encoder is None else self._both.threshold
 
-    def guess(self, messages: Sequence[Message], year: int) -> Guess:
-        """The label of a conversation's last turn; ``year`` is the present one."""
+    def guess(self, messages: Sequence[Message], year: int, *, at_length: bool = False) -> Guess:
+        """The label of a conversation's last turn; ``year`` is the present one. ``at_length``: both stages in any case.
+
+        It is never sure of a turn of which it cannot read all: an image, or a tool's result that came after it.
+        """
         view = view_of(messages)
         features = view_features(view, year)
         reading = self._read_words(view, features)
         guess = self._conclude(reading, self._words_only, view, year)
-        if guess.sure or self._encoder is None:
-            return guess
-        reading = Reading(
-            reading.words, log_softmax(self._encoder.logits(view)), reading.known, reading.turns, reading.length
-        )
-        return self._conclude(reading, self._both, view, year)
+        if (guess.sure and not at_length) or (self._encoder is None and not at_length):
+            return _unless_partial(guess, view)
+        heard = None if self._encoder is None else log_softmax(self._encoder.logits(view))
+        reading = Reading(reading.words, heard, reading.known, reading.turns, reading.length)
+        return _unless_partial(self._conclude(reading, self._both, view, year), view)
 
     def words_model(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Weights (buckets, labels) and bias of the linear model, to go on from."""
@@ -154,6 +159,10 @@ class Head:
         told = dict.fromkeys(found[i][0] for i in np.argsort(-force)[: 2 * EVIDENCE] if force[i] > 0)
         evidence = ", ".join(f"'{word}'" for word in list(told)[:EVIDENCE])
         return f"fast path: reads like {label} ({confidence:.2f}{'; ' + evidence if evidence else ''})"
+
+
+def _unless_partial(guess: Guess, view: View) -> Guess:
+    return dataclasses.replace(guess, sure=False) if view.partial else guess
 
 
 def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> float:

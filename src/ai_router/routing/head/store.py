@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ from threadpoolctl import threadpool_limits
 
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import BUCKETS
-from ai_router.routing.head.model import Head, Stage
+from ai_router.routing.head.model import BINS, Head, Stage
+from ai_router.routing.verdict import LABELS
 
 log = logging.getLogger(__name__)
 
@@ -71,34 +73,33 @@ def packed(
 
 
 def unpacked(content: bytes, encoder: Encoder | None) -> Head:
-    """The head in a file's content. Raises HeadUnusable."""
+    """The head in a file's content, tried out. Raises HeadUnusable."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            description = orjson.loads(arrays["description"].tobytes())
-            rows, values, vocabulary = arrays["rows"], arrays["weights"], arrays["vocabulary"]
-            difficulty = None
-            if "difficulty" in arrays:
-                difficulty = _spread(arrays["difficulty.rows"], arrays["difficulty"])
+        return _unpacked(content, encoder)
+    except HeadUnusable:
+        raise
+    except Exception as problem:  # a torn archive raises whatever it likes, zlib.error and struct.error among it
+        raise HeadUnusable(f"{type(problem).__name__}: {problem}") from problem
+
+
+def _unpacked(content: bytes, encoder: Encoder | None) -> Head:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        description = orjson.loads(arrays["description"].tobytes())
         if description["format"] != FORMAT:
             raise HeadUnusable(f"format {description['format']}, not {FORMAT}")
         if description["encoder"] != encoder_id():
             raise HeadUnusable("it was made with another encoder")
-        stages = [
-            Stage(**{key: _frozen(value) for key, value in description[name].items()})
-            for name in ("words_only", "both")
-        ]
-        return Head(
-            _spread(rows, values),
-            description["bias"],
-            vocabulary,
-            stages[0],
-            stages[1],
-            encoder,
-            difficulty,
-            description["about"],
-        )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as problem:
-        raise HeadUnusable(str(problem)) from problem
+        weights = _spread(arrays["rows"], arrays["weights"], len(LABELS))
+        difficulty = None
+        if "difficulty" in arrays:
+            difficulty = _spread(arrays["difficulty.rows"], arrays["difficulty"], 2)
+        vocabulary = arrays["vocabulary"]
+    words_only, both = (
+        Stage(**{key: _frozen(value) for key, value in description[name].items()}) for name in ("words_only", "both")
+    )
+    head = Head(weights, description["bias"], vocabulary, words_only, both, encoder, difficulty, description["about"])
+    _try_out(head)
+    return head
 
 
 @cache
@@ -187,8 +188,19 @@ class HeadStore:
         return status.st_mtime_ns, status.st_size
 
 
-def _spread(rows: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    weights = np.zeros((BUCKETS, values.shape[1]), np.float32)
+def _try_out(head: Head) -> None:
+    """Let it speak once, at full length; a head that cannot must not be the one that requests find out about."""
+    if len(head.reference) != BINS:
+        raise HeadUnusable(f"{len(head.reference)} shares of confidence, not {BINS}")
+    guess = head.guess([{"role": "user", "content": "hello"}], 2026, at_length=True)
+    if not all(math.isfinite(value) for value in (guess.confidence, *guess.shares.values(), head.threshold)):
+        raise HeadUnusable("it computes what is no number")
+
+
+def _spread(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float32]:
+    if values.shape != (len(rows), columns) or not np.isfinite(values).all() or rows.min(initial=0) < 0:
+        raise HeadUnusable("weights of another shape, or that are no numbers")
+    weights = np.zeros((BUCKETS, columns), np.float32)
     weights[rows] = values
     return weights
 

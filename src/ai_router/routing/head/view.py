@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_router.exchange import Message
@@ -23,6 +23,8 @@ class View:
     turns: tuple[str, ...]
     answer: str
     length: int
+    partial: bool = False
+    """Whether there is more to the turn than its text: an image, or what a tool said after it."""
 
     @property
     def last(self) -> str:
@@ -34,17 +36,26 @@ def view_of(messages: Sequence[Message]) -> View:
     """The view of a conversation. Looks back no further than the turn before the last."""
     turns: list[str] = []
     answer, length = "", 0
+    partial = bool(messages) and messages[-1].get("role") != "user"
     for message in reversed(messages):
         role = message.get("role")
         if role == "user":
             text = text_of(message)
-            length = length or len(text)
+            if not turns:
+                length, partial = len(text), partial or not _is_text(message)
             turns.append(_both_ends(text))
             if len(turns) > 1:
                 break
         elif role == "assistant" and turns and not answer:
             answer = text_of(message)[:ANSWER_CHARS]
-    return View(tuple(turns) or ("",), answer, length)
+    return View(tuple(turns) or ("",), answer, length, partial)
+
+
+def _is_text(message: Message) -> bool:
+    content = message.get("content")
+    if isinstance(content, str) or content is None:
+        return True
+    return all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content)
 
 
 def _both_ends(text: str) -> str:
