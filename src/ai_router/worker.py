@@ -45,11 +45,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: streams finish; new connections are refused, not left unanswered in the listener's queue."""
-        super().handle_exit(sig, frame)
-        self.method_queue.defer(self._drain)
-
-    def _drain(self) -> None:
+        # Before gunicorn's part: from then on it closes each connection behind its answer, which must say so already.
+        # Nothing else sets this flag, so that its lock is free, also in a signal handler.
         _with_app(self, drain_app)
+        super().handle_exit(sig, frame)
+        self.method_queue.defer(self._refuse)
+
+    def _refuse(self) -> None:
         self.set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()

@@ -59,8 +59,7 @@ def test_sigint_tells_streams_and_saves_every_session(tmp_path: Path, upstream: 
 
 
 def test_while_draining_the_router_is_not_ready(tmp_path: Path, upstream: FakeUpstream, raw: Connect) -> None:
-    # Long enough for a worker to notice the signal, which it looks for once a second.
-    upstream.on(CHAT, Stream([chunk({"content": "a"}), chunk({}, "stop"), DONE], gap=3.0))
+    upstream.on(CHAT, Stream([chunk({"content": "a"}), chunk({}, "stop"), DONE], gap=1.0))
     with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
         probe = router.connection()
         probe.request("GET", "/health/ready")
