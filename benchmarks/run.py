@@ -94,11 +94,11 @@ def _per_route(routed: Endpoint) -> None:
 
 
 def _first_token(routed: Endpoint, direct: Endpoint, repetitions: int) -> None:
-    """Where the head decides, and where it abstains: gibberish, another each time, so that nothing is known of it."""
-    numbers = itertools.count()
+    """Where the head decides, and where it abstains: a question without its context, another each time."""
+    numbers = itertools.count(10)
 
     def unclear() -> str:
-        return f"flurb gnozzle wex qanto {next(numbers)} brindlemop trask velluni"
+        return f"what about the tall one, number {next(numbers)}"
 
     for what, turns, text in (
         ("the head decides", 10 * repetitions, lambda: ROUTES["MODERATE"]),
