@@ -21,7 +21,7 @@ from ai_router.learning.examples import Example
 from ai_router.learning.fitting import Floats, Linear, fit, matrix
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import Features, view_features
-from ai_router.routing.head.model import BINS, Head, Reading, Stage, difficulty_score, mixed, sigmoid, traits
+from ai_router.routing.head.model import BINS, Head, Reading, Stage, difficulty_score, judged, mixed, traits
 from ai_router.routing.head.store import packed
 from ai_router.routing.head.view import View, view_of
 from ai_router.routing.verdict import LABELS
@@ -179,8 +179,7 @@ def _crosswise(
         others = np.flatnonzero(parts != part)
         stage = _stage([readings[int(index)] for index in others], classes[others], counts[others], 1.0)
         for index in map(int, np.flatnonzero(parts == part)):
-            shares = mixed(readings[index], stage)
-            confidences[index] = _confidence(stage, readings[index], shares)
+            shares, confidences[index] = judged(readings[index], stage)
             labels[index] = int(shares.argmax())
     return Judged(confidences, labels == classes, counts, labels)
 
@@ -246,7 +245,3 @@ def _fit_confidence(inputs: Floats, right: npt.NDArray[np.bool_], counts: Floats
 def _lowest(loss: Callable[[Floats], float], start: Floats) -> Floats:
     found: Floats = minimize(loss, start, method="BFGS").x
     return found
-
-
-def _confidence(stage: Stage, reading: Reading, shares: Any) -> float:
-    return sigmoid(sum(c * t for c, t in zip(stage.confidence, traits(reading, shares), strict=True)))

@@ -6,7 +6,6 @@ encoder is not asked. Each stage has a confidence and a threshold of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ai_router.exchange import Label, Message
+from ai_router.exchange import Message
 from ai_router.routing.head.encoder import Array, Encoder
 from ai_router.routing.head.features import Features, view_features, word_buckets
 from ai_router.routing.head.guess import Guess
@@ -91,12 +90,21 @@ class Head:
         view = view_of(messages)
         features = view_features(view, year)
         reading = self._read_words(view, features)
-        guess = self._conclude(reading, self._words_only, view, year)
-        if (guess.sure and not at_length) or (self._encoder is None and not at_length):
-            return _unless_partial(guess, view)
-        heard = None if self._encoder is None else log_softmax(self._encoder.logits(view))
-        reading = Reading(reading.words, heard, reading.known, reading.turns, reading.length)
-        return _unless_partial(self._conclude(reading, self._both, view, year), view)
+        stage = self._words_only
+        shares, confidence = judged(reading, stage)
+        if at_length or (confidence < stage.threshold and self._encoder is not None):
+            stage = self._both
+            heard = None if self._encoder is None else log_softmax(self._encoder.logits(view))
+            reading = Reading(reading.words, heard, reading.known, reading.turns, reading.length)
+            shares, confidence = judged(reading, stage)
+        best = int(shares.argmax())
+        return Guess(
+            LABELS[best],
+            dict(zip(LABELS, shares.tolist(), strict=True)),
+            confidence,
+            confidence >= stage.threshold and not view.partial,
+            self._reason(best, confidence, view, year),
+        )
 
     def words_model(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Weights (buckets, labels) and bias of the linear model, to go on from."""
@@ -138,31 +146,14 @@ class Head:
         places = np.searchsorted(self._vocabulary, words)
         return float((self._vocabulary[np.minimum(places, len(self._vocabulary) - 1)] == words).mean())
 
-    def _conclude(self, reading: Reading, stage: Stage, view: View, year: int) -> Guess:
-        shares = mixed(reading, stage)
-        best = int(shares.argmax())
-        confidence = sigmoid(sum(c * t for c, t in zip(stage.confidence, traits(reading, shares), strict=True)))
-        label = LABELS[best]
-        return Guess(
-            label,
-            dict(zip(LABELS, shares.tolist(), strict=True)),
-            confidence,
-            confidence >= stage.threshold,
-            self._reason(label, best, confidence, view, year),
-        )
-
-    def _reason(self, label: Label, best: int, confidence: float, view: View, year: int) -> str:
+    def _reason(self, best: int, confidence: float, view: View, year: int) -> str:
         """The label and the words that spoke for it most."""
         found = word_buckets(view, year)
         rows = self._weights[[bucket for _, bucket in found]] if found else np.zeros((0, len(LABELS)), np.float32)
         force = rows[:, best] - np.delete(rows, best, axis=1).max(axis=1) if len(rows) else np.zeros(0, np.float32)
         told = dict.fromkeys(found[i][0] for i in np.argsort(-force)[: 2 * EVIDENCE] if force[i] > 0)
         evidence = ", ".join(f"'{word}'" for word in list(told)[:EVIDENCE])
-        return f"fast path: reads like {label} ({confidence:.2f}{'; ' + evidence if evidence else ''})"
-
-
-def _unless_partial(guess: Guess, view: View) -> Guess:
-    return dataclasses.replace(guess, sure=False) if view.partial else guess
+        return f"fast path: reads like {LABELS[best]} ({confidence:.2f}{'; ' + evidence if evidence else ''})"
 
 
 def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> float:
@@ -178,6 +169,13 @@ def mixed(reading: Reading, stage: Stage) -> Array:
         logits = logits + stage.mix[1] * reading.encoder
     shares: Array = np.exp(log_softmax(logits))
     return shares
+
+
+def judged(reading: Reading, stage: Stage) -> tuple[Array, float]:
+    """Probabilities of the labels, and the confidence in the leading one."""
+    shares = mixed(reading, stage)
+    told = zip(stage.confidence, traits(reading, shares), strict=True)
+    return shares, sigmoid(sum(coefficient * trait for coefficient, trait in told))
 
 
 def traits(reading: Reading, shares: Array) -> tuple[float, ...]:
