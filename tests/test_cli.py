@@ -59,7 +59,7 @@ def test_doctor_finds_all_well(run, upstream: FakeUpstream) -> None:
     result = run("doctor", PRIMARY_URL=upstream.url, XAI_API_URL=upstream.url)
     assert result.exit_code == 0, result.output
     assert "primary: " in result.output
-    assert "no XAI_API_KEY" in result.output
+    assert "no cloud: no key" in result.output
     assert result.output.endswith("all is well\n")
 
 
@@ -107,7 +107,7 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(run, upstream: FakeU
 
 def test_route_tells_who_would_really_answer(run) -> None:
     result = run("route", "what is the weather in Rome?")
-    assert result.output.endswith("enrich needs XAI_API_KEY, which is not set; the primary stands in\n")
+    assert result.output.endswith("enrich needs XAI_API_KEY or PERPLEXITY_API_KEY; the primary stands in\n")
     decision = json.loads(run("route", "--json", "what is the weather in Rome?").output)
     assert decision["answered_by"] == ["primary/smollm2-135m-instruct"]
 

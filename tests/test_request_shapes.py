@@ -13,9 +13,11 @@ import pytest
 import responses
 
 from ai_router.execution.enrichment import fetch_enrichment_context
-from ai_router.execution.forward import Candidate, Forwarder
-from ai_router.execution.primary_load import PrimaryLoad
+from ai_router.execution.forward import Forwarder
+from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry, build_registry
+from ai_router.resilience.breaker import BreakerRules
+from ai_router.resilience.gates import Gates
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
 from ai_router.upstream.client import UpstreamClient
@@ -47,12 +49,14 @@ def sent(wire: responses.RequestsMock) -> tuple[str, dict[str, str], dict[str, A
 
 
 def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any) -> None:
-    load = PrimaryLoad(client, registry.primary)
-    forwarder = Forwarder(client, registry, load, primary_max_tokens=MaxTokensPolicy("strip"), request_timeout_s=60)
+    forwarder = Forwarder(client, registry, primary_max_tokens=MaxTokensPolicy("strip"), request_timeout_s=60)
     chosen = registry.primary if backend == "primary" else registry.xai
     assert chosen is not None
     request = chat_request(**changes)
-    forwarder.forward_request(request, Candidate(chosen, chosen.model), request.messages_json, Leg())
+    candidate = Candidate(chosen, chosen.model)
+    place = Gates(8, 8, BreakerRules()).enter([candidate.gate])
+    assert place is not None
+    forwarder.forward_request(request, candidate, request.messages_json, Leg(), place)
 
 
 def test_the_primary(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
@@ -85,9 +89,8 @@ def test_xai_gets_its_key_and_the_client_s_limit(
 
 def test_the_search(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
     wire.post("https://api.x.ai/v1/responses", json=finds("It rains.").payload)
-    assert registry.xai is not None
     found = fetch_enrichment_context(
-        client, registry.xai, chat_request("rain?"), Leg(), model="grok-4.3", timeout_s=5, connect_s=1
+        client, registry.searchers[0], chat_request("rain?"), Leg(), timeout_s=5, connect_s=1
     )
     _, headers, body = sent(wire)
     assert found.startswith("It rains.")

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from flask import Flask, g, request
 from prometheus_client import CollectorRegistry
 
-from ai_router.api import auth, health, models, replies
+from ai_router.api import auth, cancel, health, models, replies
 from ai_router.api import metrics as metrics_api
 from ai_router.api.admission import Admission
 from ai_router.api.chat import ChatEndpoint
 from ai_router.api.parsing import Ids
 from ai_router.errors import ShuttingDown
+from ai_router.execution.attempts import Persistence
 from ai_router.execution.cancellation import ClientWatcher
 from ai_router.execution.enrichment import WebSearch
 from ai_router.execution.forward import Forwarder
@@ -25,7 +26,10 @@ from ai_router.execution.pipeline import Pipeline
 from ai_router.execution.primary_load import PrimaryLoad
 from ai_router.execution.speculating import Speculating
 from ai_router.execution.speculation_policy import Budget
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.registry import CLASSIFIER, Registry, build_registry
+from ai_router.resilience.breaker import BreakerRules
+from ai_router.resilience.gates import Gates
+from ai_router.resilience.retry import Backoff, RetryBudget
 from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
@@ -38,7 +42,7 @@ from ai_router.session_logger import SessionLogger
 from ai_router.settings import MaxTokensPolicy, Settings
 from ai_router.telemetry import timing_log
 from ai_router.telemetry.logs import LogWriter
-from ai_router.telemetry.metrics import RoutingMetrics
+from ai_router.telemetry.metrics import ResilienceMetrics, RoutingMetrics
 from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.client import UpstreamClient
 
@@ -79,35 +83,55 @@ def create_app(settings: Settings) -> Flask:
     sessions = SessionLogger(settings.session_path)
     sessions.start()
     closing.callback(sessions.close)
-    metrics = RoutingMetrics(CollectorRegistry())
+    collectors = CollectorRegistry()
+    metrics = RoutingMetrics(collectors)
+    gates = build_gates(settings, registry)
+    resilience = ResilienceMetrics(collectors, lambda: {name: gates.report(name) for name in gates.names()})
     classifier = build_classifier(settings, registry, client)
     if classifier is not None:
         closing.callback(classifier.close)
         probe = StartupProbe(classifier)
         probe.start()
         closing.callback(probe.close)
-    checker = HealthChecker(client, registry.backends())
+    checker = HealthChecker(client, registry.backends(), gates)
     closing.callback(checker.close)
-    admission = Admission(settings.admitted)
+    admission = Admission(settings.admitted, resilience.shed)
     fast_path = _started_fast_path(settings, classifier, metrics, closing) if settings.fast_routing else None
     load = PrimaryLoad(client, registry.primary)
     load.start()
     closing.callback(load.close)
     pipeline = Pipeline(
         registry=registry,
-        router=Router(registry, classifier, fast_path),
+        router=Router(registry, classifier, fast_path, gates),
         forwarder=Forwarder(
             client,
             registry,
-            load,
             primary_max_tokens=_primary_max_tokens(settings),
             request_timeout_s=settings.request_timeout_s,
         ),
-        search=WebSearch(client, registry, settings.search_timeout_s),
+        search=WebSearch(
+            client,
+            registry.searchers,
+            searches,
+            timeout_s=settings.search_timeout_s,
+            connect_s=settings.connect_timeout_s,
+        ),
         speculations=speculations,
-        searches=searches,
         speculating=Speculating(
-            settings.speculation, load, Budget(settings.speculation_budget_s), metrics, slots=settings.primary_slots
+            settings.speculation,
+            load,
+            gates,
+            Budget(settings.speculation_budget_s),
+            metrics,
+            slots=settings.primary_slots,
+        ),
+        persistence=Persistence(
+            gates=gates,
+            budget=RetryBudget(lambda: admission.inside),
+            backoff=Backoff(settings.backoff_s),
+            metrics=resilience,
+            queue_s=settings.queue_budget_s,
+            total_s=settings.request_timeout_s,
         ),
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
@@ -118,12 +142,13 @@ def create_app(settings: Settings) -> Flask:
         admission=admission,
         watcher=watcher,
         alarms=alarms,
-        subscribers=(timing_log.finished, sessions.record, metrics.finished, load.finished),
+        subscribers=(timing_log.finished, sessions.record, metrics.finished, resilience.finished, load.finished),
         ids=ids,
         in_flight=runtime.in_flight,
         max_body=settings.max_body_mb << 20,
         body_timeout_s=settings.body_timeout_s,
         write_timeout_s=settings.write_timeout_s,
+        keepalive_s=settings.keepalive_s,
         tell_date=settings.date_context,
     )
     app = Flask(__name__, static_folder=None)
@@ -137,6 +162,7 @@ def create_app(settings: Settings) -> Flask:
     replies.init_app(app)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
+    app.register_blueprint(cancel.blueprint(runtime.in_flight, resilience))
     app.register_blueprint(metrics_api.blueprint(metrics))
     app.register_blueprint(health.blueprint(checker, sessions, admission, runtime.draining))
     return app
@@ -161,6 +187,19 @@ def stop_app(app: Flask) -> None:
 def _runtime(app: Flask) -> Runtime:
     runtime: Runtime = app.extensions[EXTENSION]
     return runtime
+
+
+def build_gates(settings: Settings, registry: Registry) -> Gates:
+    """One gate a backend. With several that answer chats, none of them may take all places."""
+    cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.admitted
+    own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
+    rules = BreakerRules(
+        in_a_row=settings.breaker_failures,
+        least_calls=4 * settings.breaker_failures,
+        open_s=settings.backoff_s,
+        most_open_s=30 * settings.backoff_s,
+    )
+    return Gates(cap, settings.waiting_room, rules, {CLASSIFIER: settings.admitted, **own})
 
 
 def build_classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:

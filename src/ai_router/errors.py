@@ -17,10 +17,14 @@
     |  |- UpstreamTimeout      504   no first byte in time, a stall, or the total deadline
     |  |- UpstreamRefused      4xx   the backend said no to this very request; asking another is no cure
     |  |- UpstreamMisconfigured 502  the backend rejects our key or our address of it
-    |  |- UpstreamFailed       5xx   429, 5xx, or an error wearing a 200
+    |  |- UpstreamFailed       5xx   5xx, or an error wearing a 200
+    |  |- UpstreamLimited      429   too many requests at the moment; the same will do later
+    |  |- UpstreamExhausted    429   the quota is used up; waiting is no cure
+    |  |- UpstreamUnavailable  503   not asked at all: it is cooling down, full or failing
     |  `- UpstreamBroken       502   the answer died half-way
-    `- Aborted                       we stopped on purpose; never shown to a client that is still there
+    `- Aborted                       we stopped on purpose; shown only where somebody is left to read it
        |- ClientGone           499
+       |- RequestCancelled     499   by POST /v1/requests/{id}/cancel
        |- SpeculationLost            the decision went elsewhere
        |- HedgeLost                  the same was asked twice, and the other call was faster
        `- AnswerSufficient           the classifier's word stands; the rest is not needed
@@ -43,7 +47,7 @@ class RouterError(Exception):
     type: ClassVar[str] = "server_error"
     code: str | None = None
     param: str | None = None
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
 
 
 class ClientError(RouterError):
@@ -83,8 +87,8 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
     param = "model"
 
-    def __init__(self, model: str, nearest: Sequence[str]) -> None:
-        hint = f" Did you mean: {', '.join(nearest)}?" if nearest else ""
+    def __init__(self, model: str, nearest: Sequence[str], why: str | None = None) -> None:
+        hint = f" {why}" if why else f" Did you mean: {', '.join(nearest)}?" if nearest else ""
         super().__init__(f"The model '{model}' does not exist here.{hint} GET /v1/models lists them all.")
 
 
@@ -143,12 +147,14 @@ class Source(NamedTuple):
 
 
 class UpstreamError(RouterError):
-    """A backend did not answer. ``recoverable`` says whether another backend may be asked instead."""
+    """A backend did not answer. ``recoverable``: another backend may be asked instead; ``transient``: it may be worth
+    asking the same one again in a moment."""
 
     type = "upstream_error"
     status = 502
     code: str | None = "upstream_error"
     recoverable: ClassVar[bool] = True
+    transient: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -158,7 +164,7 @@ class UpstreamError(RouterError):
         status: int | None = None,
         code: str | None = None,
         param: str | None = None,
-        retry_after_s: int | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(f"{source.backend} ({source.model}): {message}")
         self.detail = message
@@ -201,6 +207,30 @@ class UpstreamFailed(UpstreamError):
     """The backend reports a failure of its own, or answered something that is no answer."""
 
     code = "upstream_failed"
+    transient = True
+
+
+class UpstreamLimited(UpstreamError):
+    """429: the backend has had too many requests; ``retry_after_s`` is its own word, if it gave one."""
+
+    type = "rate_limit_error"
+    status = 429
+    code = "rate_limit_exceeded"
+
+
+class UpstreamExhausted(UpstreamError):
+    """429 for want of money or quota: no wait helps."""
+
+    type = "rate_limit_error"
+    status = 429
+    code = "insufficient_quota"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The backend was not asked: its breaker is open, or all its places are taken."""
+
+    status = 503
+    code = "upstream_unavailable"
 
 
 class UpstreamBroken(UpstreamError):
@@ -221,6 +251,15 @@ class ClientGone(Aborted):
 
     def __init__(self) -> None:
         super().__init__("the client closed the connection")
+
+
+class RequestCancelled(Aborted):
+    """Somebody asked for the end of it."""
+
+    code = "request_cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the request was cancelled")
 
 
 class SpeculationLost(Aborted):

@@ -76,7 +76,8 @@ class ChatRequest:
 
     ``messages_json`` is the one serialisation of ``messages``: it goes upstream and into the session file.
     ``params`` is everything else the client sent, less ``model``, ``messages`` and what must not be forwarded; objects
-    and arrays in it are ``orjson.Fragment``, but for ``stream_options``.
+    and arrays in it are ``orjson.Fragment``, but for ``stream_options``. ``client`` tells those apart who show keys
+    (never by the key itself); empty where none is needed.
     """
 
     request_id: str
@@ -92,6 +93,7 @@ class ChatRequest:
     total_chars: int
     task: str | None = None
     wants_usage: bool = False
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,12 @@ class Decision:
     """Which route, who said so, and why in words a person understands.
 
     ``confidence`` is a probability in [0, 1], or None where the decider has none to give. ``model`` is set when
-    the client named a model of the route's backend. ``failure`` is set when a classifier was asked in vain.
+    the client named a model of the route's backend. ``failure`` is set when a classifier was asked in vain, ``warning``
+    when the client should know something about the model that it named. ``route`` is a Route or a provider.
     """
 
     label: Label
-    route: Route
+    route: str
     decided_by: DecidedBy
     reason: str
     confidence: float | None = None
@@ -111,6 +114,7 @@ class Decision:
     duration_ms: float | None = None
     finish_reason: str | None = None
     failure: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +161,4 @@ class Outcome:
     cost_usd: float | None
     timings: Mapping[str, float]
     error: str | None
+    events_skipped: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, SEARCH, classifies, finds, says
-from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, fake_upstream
 
 XAI_KEY = "xai-test-key-0123456789"
@@ -30,6 +31,11 @@ class Lab:
         for fake in (self.classifier, self.primary, self.xai):
             fake.reset()
         well_behaved(self.classifier, self.primary, self.xai)
+        # What one test did to a backend must not keep the next from it.
+        assert eventually(self._gates_are_open)
+
+    def _gates_are_open(self) -> bool:
+        return not re.search(rb"^ai_router_breaker_state\{.*\} 2", self.router.get("/metrics")[2], re.MULTILINE)
 
 
 def well_behaved(classifier: FakeUpstream, primary: FakeUpstream, xai: FakeUpstream) -> None:
@@ -50,6 +56,9 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "XAI_API_URL": xai.url,
             "XAI_API_KEY": XAI_KEY,
             "KEEPALIVE_S": "0.2",
+            "BACKOFF_S": "0.02",
+            # One test's failures are no reason to spare a backend in the next.
+            "BREAKER_FAILURES": "1000",
             # What these tests are about is what happens once the classifier has been asked.
             "FAST_ROUTING": "off",
         }

@@ -9,10 +9,14 @@ import pytest
 
 from ai_router.errors import Source, UpstreamFailed
 from ai_router.execution.enrichment import findings, search_body
+from ai_router.providers.registry import build_registry
+from ai_router.settings import load_settings
 from ai_router.upstream.call import Call, Timeouts
 from tests.chat_requests import chat_request
 from tests.fakes.personas import finds
 
+REGISTRY = build_registry(load_settings({"PRIMARY_URL": "http://gpu", "XAI_API_KEY": "k"}, dotenv=None))
+XAI = REGISTRY.searchers[0]
 CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 
 
@@ -21,7 +25,7 @@ def made_of(payload: Any) -> str:
 
 
 def test_the_search_is_a_tool_and_not_search_parameters() -> None:
-    body = orjson.loads(search_body(chat_request("weather?", date_context="DATE"), "grok-4.3"))
+    body = orjson.loads(search_body(chat_request("weather?", date_context="DATE"), XAI))
     assert body["model"] == "grok-4.3"
     assert body["tools"] == [{"type": "web_search"}]
     assert "search_parameters" not in body
@@ -42,7 +46,7 @@ def test_long_findings_are_cut_but_keep_their_sources() -> None:
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        ({"status": "failed", "error": {"message": "no credits"}}, "the search failed: no credits"),
+        ({"status": "failed", "error": {"message": "no credits"}}, "no credits"),
         ({"status": "completed", "output": []}, "found nothing"),
         ({"output": [{"type": "message", "content": [{"type": "output_text", "text": ""}]}]}, "found nothing"),
         ({}, "found nothing"),

@@ -10,7 +10,7 @@ import pytest
 
 from ai_router.execution import health
 from ai_router.execution.health import BackendHealth, HealthChecker, overall
-from ai_router.providers.registry import Backend
+from ai_router.providers.backend import Backend
 from ai_router.upstream.client import UpstreamClient
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, fake_upstream
 
@@ -33,7 +33,7 @@ def three(client: UpstreamClient) -> Iterator[tuple[list[FakeUpstream], HealthCh
     with fake_upstream() as one, fake_upstream() as two, fake_upstream() as three:
         fakes = [one, two, three]
         backends = [backend(name, fake) for name, fake in zip(("classifier", "primary", "xai"), fakes, strict=True)]
-        checker = HealthChecker(client, backends, clock)
+        checker = HealthChecker(client, backends, clock=clock)
         yield fakes, checker, clock
         checker.close()
 

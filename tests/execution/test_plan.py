@@ -16,7 +16,7 @@ def decided(label: Label) -> Decision:
     return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, "because")
 
 
-def named(route: Route, model: str | None = None) -> Decision:
+def named(route: str, model: str | None = None) -> Decision:
     return Decision(Label.EXPLICIT, route, DecidedBy.EXPLICIT, "named", model=model)
 
 

@@ -10,7 +10,7 @@ from ai_router.execution.speculation_policy import Budget, Pressure, why_not
 from ai_router.routing.head.guess import Guess
 from ai_router.settings import SpeculationMode
 
-IDLE = Pressure(in_flight=0, slots=8, waiting=0, budget_left_s=30)
+IDLE = Pressure(waiting=0, budget_left_s=30)
 
 
 def guess(moderate: float) -> Guess:
@@ -25,11 +25,10 @@ def guess(moderate: float) -> Guess:
         ("auto", 0.6, IDLE, None),
         ("auto", None, IDLE, None),
         ("auto", 0.2, IDLE, "unlikely"),
-        ("auto", 0.6, Pressure(8, 8, 0, 30), "saturated"),
-        ("auto", 0.6, Pressure(0, 8, 1, 30), "saturated"),
-        ("auto", 0.6, Pressure(7, 8, None, 30), None),
-        ("auto", 0.6, Pressure(0, 8, 0, 0), "budget"),
-        ("always", 0.01, Pressure(99, 8, 9, -5), None),
+        ("auto", 0.6, Pressure(1, 30), "saturated"),
+        ("auto", 0.6, Pressure(None, 30), None),
+        ("auto", 0.6, Pressure(0, 0), "budget"),
+        ("always", 0.01, Pressure(9, -5), None),
         ("off", 0.99, IDLE, "off"),
     ],
 )

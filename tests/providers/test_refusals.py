@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from ai_router.errors import (
     Source,
+    UpstreamExhausted,
     UpstreamFailed,
+    UpstreamLimited,
     UpstreamMisconfigured,
     UpstreamRefused,
     envelope,
@@ -97,7 +99,7 @@ def test_a_rejected_key_is_ours_to_mend(status: int, payload: Any) -> None:
 @pytest.mark.parametrize(("status", "shown"), [(429, 429), (500, 502), (502, 502), (503, 503), (504, 504)])
 def test_a_failure_is_recoverable(status: int, shown: int) -> None:
     error = refused(status, {"error": "busy"})
-    assert isinstance(error, UpstreamFailed)
+    assert isinstance(error, (UpstreamFailed, UpstreamLimited))
     assert (error.status, error.recoverable) == (shown, True)
 
 
@@ -120,7 +122,7 @@ def test_an_answer_is_no_error(payload: Any) -> None:
     ("headers", "seconds"),
     [
         ({"retry-after": "7"}, 7),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 2),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "\u00b2"}, None),
         ({"retry-after": "9" * 5000}, None),
@@ -128,7 +130,7 @@ def test_an_answer_is_no_error(payload: Any) -> None:
         ({}, None),
     ],
 )
-def test_retry_after(headers: dict[str, str], seconds: int | None) -> None:
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(headers) == seconds
 
 
@@ -139,4 +141,35 @@ def test_no_refusal_can_break_the_reading_of_it(status: int, retry_after: str, b
 
 def test_retry_after_as_a_date() -> None:
     later = datetime.now(UTC) + timedelta(seconds=90)
-    assert retry_after_s({"retry-after": format_datetime(later, usegmt=True)}) in (89, 90)
+    found = retry_after_s({"retry-after": format_datetime(later, usegmt=True)})
+    assert found is not None
+    assert 88 < found <= 90
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind"),
+    [
+        ({"error": {"code": 429, "message": "slow"}}, UpstreamLimited),
+        ({"error": {"code": "rate_limit_exceeded", "message": "slow"}}, UpstreamLimited),
+        ({"error": {"code": 429, "message": "Rate limit exceeded: free-models-per-day"}}, UpstreamExhausted),
+        ({"error": {"code": "insufficient_quota", "message": "pay"}}, UpstreamExhausted),
+        ({"error": {"code": 401, "message": "key"}}, UpstreamMisconfigured),
+        ({"error": {"code": 400, "message": "too long"}}, UpstreamRefused),
+        ({"error": {"code": "context_length_exceeded", "message": "too long"}}, UpstreamRefused),
+        ({"error": {"code": 503, "message": "full"}}, UpstreamFailed),
+        ({"error": {"code": "E42", "message": "?"}}, UpstreamFailed),
+    ],
+)
+def test_the_code_in_a_body_says_what_an_error_with_a_200_is(payload: Any, kind: type) -> None:
+    assert type(failure_in(payload, CALL)) is kind
+
+
+def test_a_429_for_want_of_money_is_not_waited_for() -> None:
+    assert isinstance(refused(429, {"error": {"code": "insufficient_quota", "message": "pay"}}), UpstreamExhausted)
+
+
+def test_openrouter_says_in_the_body_when_to_come_back() -> None:
+    error = {"code": 429, "message": "busy", "metadata": {"retry_after_seconds": 17}}
+    limited = refused(429, {"error": error})
+    assert isinstance(limited, UpstreamLimited)
+    assert limited.retry_after_s == 17

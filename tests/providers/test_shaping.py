@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.providers.shaping import chat_body, with_context, with_date
+from ai_router.providers.catalogue import Rules
+from ai_router.providers.families import FAMILIES, Phrase
+from ai_router.providers.shaping import params_for, with_context, with_date
 from ai_router.settings import MaxTokensPolicy
 from tests.chat_requests import chat_request
 
@@ -23,10 +26,11 @@ _MESSAGES = st.lists(
 )
 
 
-def body(policy: MaxTokensPolicy = PASS, **changes: Any) -> dict[str, Any]:
+def body(policy: MaxTokensPolicy = PASS, rules: Sequence[Rules] = (), **changes: Any) -> dict[str, Any]:
     request = chat_request(**changes)
-    raw = chat_body(request, model="m", messages_json=request.messages_json, max_tokens=policy)
-    return orjson.loads(raw)
+    params = params_for(request.params, rules, policy)
+    phrase = Phrase("m", "model", request.stream, request.messages_json, params)
+    return orjson.loads(FAMILIES["chat"].body(phrase))
 
 
 def test_the_model_is_the_backend_s_and_the_rest_the_client_s() -> None:

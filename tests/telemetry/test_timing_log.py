@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from ai_router.errors import Source, UpstreamFailed
 from ai_router.exchange import Attempt, Status
 from ai_router.telemetry import timing_log
 from tests.test_session_logger import outcome
@@ -36,8 +37,7 @@ def test_a_field_without_a_value_is_left_out(lines: pytest.LogCaptureFixture) ->
 
 
 def test_what_a_backend_says_cannot_begin_a_line(lines: pytest.LogCaptureFixture) -> None:
-    attempt = Attempt("primary", "m", 0, 1, stream=False, error="boom\nREQUEST session=forged")
-    timing_log.provider_failed(attempt, None)
+    timing_log.provider_failed(UpstreamFailed("boom\nREQUEST session=forged", Source("primary", "m")), "no more")
     timing_log.finished(outcome(status=Status.ERROR, error="a\nb"))
     assert not [message for message in lines.messages if "\n" in message]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ai_router.errors import Overloaded
 
@@ -10,8 +11,9 @@ from ai_router.errors import Overloaded
 class Admission:
     """A counter with a limit."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, on_refusal: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
+        self._on_refusal = on_refusal
         self._lock = threading.Lock()
         self._inside = 0
 
@@ -23,9 +25,11 @@ class Admission:
     def enter(self) -> None:
         """Take a place. Raises Overloaded when there is none."""
         with self._lock:
-            if self._inside >= self._limit:
-                raise Overloaded(f"all {self._limit} places for requests are taken; try again in a moment")
-            self._inside += 1
+            if self._inside < self._limit:
+                self._inside += 1
+                return
+        self._on_refusal()
+        raise Overloaded(f"all {self._limit} places for requests are taken; try again in a moment")
 
     def leave(self) -> None:
         """Give the place back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Sequence
 
-from flask import Flask, request
+from flask import Flask, g, request
 
 from ai_router.errors import Unauthenticated
 
@@ -13,15 +13,18 @@ _OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 
 
 def init_app(app: Flask, keys: Sequence[str] | None) -> None:
-    """Require one of ``keys`` on everything but health; with no keys, require nothing."""
-    if not keys:
-        return
-    encoded = [key.encode() for key in keys]
+    """Require one of ``keys`` on everything but health; without any, nothing. ``g.client`` says which it was."""
+    encoded = [key.encode() for key in keys or ()]
 
     @app.before_request
     def authenticate() -> None:
-        if request.path not in _OPEN_PATHS and not any(_known(shown, encoded) for shown in _shown_keys()):
+        g.client = ""
+        if not encoded or request.path in _OPEN_PATHS:
+            return
+        known = [number for shown in _shown_keys() if (number := _known(shown, encoded)) is not None]
+        if not known:
             raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
+        g.client = f"key-{known[0] + 1}"
 
 
 def _shown_keys() -> Iterator[bytes]:
@@ -32,6 +35,8 @@ def _shown_keys() -> Iterator[bytes]:
     yield request.headers.get("x-api-key", "").encode("utf-8", "surrogateescape")
 
 
-def _known(shown: bytes, keys: Sequence[bytes]) -> bool:
+def _known(shown: bytes, keys: Sequence[bytes]) -> int | None:
+    """Which of the keys it is."""
     # Every key is compared, so that the time does not tell which one came close.
-    return sum(hmac.compare_digest(shown, key) for key in keys) > 0
+    same = [hmac.compare_digest(shown, key) for key in keys]
+    return same.index(True) if any(same) else None

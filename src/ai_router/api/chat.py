@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from flask import Blueprint, Response, g, request
 
 from ai_router.api.admission import Admission
 from ai_router.api.body import read_body
+from ai_router.api.heartbeat import Heartbeat
 from ai_router.api.parsing import Arrival, Ids, parse_chat_request
 from ai_router.api.replies import contract_headers, error_response
 from ai_router.errors import ClientGone, RouterError
@@ -41,6 +42,7 @@ class ChatEndpoint:
     max_body: int
     body_timeout_s: float
     write_timeout_s: float
+    keepalive_s: float
     tell_date: bool
 
     def blueprint(self) -> Blueprint:
@@ -69,6 +71,7 @@ class ChatEndpoint:
             session_id=self.ids.session_id(),
             headers=request.headers.items(),
             date_context=date_context(now.astimezone()) if self.tell_date else "",
+            client=g.client,
         )
         chat = parse_chat_request(body, arrival)
         timing_log.incoming(len(chat.messages), chat.total_chars, chat.stream)
@@ -78,7 +81,7 @@ class ChatEndpoint:
         trail = Trail(chat, self.subscribers)
         scope = CancelScope()
         # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
-        taken.callback(self.in_flight.add(scope))
+        taken.callback(self.in_flight.add(trail, scope))
         taken.callback(trail.close)
         closing = taken.enter_context(ExitStack())
         taken.callback(scope.abort, ClientGone())
@@ -88,7 +91,17 @@ class ChatEndpoint:
         except RouterError as error:
             return error_response(error, contract_headers(trail))
         closing.callback(reply.close)
-        return _rendered(reply.body(), contract_headers(trail), stream=chat.stream)
+        body = reply.body()
+        return _rendered(
+            body if isinstance(body, bytes) else self._kept_alive(body), contract_headers(trail), stream=chat.stream
+        )
+
+    def _kept_alive(self, portions: Iterator[bytes]) -> Iterator[bytes]:
+        sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        if sock is None:
+            return portions
+        chunked = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+        return Heartbeat(self.alarms, sock, self.keepalive_s, chunked=chunked).through(portions)
 
     def _watch_client(self, scope: CancelScope) -> Callable[[], None]:
         """Abort everything when the client leaves; a client that takes too long to read counts as one, too."""
@@ -99,9 +112,9 @@ class ChatEndpoint:
         return self.watcher.watch(sock, lambda: scope.abort(ClientGone()))
 
 
-def _rendered(body: object, headers: dict[str, str], *, stream: bool) -> Response:
+def _rendered(body: bytes | Iterator[bytes], headers: dict[str, str], *, stream: bool) -> Response:
     if not stream:
-        return Response(body, headers=headers, mimetype="application/json")  # type: ignore[arg-type]
+        return Response(body, headers=headers, mimetype="application/json")
     # nginx holds events back until its buffer is full unless told otherwise.
     unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Response(body, headers=headers | unbuffered, content_type="text/event-stream; charset=utf-8")  # type: ignore[arg-type]
+    return Response(body, headers=headers | unbuffered, content_type="text/event-stream; charset=utf-8")

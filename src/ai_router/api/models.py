@@ -7,6 +7,7 @@ import time
 from flask import Blueprint, Response, jsonify
 
 from ai_router.errors import ModelNotFound
+from ai_router.providers.naming import listing, nearest
 from ai_router.providers.registry import Registry
 
 
@@ -16,7 +17,7 @@ def blueprint(registry: Registry) -> Blueprint:
     created = int(time.time())
     listed = {
         entry.id: {"id": entry.id, "object": "model", "created": created, "owned_by": entry.owned_by}
-        for entry in registry.listing()
+        for entry in listing(registry)
     }
 
     @models.get("/v1/models")
@@ -26,7 +27,7 @@ def blueprint(registry: Registry) -> Blueprint:
     @models.get("/v1/models/<path:model>")
     def retrieve_model(model: str) -> Response:
         if model not in listed:
-            raise ModelNotFound(model, [])
+            raise ModelNotFound(model, nearest(registry, model))
         return jsonify(listed[model])
 
     return models

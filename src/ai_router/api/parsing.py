@@ -44,6 +44,7 @@ class Arrival:
     session_id: str
     headers: Iterable[tuple[str, str]]
     date_context: str
+    client: str = ""
 
 
 class Ids:
@@ -84,6 +85,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         total_chars=sum(len(text_of(message)) for message in messages),
         task=task_in_headers(arrival.headers),
         wants_usage=options.get("include_usage") is True,
+        client=arrival.client,
     )
 
 

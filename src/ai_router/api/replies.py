@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from math import ceil
 
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
@@ -30,6 +31,7 @@ _TIMINGS = {
     "classification_ms": "classify",
     "speculate_ms": "speculate",
     "enrichment_ms": "search",
+    "queue_ms": "queue",
     "upstream_ms": "upstream",
 }
 
@@ -40,6 +42,8 @@ def contract_headers(trail: Trail) -> dict[str, str]:
     decision = trail.decision
     if decision is None:
         return headers
+    if decision.warning is not None:
+        headers["x-router-warning"] = _header_safe(decision.warning)
     return headers | {
         "x-router-route": trail.route,
         "x-router-model": _header_safe(trail.model or ""),
@@ -56,7 +60,7 @@ def error_response(error: RouterError, headers: Mapping[str, str] | None = None)
     response = Response(envelope_json(error), status=error.status, mimetype="application/json")
     response.headers.update(headers or {})
     if error.retry_after_s is not None:
-        response.headers["retry-after"] = str(error.retry_after_s)
+        response.headers["retry-after"] = str(ceil(error.retry_after_s))
     if "request_id" in g:
         response.headers.setdefault("x-request-id", g.request_id)
     return response

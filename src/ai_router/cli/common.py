@@ -49,10 +49,13 @@ def upstream_client() -> Iterator[UpstreamClient]:
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The catalogue; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
-    if settings.primary_url:
+    """The backends; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
+    if not settings.primary_url:
+        settings = dataclasses.replace(settings, primary_url="http://127.0.0.1:9", primary_model=MODEL_NAME)
+    try:
         return build_registry(settings)
-    return build_registry(dataclasses.replace(settings, primary_url="http://127.0.0.1:9", primary_model=MODEL_NAME))
+    except SettingsError as problem:
+        die(str(problem))
 
 
 def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:

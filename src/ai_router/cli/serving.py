@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import socket
 import sys
 import tempfile
@@ -15,17 +16,24 @@ from ai_router import __version__
 from ai_router.cli.common import die, registry_of, settings_or_die, upstream_client
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.execution.health import BackendHealth, HealthChecker
-from ai_router.providers.registry import Backend
+from ai_router.providers.backend import Backend
 from ai_router.server import Server
 from ai_router.settings import Settings, unknown_names
+
+_DESCRIPTORS_A_REQUEST = 4
+"""The client's socket, and at most three calls at once: classifier twice, speculation."""
+_DESCRIPTORS_OF_OUR_OWN = 100
 
 
 @click.command()
 def serve() -> None:
     """Serve the OpenAI API on HOST:PORT."""
     settings = settings_or_die()
-    for problem in (*_log_problems(settings), *_port_problems(settings)):
+    registry = registry_of(settings)
+    for problem in (*_log_problems(settings), *_port_problems(settings), *_descriptor_problems(settings)):
         die(problem)
+    for note in registry.notes:
+        click.echo(f"ai-router: {note}", err=True)
     for problem in _session_problems(settings):
         click.echo(f"ai-router: no sessions will be saved: {problem}", err=True)
     if settings.primary_url is not None:
@@ -65,7 +73,8 @@ def _announce(settings: Settings) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     parts = [f"primary {settings.primary_model}"]
     parts.append(f"classifier {settings.router_model}" if settings.classifier_enabled else "no classifier")
-    parts.append(f"xAI {settings.xai_model}" if settings.xai_api_key else "no xAI key")
+    clouds = [f"{backend.name} {backend.model}".rstrip() for backend in registry_of(settings).clouds.values()]
+    parts += clouds or ["no cloud"]
     click.echo(f"ai-router {__version__} on http://{host}:{settings.port}/v1 ({', '.join(parts)})", err=True)
 
 
@@ -107,6 +116,20 @@ def _port_problems(settings: Settings) -> Iterator[str]:
         yield f"PORT {settings.port} on {settings.host} cannot be had: {problem.strerror}; set PORT to another"
 
 
+def _descriptor_problems(settings: Settings) -> Iterator[str]:
+    """Too few file descriptors for as many requests as are admitted. The soft limit is raised as far as it goes."""
+    needed = settings.admitted * _DESCRIPTORS_A_REQUEST + 10 * settings.threads + _DESCRIPTORS_OF_OUR_OWN
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = max(needed, soft) if hard == resource.RLIM_INFINITY else min(max(needed, soft), hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        yield (
+            f"THREADS {settings.threads} may need {needed} file descriptors and the system allows {allowed}: lower "
+            "THREADS or raise the limit (ulimit -n, LimitNOFILE=)"
+        )
+
+
 def _embedded_problems(settings: Settings) -> Iterator[str]:
     if settings.primary_url is not None:
         return
@@ -129,8 +152,10 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
             yield f"{backend.name} is not well: {health.last_error}"
     if registry.classifier is None:
         click.echo("classifier: none; the fast path decides")
-    if registry.xai is None:
-        click.echo("xai: no XAI_API_KEY; COMPLEX and ENRICH go to the primary")
+    for note in registry.notes:
+        click.echo(f"note: {note}")
+    if not registry.clouds:
+        click.echo("no cloud: no key of any is set; COMPLEX and ENRICH go to the primary")
 
 
 def _health_of(backends: Sequence[Backend]) -> Sequence[tuple[Backend, BackendHealth]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _TICKS_PER_USD = 10_000_000_000
+_TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
 
 
 class AnswerReader:
@@ -70,7 +71,7 @@ class AnswerReader:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        for name in ("content", "reasoning", "reasoning_content", "refusal"):
+        for name in _TEXTS:
             text = delta.get(name)
             if isinstance(text, str):
                 self._texts.setdefault(name, []).append(text)
@@ -93,7 +94,21 @@ class AnswerReader:
                         call["function"].setdefault(name, []).append(function[name])
 
 
+def estimated_usage(prompt_chars: int, message: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Usage for a stream whose backend did not tell: about four characters a token, flagged as the guess that it is."""
+    texts = [value for name, value in (message or {}).items() if isinstance(value, str) and name in _TEXTS]
+    prompt, completion = -(-prompt_chars // 4), -(-sum(map(len, texts)) // 4)
+    told = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {**told, "estimated": True}
+
+
 def cost_usd(usage: Mapping[str, Any] | None) -> float | None:
-    """What the provider says it charged, in USD: xAI's ``cost_in_usd_ticks`` / 1e10. None where it does not say."""
-    ticks = usage.get("cost_in_usd_ticks") if usage else None
-    return ticks / _TICKS_PER_USD if isinstance(ticks, (int, float)) else None
+    """What the provider says it charged, in USD: xAI's ``cost_in_usd_ticks`` / 1e10, OpenRouter's ``cost``,
+    Perplexity's ``cost.total_cost``. None where it does not say."""
+    if not usage:
+        return None
+    ticks, cost = usage.get("cost_in_usd_ticks"), usage.get("cost")
+    if isinstance(ticks, (int, float)):
+        return ticks / _TICKS_PER_USD
+    total = cost.get("total_cost") if isinstance(cost, Mapping) else cost
+    return float(total) if isinstance(total, (int, float)) else None

@@ -9,8 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
+from ai_router.providers.backend import Backend
 from ai_router.providers.refusals import refusal
-from ai_router.providers.registry import CLASSIFIER, Backend
+from ai_router.providers.registry import CLASSIFIER
+from ai_router.resilience.breaker import State
+from ai_router.resilience.gates import Gates
 from ai_router.telemetry import timing_log
 from ai_router.upstream.call import Call, Timeouts
 from ai_router.upstream.client import UpstreamClient
@@ -25,11 +28,14 @@ HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 
 @dataclass(frozen=True, slots=True)
 class BackendHealth:
-    """One backend. ``last_error`` is the latest there was, also if all is well again."""
+    """One backend. ``last_error`` is the latest there was, also if all is well again; ``breaker`` says whether requests
+    are sent there (closed), tried (half-open) or not (open), and ``why`` it is not closed."""
 
     ok: bool
     latency_ms: float
     last_error: str | None
+    breaker: str = State.CLOSED
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,12 @@ class HealthChecker:
         self,
         client: UpstreamClient,
         backends: Sequence[Backend],
+        gates: Gates | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._backends = backends
+        self._gates = gates
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: HealthReport | None = None
@@ -97,7 +105,7 @@ class HealthChecker:
         call = Call(
             source=backend.source,
             method="GET",
-            url=f"{backend.base_url}{backend.health_path}",
+            url=backend.base_url + backend.health_path if backend.health_path else backend.url("/models"),
             timeouts=Timeouts(connect=LIMIT_S, total=LIMIT_S, idle=LIMIT_S),
             headers=backend.headers,
             secret=backend.key,
@@ -119,7 +127,14 @@ class HealthChecker:
         latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
         if problem is not None:
             self._errors[name] = problem
-        return BackendHealth(problem is None, round(latency_ms, 1), self._errors.get(name))
+        gate = None if self._gates is None else self._gates.report(name)
+        return BackendHealth(
+            ok=problem is None,
+            latency_ms=round(latency_ms, 1),
+            last_error=self._errors.get(name),
+            breaker=State.CLOSED if gate is None else gate.state,
+            why=None if gate is None else gate.why,
+        )
 
 
 def overall(backends: Mapping[str, BackendHealth]) -> str:

@@ -1,38 +1,93 @@
-"""The requests under way, so that a stop can reach them."""
+"""The requests under way, so that a stop or a cancel can reach them."""
 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from ai_router.errors import RouterError
+from ai_router.errors import RequestCancelled, RouterError
+from ai_router.execution.trail import Trail
 from ai_router.upstream.leg import CancelScope
+
+_REMEMBERED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A request that was cancelled, and what it was at: deciding, searching, queued, backing off, asking, streaming.
+
+    ``legs`` counts the calls that it had made of backends.
+    """
+
+    session_id: str
+    route: str
+    phase: str
+    legs: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    trail: Trail
+    scope: CancelScope
 
 
 class InFlight:
-    """The scopes of all requests that have not closed yet."""
+    """All requests that have not closed yet, by the id that their clients know. Safe from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._scopes: set[CancelScope] = set()
+        self._entries: dict[str, list[_Entry]] = {}
+        self._cancelled: OrderedDict[tuple[str, str], tuple[Cancelled, ...]] = OrderedDict()
 
-    def add(self, scope: CancelScope) -> Callable[[], None]:
+    def add(self, trail: Trail, scope: CancelScope) -> Callable[[], None]:
         """Count a request in; returns what counts it out."""
+        name, entry = trail.request.request_id, _Entry(trail, scope)
         with self._changed:
-            self._scopes.add(scope)
+            self._entries.setdefault(name, []).append(entry)
 
         def remove() -> None:
             with self._changed:
-                self._scopes.discard(scope)
-                self._changed.notify_all()
+                entries = self._entries.get(name, [])
+                entries.remove(entry)
+                if not entries:
+                    del self._entries[name]
+                    self._changed.notify_all()
 
         return remove
+
+    def cancel(self, request_id: str, client: str) -> tuple[tuple[Cancelled, ...], bool] | None:
+        """Abort the requests of that id, and say which they were and whether this is news; None if ``client`` has none.
+
+        A request that was cancelled once is told of the same way when it is cancelled again, also when it has ended.
+        """
+        key = (client, request_id)
+        with self._changed:
+            mine = [e for e in self._entries.get(request_id, ()) if e.trail.request.client == client]
+            fresh = [entry for entry in mine if entry.scope.reason is None]
+            if not fresh:
+                known = self._cancelled.get(key)
+                return None if known is None else (known, False)
+            told = tuple(_told(entry) for entry in fresh)
+            self._cancelled[key] = told
+            self._cancelled.move_to_end(key)
+            while len(self._cancelled) > _REMEMBERED:
+                self._cancelled.popitem(last=False)
+        for entry in fresh:
+            entry.scope.abort(RequestCancelled())
+        return told, True
 
     def abort_all(self, reason: RouterError, patience_s: float) -> None:
         """Abort every request and wait until their responses have closed, but no longer than ``patience_s``."""
         with self._changed:
-            scopes = tuple(self._scopes)
+            scopes = [entry.scope for entries in self._entries.values() for entry in entries]
         for scope in scopes:
             scope.abort(reason)
         with self._changed:
-            self._changed.wait_for(lambda: not self._scopes, patience_s)
+            self._changed.wait_for(lambda: not self._entries, patience_s)
+
+
+def _told(entry: _Entry) -> Cancelled:
+    trail = entry.trail
+    return Cancelled(trail.request.session_id, trail.route, trail.phase, entry.scope.legs)

@@ -9,19 +9,27 @@ from dataclasses import dataclass
 from functools import partial
 
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
-from ai_router.exchange import Attempt, Decision, Route, SpeculationResult
+from ai_router.exchange import Decision, Route, SpeculationResult
+from ai_router.execution.answers import Answer, StreamAnswer
+from ai_router.execution.attempts import Attempts, Persistence
 from ai_router.execution.enrichment import WebSearch
-from ai_router.execution.forward import Answer, Candidate, Forwarder, StreamAnswer
-from ai_router.execution.plan import Plan, plan_answer
-from ai_router.execution.relay import PlainReply, Reply, SearchingReply, StreamReply
+from ai_router.execution.forward import Forwarder
+from ai_router.execution.plan import Plan, plan_answer, unfit
+from ai_router.execution.relay import HeldReply, PlainReply, Reply, StreamReply
 from ai_router.execution.speculating import Speculating
 from ai_router.execution.speculation import Speculation
 from ai_router.execution.trail import Trail
+from ai_router.execution.waiting import Course, Steps
+from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
+from ai_router.resilience.gates import Pass
 from ai_router.routing.router import Router, Undecided
 from ai_router.telemetry import timing_log
 from ai_router.upstream.leg import CancelScope
+
+PATIENCE_BEFORE_HEADERS_S = 0.5
+"""Waits that end sooner are told in the headers; after that they have to go, with the first comment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +41,8 @@ class Pipeline:
     forwarder: Forwarder
     search: WebSearch
     speculations: Executor
-    searches: Executor
     speculating: Speculating
+    persistence: Persistence
     cloud_fallback: bool
     keepalive_s: float
 
@@ -61,23 +69,37 @@ class _Run:
         self._request = trail.request
         self._trail = trail
         self._scope = scope
+        self._attempts = Attempts(pipeline.persistence, trail, scope)
         self._speculation: Speculation | None = None
         self._decided_at = 0.0
 
     def reply(self) -> Reply:
         """All of it, up to the point where the client's first byte can go out."""
-        decision = self._decide()
-        plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
-        self._trail.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
-        self._settle_speculation(plan)
-        if plan.wants_context:
-            return self._enriched(plan)
-        return self._replied(self._first_answer(plan, self._messages(decision)))
+        course = Course(self._steps())
+        if not self._request.stream:
+            course.go_on()
+        elif not course.go_on(PATIENCE_BEFORE_HEADERS_S):
+            return HeldReply(self._trail, course, keepalive_s=self._pipeline.keepalive_s)
+        answer = course.result
+        return StreamReply(self._trail, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._trail, answer)
 
     def leave_nothing_behind(self) -> None:
         """Give up a speculative call that nobody came to take, because something was raised before."""
         if self._speculation is not None:
             self._lose(self._speculation)
+
+    def _steps(self) -> Steps[Answer]:
+        decision = self._decide()
+        plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
+        self._trail.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
+        self._settle_speculation(plan)
+        messages_json = self._messages(decision)
+        if plan.wants_context:
+            self._trail.phase = "searching"
+            context = yield from self._pipeline.search.fetch_context(self._trail, self._scope, self._attempts)
+            if context is not None:
+                messages_json = with_context(self._request, context)
+        return (yield from self._first_answer(plan, messages_json))
 
     def _lose(self, speculation: Speculation) -> None:
         speculation.cancel()
@@ -90,10 +112,11 @@ class _Run:
         found = pipeline.router.decide_at_once(self._request)
         if not isinstance(found, Undecided):
             return found
-        if pipeline.speculating.worth_it(found.guess):
+        place = pipeline.speculating.place_for(found.guess)
+        if place is not None:
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
             call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
-            self._speculation = Speculation(pipeline.speculations, call, self._scope.leg())
+            self._speculation = Speculation(pipeline.speculations, call, self._scope.leg(), place)
         started = time.monotonic()
         decision = pipeline.router.determine_route(self._request, found, self._scope.leg)
         self._decided_at = time.monotonic()
@@ -103,7 +126,8 @@ class _Run:
 
     def _settle_speculation(self, plan: Plan) -> None:
         """Keep the speculative call if it is the very call that the plan begins with; else give it up at once."""
-        if self._speculation is None or (not plan.wants_context and plan.candidates[0].backend.local):
+        keeps = not plan.wants_context and plan.candidates[0].backend is self._pipeline.registry.primary
+        if self._speculation is None or keeps:
             return
         self._lose(self._speculation)
         self._trail.speculated(SpeculationResult.CANCELLED, self._speculation.started)
@@ -112,47 +136,36 @@ class _Run:
 
     def _messages(self, decision: Decision) -> bytes:
         """The messages to send. A chat UI's own jobs get no date, nor does a model that the client picked by name."""
-        untouched = decision.route is Route.META or decision.model is not None
+        untouched = decision.route == Route.META or decision.model is not None
         return self._request.messages_json if untouched else with_date(self._request)
 
-    def _enriched(self, plan: Plan) -> Reply:
-        search = partial(self._pipeline.search.fetch_context, self._trail, self._scope.leg())
-        if not self._request.stream:
-            return self._replied(self._answer_with(plan, search()))
-        return SearchingReply(
-            self._trail,
-            self._pipeline.searches.submit(search),
-            lambda context: self._replied(self._answer_with(plan, context)),
-            keepalive_s=self._pipeline.keepalive_s,
-        ).or_sooner()
-
-    def _answer_with(self, plan: Plan, context: str | None) -> Answer:
-        messages_json = with_date(self._request) if context is None else with_context(self._request, context)
-        return self._first_answer(plan, messages_json)
-
-    def _first_answer(self, plan: Plan, messages_json: bytes) -> Answer:
+    def _first_answer(self, plan: Plan, messages_json: bytes) -> Steps[Answer]:
         """The answer of the first candidate that gives one. Raises the first failure if none does."""
-        failures: list[UpstreamError] = []
-        for candidate, successor in zip(plan.candidates, (*plan.candidates[1:], None), strict=True):
-            started = time.monotonic()
-            speculation, self._speculation = self._speculation, None
-            try:
-                answer = self._ask(candidate, messages_json, speculation)
-            except UpstreamError as problem:
-                failures.append(problem)
-                following = successor if problem.recoverable else None
-                self._failed(problem, following, speculation.started if speculation else started)
-                if following is None:
-                    break
-            else:
-                self._trail.route = plan.route_for(candidate)
-                self._take(answer, speculative=speculation is not None)
-                return answer
-        raise failures[0]
+        first, *stand_ins = plan.candidates
+        unfitting = {candidate: why for candidate in stand_ins if (why := unfit(candidate, self._request))}
+        candidates = [first, *(candidate for candidate in stand_ins if candidate not in unfitting)]
+        held = (self._speculation.started, self._speculation.place) if self._speculation is not None else None
 
-    def _ask(self, candidate: Candidate, messages_json: bytes, speculation: Speculation | None) -> Answer:
+        def ask(candidate: Candidate, place: Pass) -> Steps[Answer]:
+            yield from ()
+            speculation, self._speculation = self._speculation, None
+            self._trail.phase = "asking"
+            answer = self._ask(candidate, place, messages_json, speculation)
+            self._trail.route = plan.route_for(candidate)
+            self._take(answer, speculative=speculation is not None)
+            return answer
+
+        try:
+            return (yield from self._attempts.first_success(candidates, ask, held))
+        except UpstreamError:
+            for candidate, why in unfitting.items():
+                self._trail.passed_over(candidate.backend.name, why)
+            raise
+
+    def _ask(self, candidate: Candidate, place: Pass, messages_json: bytes, speculation: Speculation | None) -> Answer:
         if speculation is None:
-            return self._pipeline.forwarder.forward_request(self._request, candidate, messages_json, self._scope.leg())
+            forward = self._pipeline.forwarder.forward_request
+            return forward(self._request, candidate, messages_json, self._scope.leg(), place)
         try:
             answer = speculation.confirm()
         except RouterError:
@@ -163,24 +176,8 @@ class _Run:
         self._pipeline.speculating.won((self._decided_at - speculation.started) * 1000, answer.attempt())
         return answer
 
-    def _failed(self, problem: UpstreamError, following: Candidate | None, started: float) -> None:
-        attempt = Attempt(
-            backend=problem.source.backend,
-            model=problem.source.model,
-            started_ms=self._trail.ms(started),
-            duration_ms=(time.monotonic() - started) * 1000,
-            stream=self._request.stream,
-            error=problem.detail,
-        )
-        self._trail.attempt(attempt)
-        timing_log.provider_failed(attempt, following.backend.name if following else None)
-        if following is not None:
-            self._trail.fell_back(attempt, following.backend.name)
-
     def _take(self, answer: Answer, *, speculative: bool) -> None:
         """This answer it is: say so in the log. A stream's attempt is recorded when it has ended."""
+        self._trail.phase = "streaming"
         self._trail.answered_by(answer.attempt(), speculative=speculative)
         timing_log.responded(dataclasses.replace(answer.attempt(), speculative=speculative))
-
-    def _replied(self, answer: Answer) -> Reply:
-        return StreamReply(self._trail, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._trail, answer)

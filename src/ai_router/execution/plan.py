@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.exchange import DecidedBy, Decision, Route
-from ai_router.execution.forward import Candidate
+from ai_router.exchange import ChatRequest, DecidedBy, Decision, Label, Message, Route
+from ai_router.providers.backend import Candidate
+from ai_router.providers.catalogue import SEARCH
 from ai_router.providers.registry import Registry
+
+_CHARS_PER_TOKEN = 6
+"""More than there are: only a request that cannot fit is kept from a stand-in."""
+
+_LABEL_OF_ROUTE: Mapping[str, Label] = {Route.XAI: Label.COMPLEX, Route.ENRICH: Label.ENRICH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +33,77 @@ class Plan:
 def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> Plan:
     """Who answers, and who if that one cannot.
 
-    A client that named ``primary`` or a model gets that or an error: a local answer must not turn into a cloud one
-    behind its back. ``xai`` and ``enrich`` name ways to a better answer, so the primary stands in for them.
+    A client that named ``primary``, a provider or a model gets that or an error: a local answer must not turn into a
+    cloud one behind its back. ``xai`` and ``enrich`` name ways to a better answer, so the primary stands in for them.
     """
-    explicit = decision.decided_by is DecidedBy.EXPLICIT
-    primary = Candidate(registry.primary, decision.model or registry.primary.model)
-    if decision.route in (Route.PRIMARY, Route.META):
-        cloud = () if explicit or not cloud_fallback else _cloud(registry)
-        return Plan((primary, *cloud), decision.route)
-    if registry.xai is None:
-        return Plan(
-            (primary,), Route.PRIMARY, note=f"{decision.route} needs XAI_API_KEY, which is not set; {_STANDS_IN}"
-        )
-    if decision.route is Route.XAI:
-        xai = Candidate(registry.xai, decision.model or registry.xai.model)
-        return Plan((xai,) if decision.model else (xai, primary), Route.XAI)
-    return Plan((primary, *(_cloud(registry) if cloud_fallback else ())), Route.ENRICH, wants_context=True)
+    if decision.decided_by is DecidedBy.EXPLICIT:
+        return _named(decision, registry, cloud_fallback=cloud_fallback)
+    chain = registry.chains[decision.label.lower()]
+    if decision.label is Label.COMPLEX:
+        return _complex(chain, registry)
+    if decision.label is Label.ENRICH:
+        return _enrich(chain, registry, cloud_fallback=cloud_fallback)
+    return Plan(_allowed(chain, cloud_fallback=cloud_fallback), decision.route)
+
+
+def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> Plan:
+    if decision.model is None and decision.route == Route.XAI:
+        here = registry.xai
+        chain = registry.chains[Label.COMPLEX.lower()]
+        locals_ = tuple(candidate for candidate in chain if candidate.backend.local)
+        return _complex(((Candidate(here, here.model),) if here else ()) + locals_, registry)
+    if decision.route == Route.ENRICH:
+        return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
+    backend = registry.clouds.get(decision.route, registry.primary)
+    return Plan((Candidate(backend, decision.model or backend.model),), decision.route)
+
+
+def _complex(chain: tuple[Candidate, ...], registry: Registry) -> Plan:
+    """The route is named for whoever is asked first."""
+    first = chain[0].backend
+    note = None
+    if first is registry.primary and registry.xai is None:
+        note = f"{Route.XAI} needs XAI_API_KEY; {_STANDS_IN}"
+    return Plan(chain, first.name, note=note)
+
+
+def _enrich(chain: tuple[Candidate, ...], registry: Registry, *, cloud_fallback: bool) -> Plan:
+    allowed = _allowed(chain, cloud_fallback=cloud_fallback)
+    if registry.searchers:
+        return Plan(allowed, Route.ENRICH, wants_context=True)
+    keys = [registry.catalogue.providers[name].key for name in registry.catalogue.chains.get(SEARCH, ())]
+    needed = " or ".join(key for key in keys if key) or "somebody to search the web"
+    return Plan(allowed, allowed[0].backend.name, note=f"{Route.ENRICH} needs {needed}; {_STANDS_IN}")
+
+
+def _allowed(chain: tuple[Candidate, ...], *, cloud_fallback: bool) -> tuple[Candidate, ...]:
+    """Without CLOUD_FALLBACK nothing that begins in the house leaves it."""
+    if cloud_fallback or not chain[0].backend.local:
+        return chain
+    return tuple(candidate for candidate in chain if candidate.backend.local)
 
 
 _STANDS_IN = "the primary stands in"
 
 
-def _cloud(registry: Registry) -> tuple[Candidate, ...]:
-    return () if registry.xai is None else (Candidate(registry.xai, registry.xai.model),)
+def unfit(candidate: Candidate, request: ChatRequest) -> str | None:
+    """Why a stand-in could not answer this request, as far as the catalogue knows; None if it could."""
+    facts = candidate.backend.facts(candidate.model)
+    if facts.context is not None and request.total_chars > facts.context * _CHARS_PER_TOKEN:
+        return f"{candidate.model} has room for {facts.context} tokens"
+    if facts.capabilities is None:
+        return None
+    if "tools" not in facts.capabilities and "tools" in request.params:
+        return f"{candidate.model} takes no tools"
+    if "vision" not in facts.capabilities and _shows_pictures(request.messages):
+        return f"{candidate.model} sees no pictures"
+    return None
+
+
+def _shows_pictures(messages: Sequence[Message]) -> bool:
+    return any(
+        isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image")
+        for message in messages
+        if isinstance(content := message.get("content"), list)
+        for part in content
+    )

@@ -1,4 +1,4 @@
-"""How busy the primary is: our own calls of it, its own queue, and how fast it writes."""
+"""How busy the primary is, as it says itself, and how fast it writes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from ai_router.errors import UpstreamError
 from ai_router.exchange import Outcome, Status
-from ai_router.providers.registry import Backend
+from ai_router.providers.backend import Backend
 from ai_router.upstream.call import Call, Timeouts
 from ai_router.upstream.client import UpstreamClient
 from ai_router.upstream.leg import Leg
@@ -37,14 +36,12 @@ def waiting_in(metrics: bytes) -> int | None:
 
 
 class PrimaryLoad:
-    """Counts, and asks the primary's /metrics every second while there is something to decide. Safe from any thread."""
+    """Asks the primary's /metrics every second while there is something to decide. Safe from any thread."""
 
     def __init__(self, client: UpstreamClient, primary: Backend, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._primary = primary
         self._clock = clock
-        self._lock = threading.Lock()
-        self._in_flight = 0
         self._tokens_per_s = 0.0
         self._wanted_at = float("-inf")
         self._wanted = threading.Event()
@@ -52,30 +49,6 @@ class PrimaryLoad:
         self._thread = threading.Thread(target=self._watch, name="primary-load", daemon=True)
         self.waiting: int | None = None
         """Requests in the primary's own queue, as of a second ago; None where it does not tell."""
-
-    @property
-    def in_flight(self) -> int:
-        """Our calls of the primary that have not ended."""
-        return self._in_flight
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """A call of the primary is under way until the block ends."""
-        self.enter()
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def enter(self) -> None:
-        """A call of the primary begins."""
-        with self._lock:
-            self._in_flight += 1
-
-    def leave(self) -> None:
-        """A call of the primary has ended."""
-        with self._lock:
-            self._in_flight -= 1
 
     def want(self) -> None:
         """Somebody decides by the load: keep looking for a while."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
 from typing import Protocol
 
-from ai_router.errors import INTERNAL, Aborted, InternalError, RouterError, error_event
-from ai_router.execution.forward import PlainAnswer, StreamAnswer
+from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError, error_event
+from ai_router.execution.answer import estimated_usage
+from ai_router.execution.answers import Answer, PlainAnswer, StreamAnswer
 from ai_router.execution.trail import Trail
+from ai_router.execution.waiting import Course
 from ai_router.telemetry import timing_log
 
 log = logging.getLogger(__name__)
-
-PATIENCE_BEFORE_HEADERS_S = 0.5
-"""A search that ends sooner is told in the headers; after that they have to go, with the first keep-alive."""
-
-_KEEP_ALIVE = b": searching the web\n\n"
 
 
 class Reply(Protocol):
@@ -78,61 +74,61 @@ class StreamReply:
             return
         self._closed = True
         self._answer.close()
+        self._trail.events_skipped += self._answer.skipped
         if self._answer.skipped:
             timing_log.events_skipped(self._answer.attempt().backend, self._answer.skipped)
         if self._answer.done and self._error is None:
             # A client that has read [DONE] may close before we do; it lacks nothing.
             self._trail.complete()
         self._trail.attempt(self._answer.attempt(self._error))
-        self._trail.answer(self._answer.reader.gathered(), self._answer.reader.usage)
+        message, usage = self._answer.reader.gathered(), self._answer.reader.usage
+        self._trail.answer(message, usage or estimated_usage(self._trail.request.total_chars, message))
 
 
-class SearchingReply:
-    """A stream of comments while the web is searched, and then of whatever ``then`` makes of the result."""
+class HeldReply:
+    """A stream whose answer is still to be had: comments that say what is waited for, and then the answer."""
 
-    def __init__(
-        self,
-        trail: Trail,
-        search: Future[str | None],
-        then: Callable[[str | None], Reply],
-        *,
-        keepalive_s: float,
-    ) -> None:
+    def __init__(self, trail: Trail, course: Course[Answer], *, keepalive_s: float) -> None:
         self._trail = trail
-        self._search = search
-        self._then = then
+        self._course = course
         self._keepalive_s = keepalive_s
         self._reason_in_headers = trail.reason
 
-    def or_sooner(self) -> Reply:
-        """The reply itself if the search is over before the headers must go, so that they can tell how it went."""
-        wait([self._search], PATIENCE_BEFORE_HEADERS_S)
-        return self._then(self._search.result()) if self._search.done() else self
-
     def body(self) -> Iterator[bytes]:
         """Comments, then the answer."""
-        return guarded(self._trail, self._searched())
+        return guarded(self._trail, self._held())
 
     def close(self) -> None:
-        """The search is a leg of the request's scope, which the edge aborts; the answer closes with its iterator."""
+        """Give up what is waited for; the answer closes with its iterator."""
+        self._course.close()
 
-    def _searched(self) -> Iterator[bytes]:
-        while not self._search.done():
-            yield _KEEP_ALIVE
-            wait([self._search], self._keepalive_s)
-        reply = self._then(self._search.result())
+    def _held(self) -> Iterator[bytes]:
+        yield _comment(self._course.notice())
+        while not self._course.go_on(self._keepalive_s):
+            yield _comment(self._course.notice())
+        answer = self._course.result
+        if not isinstance(answer, StreamAnswer):
+            raise TypeError("a stream was asked for")
+        reply = StreamReply(self._trail, answer)
         try:
             if (happened := self._trail.reason) != self._reason_in_headers:
-                yield f": {' '.join(happened.split())}\n\n".encode()
-            yield from reply.relayed() if isinstance(reply, StreamReply) else ()
+                yield _comment(happened)
+            yield from reply.relayed()
         finally:
             reply.close()
+
+
+def _comment(text: str) -> bytes:
+    return f": {' '.join(text.split())}\n\n".encode()
 
 
 def guarded(trail: Trail, portions: Iterator[bytes]) -> Iterator[bytes]:
     """The portions; what breaks them off is noted and told as an error event, unless nobody is there to read it."""
     try:
         yield from portions
+    except RequestCancelled as cancelled:
+        trail.fail(cancelled)
+        yield error_event(cancelled)
     except Aborted as gone:
         trail.fail(gone)
     except RouterError as error:

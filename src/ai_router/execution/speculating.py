@@ -5,6 +5,8 @@ from __future__ import annotations
 from ai_router.exchange import Attempt, SpeculationResult
 from ai_router.execution.primary_load import PrimaryLoad
 from ai_router.execution.speculation_policy import Budget, Pressure, why_not
+from ai_router.providers.catalogue import PRIMARY
+from ai_router.resilience.gates import Gates, Pass
 from ai_router.routing.head.guess import Guess
 from ai_router.settings import SpeculationMode
 from ai_router.telemetry.metrics import RoutingMetrics
@@ -14,9 +16,17 @@ class Speculating:
     """Asks the policy and keeps the accounts; ``slots`` is how many requests the primary serves at once."""
 
     def __init__(
-        self, mode: SpeculationMode, load: PrimaryLoad, budget: Budget, metrics: RoutingMetrics, *, slots: int
+        self,
+        mode: SpeculationMode,
+        load: PrimaryLoad,
+        gates: Gates,
+        budget: Budget,
+        metrics: RoutingMetrics,
+        *,
+        slots: int,
     ) -> None:
         self._mode = mode
+        self._gates = gates
         self._load = load
         self._budget = budget
         self._metrics = metrics
@@ -24,14 +34,19 @@ class Speculating:
         self.unless_begun = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
         """What to report for a request without a speculation."""
 
-    def worth_it(self, guess: Guess | None) -> bool:
-        """Whether to call the primary now, although the classifier may yet decide otherwise."""
+    def place_for(self, guess: Guess | None) -> Pass | None:
+        """A place at the primary for a call although the classifier may yet decide otherwise; None: better not."""
         self._load.want()
-        pressure = Pressure(self._load.in_flight, self._slots, self._load.waiting, self._budget.left_s())
+        pressure = Pressure(self._load.waiting, self._budget.left_s())
         why = why_not(self._mode, guess, pressure)
+        place = None
+        if why is None:
+            slots = None if self._mode is SpeculationMode.ALWAYS else self._slots
+            place = self._gates.enter([PRIMARY], below=slots)
+            why = None if place else "saturated"
         if why is not None:
             self._metrics.not_speculated(why)
-        return why is None
+        return place
 
     def won(self, ahead_ms: float, attempt: Attempt) -> None:
         """The call is the answer; it began ``ahead_ms`` before it would have without speculation.

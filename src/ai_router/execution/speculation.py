@@ -10,19 +10,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
-from ai_router.errors import RouterError, SpeculationLost
-from ai_router.execution.forward import Answer
+from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
+from ai_router.execution.answers import Answer
+from ai_router.resilience.gates import Pass
 from ai_router.upstream.leg import Leg
 
 
 class Speculation:
     """One speculative call, under way from the moment this is made."""
 
-    def __init__(self, executor: Executor, call: Callable[[Leg], Answer], leg: Leg) -> None:
+    def __init__(self, executor: Executor, call: Callable[[Leg, Pass], Answer], leg: Leg, place: Pass) -> None:
         self.started = time.monotonic()
+        self.place = place
         self._leg = leg
         self._ended: float | None = None
-        self._answer: Future[Answer] = executor.submit(call, leg)
+        try:
+            self._answer: Future[Answer] = executor.submit(call, leg, place)
+        except RuntimeError:  # the threads were ended: nothing is begun any more
+            place.leave()
+            raise ShuttingDown("the router is being stopped") from None
         self._answer.add_done_callback(self._stamp)
 
     def confirm(self) -> Answer:

@@ -17,11 +17,9 @@ UNLIKELY = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """How busy the primary is: calls under way, how many it serves at once, requests waiting in its own queue (None:
-    it does not tell); and the seconds of wasted work that the budget still allows."""
+    """Requests waiting in the primary's own queue (None: it does not tell), and the seconds of wasted work that the
+    budget still allows. Whether one of its slots is free is its gate's to say, which takes it at the same moment."""
 
-    in_flight: int
-    slots: int
     waiting: int | None
     budget_left_s: float
 
@@ -34,7 +32,7 @@ def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> s
         return None
     if guess is not None and guess.shares[Label.MODERATE] < UNLIKELY:
         return "unlikely"
-    if pressure.in_flight >= pressure.slots or pressure.waiting:
+    if pressure.waiting:
         return "saturated"
     if pressure.budget_left_s <= 0:
         return "budget"

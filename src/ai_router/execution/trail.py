@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ai_router.errors import Aborted, ClientGone, RouterError
+from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
 from ai_router.exchange import (
     Attempt,
     ChatRequest,
@@ -36,6 +36,10 @@ class Trail:
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
         self.model: str | None = None
+        self.events_skipped = 0
+        """Events of the answer that were no JSON."""
+        self.phase = "deciding"
+        """What the request is at, for whoever cancels it."""
         self._speculative = False
         self._response: Mapping[str, Any] | None = None
         self._usage: Mapping[str, Any] | None = None
@@ -99,10 +103,36 @@ class Trail:
         if problem:
             self._notes.append(f"the web context is missing ({problem})")
 
-    def fell_back(self, failed: Attempt, to: str) -> None:
+    def failed(self, problem: UpstreamError, started: float) -> None:
+        """A backend was called in vain."""
+        self.attempt(
+            Attempt(
+                backend=problem.source.backend,
+                model=problem.source.model,
+                started_ms=self.ms(started),
+                duration_ms=self.ms() - self.ms(started),
+                stream=self.request.stream,
+                error=problem.detail,
+            )
+        )
+
+    def fell_back(self, problem: UpstreamError, to: str) -> None:
         """A backend failed and another is asked."""
-        self._notes.append(f"{failed.backend} failed ({failed.error}), asked {to} instead")
+        self._notes.append(f"{problem.source.backend} failed ({problem.detail}), asked {to} instead")
         self._step("fallback", time.monotonic(), {"to": to})
+
+    def retrying(self, backend: str, delay_s: float) -> None:
+        """A backend failed and is asked again in a while."""
+        self._step("retry", time.monotonic(), {"backend": backend, "delay_ms": round(delay_s * 1000, 1)})
+
+    def waited(self, started: float, wanted: Sequence[str], admitted: str | None) -> None:
+        """The request stood in the queue, for ``admitted`` or in vain."""
+        self._timings["queue_ms"] = self._timings.get("queue_ms", 0.0) + self.ms() - self.ms(started)
+        self._step("queue", started, {"wanted": list(wanted), "admitted": admitted})
+
+    def passed_over(self, backend: str, why: str) -> None:
+        """A candidate was not asked."""
+        self._notes.append(f"{backend} not asked ({why})")
 
     def answered_by(self, attempt: Attempt, *, speculative: bool) -> None:
         """A backend's answer was accepted."""
@@ -168,6 +198,7 @@ class Trail:
             cost_usd=cost_usd(self._usage),
             timings={**self._timings, "total_ms": self.ms()},
             error=str(self._error) if self._error else None,
+            events_skipped=self.events_skipped,
         )
 
     def _status(self) -> Status:

@@ -9,20 +9,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from math import ceil
 from time import time
 from typing import Any
 
 import orjson
 
-from ai_router.errors import UpstreamError, UpstreamFailed, UpstreamMisconfigured, UpstreamRefused
+from ai_router.errors import (
+    UpstreamError,
+    UpstreamExhausted,
+    UpstreamFailed,
+    UpstreamLimited,
+    UpstreamMisconfigured,
+    UpstreamRefused,
+)
 from ai_router.upstream.call import Call
 
 _MAX_MESSAGE = 2_000
 _DIGITS = re.compile(r"[0-9]{1,9}")
-_RETRYABLE = frozenset({408, 409, 425, 429})
+_RETRYABLE = frozenset({408, 409, 425})
+_EXHAUSTED = frozenset({"insufficient_quota", "credit_balance_exhausted"})
+_STATUS_OF_CODE = {
+    "rate_limit_exceeded": 429,
+    "slow_down": 429,
+    "insufficient_quota": 429,
+    "credit_balance_exhausted": 429,
+    "server_is_overloaded": 503,
+    "invalid_api_key": 401,
+    "context_length_exceeded": 400,
+    "model_not_found": 404,
+}
+"""What OpenAI's codes go along with, where they come without a status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,7 @@ class Complaint:
     message: str
     code: str | None = None
     param: str | None = None
+    retry_after_s: float | None = None
 
 
 def complaint_in(payload: Any) -> Complaint | None:
@@ -51,6 +70,7 @@ def complaint_in(payload: Any) -> Complaint | None:
             message=_clip(message if isinstance(message, str) and message else _quoted(error)),
             code=str(code) if code is not None else None,
             param=param if isinstance(param, str) else None,
+            retry_after_s=_seconds_in(error.get("metadata")),
         )
     outer = payload.get("code")
     text = error if isinstance(error, str) else _quoted(error)
@@ -66,45 +86,57 @@ def complaint_of(payload: Any, call: Call) -> Complaint | None:
 def refusal(status: int, headers: Mapping[str, str], body: bytes, call: Call) -> UpstreamError:
     """The error that an answer of ``status`` other than 200 amounts to."""
     complaint = _redacted(_read(body) or Complaint(f"HTTP {status} without an explanation"), call)
-    if 300 <= status < 400:
-        return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
-    if status in (401, 402, 403) or (status == 400 and "api key" in complaint.message.lower()):
-        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(complaint.message)}", call.source)
-    if 400 <= status < 500 and status not in _RETRYABLE:
-        return UpstreamRefused(
-            complaint.message, call.source, status=status, code=complaint.code, param=complaint.param
-        )
-    return UpstreamFailed(
-        f"HTTP {status}: {complaint.message}",
-        call.source,
-        status=status if status in (429, 503, 504) else 502,
-        code=complaint.code,
-        retry_after_s=retry_after_s(headers),
-    )
+    return _named(status, complaint, call, retry_after_s(headers), said=f"HTTP {status}: ")
 
 
-def failure_in(payload: Any, call: Call) -> UpstreamFailed | None:
-    """The error that hides in an answer of status 200, or in an event of a stream."""
+def failure_in(payload: Any, call: Call) -> UpstreamError | None:
+    """The error that hides in an answer of status 200, or in an event of a stream: what its code says, if that is a
+    status, as OpenRouter's and vLLM's are; else a failure of the backend's own."""
     if isinstance(payload, dict) and not payload.get("error"):
         return None
     complaint = complaint_of(payload, call)
     if complaint is None:
         return None
-    return UpstreamFailed(complaint.message, call.source, code=complaint.code)
+    code = complaint.code or ""
+    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
+    return _named(status, complaint, call, None, said="")
 
 
-def retry_after_s(headers: Mapping[str, str]) -> int | None:
-    """Retry-After in whole seconds, from ``retry-after-ms``, seconds, or an HTTP date (RFC 9110 10.2.3)."""
+def _named(status: int, complaint: Complaint, call: Call, retry_after: float | None, said: str) -> UpstreamError:
+    message, code = complaint.message, complaint.code
+    if 300 <= status < 400:
+        return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
+    if status in (401, 402, 403) or (status == 400 and "api key" in message.lower()):
+        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", call.source)
+    retry_after = complaint.retry_after_s if retry_after is None else retry_after
+    if status == 429 and (code in _EXHAUSTED or "per-day" in message):
+        return UpstreamExhausted(f"{said}{message}", call.source, code=code)
+    if status == 429:
+        return UpstreamLimited(f"{said}{message}", call.source, code=code, retry_after_s=retry_after)
+    if 400 <= status < 500 and status not in _RETRYABLE:
+        return UpstreamRefused(message, call.source, status=status, code=code, param=complaint.param)
+    shown = status if status in (503, 504) else 502
+    return UpstreamFailed(f"{said}{message}", call.source, status=shown, code=code, retry_after_s=retry_after)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Retry-After in seconds, from ``retry-after-ms``, seconds, or an HTTP date (RFC 9110 10.2.3)."""
     millis, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
     if _DIGITS.fullmatch(millis):
-        return ceil(int(millis) / 1000)
+        return int(millis) / 1000
     if _DIGITS.fullmatch(value):
-        return int(value)
+        return float(value)
     try:
         # The header speaks of wall-clock time, so this is the one place that reads it.
-        return max(0, ceil(parsedate_to_datetime(value).timestamp() - time()))
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except (ValueError, OverflowError):
         return None
+
+
+def _seconds_in(metadata: Any) -> float | None:
+    """OpenRouter's ``metadata.retry_after_seconds``."""
+    seconds = metadata.get("retry_after_seconds") if isinstance(metadata, Mapping) else None
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
 
 
 def _read(body: bytes) -> Complaint | None:
@@ -132,9 +164,13 @@ def _redacted(complaint: Complaint, call: Call) -> Complaint:
     """The complaint without our key: some providers echo it, whole or as the header that it came in."""
     if not call.secret:
         return complaint
-    return Complaint(
-        *(None if text is None else text.replace(call.secret, "***") for text in astuple(complaint))  # type: ignore[arg-type]
-    )
+    secret = call.secret
+
+    def clean(text: str | None) -> str | None:
+        return None if text is None else text.replace(secret, "***")
+
+    message = complaint.message.replace(secret, "***")
+    return replace(complaint, message=message, code=clean(complaint.code), param=clean(complaint.param))
 
 
 def _without_key(message: str) -> str:

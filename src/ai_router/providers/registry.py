@@ -1,101 +1,58 @@
-"""The catalogue: which backends there are, and what a client's ``model`` may name."""
+"""The backends that are configured, and who is asked for which route: the catalogue with the settings' eyes."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 
-from ai_router.errors import ModelNotFound, Source
-from ai_router.exchange import Route
-from ai_router.settings import Settings
+from ai_router.providers.backend import Backend, Candidate
+from ai_router.providers.catalogue import CHAINS, PRIMARY, SEARCH, Catalogue, Provider, Search, load_catalogue
+from ai_router.settings import Settings, SettingsError
 from ai_router.upstream.call import Timeouts
 
 AUTO = "auto"
-PRIMARY, XAI, CLASSIFIER = "primary", "xai", "classifier"
+XAI, CLASSIFIER = "xai", "classifier"
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
-    """A server that speaks the OpenAI API. ``health_path`` answers 200 when it is well."""
+class Searcher:
+    """A backend that can search the web, and how to ask it."""
 
-    name: str
-    base_url: str
-    model: str
-    health_path: str
-    ttft_s: float
-    local: bool
-    key: str | None = field(default=None, repr=False)
+    backend: Backend
+    how: Search
 
     @property
-    def source(self) -> Source:
-        """The backend's name and its own model, for errors."""
-        return Source(self.name, self.model)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What every call of this backend carries. Nothing of a client's headers is ever among it."""
-        headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "ai-router",
-        }
-        return headers if self.key is None else {**headers, "Authorization": f"Bearer {self.key}"}
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What a client's ``model`` names: a route, and a model of its backend where the client chose one."""
-
-    route: Route
-    model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """One entry of GET /v1/models."""
-
-    id: str
-    owned_by: str
+    def candidate(self) -> Candidate:
+        """The backend with the model that searches."""
+        return Candidate(self.backend, self.how.model)
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The configured backends. ``xai`` is None without a key, ``classifier`` without a server or when switched off."""
+    """The configured backends. ``clouds`` are the catalogue's providers that have a key or need none, by name;
+    ``classifier`` is None without a server or when switched off. ``notes`` are for the operator, at the start."""
 
     primary: Backend
-    xai: Backend | None
+    clouds: Mapping[str, Backend]
     classifier: Backend | None
-    search_model: str
+    catalogue: Catalogue
+    chains: Mapping[str, tuple[Candidate, ...]]
+    searchers: tuple[Searcher, ...]
+    notes: tuple[str, ...]
     connect_s: float
     idle_s: float
     plain_s: float
 
+    @property
+    def xai(self) -> Backend | None:
+        """xAI, if it has a key."""
+        return self.clouds.get(XAI)
+
     def backends(self) -> Sequence[Backend]:
         """All configured backends."""
-        return [backend for backend in (self.classifier, self.primary, self.xai) if backend is not None]
-
-    def resolve(self, model: str) -> Named | None:
-        """The route that ``model`` names; None for ``auto``. Raises ModelNotFound."""
-        if model == AUTO:
-            return None
-        named = self._names().get(model)
-        if named is not None:
-            return named
-        provider, slash, rest = model.partition("/")
-        if slash and rest and provider in [backend.name for backend in (self.primary, self.xai) if backend]:
-            return Named(Route(provider), rest)
-        raise ModelNotFound(model, difflib.get_close_matches(model, [AUTO, *self._names()], n=3, cutoff=0.4))
-
-    def listing(self) -> Sequence[ListedModel]:
-        """The models to offer: ``auto``, the routes that can work, and the models behind them."""
-        listed = [ListedModel(AUTO, "ai-router"), ListedModel(PRIMARY, "ai-router")]
-        if self.xai is not None:
-            listed += [ListedModel(XAI, "ai-router"), ListedModel(Route.ENRICH, "ai-router")]
-        listed.append(ListedModel(f"{PRIMARY}/{self.primary.model}", PRIMARY))
-        if self.xai is not None:
-            listed.append(ListedModel(f"{XAI}/{self.xai.model}", XAI))
-        return listed
+        local = [self.classifier, self.primary] if self.classifier is not None else [self.primary]
+        return [*local, *self.clouds.values()]
 
     def timeouts(self, backend: Backend, *, stream: bool, total_s: float) -> Timeouts:
         """The deadlines of an answer from ``backend`` with ``total_s`` seconds left for it.
@@ -110,54 +67,107 @@ class Registry:
             first_byte=min(backend.ttft_s, total_s) if stream else None,
         )
 
-    def _names(self) -> Mapping[str, Named]:
-        names = {
-            PRIMARY: Named(Route.PRIMARY),
-            XAI: Named(Route.XAI),
-            str(Route.ENRICH): Named(Route.ENRICH),
-            self.primary.model: Named(Route.PRIMARY, self.primary.model),
-        }
-        if self.xai is not None:
-            names[self.xai.model] = Named(Route.XAI, self.xai.model)
-        return names
 
+def build_registry(settings: Settings, today: date | None = None) -> Registry:
+    """What the settings and the catalogue describe. PRIMARY_URL must be known: ``serve`` fills the embedded one in.
 
-def build_registry(settings: Settings) -> Registry:
-    """The catalogue that the settings describe. PRIMARY_URL must be known: ``serve`` fills the embedded one in."""
+    Raises SettingsError for a catalogue that cannot work.
+    """
     if settings.primary_url is None:
         raise ValueError("no primary: PRIMARY_URL is unset and no embedded model was started")
-    primary = Backend(
-        name=PRIMARY,
-        base_url=settings.primary_url,
-        model=settings.primary_model,
-        health_path="/health",
-        ttft_s=settings.primary_ttft_s,
-        local=True,
-        key=settings.primary_key,
-    )
+    catalogue = load_catalogue(settings.catalogue_file)
+    today = today or date.today()
+    notes: list[str] = []
+    primary = _primary(settings, settings.primary_url)
+    clouds = dict(_clouds(settings, catalogue, today, notes))
+    chains = {
+        name: tuple(_candidates(catalogue.chains.get(name, ()), primary, clouds, today))
+        for name in CHAINS
+        if name != SEARCH
+    }
+    for name, chain in chains.items():
+        if not chain:
+            wanted = ", ".join(catalogue.chains.get(name, ())) or "nothing"
+            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: chains.{name}: none of {wanted} has a key")
     return Registry(
         primary=primary,
-        xai=_xai(settings),
+        clouds=clouds,
         classifier=_classifier(settings),
-        search_model=settings.xai_search_model,
+        catalogue=catalogue,
+        chains=chains,
+        searchers=tuple(_searchers(settings, catalogue, clouds)),
+        notes=tuple(notes),
         connect_s=settings.connect_timeout_s,
         idle_s=settings.stream_idle_s,
         plain_s=settings.plain_timeout_s,
     )
 
 
-def _xai(settings: Settings) -> Backend | None:
-    if settings.xai_api_key is None:
-        return None
+def _primary(settings: Settings, url: str) -> Backend:
     return Backend(
-        name=XAI,
-        base_url=settings.xai_api_url,
-        model=settings.xai_model,
-        health_path="/v1/models",
-        ttft_s=settings.xai_ttft_s,
-        local=False,
-        key=settings.xai_api_key,
+        name=PRIMARY,
+        base_url=url,
+        model=settings.primary_model,
+        health_path="/health",
+        ttft_s=settings.primary_ttft_s,
+        local=True,
+        key=settings.primary_key,
     )
+
+
+def _clouds(settings: Settings, catalogue: Catalogue, today: date, notes: list[str]) -> Iterator[tuple[str, Backend]]:
+    """The providers that can be asked; a default model that was retired gives way to its successor, with a note."""
+    for name, provider in catalogue.providers.items():
+        key = None if provider.key is None else settings.variable(provider.key)
+        if provider.key is not None and key is None:
+            continue
+        wanted = settings.xai_model if name == XAI else provider.default_model or ""
+        model, note = current(provider, wanted, today)
+        if note is not None:
+            notes.append(f"{name}: {note}")
+        base = (settings.variable(provider.url) if provider.url else None) or provider.base_url.rstrip("/")
+        backend = Backend(
+            name=name,
+            base_url=base.removesuffix("/v1"),
+            model=model,
+            health_path="",
+            ttft_s=settings.xai_ttft_s if name == XAI else provider.ttft_s,
+            local=provider.local,
+            key=key,
+            provider=provider,
+            cap=provider.cap,
+        )
+        yield name, backend
+
+
+def current(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
+    """The name to ask for in place of ``model``, and what to tell whoever asked for it, if there is anything."""
+    entry = provider.retirement(model)
+    if entry is None:
+        return model, None
+    if entry.on is not None and entry.on > today:
+        return model, f"'{model}' will be retired on {entry.on}; its successor is '{entry.replaced_by}'"
+    when = f" on {entry.on}" if entry.on else ""
+    return entry.replaced_by, f"'{model}' was retired{when}; '{entry.replaced_by}' stands in its place"
+
+
+def _candidates(
+    chain: Sequence[str], primary: Backend, clouds: Mapping[str, Backend], today: date
+) -> Iterator[Candidate]:
+    for entry in chain:
+        name, _, model = entry.partition("/")
+        backend = primary if name == PRIMARY else clouds.get(name)
+        if backend is not None:
+            wanted, provider = model or backend.model, backend.provider
+            yield Candidate(backend, wanted if provider is None else current(provider, wanted, today)[0])
+
+
+def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Backend]) -> Iterator[Searcher]:
+    for name in catalogue.chains.get(SEARCH, ()):
+        backend, how = clouds.get(name), catalogue.providers[name].search
+        if backend is not None and how is not None:
+            mine = Search(model=settings.xai_search_model, path=how.path, fields=how.fields)
+            yield Searcher(backend, mine if name == XAI else how)
 
 
 def _classifier(settings: Settings) -> Backend | None:

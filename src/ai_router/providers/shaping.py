@@ -8,37 +8,41 @@ that is possible.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from ai_router.exchange import ChatRequest, Message
+from ai_router.providers.catalogue import Rules
 from ai_router.settings import MaxTokensPolicy
 
+_PASS = MaxTokensPolicy("pass")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def chat_body(
-    request: ChatRequest,
-    *,
-    model: str,
-    messages_json: bytes,
-    max_tokens: MaxTokensPolicy,
-) -> bytes:
-    """The body of POST /v1/chat/completions for a backend.
+def params_for(
+    params: Mapping[str, Any], rules: Sequence[Rules], max_tokens: MaxTokensPolicy = _PASS
+) -> Mapping[str, Any]:
+    """The client's fields as a backend may be sent them. The same object where nothing changes."""
+    for rule in rules:
+        if rule.when is None or rule.when in params:
+            params = _ruled(params, rule)
+    return _with_limits(params, max_tokens)
 
-    A stream is always asked for its usage, so that the session and the costs know it; the relay takes the extra
-    chunk out again for a client that did not ask.
-    """
-    body: dict[str, Any] = {"model": model, **_with_limits(request.params, max_tokens)}
-    if request.stream:
-        options = request.params.get("stream_options") or {}
-        body["stream"] = True
-        body["stream_options"] = {**options, "include_usage": True}
-    # The messages come last: what precedes them is the same in every turn of a conversation.
-    body["messages"] = orjson.Fragment(messages_json)
-    return orjson.dumps(body)
+
+def _ruled(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
+    dropped = rule.drop if params.get("reasoning_effort") == "none" else rule.drop | rule.drop_when_reasoning
+    ruled: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in dropped or (rule.keep is not None and name not in rule.keep):
+            continue
+        renamed = rule.rename.get(name)
+        if renamed is None:
+            ruled[name] = value
+        elif renamed not in params:
+            ruled[renamed] = value
+    return {**rule.add, **ruled}
 
 
 def _with_limits(params: Mapping[str, Any], policy: MaxTokensPolicy) -> Mapping[str, Any]:

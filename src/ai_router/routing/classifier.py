@@ -23,8 +23,8 @@ from ai_router.errors import (
     UpstreamRefused,
 )
 from ai_router.exchange import ChatRequest, Message
+from ai_router.providers.backend import Backend
 from ai_router.providers.refusals import failure_in, refusal
-from ai_router.providers.registry import Backend
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.transcript import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts

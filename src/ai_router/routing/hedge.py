@@ -59,7 +59,7 @@ class Hedge(Generic[T]):
             late_s = self.late_after_s()
             if late_s is not None and not wait([calls[0][0]], late_s).done and self._allowed():
                 self._start(call, new_leg, calls)
-            answer = self._first_success([future for future, _ in calls], started + self._deadline_s + _GRACE_S)
+            answer = self._first_success(calls, started + self._deadline_s + _GRACE_S)
         finally:
             for future, leg in calls:
                 if not future.done():
@@ -83,9 +83,12 @@ class Hedge(Generic[T]):
         with self._lock:
             self._credit = min(3.0, self._credit + _SHARE)
         try:
-            calls.append((self._threads.submit(call, leg), leg))
+            future = self._threads.submit(call, leg)
         except RuntimeError:  # the threads were ended: nothing is begun any more
             raise ShuttingDown("the router is being stopped") from None
+        calls.append((future, leg))
+        # One that still waits for a thread has no socket to shut.
+        leg.when_aborted(future.cancel)
 
     def _allowed(self) -> bool:
         with self._lock:
@@ -95,15 +98,16 @@ class Hedge(Generic[T]):
             self.second_calls += 1
             return True
 
-    def _first_success(self, futures: Sequence[Future[T]], end: float) -> T:
+    def _first_success(self, calls: Sequence[tuple[Future[T], Leg]], end: float) -> T:
         """The first result; a call that fails leaves it to the other. An abort is nobody's to make good."""
-        pending, failure = set(futures), None
+        pending, failure = {future for future, _ in calls}, None
         while pending:
             done, pending = wait(pending, max(end - self._clock(), 0), return_when=FIRST_COMPLETED)
             if not done:
                 break
             for future in done:
                 if future.cancelled():
+                    next(leg for other, leg in calls if other is future).raise_if_aborted()
                     raise ShuttingDown("the router is being stopped")
                 problem = future.exception()
                 if problem is None:

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ai_router.errors import UpstreamError
+from ai_router.errors import RouterError, UpstreamError
 from ai_router.exchange import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
-from ai_router.providers.registry import Registry
+from ai_router.providers.naming import resolve
+from ai_router.providers.registry import CLASSIFIER, Registry
+from ai_router.resilience.gates import Gates
+from ai_router.resilience.telling import tell
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Place, places, stay
 from ai_router.routing.fast_path import FastPath
@@ -40,14 +43,22 @@ _UNKNOWN = Undecided(key=None, guess=None, before=None, place=(None, b""))
 class Router:
     """Decides. ``decide_at_once`` takes no call; ``determine_route`` asks the classifier; ``learn`` remembers."""
 
-    def __init__(self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None) -> None:
+    def __init__(
+        self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, gates: Gates
+    ) -> None:
         self._registry = registry
         self._classifier = classifier
         self._fast = fast_path
+        self._gates = gates
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
-        """The decision, where it takes no call. Raises ModelNotFound."""
-        return self._explicit(request) or _meta(request) or self._fast_decision(request)
+        """The decision, where it takes no call, or where a call would be in vain. Raises ModelNotFound."""
+        found = self._explicit(request) or _meta(request) or self._fast_decision(request)
+        if isinstance(found, Undecided):
+            closed_s, why = self._gates.closed_for(CLASSIFIER)
+            if closed_s > 0:
+                return _without_verdict(found, f"not asked, it is {why}")
+        return found
 
     def determine_route(self, request: ChatRequest, undecided: Undecided, new_leg: Callable[[], Leg]) -> Decision:
         """The classifier's decision, or what stands in for it, with the classifier's failure in it.
@@ -56,11 +67,21 @@ class Router:
         """
         if self._classifier is None:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
+        place = self._gates.enter([CLASSIFIER])
+        if place is None:
+            return _without_verdict(undecided, "not asked, it is being tried by another request", 0.0)
         started = time.monotonic()
         try:
             verdict = self._classifier.classify(request, new_leg)
-        except UpstreamError as problem:
-            return _without_verdict(undecided, problem.detail, _ms_since(started))
+        except RouterError as problem:
+            tell(place, problem)
+            if isinstance(problem, UpstreamError):
+                return _without_verdict(undecided, problem.detail, _ms_since(started))
+            raise
+        else:
+            place.succeeded()
+        finally:
+            place.leave()
         decision = _of_verdict(verdict, _ms_since(started))
         if self._fast is not None:
             self._fast.learn(undecided.key, undecided.guess, decision)
@@ -69,7 +90,7 @@ class Router:
         return decision
 
     def _explicit(self, request: ChatRequest) -> Decision | None:
-        named = self._registry.resolve(request.model)
+        named = resolve(self._registry, request.model, request.timestamp.date())
         if named is None:
             return None
         return Decision(
@@ -79,6 +100,7 @@ class Router:
             reason=f"the client named '{request.model}'",
             confidence=1.0,
             model=named.model,
+            warning=named.warning,
         )
 
     def _fast_decision(self, request: ChatRequest) -> Decision | Undecided:
@@ -125,7 +147,7 @@ def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:
     )
 
 
-def _without_verdict(undecided: Undecided, failure: str, duration_ms: float) -> Decision:
+def _without_verdict(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
     """The head's guess, unsure as it is, where it is likelier than not; else the default route."""
     problem = f"no decision from the classifier ({failure})"
     guess = undecided.guess

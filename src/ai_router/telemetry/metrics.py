@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ai_router.exchange import DecidedBy, Label, Outcome, SpeculationResult
+from ai_router.resilience.breaker import State
+from ai_router.resilience.gates import GateReport
 
 _FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
 _CLASSIFIER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+_WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
 _SHARES = tuple(step / 20 for step in range(1, 20))
 
 
@@ -88,3 +93,84 @@ class RoutingMetrics:
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self._registry)
+
+
+class ResilienceMetrics:
+    """What retries, fallbacks and the queue came to. Label values are the names of gates: providers and their tiers."""
+
+    def __init__(self, registry: CollectorRegistry, reports: Callable[[], Mapping[str, GateReport]]) -> None:
+        self._retries = Counter("ai_router_retries", "Calls made again", ["backend"], registry=registry)
+        self._fallbacks = Counter(
+            "ai_router_fallbacks", "Calls made elsewhere instead", ["failed", "instead"], registry=registry
+        )
+        self._waits = Histogram(
+            "ai_router_queue_wait_seconds",
+            "Time in the queue",
+            ["backend", "admitted"],
+            buckets=_WAITS,
+            registry=registry,
+        )
+        self._turned_away = Counter(
+            "ai_router_queue_full", "Requests that found the queue full", ["backend"], registry=registry
+        )
+        self._skipped = Counter(
+            "ai_router_stream_events_skipped", "Events that were no JSON", ["backend"], registry=registry
+        )
+        self._cancels = Counter(
+            "ai_router_cancels", "Requests cancelled, by what they were at", ["phase"], registry=registry
+        )
+        self._shed = Counter("ai_router_requests_shed", "Requests refused for want of a place", registry=registry)
+        registry.register(_Gates(reports))
+
+    def retried(self, backend: str) -> None:
+        """A backend will be asked again."""
+        self._retries.labels(backend).inc()
+
+    def fell_back(self, failed: str, instead: str) -> None:
+        """Another backend will be asked."""
+        self._fallbacks.labels(failed, instead).inc()
+
+    def waited(self, backend: str, seconds: float, *, admitted: bool) -> None:
+        """A request has left the queue."""
+        self._waits.labels(backend, str(admitted).lower()).observe(seconds)
+
+    def turned_away(self, backend: str) -> None:
+        """The queue was full."""
+        self._turned_away.labels(backend).inc()
+
+    def finished(self, outcome: Outcome) -> None:
+        """A subscriber of outcomes."""
+        if outcome.events_skipped:
+            self._skipped.labels(outcome.attempts[-1].backend if outcome.attempts else "").inc(outcome.events_skipped)
+
+    def cancelled(self, phase: str) -> None:
+        """Somebody asked for a request's end."""
+        self._cancels.labels(phase).inc()
+
+    def shed(self) -> None:
+        """A request found no place."""
+        self._shed.inc()
+
+
+class _Gates(Collector):
+    """The gates as they are when it is scraped."""
+
+    def __init__(self, reports: Callable[[], Mapping[str, GateReport]]) -> None:
+        self._reports = reports
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One sample a gate for each family."""
+        reports = self._reports()
+        for name, text, value in _GATE_GAUGES:
+            family = GaugeMetricFamily(name, text, labels=["backend"])
+            for backend, report in reports.items():
+                family.add_metric([backend], value(report))
+            yield family
+
+
+_STATES = (State.CLOSED, State.HALF_OPEN, State.OPEN)
+_GATE_GAUGES: tuple[tuple[str, str, Callable[[GateReport], float]], ...] = (
+    ("ai_router_breaker_state", "0 closed, 1 half-open, 2 open", lambda report: _STATES.index(report.state)),
+    ("ai_router_backend_in_flight", "Calls under way", lambda report: report.in_flight),
+    ("ai_router_queue_depth", "Requests that wait for it", lambda report: report.waiting),
+)

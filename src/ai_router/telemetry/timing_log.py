@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from ai_router.errors import UpstreamError
 from ai_router.exchange import Attempt, Decision, Outcome, Status
 
 log = logging.getLogger("ai_router.request")
@@ -64,10 +65,14 @@ def responded(attempt: Attempt) -> None:
         )
 
 
-def provider_failed(attempt: Attempt, next_backend: str | None) -> None:
-    """A backend did not answer, and who is asked next."""
-    then = f"falling back to {next_backend}" if next_backend else "no fallback left"
-    log.warning("Provider failed: %s error=%s, %s", attempt.backend, _line(attempt.error or "unknown"), then)
+def provider_failed(problem: UpstreamError, then: str) -> None:
+    """A backend did not answer, and what is done about it."""
+    log.warning("Provider failed: %s error=%s, %s", problem.source.backend, _line(problem.detail), then)
+
+
+def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
+    """A request waits until a backend takes it."""
+    log.info("Queued: %s position=%d expected_ms=%d", ",".join(wanted), position, round(expected_s * 1000))
 
 
 def events_skipped(backend: str, count: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable, Iterator
 
 from ai_router.errors import RouterError
 
@@ -17,7 +18,7 @@ from ai_router.errors import RouterError
 class Leg:
     """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
 
-    __slots__ = ("_lock", "_reason", "_socket", "number", "reused")
+    __slots__ = ("_lock", "_reason", "_socket", "_then", "number", "reused")
 
     def __init__(self, number: int = 1) -> None:
         self.number = number
@@ -25,6 +26,7 @@ class Leg:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reason: RouterError | None = None
+        self._then: Callable[[], object] | None = None
         self.reused = False
         """Whether the call went out on a kept-alive connection, which the backend may just have closed."""
 
@@ -57,6 +59,17 @@ class Leg:
             self._reason = reason
             if self._socket is not None:
                 _shut(self._socket)
+            then = self._then
+        if then is not None:
+            then()
+
+    def when_aborted(self, then: Callable[[], object]) -> None:
+        """Call ``then`` if this leg is aborted, at once if it is: for a call that has no socket yet."""
+        with self._lock:
+            self._then = then
+            if self._reason is None:
+                return
+        then()
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""
@@ -67,11 +80,12 @@ class Leg:
 class CancelScope:
     """All legs of one request. Once aborted, every leg it had and every leg it is asked for is aborted."""
 
-    __slots__ = ("_legs", "_lock", "_reason")
+    __slots__ = ("_callbacks", "_legs", "_lock", "_reason")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._legs: list[Leg] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._reason: RouterError | None = None
 
     @property
@@ -94,9 +108,30 @@ class CancelScope:
         with self._lock:
             if self._reason is None:
                 self._reason = reason
-            legs = tuple(self._legs)
+            legs, callbacks = tuple(self._legs), tuple(self._callbacks)
         for leg in legs:
             leg.abort(reason)
+        for callback in callbacks:
+            callback()
+
+    @contextlib.contextmanager
+    def waking(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Inside the block, an abort calls back, so that whoever waits for something else than a socket wakes up."""
+        with self._lock:
+            self._callbacks.append(callback)
+            aborted = self._reason is not None
+        try:
+            if aborted:
+                callback()
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.remove(callback)
+
+    @property
+    def legs(self) -> int:
+        """How many calls were begun."""
+        return len(self._legs)
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""

@@ -1,0 +1,235 @@
+"""Answers: a whole one, or a stream that has begun and is relayed event by event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import orjson
+
+from ai_router.errors import Aborted, UpstreamBroken, UpstreamError, UpstreamFailed
+from ai_router.exchange import Attempt
+from ai_router.execution.answer import AnswerReader
+from ai_router.providers.families import Translation
+from ai_router.providers.refusals import failure_in
+from ai_router.resilience.gates import Pass
+from ai_router.upstream.call import Call
+from ai_router.upstream.client import UpstreamResponse
+from ai_router.upstream.sse import Event, EventTooLong, SSEDecoder
+
+_END_PATIENCE_S = 1.0
+_DONE = b"data: [DONE]\n\n"
+
+
+class PlainAnswer:
+    """A whole ``chat.completion``: the bytes for the client, and what they say."""
+
+    def __init__(
+        self, body: bytes, message: Mapping[str, Any], usage: Mapping[str, Any] | None, attempt: Attempt
+    ) -> None:
+        self.body = body
+        self.message = message
+        self.usage = usage
+        self._attempt = attempt
+
+    def attempt(self) -> Attempt:
+        """The call that it took."""
+        return self._attempt
+
+    def close(self) -> None:
+        """Nothing is open any more."""
+
+
+class StreamAnswer:
+    """A stream whose first event is here. ``chunks`` relays it; ``close`` in any case."""
+
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        call: Call,
+        place: Pass,
+        *,
+        started: float,
+        arrived_at: float,
+        hide_usage: bool,
+        translation: Translation | None = None,
+    ) -> None:
+        self.reader = AnswerReader()
+        self.status = response.status
+        self.connect_ms = response.connect_ms
+        self.ttft_ms: float | None = None
+        self.done = False
+        """Whether the backend's [DONE] has come."""
+        self.skipped = 0
+        """Events that were not valid JSON and were left out."""
+        self._response = response
+        self._chunks = response.chunks()
+        self._call = call
+        self._started = started
+        self._arrived_at = arrived_at
+        self._hide_usage = hide_usage
+        self._translation = translation
+        self._place = place
+        self._decoder = SSEDecoder()
+        self._failure: UpstreamError | None = None
+        self._primed = b""
+        self._closing = ExitStack()
+        self._closing.callback(place.leave)
+        self._closing.callback(response.close)
+
+    def prime(self) -> None:
+        """Read up to the first event with data. Raises UpstreamError if an error or nothing comes instead."""
+        while self.ttft_ms is None:
+            chunk = next(self._chunks, None)
+            self._primed += self._rest() if chunk is None else self._take(chunk)
+            if self._failure is not None:
+                raise self._failure
+            if chunk is None and self.ttft_ms is None:
+                raise UpstreamFailed("the stream ended before it began", self._call.source)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes for the client, whole events only, as they arrive.
+
+        Raises UpstreamError when the backend fails or leaves before the answer is finished: what was sent until then
+        stands, and the caller has to say that it is not all.
+        """
+        if self._primed:
+            yield self._primed
+            self._primed = b""
+        try:
+            for chunk in self._chunks:
+                relayed = self._take(chunk)
+                if relayed:
+                    yield relayed
+                if self._failure is not None:
+                    raise self._failure
+        except (Aborted, UpstreamError) as problem:
+            # After [DONE] nothing is missing, whoever left or broke off then.
+            if self.done:
+                return
+            if isinstance(problem, UpstreamError):
+                self._place.failed()
+            raise
+        if last := self._rest():
+            yield last
+        if not (self.done or self.reader.finish_reason):
+            self._place.failed()
+            raise self._failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
+
+    def close(self) -> None:
+        """Give the connection back, or up. Idempotent."""
+        self._closing.close()
+
+    def attempt(self, error: str | None = None) -> Attempt:
+        """What the call has come to by now."""
+        return Attempt(
+            backend=self._call.source.backend,
+            model=self._call.source.model,
+            started_ms=(self._started - self._arrived_at) * 1000,
+            duration_ms=ms_since(self._started),
+            stream=True,
+            status=self.status,
+            connect_ms=self.connect_ms,
+            ttft_ms=self.ttft_ms,
+            finish_reason=self.reader.finish_reason,
+            error=error,
+        )
+
+    def _take(self, chunk: bytes) -> bytes:
+        try:
+            events = self._decoder.feed(chunk)
+        except EventTooLong as problem:
+            self._failure = UpstreamBroken(str(problem), self._call.source)
+            return b""
+        return self._kept(events)
+
+    def _kept(self, events: list[Event]) -> bytes:
+        if self._translation is not None:
+            return self._translated(events, self._translation)
+        kept = []
+        for event in events:
+            if self._observe(event):
+                kept.append(event.raw)
+            if self._failure is not None:
+                break
+        return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    def _observe(self, event: Event) -> bool:
+        """Look at an event; whether the client gets it."""
+        data = event.data
+        if data is None:
+            return True
+        if data == b"[DONE]":
+            if self.ttft_ms is None:
+                self._failure = UpstreamFailed("the stream ended before it began", self._call.source)
+                return False
+            self.done = True
+            self._response.expect_end(_END_PATIENCE_S)
+            return True
+        try:
+            payload = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self.skipped += 1
+            return False
+        return self._note(payload)
+
+    def _note(self, payload: Any) -> bool:
+        """Take what a parsed chunk says; whether the client gets it."""
+        self._failure = failure_in(payload, self._call)
+        if self._failure is not None or not isinstance(payload, dict):
+            return False
+        if self.ttft_ms is None:
+            self.ttft_ms = ms_since(self._started)
+            self._response.first_byte_seen()
+            self._place.succeeded()
+        self.reader.chunk(payload)
+        return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
+
+    def _translated(self, events: list[Event], translation: Translation) -> bytes:
+        """The chunks that events of another API amount to."""
+        kept = []
+        for event in events:
+            payload = None if event.data is None else parsed(event.data)
+            if isinstance(payload, dict):
+                for chunk in translation.feed(payload):
+                    if self._note(chunk):
+                        kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
+                    if self._failure is not None:
+                        return b"".join(kept)
+                if translation.ended and not self.done:
+                    self.done = True
+                    self._response.expect_end(_END_PATIENCE_S)
+                    kept.append(_DONE)
+            elif event.data not in (None, b"[DONE]"):
+                self.skipped += 1
+        return b"".join(kept)
+
+    def _rest(self) -> bytes:
+        """What stands after the last blank line when the backend has ended: an event without one, or a bare error."""
+        event = self._decoder.finish()
+        if event is None:
+            return b""
+        if event.data is None:
+            self._failure = failure_in(parsed(event.raw), self._call)
+            return b""
+        if self._translation is not None:
+            return self._translated([event], self._translation)
+        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe(event) else b""
+
+
+Answer = PlainAnswer | StreamAnswer
+
+
+def parsed(body: bytes) -> Any:
+    """JSON, or None where it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def ms_since(started: float) -> float:
+    """Milliseconds from a monotonic moment until now."""
+    return (time.monotonic() - started) * 1000

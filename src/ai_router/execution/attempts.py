@@ -1,0 +1,202 @@
+"""Trying until somebody answers: who is asked, who again, who instead, and what is waited for between.
+
+The rules, for as long as the client has not seen a byte and the request's deadline allows:
+
+- A backend at its cap, or told to cool down after a 429, is waited for in the queue, within the request's queue budget.
+- A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
+- Every other failure moves on to the next candidate at once; a refusal of the request itself ends the matter.
+- A backend whose breaker is open is passed over; if all are, the soonest is waited for.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ai_router.errors import (
+    Source,
+    UpstreamError,
+    UpstreamLimited,
+    UpstreamUnavailable,
+)
+from ai_router.execution.trail import Trail
+from ai_router.execution.waiting import Pause, Queued, Steps
+from ai_router.providers.backend import Candidate
+from ai_router.resilience.breaker import Why
+from ai_router.resilience.gates import Gates, Pass, RoomFull
+from ai_router.resilience.retry import Backoff, RetryBudget
+from ai_router.telemetry import timing_log
+from ai_router.telemetry.metrics import ResilienceMetrics
+from ai_router.upstream.leg import CancelScope
+
+T = TypeVar("T")
+Ask = Callable[[Candidate, Pass], Steps[T]]
+Held = tuple[float, Pass]
+"""Since when a call is under way already, for the first candidate, and its pass."""
+
+RETRIES = 2
+GUESSES = 4
+"""Waits of 1, 2, 4 and 8 s after a 429 that does not say how long to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """What all requests share: gates, budgets, patience (``queue_s`` to wait in queues, ``total_s`` for everything)."""
+
+    gates: Gates
+    budget: RetryBudget
+    backoff: Backoff
+    metrics: ResilienceMetrics
+    queue_s: float
+    total_s: float
+    clock: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
+
+
+class Attempts:
+    """One request's."""
+
+    def __init__(self, shared: Persistence, trail: Trail, scope: CancelScope) -> None:
+        self._shared = shared
+        self._trail = trail
+        self._scope = scope
+        self._retries = 0
+        self._guesses = 0
+        self._waited_s = 0.0
+        self._end = trail.request.arrived_at + shared.total_s
+
+    def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], held: Held | None = None) -> Steps[T]:
+        """What ``ask`` makes of the first candidate that answers. Raises the first failure if none does, or what the
+        request was aborted for.
+
+        ``ask`` owns the pass that it is given, and raises UpstreamError; ``held`` is the first one.
+        """
+        left, failures = list(candidates), list[UpstreamError]()
+        with ExitStack() as retrying:
+            while left:
+                since, place = held or (None, (yield from self._admitted(left, failures)))
+                held, started = None, self._shared.clock() if since is None else since
+                candidate = next(candidate for candidate in left if candidate.gate == place.gate)
+                try:
+                    return (yield from ask(candidate, place))
+                except UpstreamError as problem:
+                    failures.append(problem)
+                finally:
+                    retrying.pop_all().close()
+                left = yield from self._after(failures[-1], candidate, left, started, retrying)
+        raise failures[0]
+
+    def _after(
+        self, problem: UpstreamError, candidate: Candidate, left: list[Candidate], started: float, retrying: ExitStack
+    ) -> Steps[list[Candidate]]:
+        """Who is left to ask after a failure; a pause before a retry is spent here."""
+        delay_s = self._again_in(problem, candidate, retrying)
+        following = [] if not problem.recoverable else [other for other in left if other is not candidate]
+        if delay_s is not None:
+            self._trail.failed(problem, started)
+            self._trail.retrying(candidate.backend.name, delay_s)
+            timing_log.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
+            self._shared.metrics.retried(candidate.gate)
+            if not isinstance(problem, UpstreamLimited):
+                self._trail.phase = "backing off"
+                yield Pause(self._scope, delay_s, f"{candidate.backend.name} failed", self._shared.clock)
+            return left
+        self._trail.failed(problem, started)
+        if following:
+            self._trail.fell_back(problem, following[0].backend.name)
+            self._shared.metrics.fell_back(candidate.gate, following[0].gate)
+        timing_log.provider_failed(
+            problem, f"falling back to {following[0].backend.name}" if following else "no fallback left"
+        )
+        return following
+
+    def _again_in(self, problem: UpstreamError, candidate: Candidate, retrying: ExitStack) -> float | None:
+        """Seconds until the same backend is worth asking again; None if it is not.
+
+        A 429 is waited for in the queue, as long as the budget for that allows; four times, where the backend does not
+        say how long it will take.
+        """
+        if isinstance(problem, UpstreamLimited):
+            return self._limited_for(problem, candidate)
+        if not problem.transient or self._retries >= RETRIES:
+            return None
+        delay_s = problem.retry_after_s
+        if delay_s is None:
+            delay_s = self._shared.backoff.delay_s(self._retries + 1, self._shared.chance())
+        if delay_s > min(self._patience_s(), self._end - self._shared.clock()) or not self._shared.budget.take():
+            return None
+        self._retries += 1
+        retrying.callback(self._shared.budget.give_back)
+        return delay_s
+
+    def _limited_for(self, problem: UpstreamLimited, candidate: Candidate) -> float | None:
+        closed_s, _ = self._shared.gates.closed_for(candidate.gate)
+        if problem.retry_after_s is None:
+            problem.retry_after_s = closed_s
+            self._guesses += 1
+        return closed_s if closed_s <= self._patience_s() and self._guesses <= GUESSES else None
+
+    def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Steps[Pass]:
+        """A pass for one of the candidates. Raises the first failure, or UpstreamUnavailable, if none is to be had."""
+        gates = self._shared.gates
+        for candidate in left:
+            place = gates.enter([candidate.gate])
+            if place is not None:
+                return place
+            closed_s, why = gates.closed_for(candidate.gate)
+            if why in (None, Why.LIMITED) and closed_s <= self._patience_s() > 0:
+                place = yield from self._queued([candidate.gate])
+                if place is not None:
+                    return place
+        soon = [candidate.gate for candidate in left if gates.closed_for(candidate.gate)[0] <= self._patience_s()]
+        place = (yield from self._queued(soon)) if soon else None
+        if place is None:
+            raise failures[0] if failures else self._unavailable(left)
+        return place
+
+    def _queued(self, wanted: Sequence[str]) -> Steps[Pass | None]:
+        shared, started = self._shared, self._shared.clock()
+        try:
+            ticket = shared.gates.queue(wanted, self._trail.request.client)
+        except RoomFull:
+            shared.metrics.turned_away(wanted[0])
+            return None
+        self._trail.phase = "queued"
+        timing_log.queued(wanted, *ticket.outlook())
+        waiting = Queued(self._scope, ticket, started + self._patience_s(), shared.clock)
+        place = None
+        try:
+            yield waiting
+            place = waiting.granted
+            return place
+        finally:
+            if place is None:
+                ticket.leave()
+            waited_s = shared.clock() - started
+            self._waited_s += waited_s
+            shared.metrics.waited(wanted[0], waited_s, admitted=place is not None)
+            self._trail.waited(started, wanted, place.gate if place else None)
+
+    def _patience_s(self) -> float:
+        """How long this request may still wait in queues."""
+        return max(0.0, min(self._shared.queue_s - self._waited_s, self._end - self._shared.clock()))
+
+    def _unavailable(self, left: Sequence[Candidate]) -> UpstreamUnavailable:
+        """Nobody was asked: say why, and when to come back."""
+        closed = [(*self._shared.gates.closed_for(candidate.gate), candidate) for candidate in left]
+        seconds, why, candidate = min(closed, key=lambda entry: entry[0])
+        source = Source(candidate.backend.name, candidate.model)
+        if why is None:
+            return UpstreamUnavailable("all its places are taken, and too many wait already", source, retry_after_s=1.0)
+        status, code = (429, "rate_limit_exceeded") if why is Why.LIMITED else (503, None)
+        return UpstreamUnavailable(
+            f"not asked, it is {why}; try again in {max(seconds, 1):.0f} s",
+            source,
+            status=status,
+            code=code,
+            retry_after_s=seconds,
+        )

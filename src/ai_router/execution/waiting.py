@@ -1,0 +1,131 @@
+"""Waiting as a value: an answer on its way is a generator of waits, and whoever drives it decides how to spend them.
+
+A plain request just waits. A stream sends its headers after a moment and a comment every few seconds, and goes on with
+the same generator where it stood. No wait outlasts the request: an abort of its scope ends it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from typing import Generic, Protocol, TypeVar
+
+from ai_router.resilience.gates import Pass, Ticket
+from ai_router.upstream.leg import CancelScope
+
+T = TypeVar("T")
+
+
+class Wait(Protocol):
+    """Something that takes its time."""
+
+    def over(self, seconds: float) -> bool:
+        """Wait for it, at most so long; whether it is over. Raises what the request was aborted for."""
+
+    def notice(self) -> str:
+        """What to tell a client meanwhile, in a few words."""
+
+
+Steps = Generator[Wait, None, T]
+
+
+class Pause:
+    """Nothing but time, before a call is made again."""
+
+    def __init__(self, scope: CancelScope, seconds: float, what: str, clock: Callable[[], float]) -> None:
+        self._scope = scope
+        self._what = what
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def over(self, seconds: float) -> bool:
+        woken = threading.Event()
+        with self._scope.waking(woken.set):
+            woken.wait(max(0.0, min(seconds, self._end - self._clock())))
+        self._scope.raise_if_aborted()
+        return self._clock() >= self._end
+
+    def notice(self) -> str:
+        return f"{self._what}, trying again in {max(0.0, self._end - self._clock()):.0f} s"
+
+
+class Queued:
+    """A place in the queue, until ``end``."""
+
+    def __init__(self, scope: CancelScope, ticket: Ticket, end: float, clock: Callable[[], float]) -> None:
+        self._scope = scope
+        self._ticket = ticket
+        self._end = end
+        self._clock = clock
+        self.granted: Pass | None = None
+
+    def over(self, seconds: float) -> bool:
+        end = min(self._end, self._clock() + seconds)
+        with self._scope.waking(self._ticket.wake):
+            while self.granted is None and self._scope.reason is None and (left := end - self._clock()) > 0:
+                self.granted = self._ticket.wait(left)
+        self._scope.raise_if_aborted()
+        return self.granted is not None or self._clock() >= self._end
+
+    def notice(self) -> str:
+        position, expected_s = self._ticket.outlook()
+        return f"waiting for {' or '.join(self._ticket.wanted)}: position {position}, about {expected_s:.0f} s"
+
+
+class Under:
+    """Work under way on another thread, which ends by itself when the request's legs are aborted."""
+
+    def __init__(self, work: Future[T], what: str) -> None:
+        self._work = work
+        self._what = what
+
+    def over(self, seconds: float) -> bool:
+        wait_for([self._work], seconds)
+        return self._work.done()
+
+    def notice(self) -> str:
+        return self._what
+
+
+class Course(Generic[T]):
+    """Steps under way."""
+
+    def __init__(self, steps: Steps[T], clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = steps
+        self._clock = clock
+        self._wait: Wait | None = None
+        self._result: list[T] = []
+
+    def go_on(self, patience_s: float = float("inf")) -> bool:
+        """Go on until the end, or until so much time has passed; whether it is the end. Raises what a step raises."""
+        end = self._clock() + patience_s
+        while not self._result:
+            if self._wait is not None and not self._wait.over(min(max(0.0, end - self._clock()), _LONG_S)):
+                if self._clock() >= end:
+                    return False
+                continue
+            try:
+                self._wait = next(self._steps)
+            except StopIteration as stop:
+                self._result.append(stop.value)
+        return True
+
+    @property
+    def result(self) -> T:
+        """What the steps came to."""
+        return self._result[0]
+
+    def notice(self) -> str:
+        """What it waits for."""
+        return "" if self._wait is None else self._wait.notice()
+
+    def close(self) -> None:
+        """Go no further; what the steps hold is let go."""
+        self._steps.close()
+
+
+_LONG_S = 3600.0
+"""Locks do not wait for infinity."""

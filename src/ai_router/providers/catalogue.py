@@ -1,0 +1,225 @@
+"""The catalogue: providers, their models and prices, what was retired, and who is asked for which route.
+
+One TOML file in the package; a file of the user's (CATALOGUE_FILE) is laid over it, table by table, lists as a whole. A
+provider of a known API family needs nothing but an entry here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ai_router.exchange import Label
+from ai_router.providers.families import FAMILIES
+from ai_router.settings import SettingsError
+from ai_router.settings.parse import base_url as parse_base_url
+
+PRIMARY = "primary"
+SEARCH = "search"
+"""The chain of those that can search the web for ENRICH."""
+
+CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
+_RESERVED = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
+_PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(gt=0)]
+
+
+class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """USD per million tokens; ``_above``: for the whole of a request whose prompt has more tokens than ``above``."""
+
+    input: NotNegative
+    output: NotNegative
+    cached: NotNegative | None = None
+    above: Count | None = None
+    input_above: NotNegative | None = None
+    output_above: NotNegative | None = None
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model as its provider calls it. ``context`` in tokens; ``capabilities`` None: unknown, all are assumed.
+
+    ``send_as`` is the body's field for the name where that is not ``model`` (Perplexity's presets).
+    """
+
+    context: Count | None = None
+    capabilities: frozenset[Literal["tools", "vision", "reasoning"]] | None = None
+    price: Price | None = None
+    send_as: str = "model"
+
+
+class Retired(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A name that its provider gave up, or will ``on`` that day; ``replaced_by`` is one of the provider's models."""
+
+    replaced_by: str
+    on: date | None = None
+
+
+class Rules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the body's fields change for models of these names (a glob).
+
+    ``keep``: nothing but these fields is sent; ``drop``: these are not; ``drop_when_reasoning``: these are not, unless
+    reasoning_effort is "none"; ``rename``: these go by another name, unless that is set as well; ``add``: these are set
+    where the client does not. ``when``: the rule holds only for requests with that field.
+    """
+
+    models: str = "*"
+    when: str | None = None
+    keep: frozenset[str] | None = None
+    drop: frozenset[str] = frozenset()
+    drop_when_reasoning: frozenset[str] = frozenset()
+    rename: Mapping[str, str] = {}
+    add: Mapping[str, Any] = {}
+
+
+class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to ask a provider for facts from the web, through the Responses API; ``fields`` go into the body as well."""
+
+    model: str
+    path: str = "/responses"
+    fields: Mapping[str, Any] = {}
+
+
+class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Somebody who serves models. ``key`` and ``url`` name the variables of its key and of another address for it.
+
+    ``local``: what is sent there stays in the house. ``tiers``: globs of models whose limits are counted apart.
+    """
+
+    base_url: str
+    family: str = "chat"
+    title: str = ""
+    key: str | None = None
+    url: str | None = None
+    default_model: str | None = None
+    local: bool = False
+    ttft_s: Positive = 60.0
+    cap: Count | None = None
+    headers: Mapping[str, str] = {}
+    rules: Sequence[Rules] = ()
+    tiers: Mapping[str, str] = {}
+    search: Search | None = None
+    models: Mapping[str, Model] = {}
+    retired: Mapping[str, Retired] = {}
+
+    def retirement(self, model: str) -> Retired | None:
+        """The entry that ``model`` falls under, an exact name before a glob; None for a name in use."""
+        if model in self.models and model not in self.retired:
+            return None
+        exact = self.retired.get(model)
+        return exact or next((entry for glob, entry in self.retired.items() if fnmatchcase(model, glob)), None)
+
+    def rules_for(self, model: str) -> Sequence[Rules]:
+        """The rules that hold for a model."""
+        return [rule for rule in self.rules if fnmatchcase(model, rule.models)]
+
+    def tier(self, model: str) -> str | None:
+        """The tier whose limits a model shares; None for the provider's own."""
+        return next((name for name, glob in self.tiers.items() if fnmatchcase(model, glob)), None)
+
+
+class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All providers by name, and for each route who is asked, best first."""
+
+    providers: Mapping[str, Provider]
+    chains: Mapping[str, Sequence[str]]
+
+
+def load_catalogue(users: Path | None = None) -> Catalogue:
+    """The package's catalogue with the user's laid over it. Raises SettingsError, in one line, for what is wrong."""
+    packaged = tomllib.loads(files("ai_router.providers").joinpath("catalogue.toml").read_text("utf-8"))
+    merged = packaged if users is None else _merged(packaged, _read(users))
+    try:
+        catalogue = msgspec.convert(merged, Catalogue)
+    except msgspec.ValidationError as problem:
+        raise _wrong(users, str(problem)) from None
+    for complaint in _complaints(catalogue):
+        raise _wrong(users, complaint)
+    return catalogue
+
+
+def _wrong(users: Path | None, complaint: str) -> SettingsError:
+    return SettingsError(f"CATALOGUE_FILE {users}: {complaint}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as problem:
+        raise _wrong(path, f"cannot be read: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise _wrong(path, f"is no TOML: {' '.join(str(problem).split())}") from None
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name for name in over if isinstance(over[name], dict) and isinstance(under.get(name), dict)}
+    return {**under, **over, **{name: _merged(under[name], over[name]) for name in both}}
+
+
+def _complaints(catalogue: Catalogue) -> Iterator[str]:
+    for name, provider in catalogue.providers.items():
+        yield from (f"providers.{name}: {complaint}" for complaint in _about(name, provider))
+    for name, chain in catalogue.chains.items():
+        yield from (f"chains.{name}: {complaint}" for complaint in _about_chain(name, chain, catalogue))
+
+
+def _about(name: str, provider: Provider) -> Iterator[str]:
+    if name in _RESERVED or not _PROVIDER_NAME.fullmatch(name):
+        yield "a provider's name must match [a-z][a-z0-9_-]* and be none of " + ", ".join(sorted(_RESERVED))
+    if provider.family not in FAMILIES:
+        yield f"family must be one of {', '.join(FAMILIES)}, not {provider.family!r}"
+    try:
+        parse_base_url(provider.base_url)
+    except ValueError as problem:
+        yield f"base_url {problem}"
+    for variable, ending in ((provider.key, "_API_KEY"), (provider.url, "_API_URL")):
+        if variable is not None and not re.fullmatch(rf"[A-Z][A-Z0-9_]*{ending}", variable):
+            yield f"{variable!r} must be the name of a variable that ends in {ending}"
+    for old, entry in provider.retired.items():
+        if entry.replaced_by not in provider.models:
+            yield f"retired.{old!r}: replaced_by {entry.replaced_by!r} is none of its models"
+    if provider.default_model is not None and provider.models and provider.default_model not in provider.models:
+        yield f"default_model {provider.default_model!r} is none of its models"
+
+
+def _about_chain(name: str, chain: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
+    if name not in CHAINS:
+        yield f"there is no such route; the routes are {', '.join(CHAINS)}"
+    if not chain and name != SEARCH:
+        yield "must name at least one backend"
+    if len(set(chain)) < len(chain):
+        yield "names a backend twice"
+    for entry in chain:
+        yield from _about_link(name, entry, catalogue)
+
+
+def _about_link(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
+    backend, _, model = entry.partition("/")
+    provider = catalogue.providers.get(backend)
+    if provider is None and backend != PRIMARY:
+        nearest = difflib.get_close_matches(backend, [PRIMARY, *catalogue.providers], n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        yield f"{entry!r} is no provider of the catalogue{hint}"
+    elif chain == SEARCH and (provider is None or provider.search is None):
+        yield f"{entry!r} has no entry that says how to search the web with it"
+    elif provider is not None and chain != SEARCH and not model and provider.default_model is None:
+        yield f"{entry!r} has no default_model: write {backend}/<model>"
+    elif provider is not None and model and provider.models and not _known(provider, model):
+        nearest = difflib.get_close_matches(model, provider.models, n=1)
+        yield f"{backend} has no model {model!r}" + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+
+def _known(provider: Provider, model: str) -> bool:
+    return model in provider.models or provider.retirement(model) is not None

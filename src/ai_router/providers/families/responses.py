@@ -1,0 +1,149 @@
+"""The Responses API of OpenAI, which Perplexity's agent API follows (its path is /v1/agent, /v1/responses an alias).
+
+Shapes: openai 3.54.0 (types/responses), perplexityai 0.46.1, docs.perplexity.ai/docs/agent-api.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from ai_router.providers.families import Payload, Phrase
+from ai_router.providers.response_items import (
+    call,
+    finish_reason,
+    input_part,
+    mappings,
+    output_texts,
+    text_in,
+    usage_and_sources,
+)
+
+_FINISHED = {"response.completed", "response.incomplete"}
+_FAILED = {"error", "response.failed", "response.cancelled"}
+_SYSTEM = ("system", "developer")
+
+
+class Responses:
+    """Translates both ways: messages into input items, output items into a completion."""
+
+    path = "/responses"
+    same: tuple[str, ...] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
+
+    def body(self, phrase: Phrase) -> bytes:
+        """Fields without a counterpart are left out: an unknown one would be refused."""
+        messages, params = phrase.parsed()
+        body: dict[str, Any] = {phrase.send_as: phrase.model}
+        body |= {name: params[name] for name in self.same if params.get(name) is not None}
+        if instructions := "\n\n".join(text_in(m.get("content")) for m in messages if m.get("role") in _SYSTEM):
+            body["instructions"] = instructions
+        if limit := params.get("max_completion_tokens") or params.get("max_tokens"):
+            body["max_output_tokens"] = limit
+        if effort := params.get("reasoning_effort"):
+            body["reasoning"] = {"effort": effort}
+        if isinstance(form := params.get("response_format"), dict):
+            body |= self.response_format(form)
+        if tools := params.get("tools"):
+            body["tools"] = [_flat(tool) for tool in tools]
+            if choice := params.get("tool_choice"):
+                body["tool_choice"] = _flat(choice)
+        if phrase.stream:
+            body["stream"] = True
+        body["input"] = [item for m in messages if m.get("role") not in _SYSTEM for item in _items(m)]
+        return orjson.dumps(body)
+
+    def response_format(self, form: Payload) -> Payload:
+        """The fields that ask for an answer of a certain form."""
+        return {"text": {"format": {**form.get("json_schema", {}), "type": form.get("type")}}}
+
+    def completion(self, payload: Payload) -> Payload:
+        """The completion with the sources that were found, as ``citations``."""
+        output = payload.get("output")
+        if not isinstance(output, list):
+            raise ValueError("the answer is not a response")  # noqa: TRY004 - of the wrong shape, not of the wrong type
+        calls = [call(item) for item in output if item.get("type") == "function_call"]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(output_texts(payload)) or None}
+        if calls:
+            message["tool_calls"] = calls
+        choice = {"index": 0, "message": message, "finish_reason": finish_reason(payload, called=bool(calls))}
+        return {**_frame(payload, "chat.completion"), "choices": [choice], **usage_and_sources(payload)}
+
+    def translation(self) -> ResponsesStream:
+        """One per stream."""
+        return ResponsesStream()
+
+
+class ResponsesStream:
+    """Events in, chunks out."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._response: Payload = {}
+        self._begun = self._written = False
+        self._calls: dict[str, int] = {}
+
+    def feed(self, payload: Payload) -> Sequence[Payload]:
+        """The chunks of one event; none for what a chat client has no use for."""
+        kind = payload.get("type")
+        if isinstance(response := payload.get("response"), dict):
+            self._response = response
+        if kind in _FAILED:
+            # OpenAI's error is the event itself or in its response, Perplexity's beside that.
+            error = payload.get("error") or self._response.get("error") or {"code": None, **payload}
+            return [{"error": {"message": "the response failed", **error}}]
+        if kind == "response.output_text.delta":
+            self._written = True
+            return [self._chunk({"content": payload.get("delta")})]
+        if kind == "response.output_item.added" and (payload.get("item") or {}).get("type") == "function_call":
+            item = payload["item"]
+            index = self._calls.setdefault(str(item.get("id")), len(self._calls))
+            return [self._chunk({"tool_calls": [{"index": index, **call(item)}]})]
+        if kind == "response.function_call_arguments.delta":
+            index = self._calls.get(str(payload.get("item_id")), 0)
+            return [self._chunk({"tool_calls": [{"index": index, "function": {"arguments": payload.get("delta")}}]})]
+        return self._end() if kind in _FINISHED else ()
+
+    def _end(self) -> Sequence[Payload]:
+        self.ended = True
+        # Perplexity may send a text only in the response as a whole.
+        unsent = "" if self._written else "".join(output_texts(self._response))
+        ended = finish_reason(self._response, called=bool(self._calls))
+        last = self._chunk({"content": unsent} if unsent else {}, ended)
+        told = {"choices": [], **usage_and_sources(self._response)}
+        return [last, {**_frame(self._response, "chat.completion.chunk"), **told}]
+
+    def _chunk(self, delta: dict[str, Any], ended: str | None = None) -> Payload:
+        role = {} if self._begun else {"role": "assistant"}
+        self._begun = True
+        choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": ended}
+        return {**_frame(self._response, "chat.completion.chunk"), "choices": [choice]}
+
+
+def _flat(tool: Any) -> Any:
+    """``{"type": "function", "function": {...}}`` without the nesting, which this API does not have."""
+    return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
+
+
+def _items(message: Payload) -> Iterator[Payload]:
+    """The input items of one message."""
+    role, content = message.get("role"), message.get("content")
+    if role == "tool":
+        yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": text_in(content)}
+        return
+    if content:
+        in_parts = isinstance(content, list) and role != "assistant"
+        said = [input_part(part) for part in content] if in_parts else text_in(content)
+        yield {"type": "message", "role": role, "content": said}
+    for made in mappings(message.get("tool_calls")):
+        yield {"type": "function_call", "call_id": made.get("id"), **(made.get("function") or {})}
+
+
+def _frame(response: Payload, kind: str) -> dict[str, Any]:
+    created = int(response.get("created_at") or time.time())
+    return {"id": response.get("id"), "object": kind, "created": created, "model": response.get("model")}
+
+
+FAMILY = Responses()

@@ -1,0 +1,123 @@
+"""What a client's ``model`` may name: a route, a provider's model, or a name of old that has a successor. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from ai_router.errors import ModelNotFound
+from ai_router.exchange import Route
+from ai_router.providers.backend import Backend
+from ai_router.providers.catalogue import PRIMARY
+from ai_router.providers.registry import AUTO, XAI, Registry, current
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a client's ``model`` names: a route or a provider, and a model of it where the client chose one; and what
+    the client should know about that name."""
+
+    route: str
+    model: str | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """One entry of GET /v1/models."""
+
+    id: str
+    owned_by: str
+
+
+def resolve(registry: Registry, model: str, today: date) -> Named | None:
+    """The route or provider that ``model`` names; None for ``auto``. Raises ModelNotFound."""
+    if model == AUTO:
+        return None
+    named = _route(registry, model) or _prefixed(registry, model, today) or _bare(registry, model, today)
+    if named is None:
+        raise ModelNotFound(model, nearest(registry, model), _why_not(registry, model))
+    return named
+
+
+def listing(registry: Registry) -> Sequence[ListedModel]:
+    """The models to offer: ``auto``, the routes that can work, and the models behind them."""
+    return list(_listed(registry))
+
+
+def nearest(registry: Registry, model: str) -> Sequence[str]:
+    """The names that come closest to one that does not exist."""
+    known = {entry.id: None for entry in _listed(registry)}
+    bare = {name.partition("/")[2]: None for name in known if "/" in name}
+    return difflib.get_close_matches(model, [*bare, *known], n=3, cutoff=0.4)
+
+
+def _route(registry: Registry, model: str) -> Named | None:
+    if model in (PRIMARY, XAI, Route.ENRICH) or model in registry.clouds:
+        backend = registry.clouds.get(model)
+        return Named(model) if backend is None or backend.model else None
+    return Named(Route.PRIMARY, model) if model == registry.primary.model else None
+
+
+def _prefixed(registry: Registry, model: str, today: date) -> Named | None:
+    """``provider/model``: any model of a configured provider, of old or new."""
+    name, _, rest = model.partition("/")
+    if not rest:
+        return None
+    if name == PRIMARY:
+        return Named(Route.PRIMARY, rest)
+    backend = registry.clouds.get(name)
+    if backend is None or backend.provider is None:
+        return None
+    # Perplexity calls a model of its own perplexity/sonar.
+    return _of(backend, model if model in backend.provider.models else rest, today)
+
+
+def _bare(registry: Registry, model: str, today: date) -> Named | None:
+    """A model's own name, where the catalogue has it, at the first provider that does."""
+    for backend in registry.clouds.values():
+        if backend.provider is not None and (model in backend.provider.models or model == backend.model):
+            return _of(backend, model, today)
+    for backend in registry.clouds.values():
+        if backend.provider is not None and backend.provider.retirement(model) is not None:
+            return _of(backend, model, today)
+    return None
+
+
+def _of(backend: Backend, model: str, today: date) -> Named:
+    if backend.provider is None:
+        return Named(backend.name, model)
+    found, warning = current(backend.provider, model, today)
+    return Named(backend.name, found, warning)
+
+
+def _why_not(registry: Registry, model: str) -> str | None:
+    """The key that is missing, for a name that the catalogue knows."""
+    prefix = model.partition("/")[0]
+    for name, provider in registry.catalogue.providers.items():
+        if name in registry.clouds or provider.key is None:
+            continue
+        if name == prefix or model in provider.models or provider.retirement(model) is not None:
+            return f"It is {provider.title or name}'s, and {provider.key} is not set."
+    return None
+
+
+def _listed(registry: Registry) -> Iterator[ListedModel]:
+    yield ListedModel(AUTO, "ai-router")
+    yield ListedModel(PRIMARY, "ai-router")
+    if registry.xai is not None:
+        yield ListedModel(XAI, "ai-router")
+    if registry.searchers:
+        yield ListedModel(Route.ENRICH, "ai-router")
+    yield ListedModel(f"{PRIMARY}/{registry.primary.model}", PRIMARY)
+    for name, backend in registry.clouds.items():
+        known = () if backend.provider is None else backend.provider.models
+        for model in dict.fromkeys([backend.model, *known] if backend.model else known):
+            yield ListedModel(listed_as(name, model), name)
+
+
+def listed_as(provider: str, model: str) -> str:
+    """The name by which a client asks for a provider's model."""
+    return model if model.startswith(f"{provider}/") else f"{provider}/{model}"

@@ -1,0 +1,291 @@
+"""Gates in front of the backends, and the one queue before them: bounded, fair, and left at any time.
+
+A gate admits as many calls as its cap allows and its breaker agrees to. Whoever is not admitted may wait, for one gate
+or for whichever of several opens first. Of those who wait, clients take turns, each by order of arrival; a newcomer
+passes nobody who waits for the same gate.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ai_router.resilience.breaker import Breaker, BreakerRules, State, Why
+from ai_router.resilience.retry import Backoff
+
+_WEIGHT_OF_NEWEST = 0.2
+
+
+class RoomFull(Exception):
+    """As many wait as may."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """How a gate is doing."""
+
+    state: State
+    why: Why | None
+    opens_in_s: float
+    in_flight: int
+    waiting: int
+
+
+class _Gate:
+    """One backend's. Its room's lock guards it."""
+
+    def __init__(self, cap: int, rules: BreakerRules) -> None:
+        self.cap = cap
+        self.breaker = Breaker(rules)
+        self.in_flight = 0
+        self.ramp: int | None = None
+        """Places after a cooldown: few at first, twice as many with each success, so that a queue is no stampede."""
+        self.limits_in_a_row = 0
+        self.interval_s = 0.0
+        """Seconds between two calls that end, lately."""
+        self._ended_at: float | None = None
+
+    def admits(self, now: float) -> bool:
+        limit = self.cap if self.ramp is None else min(self.cap, self.ramp)
+        return self.in_flight < limit and self.breaker.admits(now)
+
+    def entered(self, now: float) -> None:
+        self.in_flight += 1
+        self.breaker.entered(now)
+
+    def left(self, now: float) -> None:
+        self.in_flight -= 1
+        if self._ended_at is not None:
+            self.interval_s += _WEIGHT_OF_NEWEST * (now - self._ended_at - self.interval_s)
+        self._ended_at = now
+
+    def succeeded(self, now: float) -> None:
+        if self.breaker.state(now) is State.HALF_OPEN:
+            self.ramp = 2
+        elif self.ramp is not None:
+            self.ramp = None if self.ramp >= self.cap else 2 * self.ramp
+        self.limits_in_a_row = 0
+        self.breaker.succeeded(now)
+
+
+class Pass:
+    """A place at a gate. Say what came of the call, then leave; leaving twice is leaving once."""
+
+    __slots__ = ("_gates", "_open", "_told", "gate")
+
+    def __init__(self, gates: Gates, gate: str) -> None:
+        self._gates = gates
+        self._open = True
+        self._told = False
+        self.gate = gate
+
+    def succeeded(self) -> None:
+        """The backend answers."""
+        self._told = True
+        self._gates.tell(self.gate, _Gate.succeeded)
+
+    def failed(self) -> None:
+        """The backend did not answer, or broke off."""
+        self._told = True
+        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now))
+
+    def limited(self, seconds: float | None) -> None:
+        """The backend is to be left alone for so long; None: it did not say how long."""
+        self._told = True
+        self._gates.limit(self.gate, seconds)
+
+    def misconfigured(self) -> None:
+        """The backend refuses our key or our address of it."""
+        self._told = True
+        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now, Why.MISCONFIGURED))
+
+    def leave(self) -> None:
+        """The call is over."""
+        if self._open:
+            self._open = False
+            self._gates.leave(self.gate, told=self._told)
+
+
+class Ticket:
+    """A place in the queue, for ``wanted``, best first."""
+
+    def __init__(self, gates: Gates, wanted: Sequence[str], client: str, since: float) -> None:
+        self._gates = gates
+        self.wanted = tuple(wanted)
+        self.client = client
+        self.since = since
+        self.called = threading.Event()
+        self.granted: Pass | None = None
+
+    def wait(self, seconds: float) -> Pass | None:
+        """The pass, as soon as there is one; None after so long, or when woken."""
+        self.called.wait(min(seconds, self._gates.opens_in(self.wanted)))
+        self._gates.admit_waiting()
+        return self.granted
+
+    def wake(self) -> None:
+        """Let whoever waits look around. From any thread."""
+        self.called.set()
+
+    def leave(self) -> None:
+        """Give the place in the queue up, and the pass if it came just now."""
+        self._gates.forget(self)
+
+    def outlook(self) -> tuple[int, float]:
+        """Position, from 1, and about how many seconds it will take."""
+        return self._gates.outlook(self)
+
+
+class Gates:
+    """All gates by name, made when first named. Safe from any thread."""
+
+    def __init__(
+        self,
+        cap: int,
+        size: int,
+        rules: BreakerRules,
+        caps: Mapping[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._size = size
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._caps = dict(caps or {})
+        self._gates: dict[str, _Gate] = defaultdict(lambda: _Gate(cap, rules))
+        self._backoff = Backoff(rules.open_s)
+        self._chance = chance
+        self._waiting: list[Ticket] = []
+
+    def enter(self, wanted: Iterable[str], below: int | None = None) -> Pass | None:
+        """A pass for the first that admits one more now, ahead of nobody; None if none does.
+
+        ``below``: only where fewer calls than that are under way.
+        """
+        with self._lock:
+            now = self._clock()
+            for name in wanted:
+                gate = self._gate(name)
+                if (below is None or gate.in_flight < below) and not self._awaited(name) and gate.admits(now):
+                    gate.entered(now)
+                    return Pass(self, name)
+            return None
+
+    def queue(self, wanted: Sequence[str], client: str) -> Ticket:
+        """A place in the queue; leave it in any case. Raises RoomFull."""
+        with self._lock:
+            if len(self._waiting) >= self._size:
+                raise RoomFull
+            ticket = Ticket(self, wanted, client, self._clock())
+            self._waiting.append(ticket)
+            return ticket
+
+    def opens_in(self, wanted: Iterable[str]) -> float:
+        """Seconds until the first of these may admit somebody, breakers considered and caps not."""
+        with self._lock:
+            now = self._clock()
+            return min((self._gate(name).breaker.opens_in(now) or _A_WHILE for name in wanted), default=_A_WHILE)
+
+    def closed_for(self, name: str) -> tuple[float, Why | None]:
+        """Seconds for which the breaker lets nobody pass, and why; 0 where a call may be tried."""
+        with self._lock:
+            breaker = self._gate(name).breaker
+            return breaker.opens_in(self._clock()), breaker.why
+
+    def report(self, name: str) -> GateReport:
+        """How a gate is doing."""
+        with self._lock:
+            now, gate = self._clock(), self._gate(name)
+            waiting = sum(name in ticket.wanted for ticket in self._waiting)
+            state = gate.breaker.state(now)
+            return GateReport(state, gate.breaker.why, gate.breaker.opens_in(now), gate.in_flight, waiting)
+
+    def names(self) -> Sequence[str]:
+        """The gates that there are."""
+        with self._lock:
+            return tuple(self._gates)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait, at all gates together."""
+        return len(self._waiting)
+
+    def tell(self, name: str, news: Callable[[_Gate, float], None]) -> None:
+        """What came of a call."""
+        with self._lock:
+            news(self._gate(name), self._clock())
+            self.admit_waiting()
+
+    def limit(self, name: str, seconds: float | None) -> None:
+        """A backend wants to be left alone."""
+        with self._lock:
+            gate = self._gate(name)
+            gate.limits_in_a_row += 1
+            wait_s = self._backoff.delay_s(gate.limits_in_a_row, self._chance()) if seconds is None else seconds
+            gate.breaker.open(self._clock(), wait_s, Why.LIMITED)
+
+    def leave(self, name: str, *, told: bool) -> None:
+        """A call is over."""
+        with self._lock:
+            now, gate = self._clock(), self._gate(name)
+            if not told:
+                gate.breaker.given_up(now)
+            gate.left(now)
+            self.admit_waiting()
+
+    def admit_waiting(self) -> None:
+        """Give passes to those whose turn it is."""
+        with self._lock:
+            if not self._waiting:
+                return
+            now = self._clock()
+            for ticket in self._in_turn():
+                name = next((name for name in ticket.wanted if self._gate(name).admits(now)), None)
+                if name is not None:
+                    self._gate(name).entered(now)
+                    self._waiting.remove(ticket)
+                    ticket.granted = Pass(self, name)
+                    ticket.called.set()
+
+    def forget(self, ticket: Ticket) -> None:
+        """Somebody waits no longer."""
+        with self._lock:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            elif ticket.granted is not None:
+                ticket.granted.leave()
+
+    def outlook(self, ticket: Ticket) -> tuple[int, float]:
+        """Position and expected wait of a ticket: what the breaker says, and the pace of those before it."""
+        with self._lock:
+            now, ahead = self._clock(), self._in_turn()
+            position = ahead.index(ticket) + 1 if ticket in ahead else 1
+            return position, min(
+                max(self._gate(name).breaker.opens_in(now), self._gate(name).interval_s * position)
+                for name in ticket.wanted
+            )
+
+    def _in_turn(self) -> list[Ticket]:
+        """Everybody's first, then everybody's second, and so on."""
+        seen: dict[str, int] = defaultdict(int)
+        turns: list[tuple[int, int, Ticket]] = []
+        for ticket in self._waiting:
+            turns.append((seen[ticket.client], len(turns), ticket))
+            seen[ticket.client] += 1
+        return [ticket for _, _, ticket in sorted(turns, key=lambda turn: turn[:2])]
+
+    def _awaited(self, name: str) -> bool:
+        return any(name in ticket.wanted for ticket in self._waiting)
+
+    def _gate(self, name: str) -> _Gate:
+        gate = self._gates[name]
+        gate.cap = self._caps.get(name, gate.cap)
+        return gate
+
+
+_A_WHILE = 3600.0
+"""Longer than anybody waits: a gate that is full opens when somebody leaves, who says so."""

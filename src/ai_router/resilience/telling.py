@@ -1,0 +1,35 @@
+"""From an error to what it says about the backend."""
+
+from __future__ import annotations
+
+from ai_router.errors import (
+    Aborted,
+    RouterError,
+    UpstreamError,
+    UpstreamExhausted,
+    UpstreamLimited,
+    UpstreamMisconfigured,
+    UpstreamRefused,
+)
+from ai_router.resilience.gates import Pass
+
+_EXHAUSTED_S = 60.0
+"""A quota that is used up may be filled by its owner at any time."""
+
+
+def tell(place: Pass, problem: RouterError) -> None:
+    """Tell a gate what became of a call that failed. One that we gave up says nothing of the backend."""
+    if isinstance(problem, Aborted):
+        return
+    if isinstance(problem, UpstreamLimited):
+        place.limited(problem.retry_after_s)
+    elif isinstance(problem, UpstreamExhausted):
+        place.limited(_EXHAUSTED_S)
+    elif isinstance(problem, UpstreamMisconfigured):
+        place.misconfigured()
+    elif isinstance(problem, UpstreamRefused):
+        place.succeeded()
+    elif isinstance(problem, UpstreamError) and problem.transient and problem.retry_after_s is not None:
+        place.limited(problem.retry_after_s)
+    else:
+        place.failed()

@@ -1,0 +1,116 @@
+"""What a client may name."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from ai_router.errors import ModelNotFound
+from ai_router.providers.naming import Named, listing, resolve
+from tests.providers.test_registry import TODAY, registry
+
+WITH_XAI = {"XAI_API_KEY": "k", "XAI_MODEL": "grok-4.7"}
+ALL = {f"{name}_API_KEY": "k" for name in ("XAI", "OPENAI", "GEMINI", "PERPLEXITY", "OPENROUTER")}
+
+
+def named(model: str, today: date = TODAY, **keys: str) -> Named | None:
+    return resolve(registry(**(keys or ALL)), model, today)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("auto", None),
+        ("primary", Named("primary")),
+        ("xai", Named("xai")),
+        ("enrich", Named("enrich")),
+        ("openai", Named("openai")),
+        ("nano", Named("primary", "nano")),
+        ("grok-4.7", Named("xai", "grok-4.7")),
+        ("xai/grok-4.3", Named("xai", "grok-4.3")),
+        ("xai/grok-of-tomorrow", Named("xai", "grok-of-tomorrow")),
+        ("primary/org/model", Named("primary", "org/model")),
+        ("gpt-6-luna", Named("openai", "gpt-6-luna")),
+        ("gemini/gemini-3.8-flash", Named("gemini", "gemini-3.8-flash")),
+        ("perplexity/sonar", Named("perplexity", "perplexity/sonar")),
+        ("perplexity/high", Named("perplexity", "high")),
+        ("openrouter/z-ai/glm-5.3-flash", Named("openrouter", "z-ai/glm-5.3-flash")),
+        ("openrouter/any/model:free", Named("openrouter", "any/model:free")),
+    ],
+)
+def test_names(model: str, expected: Named | None) -> None:
+    assert named(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "provider", "successor"),
+    [
+        ("gpt-3.5-turbo", "openai", "gpt-6-luna"),
+        ("gpt-3.5-turbo-0125", "openai", "gpt-6-luna"),
+        ("gpt-4-turbo", "openai", "gpt-6.1-sol"),
+        ("gpt-4-turbo-preview", "openai", "gpt-6.1-sol"),
+        ("gemini-1.5-flash", "gemini", "gemini-3.5-flash-lite"),
+        ("gemini-1.5-pro-latest", "gemini", "gemini-3.8-flash"),
+        ("gemini-pro", "gemini", "gemini-3.8-flash"),
+        ("gemini-2.0-flash-exp", "gemini", "gemini-3.5-flash-lite"),
+        ("sonar", "perplexity", "fast"),
+        ("sonar-pro", "perplexity", "low"),
+        ("sonar-reasoning-pro", "perplexity", "medium"),
+        ("sonar-deep-research", "perplexity", "high"),
+        ("grok-3", "xai", "grok-4.3"),
+        ("grok-3-mini", "xai", "grok-4.3"),
+        ("grok-4-fast-reasoning", "xai", "grok-4.3"),
+    ],
+)
+@pytest.mark.parametrize("prefixed", [False, True], ids=["bare", "prefixed"])
+def test_retired_names_lead_to_their_successors_with_a_warning(
+    old: str, provider: str, successor: str, prefixed: bool
+) -> None:
+    # perplexity/sonar is a model of today.
+    found = named(f"{provider}/{old}" if prefixed and old != "sonar" else old)
+    assert found is not None
+    assert (found.route, found.model) == (provider, successor)
+    assert found.warning is not None
+    assert f"'{old}' was retired" in found.warning
+    assert successor in found.warning
+
+
+def test_a_name_that_will_be_retired_works_until_the_day_and_says_so() -> None:
+    before, after = named("gpt-4o", date(2027, 1, 13)), named("gpt-4o", date(2027, 1, 14))
+    assert before == Named("openai", "gpt-4o", "'gpt-4o' will be retired on 2027-01-14; its successor is 'gpt-6-luna'")
+    assert after is not None
+    assert after.model == "gpt-6-luna"
+
+
+@pytest.mark.parametrize("model", ["gpt-99", "xai/", "openai/gpt", "Primary", "enrich/x", "/", "x/"])
+def test_anything_else_is_not_found(model: str) -> None:
+    with pytest.raises(ModelNotFound):
+        named(model, **WITH_XAI)
+
+
+def test_a_cloud_model_without_a_key_is_not_found_but_its_route_may_be_named() -> None:
+    with pytest.raises(ModelNotFound, match=r"It is xAI's, and XAI_API_KEY is not set"):
+        named("xai/grok-4.3", OPENAI_API_KEY="k")
+    assert named("xai", OPENAI_API_KEY="k") == Named("xai")
+
+
+def test_a_retired_model_without_a_key_says_which_key_is_missing() -> None:
+    with pytest.raises(ModelNotFound, match=r"OPENAI_API_KEY is not set"):
+        named("gpt-3.5-turbo", **WITH_XAI)
+
+
+def test_the_nearest_names_are_offered() -> None:
+    with pytest.raises(ModelNotFound, match=r"Did you mean: grok-4\.\d"):
+        named("grok-4.99", **WITH_XAI)
+
+
+def test_what_cannot_work_is_not_listed() -> None:
+    assert [entry.id for entry in listing(registry())] == ["auto", "primary", "primary/nano"]
+
+
+def test_every_listed_name_resolves_without_a_warning() -> None:
+    whole = registry(**ALL)
+    for entry in listing(whole):
+        found = resolve(whole, entry.id, TODAY)
+        assert found is None or found.warning is None, entry.id
