@@ -152,6 +152,8 @@ class Attempts:
                 place = yield from self._queued([candidate.gate])
                 if place is not None:
                     return place
+            if len(left) > 1:
+                self._trail.passed_over(candidate.backend.name, why or "all its places are taken")
         soon = [candidate.gate for candidate in left if gates.closed_for(candidate.gate)[0] <= self._patience_s()]
         place = (yield from self._queued(soon)) if soon else None
         if place is None:

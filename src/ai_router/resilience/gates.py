@@ -113,11 +113,11 @@ class Pass:
 class Ticket:
     """A place in the queue, for ``wanted``, best first."""
 
-    def __init__(self, gates: Gates, wanted: Sequence[str], client: str, since: float) -> None:
+    def __init__(self, gates: Gates, wanted: Sequence[str], turn: int) -> None:
         self._gates = gates
         self.wanted = tuple(wanted)
-        self.client = client
-        self.since = since
+        self.turn = turn
+        """Its place among its client's, counted from the turn that is served: lower goes first."""
         self.called = threading.Event()
         self.granted: Pass | None = None
 
@@ -160,6 +160,8 @@ class Gates:
         self._backoff = Backoff(rules.open_s)
         self._chance = chance
         self._waiting: list[Ticket] = []
+        self._turn = 0
+        self._last_turns: dict[str, int] = {}
 
     def enter(self, wanted: Iterable[str], below: int | None = None) -> Pass | None:
         """A pass for the first that admits one more now, ahead of nobody; None if none does.
@@ -180,7 +182,11 @@ class Gates:
         with self._lock:
             if len(self._waiting) >= self._size:
                 raise RoomFull
-            ticket = Ticket(self, wanted, client, self._clock())
+            if not self._waiting:
+                self._last_turns.clear()
+            turn = max(self._turn, self._last_turns.get(client, 0)) + 1
+            self._last_turns[client] = turn
+            ticket = Ticket(self, wanted, turn)
             self._waiting.append(ticket)
             return ticket
 
@@ -248,6 +254,7 @@ class Gates:
                 if name is not None:
                     self._gate(name).entered(now)
                     self._waiting.remove(ticket)
+                    self._turn = max(self._turn, ticket.turn)
                     ticket.granted = Pass(self, name)
                     ticket.called.set()
 
@@ -270,13 +277,8 @@ class Gates:
             )
 
     def _in_turn(self) -> list[Ticket]:
-        """Everybody's first, then everybody's second, and so on."""
-        seen: dict[str, int] = defaultdict(int)
-        turns: list[tuple[int, int, Ticket]] = []
-        for ticket in self._waiting:
-            turns.append((seen[ticket.client], len(turns), ticket))
-            seen[ticket.client] += 1
-        return [ticket for _, _, ticket in sorted(turns, key=lambda turn: turn[:2])]
+        """Everybody's first, then everybody's second, and so on; of one turn, the first to come."""
+        return sorted(self._waiting, key=lambda ticket: ticket.turn)
 
     def _awaited(self, name: str) -> bool:
         return any(name in ticket.wanted for ticket in self._waiting)

@@ -1,0 +1,73 @@
+"""What a running router holds: threads, descriptors, memory; and requests that it thinks are under way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from tests.fakes.router import RunningRouter, eventually
+
+IDLE_CONNECTIONS = 6
+"""A kept-alive connection or two for each backend, and this test's own."""
+SPARE_THREADS = 3
+"""A pool makes a thread when a job comes a moment before the last one's thread is idle again."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Of the worker process."""
+
+    threads: int
+    descriptors: int
+    sockets: int
+    resident_kib: int
+
+
+def worker_of(router: RunningRouter) -> int:
+    """The process that serves; gunicorn's master is its parent."""
+    pid = router.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0])
+
+
+def holdings(pid: int) -> Holdings:
+    """Now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    links = [link for entry in Path(f"/proc/{pid}/fd").iterdir() if (link := _link(entry))]
+    return Holdings(
+        threads=int(re.search(r"Threads:\s+(\d+)", status)[1]),
+        descriptors=len(links),
+        sockets=sum(link.startswith("socket:") for link in links),
+        resident_kib=int(re.search(r"VmRSS:\s+(\d+)", status)[1]),
+    )
+
+
+def idle(router: RunningRouter) -> bool:
+    """Whether the router says that nothing is under way, at any gate or in the queue."""
+    under_way = rb"^ai_router_(?:backend_in_flight|queue_depth)\{.*\} [^0]"
+    if re.search(under_way, router.get("/metrics")[2], re.MULTILINE):
+        return False
+    return orjson.loads(router.get("/health")[2])["in_flight"] == 0
+
+
+def assert_nothing_leaked(router: RunningRouter, before: Holdings) -> None:
+    """All places are given back, and no more sockets and threads are held than idle ones."""
+    assert eventually(lambda: idle(router)), router.get("/metrics")[2].decode()
+    pid = worker_of(router)
+
+    def flat() -> bool:
+        now = holdings(pid)
+        sockets_ok = now.sockets <= before.sockets + IDLE_CONNECTIONS
+        return sockets_ok and now.threads <= before.threads + SPARE_THREADS
+
+    assert eventually(flat), (before, holdings(pid))
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:
+        return ""
