@@ -12,7 +12,7 @@ from tests.fakes.router import RunningRouter, eventually
 
 IDLE_CONNECTIONS = 6
 """A kept-alive connection or two for each backend, and this test's own."""
-SPARE_THREADS = 3
+SPARE_THREADS = 6
 """A pool makes a thread when a job comes a moment before the last one's thread is idle again."""
 
 

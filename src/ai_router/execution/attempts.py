@@ -66,6 +66,7 @@ class Attempts:
         self._scope = scope
         self._retries = 0
         self._guesses = 0
+        self._turned_away = False
         self._waited_s = 0.0
         self._end = trail.request.arrived_at + shared.total_s
 
@@ -155,7 +156,7 @@ class Attempts:
             if len(left) > 1:
                 self._trail.passed_over(candidate.backend.name, why or "all its places are taken")
         soon = [candidate.gate for candidate in left if gates.closed_for(candidate.gate)[0] <= self._patience_s()]
-        place = (yield from self._queued(soon)) if soon else None
+        place = (yield from self._queued(soon)) if soon and not self._turned_away else None
         if place is None:
             raise failures[0] if failures else self._unavailable(left)
         return place
@@ -166,6 +167,7 @@ class Attempts:
             ticket = shared.gates.queue(wanted, self._trail.request.client)
         except RoomFull:
             shared.metrics.turned_away(wanted[0])
+            self._turned_away = True
             return None
         self._trail.phase = "queued"
         timing_log.queued(wanted, *ticket.outlook())

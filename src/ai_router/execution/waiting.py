@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from typing import Generic, Protocol, TypeVar
 
+from ai_router.errors import RouterError
 from ai_router.resilience.gates import Pass, Ticket
 from ai_router.upstream.leg import CancelScope
 
@@ -103,15 +104,24 @@ class Course(Generic[T]):
         """Go on until the end, or until so much time has passed; whether it is the end. Raises what a step raises."""
         end = self._clock() + patience_s
         while not self._result:
-            if self._wait is not None and not self._wait.over(min(max(0.0, end - self._clock()), _LONG_S)):
-                if self._clock() >= end:
-                    return False
-                continue
             try:
-                self._wait = next(self._steps)
+                if self._waited(min(max(0.0, end - self._clock()), _LONG_S)):
+                    self._wait = next(self._steps)
+                elif self._clock() >= end:
+                    return False
             except StopIteration as stop:
                 self._result.append(stop.value)
         return True
+
+    def _waited(self, seconds: float) -> bool:
+        """Wait for what the steps wait for. What ends the wait is raised where they stand, so that they let go."""
+        if self._wait is None:
+            return True
+        try:
+            return self._wait.over(seconds)
+        except RouterError as reason:
+            self._wait = self._steps.throw(reason)
+            return False
 
     @property
     def result(self) -> T:
