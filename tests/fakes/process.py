@@ -12,8 +12,10 @@ from tests.fakes.router import RunningRouter, eventually
 
 IDLE_CONNECTIONS = 6
 """A kept-alive connection or two for each backend, and this test's own."""
-SPARE_THREADS = 6
-"""A pool makes a thread when a job comes a moment before the last one's thread is idle again."""
+SPARE_THREADS = 16
+"""Pools grow up to their limits: they make a thread when a job comes a moment before the last one's thread is idle
+again. What leaked one with each test would be far beyond this at the end of a module.
+"""
 
 
 @dataclass(frozen=True)
