@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint check format benchmark lock clean
+.PHONY: run setup setup-dev test lint check format benchmark soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -29,6 +29,9 @@ format: setup-dev ## put the code in form
 
 benchmark: setup ## routed against direct, and the rest of docs/benchmarks.md
 	$(BIN)/python Benchmark $(ARGS)
+
+soak: setup-dev ## fifty clients and every fault for three minutes: what is held must stay flat
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lock: ## write the pinned requirements anew
 	scripts/lock

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ai_router.cli.main import main
+from ai_router.providers.catalogue import load_catalogue
 from ai_router.settings import documented_settings
 
 ROOT = Path(__file__).parents[1]
@@ -63,3 +64,28 @@ def test_every_error_code_is_documented() -> None:
     api = (ROOT / "docs/api.md").read_text()
     codes = set(re.findall(r'code(?:: str \| None)? = "(\w+)"', (ROOT / "src/ai_router/errors.py").read_text()))
     assert {code for code in codes if f"`{code}`" not in api} <= {"aborted", "upstream_error"}, "those are never shown"
+
+
+def test_the_table_of_faults_is_complete() -> None:
+    rows = re.findall(r"^\| (\d+) \| .+ \| .+ \|$", between(OPERATIONS, "faults"), re.MULTILINE)
+    assert rows == [str(number) for number in range(1, 23)]
+
+
+def test_every_error_code_in_the_table_of_faults_exists() -> None:
+    code = (ROOT / "src/ai_router/errors.py").read_text()
+    for name in re.findall(r"`([a-z]+_[a-z_]+)`", between(OPERATIONS, "faults")):
+        assert f'"{name}"' in code, name
+
+
+def test_every_metric_is_documented() -> None:
+    code = (ROOT / "src/ai_router/telemetry/metrics.py").read_text() + (ROOT / "src/ai_router/app.py").read_text()
+    for name in set(re.findall(r'"(ai_router_\w+)"', code)):
+        assert name in OPERATIONS or name.replace("ai_router_speculation_wasted", "..._wasted") in OPERATIONS, name
+
+
+def test_the_example_of_a_catalogue_works(tmp_path: Path) -> None:
+    example = OPERATIONS.partition("```toml\n")[2].partition("```")[0]
+    mine = tmp_path / "mine.toml"
+    mine.write_text(example)
+    catalogue = load_catalogue(mine)
+    assert catalogue.chains["complex"][1] == "groq"
