@@ -20,6 +20,7 @@
     |  |- UpstreamFailed       5xx   5xx, or an error wearing a 200
     |  |- UpstreamLimited      429   too many requests at the moment; the same will do later
     |  |- UpstreamExhausted    429   the quota is used up; waiting is no cure
+    |  |- UpstreamFoundNothing 502   a web search without a result; the backend is well
     |  |- UpstreamUnavailable  503   not asked at all: it is cooling down, full or failing
     |  `- UpstreamBroken       502   the answer died half-way
     `- Aborted                       we stopped on purpose; shown only where somebody is left to read it
@@ -224,6 +225,10 @@ class UpstreamExhausted(UpstreamError):
     type = "rate_limit_error"
     status = 429
     code = "insufficient_quota"
+
+
+class UpstreamFoundNothing(UpstreamError):
+    """A search worked and had no result."""
 
 
 class UpstreamUnavailable(UpstreamError):

@@ -252,3 +252,12 @@ def test_a_client_cancels_its_own_requests_only(tmp_path: Path, upstream: FakeUp
         assert not call.gone.is_set()
         assert post("key-of-x") == 200
         assert call.gone.wait(5)
+
+
+def test_an_id_that_is_used_again_is_not_taken_for_the_cancelled_one(place: Place, raw: Connect) -> None:
+    place.primary.on(CHAT, Hang(), says("fine"))
+    raw(place.router.port).send_chat(model="primary", headers="x-request-id: again\r\n")
+    place.primary.wait_for(CHAT)
+    assert cancel(place.router, "again")[0] == 200
+    assert place.router.chat(model="primary", headers={"x-request-id": "again"})[0] == 200
+    assert cancel(place.router, "again")[0] == 404

@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from tests.end_to_end.conftest import XAI_KEY, Lab, well_behaved
-from tests.fakes.personas import CHAT, DONE, chunk, event, says, usage_chunk
+from tests.fakes.personas import CHAT, DONE, SEARCH, chunk, event, says, usage_chunk
 from tests.fakes.process import Holdings, assert_nothing_leaked, holdings, worker_of
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Recorded, Script, Slam, Stream, fake_upstream
@@ -412,3 +412,21 @@ def test_6_a_breaker_tries_again_after_a_while_and_closes(xai_only: Callable[...
         status, headers, _ = router.chat(model="primary")
         assert (status, headers["x-router-route"]) == (200, "primary")
         assert orjson.loads(router.get("/health")[2])["backends"]["primary"]["breaker"] == "closed"
+
+
+def test_11_when_the_request_s_time_is_up_nobody_else_is_asked_or_blamed(
+    xai_only: Callable[..., Any], upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, Hang())
+    with xai_only(upstream.url, REQUEST_TIMEOUT_S="0.3", BREAKER_FAILURES="1") as router:
+        for _ in range(2):
+            assert router.chat(stream=True)[0] == 504
+        assert len(upstream.calls(CHAT)) == 2, "its breaker is closed: it may have been about to answer"
+        assert router.chat(model="xai")[0] == 200
+
+
+def test_6_a_search_that_finds_nothing_is_not_made_again(arena: Lab) -> None:
+    arena.xai.on(SEARCH, Plain({"status": "completed", "output": []}))
+    _, headers, _ = arena.router.chat(model="enrich")
+    assert "the web context is missing (the search found nothing)" in headers["x-router-reason"]
+    assert len(arena.xai.calls(SEARCH)) == 1

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from openai import OpenAI
 
-from tests.fakes.personas import CHAT, event, says
+from tests.fakes.personas import CHAT, classifies, event, says
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, Stream, fake_upstream
 
@@ -145,3 +145,41 @@ def test_openai_stands_in_for_xai(tmp_path: Path) -> None:
             )
             assert (status, headers["x-router-route"], headers["x-router-model"]) == (200, "openai", "gpt-6.1-sol")
             assert "xai failed (HTTP 401" in headers["x-router-reason"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": "x"}]}]},
+    ],
+)
+def test_what_cannot_be_translated_is_400(cloud: FakeUpstream, router: RunningRouter, fields: dict[str, Any]) -> None:
+    body = {"model": "perplexity/sonar", "messages": [{"role": "user", "content": "hi"}], **fields}
+    status, _, answer = router.post(orjson.dumps(body))
+    assert (status, orjson.loads(answer)["error"]["type"]) == (400, "invalid_request_error")
+    assert not cloud.calls(AGENT)
+
+
+@pytest.mark.parametrize("frame", [{"error": {"code": 429, "message": "busy"}}, {"type": "error", "error": "busy"}])
+def test_an_error_instead_of_a_stream_of_perplexity_s_keeps_its_message(
+    cloud: FakeUpstream, router: RunningRouter, frame: dict[str, Any]
+) -> None:
+    cloud.on(AGENT, Stream([event(frame)]), Stream([event({"error": {"code": 400, "message": "no more"}})]))
+    _, _, body = router.chat(model="perplexity/sonar", stream=True)
+    assert "busy" in orjson.loads(body.strip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]["message"]
+
+
+def test_speculation_is_for_the_very_model_that_the_chain_names(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[chains]\nmoderate = ["primary/other"]\n')
+    with fake_upstream() as classifier, fake_upstream() as primary:
+        classifier.on(CHAT, classifies("MODERATE"))
+        primary.on(CHAT, says("hello"))
+        settings = {"ROUTER_URL": classifier.url, "PRIMARY_URL": primary.url, "FAST_ROUTING": "off"}
+        with running_router(tmp_path, **settings, SPECULATION="always", CATALOGUE_FILE=str(mine)) as router:
+            router.wait_for_log(r"Classifier probed: .*")
+            headers = router.chat()[1]
+            assert (headers["x-router-model"], headers["x-router-speculation"]) == ("other", "cancelled")
+            assert primary.calls(CHAT)[-1].body["model"] == "other"

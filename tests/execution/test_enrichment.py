@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.errors import Source, UpstreamFailed
+from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
 from ai_router.execution.enrichment import findings, search_body
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings
@@ -47,9 +47,7 @@ def test_long_findings_are_cut_but_keep_their_sources() -> None:
     ("payload", "message"),
     [
         ({"status": "failed", "error": {"message": "no credits"}}, "no credits"),
-        ({"status": "completed", "output": []}, "found nothing"),
-        ({"output": [{"type": "message", "content": [{"type": "output_text", "text": ""}]}]}, "found nothing"),
-        ({}, "found nothing"),
+        ({"status": "failed"}, "does not say why"),
         ([], "not a response"),
         ("x", "not a response"),
     ],
@@ -57,3 +55,17 @@ def test_long_findings_are_cut_but_keep_their_sources() -> None:
 def test_what_is_no_finding_is_a_failure(payload: Any, message: str) -> None:
     with pytest.raises(UpstreamFailed, match=message):
         made_of(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"status": "completed", "output": []},
+        {"output": [{"type": "message", "content": [{"type": "output_text", "text": ""}]}]},
+        {},
+    ],
+)
+def test_a_search_without_a_result_is_no_failure_of_the_backend(payload: Any) -> None:
+    with pytest.raises(UpstreamFoundNothing):
+        made_of(payload)
+    assert not UpstreamFoundNothing.transient, "it would find nothing again"

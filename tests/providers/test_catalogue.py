@@ -19,7 +19,7 @@ def test_the_packaged_catalogue_is_sound_and_priced() -> None:
     for provider in catalogue.providers.values():
         assert provider.default_model is None or provider.default_model in provider.models
         for name, model in provider.models.items():
-            assert model.price is not None or model.send_as == "preset", name
+            assert model.price is not None or model.send_as == "preset" or name == "openrouter/auto", name
 
 
 def test_the_packaged_providers_variables_are_settings() -> None:
@@ -56,6 +56,10 @@ def test_no_name_in_use_falls_under_a_retirement() -> None:
         ('[chains]\ncomplex = ["xai/grok-4.77"]', "xai has no model 'grok-4.77'; did you mean grok-4.7"),
         ('[chains]\ncomplex = ["openrouter"]', "has no default_model: write openrouter/<model>"),
         ('[chains]\nsearch = ["openai"]', "no entry that says how to search"),
+        ('[chains]\nsearch = ["xai/grok-4.3"]', "who searches is a provider"),
+        ('[providers.a]\nbase_url = "http://a b"', "base_url must look like http"),
+        ('[providers.a]\nbase_url = "http://a"\nheaders = { X = "a\\nb" }', "is no header that can be sent"),
+        ("x = " + "[" * 5000, "is no TOML"),
     ],
 )
 def test_what_cannot_be_is_one_line_that_names_the_setting(tmp_path: Path, text: str, complaint: str) -> None:

@@ -84,7 +84,6 @@ def test_a_refusal_keeps_its_status_and_is_not_taken_elsewhere(status: int) -> N
     ("status", "payload"),
     [
         (401, {"error": "Unauthorized"}),
-        (402, {}),
         (403, {}),
         (400, {"error": "Incorrect API key provided: xai-se***et"}),
     ],
@@ -173,3 +172,33 @@ def test_openrouter_says_in_the_body_when_to_come_back() -> None:
     limited = refused(429, {"error": error})
     assert isinstance(limited, UpstreamLimited)
     assert limited.retry_after_s == 17
+
+
+def test_402_is_a_quota_that_is_used_up() -> None:
+    assert isinstance(refused(402, {"error": {"message": "add credits"}}), UpstreamExhausted)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "input was flagged", "metadata": {"reasons": ["violence"], "flagged_input": "..."}},
+        {"message": "Content violates usage guidelines."},
+    ],
+)
+def test_a_request_that_is_moderated_is_refused_and_the_backend_is_well(error: Any) -> None:
+    assert isinstance(refused(403, {"error": error}), UpstreamRefused)
+
+
+def test_a_client_s_words_about_api_keys_are_no_bad_key() -> None:
+    assert isinstance(refused(400, {"error": {"message": 'unknown field "my api key"'}}), UpstreamRefused)
+    assert isinstance(refused(400, {"error": "Incorrect API key provided: xai-***"}), UpstreamMisconfigured)
+
+
+def test_a_key_at_the_edge_of_a_long_message_is_not_left_half_shown() -> None:
+    call = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1), secret="sk-SECRETSECRET")
+    body = orjson.dumps({"error": {"message": "x" * 1_990 + " sk-SECRETSECRET"}})
+    assert "SECRET" not in str(refusal(500, {}, body, call))
+
+
+def test_a_code_of_odd_digits_is_a_code() -> None:
+    assert isinstance(failure_in({"error": {"code": "\u00b2", "message": "?"}}, CALL), UpstreamFailed)

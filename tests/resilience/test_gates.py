@@ -83,11 +83,9 @@ def test_a_newcomer_passes_nobody(gates: Gates) -> None:
     second.leave()
     assert ticket.granted is not None
     assert gates.enter(["a"]) is not None
-    waiting = gates.queue(["narrow", "a"], "")
-    assert waiting.granted is None
-    assert gates.enter(["narrow"]) is None, "somebody waits for it"
-    waiting.leave()
-    assert gates.enter(["narrow"]) is not None
+    waiting = gates.queue(["narrow"], "")
+    assert gates.enter(["narrow"]) is None, "somebody waits for it, and gets it"
+    assert waiting.granted is not None
 
 
 def test_clients_take_turns(clock: Clock) -> None:
@@ -190,6 +188,56 @@ def test_a_wake_up_is_no_pass(gates: Gates) -> None:
     ticket = gates.queue(["narrow"], "")
     threading.Timer(0.01, ticket.wake).start()
     assert ticket.wait(30) is None
+
+
+def test_a_place_that_came_free_before_the_wait_began_is_seen(gates: Gates) -> None:
+    place = entered(gates, "narrow")
+    ticket = gates.queue(["narrow"], "")
+    ticket.called.clear()
+    place.leave()
+    ticket.called.clear()
+    assert ticket.wait(3600) is not None, "without being woken"
+
+
+def test_who_waits_at_a_full_gate_learns_that_its_breaker_has_opened(gates: Gates, clock: Clock) -> None:
+    place = entered(gates, "narrow")
+    ticket = gates.queue(["narrow"], "")
+    place.limited(2)
+    assert ticket.called.is_set(), "it has to wait for another thing now"
+    place.leave()
+    assert ticket.wait(0) is None
+    clock.now += 2
+    assert ticket.wait(0) is not None
+
+
+def test_a_retry_after_of_nothing_is_not_taken_at_its_word_for_ever(gates: Gates, clock: Clock) -> None:
+    waits = []
+    for _ in range(5):
+        place = entered(gates)
+        place.limited(0)
+        place.leave()
+        waits.append(gates.closed_for("a")[0])
+        clock.now += waits[-1]
+    assert waits == [0, 1, 2, 4, 8]
+
+
+def test_a_backend_that_wants_to_be_left_alone_for_years_is_asked_again_after_an_hour(gates: Gates) -> None:
+    entered(gates).limited(2.5e11)
+    assert gates.closed_for("a")[0] == 3600
+
+
+def test_what_came_of_a_call_from_before_the_opening_is_old_news(gates: Gates, clock: Clock) -> None:
+    old, last = entered(gates), entered(gates)
+    last.limited(5)
+    last.leave()
+    clock.now += 5
+    probe = entered(gates)
+    old.succeeded()
+    old.leave()
+    assert gates.report("a").state is State.HALF_OPEN
+    assert gates.enter(["a"]) is None, "the probe is still out"
+    probe.succeeded()
+    assert gates.report("a").state is State.CLOSED
 
 
 class AnyUse(RuleBasedStateMachine):

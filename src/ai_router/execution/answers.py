@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,6 +20,8 @@ from ai_router.upstream.client import UpstreamResponse
 from ai_router.upstream.sse import Event, EventTooLong, SSEDecoder
 
 _END_PATIENCE_S = 1.0
+ODD_SHAPES = (KeyError, ValueError, TypeError, AttributeError)
+"""What reading a shape that nobody promised stumbles with."""
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -54,7 +56,8 @@ class StreamAnswer:
         started: float,
         arrived_at: float,
         hide_usage: bool,
-        translation: Translation | None = None,
+        translation: Translation | None,
+        deadline: float,
     ) -> None:
         self.reader = AnswerReader()
         self.status = response.status
@@ -72,6 +75,7 @@ class StreamAnswer:
         self._hide_usage = hide_usage
         self._translation = translation
         self._place = place
+        self._deadline = deadline
         self._decoder = SSEDecoder()
         self._failure: UpstreamError | None = None
         self._primed = b""
@@ -109,7 +113,7 @@ class StreamAnswer:
             # After [DONE] nothing is missing, whoever left or broke off then.
             if self.done:
                 return
-            if isinstance(problem, UpstreamError):
+            if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
                 self._place.failed()
             raise
         if last := self._rest():
@@ -193,7 +197,7 @@ class StreamAnswer:
         for event in events:
             payload = None if event.data is None else parsed(event.data)
             if isinstance(payload, dict):
-                for chunk in translation.feed(payload):
+                for chunk in self._chunks_of(payload, translation):
                     if self._note(chunk):
                         kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
                     if self._failure is not None:
@@ -205,6 +209,15 @@ class StreamAnswer:
             elif event.data not in (None, b"[DONE]"):
                 self.skipped += 1
         return b"".join(kept)
+
+    def _chunks_of(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
+        """An error that is no event of that API passes as it is; a shape that cannot be read is an error."""
+        if "error" in payload and "type" not in payload:
+            return [payload]
+        try:
+            return translation.feed(payload)
+        except ODD_SHAPES:
+            return [{"error": {"message": "an event is of no shape that is known"}}]
 
     def _rest(self) -> bytes:
         """What stands after the last blank line when the backend has ended: an event without one, or a bare error."""

@@ -39,6 +39,9 @@ Held = tuple[float, Pass]
 """Since when a call is under way already, for the first candidate, and its pass."""
 
 RETRIES = 2
+_WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
+"""Full, or told to come back: a backend that fails, or has no quota left, is passed over while others can answer."""
+_TOLD_AS = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
 GUESSES = 4
 """Waits of 1, 2, 4 and 8 s after a 429 that does not say how long to wait."""
 
@@ -79,6 +82,8 @@ class Attempts:
         left, failures = list(candidates), list[UpstreamError]()
         with ExitStack() as retrying:
             while left:
+                if failures and self.left_s() <= 0:
+                    raise failures[0]
                 since, place = held or (None, (yield from self._admitted(left, failures)))
                 held, started = None, self._shared.clock() if since is None else since
                 candidate = next(candidate for candidate in left if candidate.gate == place.gate)
@@ -128,7 +133,7 @@ class Attempts:
         delay_s = problem.retry_after_s
         if delay_s is None:
             delay_s = self._shared.backoff.delay_s(self._retries + 1, self._shared.chance())
-        if delay_s > min(self._patience_s(), self._end - self._shared.clock()) or not self._shared.budget.take():
+        if delay_s > self._patience_s() or not self._shared.budget.take():
             return None
         self._retries += 1
         retrying.callback(self._shared.budget.give_back)
@@ -139,7 +144,7 @@ class Attempts:
         if problem.retry_after_s is None:
             problem.retry_after_s = closed_s
             self._guesses += 1
-        return closed_s if closed_s <= self._patience_s() and self._guesses <= GUESSES else None
+        return closed_s if closed_s <= self._patience_s() > 0 and self._guesses <= GUESSES else None
 
     def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Steps[Pass]:
         """A pass for one of the candidates. Raises the first failure, or UpstreamUnavailable, if none is to be had."""
@@ -149,7 +154,7 @@ class Attempts:
             if place is not None:
                 return place
             closed_s, why = gates.closed_for(candidate.gate)
-            if why in (None, Why.LIMITED) and closed_s <= self._patience_s() > 0:
+            if why in _WORTH_WAITING and closed_s <= self._patience_s() > 0:
                 place = yield from self._queued([candidate.gate])
                 if place is not None:
                     return place
@@ -185,9 +190,13 @@ class Attempts:
             shared.metrics.waited(wanted[0], waited_s, admitted=place is not None)
             self._trail.waited(started, wanted, place.gate if place else None)
 
+    def left_s(self) -> float:
+        """What is left of the request's total time."""
+        return max(0.0, self._end - self._shared.clock())
+
     def _patience_s(self) -> float:
         """How long this request may still wait in queues."""
-        return max(0.0, min(self._shared.queue_s - self._waited_s, self._end - self._shared.clock()))
+        return max(0.0, min(self._shared.queue_s - self._waited_s, self.left_s()))
 
     def _unavailable(self, left: Sequence[Candidate]) -> UpstreamUnavailable:
         """Nobody was asked: say why, and when to come back."""
@@ -196,7 +205,7 @@ class Attempts:
         source = Source(candidate.backend.name, candidate.model)
         if why is None:
             return UpstreamUnavailable("all its places are taken, and too many wait already", source, retry_after_s=1.0)
-        status, code = (429, "rate_limit_exceeded") if why is Why.LIMITED else (503, None)
+        status, code = _TOLD_AS.get(why, (503, None))
         return UpstreamUnavailable(
             f"not asked, it is {why}; try again in {max(seconds, 1):.0f} s",
             source,

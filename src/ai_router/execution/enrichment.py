@@ -13,7 +13,7 @@ from functools import partial
 
 import orjson
 
-from ai_router.errors import RouterError, Source, UpstreamError, UpstreamFailed
+from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
 from ai_router.exchange import ChatRequest
 from ai_router.execution.attempts import Attempts
 from ai_router.execution.forward import leg_id
@@ -90,7 +90,13 @@ class WebSearch:
         ways = {searcher.candidate: searcher for searcher in self._searchers}
 
         def ask(candidate: Candidate, place: Pass) -> Steps[str]:
-            work = self._threads.submit(partial(self._search, trail.request, ways[candidate], scope.leg(), place))
+            limit_s = min(self._timeout_s, max(attempts.left_s(), 0.001))
+            call = partial(self._search, trail.request, ways[candidate], scope.leg(), place, limit_s)
+            try:
+                work = self._threads.submit(call)
+            except RuntimeError:  # the threads were ended: nothing is begun any more
+                place.leave()
+                raise ShuttingDown("the router is being stopped") from None
             yield Under(work, "searching the web")
             return work.result()
 
@@ -104,10 +110,10 @@ class WebSearch:
         trail.enriched(started, context)
         return context
 
-    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, place: Pass) -> str:
+    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, place: Pass, limit_s: float) -> str:
         try:
             context = fetch_enrichment_context(
-                self._client, searcher, request, leg, timeout_s=self._timeout_s, connect_s=self._connect_s
+                self._client, searcher, request, leg, timeout_s=limit_s, connect_s=self._connect_s
             )
         except RouterError as problem:
             tell(place, problem)
@@ -148,7 +154,7 @@ def findings(body: bytes, call: Call) -> str:
         raise UpstreamFailed("the search failed and does not say why", call.source)
     text = "\n\n".join(part for part in output_texts(payload) if part)
     if not text:
-        raise UpstreamFailed("the search found nothing", call.source)
+        raise UpstreamFoundNothing("the search found nothing", call.source)
     found = sources(payload)
     listed = "\n\nSources:\n" + "\n".join(f"- {url}" for url in found) if found else ""
     return text[: max(_MAX_CONTEXT_CHARS - len(listed), 0)] + listed[:_MAX_CONTEXT_CHARS]

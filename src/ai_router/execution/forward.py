@@ -12,10 +12,10 @@ from typing import Any
 
 import orjson
 
-from ai_router.errors import RouterError, UpstreamFailed
+from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
 from ai_router.exchange import Attempt, ChatRequest
 from ai_router.execution.answer import AnswerReader
-from ai_router.execution.answers import Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.execution.answers import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.providers.backend import Candidate
 from ai_router.providers.families import Family, Phrase
 from ai_router.providers.refusals import failure_in, refusal
@@ -62,7 +62,9 @@ class Forwarder:
         try:
             return self._asked(request, candidate, messages_json, leg, place, started)
         except RouterError as problem:
-            tell(place, problem)
+            if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
+                # What the request's own deadline cut short may have been about to answer.
+                tell(place, problem)
             place.leave()
             raise
         except BaseException:  # whatever it is, it goes on; the place must not stay taken behind it
@@ -84,7 +86,9 @@ class Forwarder:
         try:
             _raise_for_status(response, call)
             if request.stream:
-                return _stream(response, call, family, place, started=started, request=request)
+                return _stream(
+                    response, call, family, place, started=started, request=request, deadline=self._deadline(request)
+                )
             answer = _plain(response, call, family, started=started, request=request)
         except BaseException:  # as above, with the response
             response.close()
@@ -95,7 +99,7 @@ class Forwarder:
 
     def _call(self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int) -> Call:
         backend, model = candidate.backend, candidate.model
-        left_s = request.arrived_at + self._request_timeout_s - self._clock()
+        left_s = self._deadline(request) - self._clock()
         policy = self._primary_max_tokens if backend is self._registry.primary else _PASS_ON
         phrase = Phrase(
             model=model,
@@ -111,8 +115,11 @@ class Forwarder:
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
             headers={**backend.headers, "X-Request-Id": leg_id(request.request_id, number)},
-            body=backend.family.body(phrase),
+            body=_body(backend.family, phrase),
         )
+
+    def _deadline(self, request: ChatRequest) -> float:
+        return request.arrived_at + self._request_timeout_s
 
 
 def leg_id(request_id: str, number: int) -> str:
@@ -121,13 +128,32 @@ def leg_id(request_id: str, number: int) -> str:
     return request_id if number == 1 else f"{request_id}-{number}"
 
 
+def _body(family: Family, phrase: Phrase) -> bytes:
+    try:
+        return family.body(phrase)
+    except (KeyError, ValueError, TypeError, AttributeError) as problem:
+        # A family that takes messages apart meets shapes that chat completions would have judged themselves.
+        raise InvalidRequest(
+            "this model is spoken with through another API, and 'messages', 'tools' or 'response_format' cannot be "
+            "translated for it",
+            "messages",
+        ) from problem
+
+
 def _raise_for_status(response: UpstreamResponse, call: Call) -> None:
     if response.status != 200:
         raise refusal(response.status, response.headers, response.read(_MAX_COMPLAINT), call)
 
 
 def _stream(
-    response: UpstreamResponse, call: Call, family: Family, place: Pass, *, started: float, request: ChatRequest
+    response: UpstreamResponse,
+    call: Call,
+    family: Family,
+    place: Pass,
+    *,
+    started: float,
+    request: ChatRequest,
+    deadline: float,
 ) -> StreamAnswer:
     if response.headers.get("content-type", "").startswith("application/json"):
         body = response.read(_MAX_COMPLAINT)
@@ -140,6 +166,7 @@ def _stream(
         arrived_at=request.arrived_at,
         hide_usage=not request.wants_usage,
         translation=family.translation(),
+        deadline=deadline,
     )
     answer.prime()
     return answer
@@ -176,6 +203,5 @@ def _plain(
 def _translated(family: Family, payload: Any, call: Call) -> Mapping[str, Any] | None:
     try:
         return family.completion(payload) if isinstance(payload, dict) else None
-    except (ValueError, TypeError, AttributeError) as problem:
-        # A shape that nobody promised: whatever stumbles over it, it is no answer.
-        raise UpstreamFailed("the answer is of no shape that is known", call.source) from problem
+    except ODD_SHAPES as problem:
+        raise UpstreamFailed("the answer is of no shape that is known, or failed", call.source) from problem

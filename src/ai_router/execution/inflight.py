@@ -46,6 +46,7 @@ class InFlight:
         name, entry = trail.request.request_id, _Entry(trail, scope)
         with self._changed:
             self._entries.setdefault(name, []).append(entry)
+            self._cancelled.pop((trail.request.client, name), None)
 
         def remove() -> None:
             with self._changed:

@@ -126,7 +126,8 @@ class _Run:
 
     def _settle_speculation(self, plan: Plan) -> None:
         """Keep the speculative call if it is the very call that the plan begins with; else give it up at once."""
-        keeps = not plan.wants_context and plan.candidates[0].backend is self._pipeline.registry.primary
+        primary = self._pipeline.registry.primary
+        keeps = not plan.wants_context and plan.candidates[0] == Candidate(primary, primary.model)
         if self._speculation is None or keeps:
             return
         self._lose(self._speculation)

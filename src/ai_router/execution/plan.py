@@ -51,7 +51,8 @@ def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> P
         here = registry.xai
         chain = registry.chains[Label.COMPLEX.lower()]
         locals_ = tuple(candidate for candidate in chain if candidate.backend.local)
-        return _complex(((Candidate(here, here.model),) if here else ()) + locals_, registry)
+        asked = ((Candidate(here, here.model),) if here else ()) + locals_
+        return _complex(asked or (Candidate(registry.primary, registry.primary.model),), registry)
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)

@@ -30,6 +30,7 @@ SEARCH = "search"
 
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
 _RESERVED = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -159,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as problem:
         raise _wrong(path, f"cannot be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise _wrong(path, f"is no TOML: {' '.join(str(problem).split())}") from None
 
 
@@ -187,6 +188,13 @@ def _about(name: str, provider: Provider) -> Iterator[str]:
     for variable, ending in ((provider.key, "_API_KEY"), (provider.url, "_API_URL")):
         if variable is not None and not re.fullmatch(rf"[A-Z][A-Z0-9_]*{ending}", variable):
             yield f"{variable!r} must be the name of a variable that ends in {ending}"
+    for header, value in provider.headers.items():
+        if not (_HEADER_NAME.fullmatch(header) and value.isascii() and value.isprintable()):
+            yield f"headers.{header!r} is no header that can be sent"
+    yield from _about_models(provider)
+
+
+def _about_models(provider: Provider) -> Iterator[str]:
     for old, entry in provider.retired.items():
         if entry.replaced_by not in provider.models:
             yield f"retired.{old!r}: replaced_by {entry.replaced_by!r} is none of its models"
@@ -212,6 +220,8 @@ def _about_link(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
         nearest = difflib.get_close_matches(backend, [PRIMARY, *catalogue.providers], n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         yield f"{entry!r} is no provider of the catalogue{hint}"
+    elif chain == SEARCH and model:
+        yield f"{entry!r}: who searches is a provider; its model is in its own search entry"
     elif chain == SEARCH and (provider is None or provider.search is None):
         yield f"{entry!r} has no entry that says how to search the web with it"
     elif provider is not None and chain != SEARCH and not model and provider.default_model is None:

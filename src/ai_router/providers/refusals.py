@@ -28,6 +28,13 @@ from ai_router.upstream.call import Call
 
 _MAX_MESSAGE = 2_000
 _DIGITS = re.compile(r"[0-9]{1,9}")
+_STATUS = re.compile(r"[45][0-9]{2}")
+_BAD_KEY = re.compile(
+    r"(?:incorrect|invalid|missing|expired|no) api key|api key (?:not valid|not found|is invalid|expired)",
+    re.IGNORECASE,
+)
+"""xAI's and Gemini's way to say 401 with a 400. No more than that: a request's own words may be echoed."""
+_MODERATED = re.compile(r"moderat|guardrail|usage guidelines|content policy|flagged", re.IGNORECASE)
 _RETRYABLE = frozenset({408, 409, 425})
 _EXHAUSTED = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _STATUS_OF_CODE = {
@@ -51,6 +58,8 @@ class Complaint:
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
+    moderated: bool = False
+    """The words of the request were the reason (OpenRouter's metadata)."""
 
 
 def complaint_in(payload: Any) -> Complaint | None:
@@ -67,14 +76,15 @@ def complaint_in(payload: Any) -> Complaint | None:
         code = error.get("code")
         param = error.get("param")
         return Complaint(
-            message=_clip(message if isinstance(message, str) and message else _quoted(error)),
+            message=message if isinstance(message, str) and message else _quoted(error),
             code=str(code) if code is not None else None,
             param=param if isinstance(param, str) else None,
             retry_after_s=_seconds_in(error.get("metadata")),
+            moderated=_moderated(error.get("metadata")),
         )
     outer = payload.get("code")
     text = error if isinstance(error, str) else _quoted(error)
-    return Complaint(_clip(text), code=str(outer) if outer is not None else None)
+    return Complaint(text, code=str(outer) if outer is not None else None)
 
 
 def complaint_of(payload: Any, call: Call) -> Complaint | None:
@@ -98,7 +108,9 @@ def failure_in(payload: Any, call: Call) -> UpstreamError | None:
     if complaint is None:
         return None
     code = complaint.code or ""
-    status = int(code) if code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
+    status = (
+        int(code) if code.isascii() and code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
+    )
     return _named(status, complaint, call, None, said="")
 
 
@@ -106,10 +118,12 @@ def _named(status: int, complaint: Complaint, call: Call, retry_after: float | N
     message, code = complaint.message, complaint.code
     if 300 <= status < 400:
         return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
-    if status in (401, 402, 403) or (status == 400 and "api key" in message.lower()):
+    if status == 403 and (complaint.moderated or _MODERATED.search(message)):
+        return UpstreamRefused(message, call.source, status=status, code=code, param=complaint.param)
+    if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", call.source)
     retry_after = complaint.retry_after_s if retry_after is None else retry_after
-    if status == 429 and (code in _EXHAUSTED or "per-day" in message):
+    if status == 402 or (status == 429 and (code in _EXHAUSTED or "per-day" in message)):
         return UpstreamExhausted(f"{said}{message}", call.source, code=code)
     if status == 429:
         return UpstreamLimited(f"{said}{message}", call.source, code=code, retry_after_s=retry_after)
@@ -139,12 +153,16 @@ def _seconds_in(metadata: Any) -> float | None:
     return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
 
 
+def _moderated(metadata: Any) -> bool:
+    return isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)
+
+
 def _read(body: bytes) -> Complaint | None:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
         text = body.decode("utf-8", "replace").strip()
-        return Complaint(_clip(text)) if text and not text.startswith("<") else None
+        return Complaint(text) if text and not text.startswith("<") else None
     return complaint_in(payload)
 
 
@@ -161,15 +179,15 @@ def _clip(text: str) -> str:
 
 
 def _redacted(complaint: Complaint, call: Call) -> Complaint:
-    """The complaint without our key: some providers echo it, whole or as the header that it came in."""
+    """The complaint without our key, which some providers echo, and at no more than so much length."""
     if not call.secret:
-        return complaint
+        return replace(complaint, message=_clip(complaint.message))
     secret = call.secret
 
     def clean(text: str | None) -> str | None:
         return None if text is None else text.replace(secret, "***")
 
-    message = complaint.message.replace(secret, "***")
+    message = _clip(complaint.message.replace(secret, "***"))
     return replace(complaint, message=message, code=clean(complaint.code), param=clean(complaint.param))
 
 

@@ -13,6 +13,11 @@ def output_texts(response: Mapping[str, Any]) -> Iterator[str]:
             yield part["text"]
 
 
+def refusal_in(response: Mapping[str, Any]) -> str:
+    """The words in which the model refused, if it did."""
+    return "".join(str(part.get("refusal", "")) for part in _parts(response, "refusal"))
+
+
 def sources(response: Mapping[str, Any]) -> Sequence[str]:
     """The addresses it rests on, each once: citations (xAI), annotations of the text, search results (Perplexity)."""
     listed = response.get("citations")
@@ -47,26 +52,40 @@ def finish_reason(response: Mapping[str, Any], *, called: bool) -> str:
     return "tool_calls" if called else "stop"
 
 
-def usage_and_sources(response: Mapping[str, Any]) -> dict[str, Any]:
+def usage_and_sources(response: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Usage by its names in chat completions, the provider's own figures beside; and the sources as ``citations``."""
     usage = dict(response.get("usage") or {})
     told = {"prompt_tokens": usage.pop("input_tokens", 0), "completion_tokens": usage.pop("output_tokens", 0)}
     details = {"prompt_tokens_details": usage.pop("input_tokens_details", None)}
     details["completion_tokens_details"] = usage.pop("output_tokens_details", None)
     found = sources(response)
-    cited = {"citations": found} if found else {}
-    return {"usage": {**told, **usage, **{k: v for k, v in details.items() if v}}, **cited}
+    named = {**told, **usage, **{name: value for name, value in details.items() if value}}
+    return {"usage": named}, {"citations": found} if found else {}
+
+
+def call_key(event: Mapping[str, Any], item_id: Any) -> str:
+    """What tells the calls of a stream apart."""
+    place = event.get("output_index")
+    return str(item_id if place is None else place)
+
+
+def flat_tool(tool: Any) -> Any:
+    """``{"type": "function", "function": {...}}`` without the nesting, which this API does not have."""
+    return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
 
 
 def input_part(part: Any) -> Any:
     """A part of a chat message's content as one of an input item."""
     if part.get("type") == "image_url":
         image = part.get("image_url")
-        return {"type": "input_image", "image_url": image.get("url") if isinstance(image, dict) else image}
+        if not isinstance(image, dict):
+            return {"type": "input_image", "image_url": image}
+        detail = {"detail": image["detail"]} if "detail" in image else {}
+        return {"type": "input_image", "image_url": image.get("url"), **detail}
     return {"type": "input_text", "text": part["text"]} if part.get("type") == "text" else part
 
 
-def _parts(response: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _parts(response: Mapping[str, Any], kind: str = "output_text") -> Iterator[Mapping[str, Any]]:
     for item in mappings(response.get("output")):
         if item.get("type") == "message":
-            yield from (part for part in mappings(item.get("content")) if part.get("type") == "output_text")
+            yield from (part for part in mappings(item.get("content")) if part.get("type") == kind)

@@ -75,10 +75,11 @@ class _Gate:
 class Pass:
     """A place at a gate. Say what came of the call, then leave; leaving twice is leaving once."""
 
-    __slots__ = ("_gates", "_open", "_told", "gate")
+    __slots__ = ("_gates", "_open", "_opening", "_told", "gate")
 
-    def __init__(self, gates: Gates, gate: str) -> None:
+    def __init__(self, gates: Gates, gate: str, opening: int) -> None:
         self._gates = gates
+        self._opening = opening
         self._open = True
         self._told = False
         self.gate = gate
@@ -86,28 +87,28 @@ class Pass:
     def succeeded(self) -> None:
         """The backend answers."""
         self._told = True
-        self._gates.tell(self.gate, _Gate.succeeded)
+        self._gates.tell(self.gate, _Gate.succeeded, self._opening)
 
     def failed(self) -> None:
         """The backend did not answer, or broke off."""
         self._told = True
-        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now))
+        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now), self._opening)
 
-    def limited(self, seconds: float | None) -> None:
+    def limited(self, seconds: float | None, why: Why = Why.LIMITED) -> None:
         """The backend is to be left alone for so long; None: it did not say how long."""
         self._told = True
-        self._gates.limit(self.gate, seconds)
+        self._gates.limit(self.gate, seconds, why)
 
     def misconfigured(self) -> None:
         """The backend refuses our key or our address of it."""
         self._told = True
-        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now, Why.MISCONFIGURED))
+        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now, Why.MISCONFIGURED), self._opening)
 
     def leave(self) -> None:
         """The call is over."""
         if self._open:
             self._open = False
-            self._gates.leave(self.gate, told=self._told)
+            self._gates.leave(self.gate, self._opening, told=self._told)
 
 
 class Ticket:
@@ -123,8 +124,11 @@ class Ticket:
 
     def wait(self, seconds: float) -> Pass | None:
         """The pass, as soon as there is one; None after so long, or when woken."""
-        self.called.wait(min(seconds, self._gates.opens_in(self.wanted)))
         self._gates.admit_waiting()
+        if self.granted is None:
+            self.called.wait(min(seconds, self._gates.opens_in(self.wanted)))
+            self.called.clear()
+            self._gates.admit_waiting()
         return self.granted
 
     def wake(self) -> None:
@@ -169,12 +173,13 @@ class Gates:
         ``below``: only where fewer calls than that are under way.
         """
         with self._lock:
+            self.admit_waiting()
             now = self._clock()
             for name in wanted:
                 gate = self._gate(name)
                 if (below is None or gate.in_flight < below) and not self._awaited(name) and gate.admits(now):
                     gate.entered(now)
-                    return Pass(self, name)
+                    return Pass(self, name, gate.breaker.opening)
             return None
 
     def queue(self, wanted: Sequence[str], client: str) -> Ticket:
@@ -220,25 +225,30 @@ class Gates:
         """How many wait, at all gates together."""
         return len(self._waiting)
 
-    def tell(self, name: str, news: Callable[[_Gate, float], None]) -> None:
-        """What came of a call."""
+    def tell(self, name: str, news: Callable[[_Gate, float], None], opening: int) -> None:
+        """What came of a call. If the breaker has opened since the call began, it is old news."""
         with self._lock:
-            news(self._gate(name), self._clock())
-            self.admit_waiting()
+            gate = self._gate(name)
+            if gate.breaker.opening == opening:
+                news(gate, self._clock())
+                self._stir(name, gate)
 
-    def limit(self, name: str, seconds: float | None) -> None:
-        """A backend wants to be left alone."""
+    def limit(self, name: str, seconds: float | None, why: Why) -> None:
+        """A backend wants to be left alone. From the second time in a row on, at least as long as the backoff says: a
+        Retry-After of 0 must not be taken at its word for ever."""
         with self._lock:
             gate = self._gate(name)
             gate.limits_in_a_row += 1
-            wait_s = self._backoff.delay_s(gate.limits_in_a_row, self._chance()) if seconds is None else seconds
-            gate.breaker.open(self._clock(), wait_s, Why.LIMITED)
+            again = gate.limits_in_a_row if seconds is None else gate.limits_in_a_row - 1
+            least_s = self._backoff.delay_s(again, self._chance()) if again else 0.0
+            gate.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _LONGEST_S), why)
+            self._stir(name, gate)
 
-    def leave(self, name: str, *, told: bool) -> None:
+    def leave(self, name: str, opening: int, *, told: bool) -> None:
         """A call is over."""
         with self._lock:
             now, gate = self._clock(), self._gate(name)
-            if not told:
+            if not told and gate.breaker.opening == opening:
                 gate.breaker.given_up(now)
             gate.left(now)
             self.admit_waiting()
@@ -255,7 +265,7 @@ class Gates:
                     self._gate(name).entered(now)
                     self._waiting.remove(ticket)
                     self._turn = max(self._turn, ticket.turn)
-                    ticket.granted = Pass(self, name)
+                    ticket.granted = Pass(self, name, self._gate(name).breaker.opening)
                     ticket.called.set()
 
     def forget(self, ticket: Ticket) -> None:
@@ -276,6 +286,14 @@ class Gates:
                 for name in ticket.wanted
             )
 
+    def _stir(self, name: str, gate: _Gate) -> None:
+        """After news: admit whom it lets in; those who now have to wait until the breaker opens must learn of that."""
+        self.admit_waiting()
+        if gate.breaker.state(self._clock()) is State.OPEN:
+            for ticket in self._waiting:
+                if name in ticket.wanted:
+                    ticket.wake()
+
     def _in_turn(self) -> list[Ticket]:
         """Everybody's first, then everybody's second, and so on; of one turn, the first to come."""
         return sorted(self._waiting, key=lambda ticket: ticket.turn)
@@ -288,6 +306,9 @@ class Gates:
         gate.cap = self._caps.get(name, gate.cap)
         return gate
 
+
+_LONGEST_S = 3600.0
+"""A backend that wants to be left alone for days, or until the year 9999, is asked again after an hour."""
 
 _A_WHILE = 3600.0
 """Longer than anybody waits: a gate that is full opens when somebody leaves, who says so."""

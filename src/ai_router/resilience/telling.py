@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from ai_router.errors import (
-    Aborted,
     RouterError,
     UpstreamError,
     UpstreamExhausted,
+    UpstreamFoundNothing,
     UpstreamLimited,
     UpstreamMisconfigured,
     UpstreamRefused,
 )
+from ai_router.resilience.breaker import Why
 from ai_router.resilience.gates import Pass
 
 _EXHAUSTED_S = 60.0
@@ -18,18 +19,19 @@ _EXHAUSTED_S = 60.0
 
 
 def tell(place: Pass, problem: RouterError) -> None:
-    """Tell a gate what became of a call that failed. One that we gave up says nothing of the backend."""
-    if isinstance(problem, Aborted):
+    """Tell a gate what became of a call that failed. One that we gave up, or could not make, says nothing
+    of the backend."""
+    if not isinstance(problem, UpstreamError):
         return
     if isinstance(problem, UpstreamLimited):
         place.limited(problem.retry_after_s)
     elif isinstance(problem, UpstreamExhausted):
-        place.limited(_EXHAUSTED_S)
+        place.limited(_EXHAUSTED_S, Why.EXHAUSTED)
     elif isinstance(problem, UpstreamMisconfigured):
         place.misconfigured()
-    elif isinstance(problem, UpstreamRefused):
+    elif isinstance(problem, (UpstreamRefused, UpstreamFoundNothing)):
         place.succeeded()
-    elif isinstance(problem, UpstreamError) and problem.transient and problem.retry_after_s is not None:
-        place.limited(problem.retry_after_s)
+    elif problem.transient and problem.retry_after_s is not None:
+        place.limited(problem.retry_after_s, Why.BUSY)
     else:
         place.failed()

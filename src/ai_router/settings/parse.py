@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,7 +89,7 @@ def base_url(value: str) -> str:
         _ = parts.port
     except ValueError as problem:
         raise ValueError(f"is not a URL: {problem}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[^!-~]", value):
         raise ValueError("must look like http://host:port")
     if parts.username or parts.password:
         raise ValueError("must not carry credentials; keys have settings of their own")

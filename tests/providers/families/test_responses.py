@@ -203,3 +203,31 @@ def test_an_answer_of_any_shape_is_read_or_refused(payload: dict[str, Any]) -> N
     except (ValueError, TypeError, AttributeError):
         return
     assert completion["choices"]
+
+
+def test_an_error_of_one_word_is_an_error() -> None:
+    assert streamed(CREATED, {"type": "error", "error": "overloaded"})[-1]["error"]["message"] == "overloaded"
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_response_that_failed_without_a_reason_is_no_answer(status: str) -> None:
+    with pytest.raises(ValueError, match="failed"):
+        FAMILIES["responses"].completion(response(status=status, error=None))
+
+
+def test_a_refusal_is_a_refusal() -> None:
+    refused = {"type": "message", "content": [{"type": "refusal", "refusal": "I will not."}]}
+    message = FAMILIES["responses"].completion(response(refused))["choices"][0]["message"]
+    assert (message["content"], message["refusal"]) == (None, "I will not.")
+    chunks = streamed(
+        CREATED,
+        {"type": "response.refusal.delta", "delta": "I will not."},
+        {"type": "response.completed", "response": response(refused)},
+    )
+    assert chunks[0]["choices"][0]["delta"]["refusal"] == "I will not."
+
+
+def test_a_stream_s_sources_are_told_to_clients_that_did_not_ask_for_usage() -> None:
+    chunks = streamed(CREATED, {"type": "response.completed", "response": response(FOUND, said("x"))})
+    assert chunks[-2]["citations"] == ["https://a", "https://b"]
+    assert "citations" not in chunks[-1]

@@ -14,16 +14,20 @@ import orjson
 from ai_router.providers.families import Payload, Phrase
 from ai_router.providers.response_items import (
     call,
+    call_key,
     finish_reason,
+    flat_tool,
     input_part,
     mappings,
     output_texts,
+    refusal_in,
     text_in,
     usage_and_sources,
 )
 
 _FINISHED = {"response.completed", "response.incomplete"}
 _FAILED = {"error", "response.failed", "response.cancelled"}
+_TEXTS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
 _SYSTEM = ("system", "developer")
 
 
@@ -47,9 +51,9 @@ class Responses:
         if isinstance(form := params.get("response_format"), dict):
             body |= self.response_format(form)
         if tools := params.get("tools"):
-            body["tools"] = [_flat(tool) for tool in tools]
+            body["tools"] = [flat_tool(tool) for tool in tools]
             if choice := params.get("tool_choice"):
-                body["tool_choice"] = _flat(choice)
+                body["tool_choice"] = flat_tool(choice)
         if phrase.stream:
             body["stream"] = True
         body["input"] = [item for m in messages if m.get("role") not in _SYSTEM for item in _items(m)]
@@ -62,14 +66,15 @@ class Responses:
     def completion(self, payload: Payload) -> Payload:
         """The completion with the sources that were found, as ``citations``."""
         output = payload.get("output")
-        if not isinstance(output, list):
-            raise ValueError("the answer is not a response")  # noqa: TRY004 - of the wrong shape, not of the wrong type
+        if not isinstance(output, list) or payload.get("status") in ("failed", "cancelled"):
+            raise ValueError("the answer is not a response, or one that failed")
         calls = [call(item) for item in output if item.get("type") == "function_call"]
         message: dict[str, Any] = {"role": "assistant", "content": "".join(output_texts(payload)) or None}
-        if calls:
-            message["tool_calls"] = calls
+        message |= {"tool_calls": calls} if calls else {}
+        message |= {"refusal": refused} if (refused := refusal_in(payload)) else {}
         choice = {"index": 0, "message": message, "finish_reason": finish_reason(payload, called=bool(calls))}
-        return {**_frame(payload, "chat.completion"), "choices": [choice], **usage_and_sources(payload)}
+        usage, cited = usage_and_sources(payload)
+        return {**_frame(payload, "chat.completion"), "choices": [choice], **usage, **cited}
 
     def translation(self) -> ResponsesStream:
         """One per stream."""
@@ -93,16 +98,17 @@ class ResponsesStream:
         if kind in _FAILED:
             # OpenAI's error is the event itself or in its response, Perplexity's beside that.
             error = payload.get("error") or self._response.get("error") or {"code": None, **payload}
-            return [{"error": {"message": "the response failed", **error}}]
-        if kind == "response.output_text.delta":
+            named = error if isinstance(error, dict) else {"message": str(error)}
+            return [{"error": {"message": "the response failed", **named}}]
+        if kind in _TEXTS:
             self._written = True
-            return [self._chunk({"content": payload.get("delta")})]
+            return [self._chunk({_TEXTS[kind]: payload.get("delta")})]
         if kind == "response.output_item.added" and (payload.get("item") or {}).get("type") == "function_call":
             item = payload["item"]
-            index = self._calls.setdefault(str(item.get("id")), len(self._calls))
+            index = self._calls.setdefault(call_key(payload, item.get("id")), len(self._calls))
             return [self._chunk({"tool_calls": [{"index": index, **call(item)}]})]
         if kind == "response.function_call_arguments.delta":
-            index = self._calls.get(str(payload.get("item_id")), 0)
+            index = self._calls.get(call_key(payload, payload.get("item_id")), 0)
             return [self._chunk({"tool_calls": [{"index": index, "function": {"arguments": payload.get("delta")}}]})]
         return self._end() if kind in _FINISHED else ()
 
@@ -112,8 +118,8 @@ class ResponsesStream:
         unsent = "" if self._written else "".join(output_texts(self._response))
         ended = finish_reason(self._response, called=bool(self._calls))
         last = self._chunk({"content": unsent} if unsent else {}, ended)
-        told = {"choices": [], **usage_and_sources(self._response)}
-        return [last, {**_frame(self._response, "chat.completion.chunk"), **told}]
+        usage, cited = usage_and_sources(self._response)
+        return [{**last, **cited}, {**_frame(self._response, "chat.completion.chunk"), "choices": [], **usage}]
 
     def _chunk(self, delta: dict[str, Any], ended: str | None = None) -> Payload:
         role = {} if self._begun else {"role": "assistant"}
@@ -122,13 +128,7 @@ class ResponsesStream:
         return {**_frame(self._response, "chat.completion.chunk"), "choices": [choice]}
 
 
-def _flat(tool: Any) -> Any:
-    """``{"type": "function", "function": {...}}`` without the nesting, which this API does not have."""
-    return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
-
-
 def _items(message: Payload) -> Iterator[Payload]:
-    """The input items of one message."""
     role, content = message.get("role"), message.get("content")
     if role == "tool":
         yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": text_in(content)}
