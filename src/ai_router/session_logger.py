@@ -54,7 +54,10 @@ class SessionLogger:
         return orjson.dumps(messages)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write; what an earlier process left half-written is swept."""
+        # A directory that cannot be had is told of with the first session that is lost.
+        with contextlib.suppress(OSError):
+            self._prepare()
         self._batches.start()
 
     def record(self, outcome: Outcome) -> None:

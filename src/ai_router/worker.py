@@ -2,7 +2,8 @@
 
 Facts about gunicorn 27.0.1 (workers/gthread.py, util.py), each with a test in tests/end_to_end/test_server.py: a new
 connection that says nothing holds a thread for 5 s; dripped headers hold one for ever; closing lingers for up to 2 s on
-the main loop, which then serves nobody; and the SIGQUIT handler takes a lock of the thread pool that the interrupted
+the main loop, which then serves nobody; a listener that a stop has closed may still be accepted from, in the same turn
+of the loop; and the SIGQUIT handler takes a lock of the thread pool that the interrupted
 main thread may hold, which hung about one stop in a hundred.
 """
 
@@ -66,6 +67,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         _with_app(self, close_app)
         os._exit(0)
 
+    def accept(self, listener: Any) -> None:
+        """A connection has arrived; after SIGTERM it is too late, and the listener may be closed already."""
+        if self.alive:
+            super().accept(listener)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A stop waits no longer for those that have never said a word than for those that have."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     def enqueue_req(self, conn: Any) -> None:
         """A connection has something to say, or is new; a silent new one waits in the poller, not on a thread."""
         if conn.initialized or conn.data_ready or _readable(conn.sock):
@@ -73,7 +85,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             super().enqueue_req(conn)
             return
         conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + self.cfg.keepalive
+        conn.timeout = time.monotonic() + min(self.headers_timeout_s, self.cfg.keepalive)
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 

@@ -136,3 +136,22 @@ def test_sigterm_lets_a_stream_finish(tmp_path: Path, upstream: FakeUpstream, ra
         assert router.process.wait(20) == 0
         session_id = head.split(b"x-session-id: ")[1].split(b"\r\n")[0].decode()
         assert router.session(session_id)["status"] == "ok"
+
+
+def test_a_connection_that_never_says_a_word_does_not_delay_a_stop(
+    tmp_path: Path, upstream: FakeUpstream, raw: Connect
+) -> None:
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        raw(router.port)
+        router.chat()
+        # RunningRouter.stop gives it 20 s; the connection would be kept for 75.
+        assert router.stop(signal.SIGTERM) == 0
+
+
+def test_a_crowd_that_says_nothing_does_not_shut_the_others_out(
+    tmp_path: Path, upstream: FakeUpstream, raw: Connect
+) -> None:
+    with running_router(tmp_path, PRIMARY_URL=upstream.url, THREADS="4", BODY_TIMEOUT_S="1") as router:
+        crowd = [raw(router.port) for _ in range(60)]
+        assert router.get("/health/live")[0] == 200
+        assert len(crowd) == 60
