@@ -249,3 +249,67 @@ def test_learn_from_sessions_does_not_install_a_worse_head(run, tmp_path: Path, 
     assert result.exit_code == 1, result.output
     assert "not installed, the present head stays: " in result.output
     assert not (tmp_path / "data" / "head.npz").exists()
+
+
+def test_models_lists_providers_prices_and_chains(run) -> None:
+    result = run("models", XAI_API_KEY="k")
+    assert result.exit_code == 0
+    assert re.search(r"^complex   xai \(grok-4\.7\) -> primary", result.output, re.MULTILINE)
+    assert re.search(r"^  xai/grok-4\.7 +500K +\$2/6  reasoning tools vision \(default\)$", result.output, re.MULTILINE)
+    assert "OpenAI: https://api.openai.com (chat), OPENAI_API_KEY is not set" in result.output
+    assert "  gpt-3.5-turbo -> gpt-6-luna (retired)" in result.output
+
+
+def test_models_as_json(run) -> None:
+    told = json.loads(run("models", "--json").output)
+    assert told["chains"]["complex"] == ["primary/smollm2-135m-instruct"]
+    assert told["providers"]["xai"]["models"]["grok-4.7"]["price"]["output"] == 6.0
+    assert told["providers"]["xai"]["configured"] is False
+
+
+CATALOGUE = """
+[providers.one]
+base_url = "{url}"
+key = "ONE_API_KEY"
+default_model = "a"
+models = {{ a = {{}}, b = {{}}, preset = {{ send_as = "preset" }} }}
+"""
+
+
+def check_models(run, upstream: FakeUpstream, tmp_path: Path, reply: Plain) -> Result:
+    upstream.on("/v1/models", reply)
+    mine = tmp_path / "mine.toml"
+    mine.write_text(CATALOGUE.format(url=upstream.url))
+    return run("models", "--check", ONE_API_KEY="s3cret", CATALOGUE_FILE=str(mine))
+
+
+def test_models_check_names_what_is_not_served_any_more_and_what_is_new(
+    run, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    served = Plain({"data": [{"id": "models/a-2026-11"}, {"id": "c"}]})
+    result = check_models(run, upstream, tmp_path, served)
+    assert result.exit_code == 1
+    assert "  check: b is not served\n" in result.output
+    assert "served but not listed: 2 (a-2026-11, c)" in result.output
+    assert upstream.calls("/v1/models")[0].headers["authorization"] == "Bearer s3cret"
+
+
+def test_models_check_finds_all_well(run, upstream: FakeUpstream, tmp_path: Path) -> None:
+    result = check_models(run, upstream, tmp_path, Plain({"data": [{"id": "a"}, {"id": "b"}]}))
+    assert result.exit_code == 0, result.output
+    assert "  check: all of them are served\n" in result.output
+
+
+@pytest.mark.parametrize("reply", [Plain({"error": "no"}, status=500), Plain({"data": "x"}), Plain([])])
+def test_models_check_says_who_did_not_answer(run, upstream: FakeUpstream, tmp_path: Path, reply: Plain) -> None:
+    result = check_models(run, upstream, tmp_path, reply)
+    assert result.exit_code == 1
+    assert "check: no answer: " in result.output
+    assert "s3cret" not in result.output
+
+
+def test_a_bad_catalogue_is_one_line(run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[chains]\ncomplex = []")
+    result = run("models", CATALOGUE_FILE="mine.toml")
+    assert result.exit_code == 2
+    assert result.output == "ai-router: CATALOGUE_FILE mine.toml: chains.complex: must name at least one backend\n"

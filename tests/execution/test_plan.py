@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route
-from ai_router.execution.plan import Plan, plan_answer
+from ai_router.execution.plan import Plan, plan_answer, unfit
+from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings
+from tests.chat_requests import chat_request
 
 BASE = {"PRIMARY_URL": "http://gpu:8000", "PRIMARY_MODEL": "nano"}
 
@@ -71,3 +76,40 @@ def test_the_primary_stands_in_for_the_named_route_xai() -> None:
 def test_a_stand_in_s_answer_is_reported_as_its_own_route() -> None:
     made = plan(decided(Label.COMPLEX))
     assert [made.route_for(candidate) for candidate in made.candidates] == ["xai", "primary"]
+
+
+def test_openai_stands_in_for_xai_and_the_primary_for_both() -> None:
+    settings = load_settings({**BASE, "XAI_API_KEY": "k", "OPENAI_API_KEY": "k"}, dotenv=None)
+    made = plan_answer(decided(Label.COMPLEX), build_registry(settings), cloud_fallback=False)
+    assert (who(made), made.route) == (["xai", "openai", "primary"], "xai")
+
+
+def test_a_named_provider_is_never_replaced() -> None:
+    settings = load_settings({**BASE, "OPENAI_API_KEY": "k"}, dotenv=None)
+    for name, model in (("openai", None), ("openai", "gpt-6-luna")):
+        made = plan_answer(named(name, model), build_registry(settings), cloud_fallback=True)
+        assert [(c.backend.name, c.model) for c in made.candidates] == [("openai", model or "gpt-6.1-sol")]
+
+
+IMAGE = [{"type": "image_url", "image_url": {"url": "u"}}]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "why"),
+    [
+        ("perplexity/sonar", {}, None),
+        ("perplexity/sonar", {"messages": [{"role": "user", "content": IMAGE}]}, "sees no pictures"),
+        ("perplexity/sonar", {"total_chars": 10_000_000}, "has room for 127000 tokens"),
+        ("grok-4.7", {"messages": [{"role": "user", "content": IMAGE}], "params": {"tools": []}}, None),
+        ("blind", {"params": {"tools": []}}, "takes no tools"),
+        ("nobody-knows", {"params": {"tools": []}}, None),
+    ],
+)
+def test_a_stand_in_must_be_able_to(tmp_path: Path, model: str, changes: dict[str, Any], why: str | None) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[providers.xai.models.blind]\ncapabilities = []\n")
+    keys = {"XAI_API_KEY": "k", "PERPLEXITY_API_KEY": "k", "CATALOGUE_FILE": str(mine)}
+    clouds = build_registry(load_settings({**BASE, **keys}, dotenv=None)).clouds
+    backend = clouds["perplexity" if "/" in model else "xai"]
+    found = unfit(Candidate(backend, model), chat_request(**changes))
+    assert found is None if why is None else (found is not None and why in found)
