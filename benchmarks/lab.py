@@ -25,7 +25,9 @@ class Lab:
     """The router, the primary to compare it with, and the fakes' own clocks."""
 
     router: RunningRouter
+    classifier: FakeUpstream
     primary: FakeUpstream
+    xai: FakeUpstream
 
 
 def _classifier(request: Recorded) -> Reply:
@@ -53,4 +55,4 @@ def laboratory(threads: int = 72) -> Iterator[Lab]:
         }
         with tempfile.TemporaryDirectory() as folder, running_router(Path(folder), **settings) as router:
             router.wait_for_log(r"Classifier probed: .*", timeout=30)
-            yield Lab(router, primary)
+            yield Lab(router, classifier, primary, xai)

@@ -6,7 +6,6 @@ import argparse
 import itertools
 import os
 import platform
-import socket
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from benchmarks.bare_hop import bare_hop
+from benchmarks.cancel import measure_cancelling
 from benchmarks.lab import (
     CLASSIFICATION_S,
     COMPLEX_WORD,
@@ -25,9 +25,7 @@ from benchmarks.lab import (
     laboratory,
 )
 from benchmarks.measure import Endpoint, Timed, p50, p99, text_in
-from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, says
-from tests.fakes.upstream import Hang
 
 ROUTES = {
     "MODERATE": "hello",
@@ -62,7 +60,7 @@ def main() -> None:
         direct = Endpoint(lab.primary.url, "m")
         _running(Endpoint(lab.router.url, "auto"), direct, 20)
         _overhead(lab, options.n)
-        _cancel(lab, 40)
+        measure_cancelling(lab, 100)
 
 
 def _heading() -> None:
@@ -183,24 +181,6 @@ def _throughput(endpoint: Endpoint) -> float:
 
     with ThreadPoolExecutor(_CLIENTS) as pool:
         return sum(future.result() for future in [pool.submit(loop) for _ in range(_CLIENTS)]) / _ROUND_S
-
-
-def _cancel(lab: Lab, repetitions: int) -> None:
-    print(f"8. The client leaves; until the backend sees it (ms, {repetitions} of each)")
-    lab.primary.reset()
-    lab.primary.on(CHAT, Hang())
-    for stream in (False, True):
-        seen = []
-        for number in range(repetitions):
-            client = RawClient(lab.router.port)
-            client.send_chat(stream=stream, model="primary")
-            request = lab.primary.wait_for(CHAT, number + 1 + repetitions * stream)
-            left_at = time.monotonic()
-            client.socket.shutdown(socket.SHUT_RDWR)
-            client.leave()
-            request.gone.wait(10)
-            seen.append(((request.disconnected_at or float("inf")) - left_at) * 1000)
-        print(f"   {'streamed' if stream else 'plain':9} p50 {p50(seen):7.2f}   max {max(seen):7.2f}")
 
 
 def _once(endpoint: Endpoint, text: str, **fields: object) -> Timed:
