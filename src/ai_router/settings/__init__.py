@@ -106,7 +106,7 @@ class Settings:
     )
     xai_api_url: str = _setting("XAI_API_URL", "https://api.x.ai", base_url, "xAI's address")
     xai_api_key: str | None = _setting(
-        "XAI_API_KEY", None, secret, "xAI's key; unset: no COMPLEX or ENRICH route", hidden=True
+        "XAI_API_KEY", None, secret, "xAI's key; unset: none of its models, and no search of its", hidden=True
     )
     xai_model: str = _setting("XAI_MODEL", "grok-4.7", text, "the model that answers COMPLEX")
     xai_search_model: str = _setting("XAI_SEARCH_MODEL", "grok-4.3", text, "the model that searches the web")
