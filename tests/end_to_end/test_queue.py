@@ -51,6 +51,7 @@ def test_a_stream_is_told_its_position_and_the_wait_and_then_gets_its_answer(sta
         assert (status, headers["x-router-route"]) == (200, "primary")
         notices = NOTICE.findall(body)
         assert len(notices) >= 3, body
+        assert body.count(b": keep-alive") <= 1, "the notices are enough"
         assert notices[0] == (b"1", b"2") or notices[0] == (b"1", b"1")
         assert b"at " in body
         assert body.endswith(b"data: [DONE]\n\n")

@@ -104,7 +104,8 @@ class HeldReply:
 
     def _held(self) -> Iterator[bytes]:
         yield _comment(self._course.notice())
-        while not self._course.go_on(self._keepalive_s):
+        # A little sooner than the edge's own comment, which then has nothing to add.
+        while not self._course.go_on(0.9 * self._keepalive_s):
             yield _comment(self._course.notice())
         answer = self._course.result
         if not isinstance(answer, StreamAnswer):
