@@ -93,7 +93,7 @@ def test_the_search(client: UpstreamClient, registry: Registry, wire: responses.
         client, registry.searchers[0], chat_request("rain?"), Leg(), timeout_s=5, connect_s=1
     )
     _, headers, body = sent(wire)
-    assert found.startswith("It rains.")
+    assert found.text.startswith("It rains.")
     assert headers["Authorization"] == "Bearer xai-key"
     assert (body["model"], body["tools"], body["store"]) == ("grok-4.3", [{"type": "web_search"}], False)
     assert "search_parameters" not in body

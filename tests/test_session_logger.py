@@ -42,7 +42,6 @@ def outcome(session_id: str = "dba46d38", **changes: Any) -> Outcome:
         "attempts": (),
         "response": {"content": "hi"},
         "usage": None,
-        "cost_usd": None,
         "timings": {"total_ms": 12.34},
         "error": None,
     }

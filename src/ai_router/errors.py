@@ -4,14 +4,17 @@
     |- ClientError                   the request must change before it can work
     |  |- InvalidRequest       400   malformed JSON, a wrong type, an empty list
     |  |- Unauthenticated      401   no key, or a wrong one
+    |  |- Forbidden            403   a key, but not one that may see this
     |  |- ModelNotFound        404   no model or route of that name
     |  |- NotFound             404   no such path
+    |  |- SessionNotFound      404   no session of that id, or somebody else's
     |  |- MethodNotAllowed     405
     |  |- SlowBody             408   the body did not arrive in time
     |  `- BodyTooLarge         413
     |- Overloaded              503   every place for a request is taken; come back later
     |- InternalError           500   a defect of ours
     |- ShuttingDown            503   the router is being stopped
+    |- StoreUnavailable        503   the database of usage cannot be asked
     |- UpstreamError                 a backend could not answer (carries backend and model)
     |  |- UpstreamUnreachable  502   refused, no such host, TLS; the backend saw no request
     |  |- UpstreamTimeout      504   no first byte in time, a stall, or the total deadline
@@ -30,7 +33,8 @@
        |- HedgeLost                  the same was asked twice, and the other call was faster
        `- AnswerSufficient           the classifier's word stands; the rest is not needed
 
-Foreign exceptions become these at one border each: upstream/client.py for HTTP, api/ for Flask.
+Foreign exceptions become these at one border each: upstream/client.py for HTTP, stores/usage.py for the database, api/
+for Flask.
 """
 
 from __future__ import annotations
@@ -75,6 +79,14 @@ class Unauthenticated(ClientError):
     code = "invalid_api_key"
 
 
+class Forbidden(ClientError):
+    """403: somebody else may."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
 class NotFound(ClientError):
     """404: no such path."""
 
@@ -91,6 +103,15 @@ class ModelNotFound(NotFound):
     def __init__(self, model: str, nearest: Sequence[str], why: str | None = None) -> None:
         hint = f" {why}" if why else f" Did you mean: {', '.join(nearest)}?" if nearest else ""
         super().__init__(f"The model '{model}' does not exist here.{hint} GET /v1/models lists them all.")
+
+
+class SessionNotFound(NotFound):
+    """404: there is no such session, or none that this client may see."""
+
+    code = "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session '{session_id}' here; the oldest are deleted in time")
 
 
 class MethodNotAllowed(ClientError):
@@ -138,6 +159,13 @@ class ShuttingDown(RouterError):
 
     status = 503
     code = "shutting_down"
+
+
+class StoreUnavailable(RouterError):
+    """503: the database does not answer, or not in time. The message has nothing of its address in it."""
+
+    status = 503
+    code = "store_unavailable"
 
 
 class Source(NamedTuple):

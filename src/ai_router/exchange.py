@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ai_router.trace_context import Trace
+
 Message = Mapping[str, Any]
 
 
@@ -62,6 +64,15 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Purpose(StrEnum):
+    """What a backend is called for."""
+
+    ANSWER = "answer"
+    SPECULATION = "speculation"
+    CLASSIFICATION = "classification"
+    SEARCH = "search"
+
+
 ROUTE_OF_LABEL: Mapping[Label, Route] = {
     Label.MODERATE: Route.PRIMARY,
     Label.COMPLEX: Route.XAI,
@@ -77,7 +88,7 @@ class ChatRequest:
     ``messages_json`` is the one serialisation of ``messages``: it goes upstream and into the session file.
     ``params`` is everything else the client sent, less ``model``, ``messages`` and what must not be forwarded; objects
     and arrays in it are ``orjson.Fragment``, but for ``stream_options``. ``client`` tells those apart who show keys
-    (never by the key itself); empty where none is needed.
+    (never by the key itself); empty where none is needed. ``organization`` is what the client says it is of.
     """
 
     request_id: str
@@ -94,6 +105,8 @@ class ChatRequest:
     task: str | None = None
     wants_usage: bool = False
     client: str = ""
+    organization: str = ""
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,66 @@ class Attempt:
     ttft_ms: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    leg: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """One call as the network saw it, ``leg`` its number: bytes of bodies, and its share of the backend's time."""
+
+    leg: int
+    purpose: Purpose
+    backend: str
+    model: str
+    bytes_sent: int
+    bytes_received: int
+    used_s: float
+    given_up: bool = False
+    """Whether we left before its end, or it has not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call. ``output`` has the reasoning in it and ``input`` what was cached; ``estimated``: counted by
+    us, roughly, since the backend did not say. ``told_usd`` is what the backend says that it charged."""
+
+    input: int
+    output: int
+    cached: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+    told_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LegCost:
+    """The tokens of one call of a cloud, and what it cost; None: nobody knows."""
+
+    usage: Usage
+    usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a request cost, in USD, as far as it is known; ``unknown`` names what is not, and is empty if all is.
+
+    ``basis``: who says so: provider, catalogue, genai-prices, electricity, local (no price of electricity is set), none
+    (nobody was asked). ``gpu_s`` is the time of local backends. ``usage`` is the answer's; ``by_leg`` has the calls of
+    clouds that told theirs. ``baseline_usd`` is what the answer would have cost at the baseline model; None: no price.
+    """
+
+    known_usd: float
+    basis: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    gpu_s: float = 0.0
+    usage: Usage | None = None
+    by_leg: Mapping[int, LegCost] = field(default_factory=dict)
+    baseline_usd: float | None = None
+
+    @property
+    def usd(self) -> float | None:
+        """The cost; None if a part of it is unknown."""
+        return None if self.unknown else self.known_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +231,15 @@ class Outcome:
     attempts: Sequence[Attempt]
     response: Mapping[str, Any] | None
     usage: Mapping[str, Any] | None
-    cost_usd: float | None
     timings: Mapping[str, float]
     error: str | None
+    model: str | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of ``total_ms`` by what they were spent on, each counted once."""
+    error_code: str | None = None
     events_skipped: int = 0
+    search: tuple[int, Mapping[str, Any]] | None = None
+    """The leg of the search that found the context, and what it told of its usage."""
+    traffic: Sequence[Traffic] = ()
+    cost: Cost | None = None
+    """Known some time after the response has closed."""

@@ -10,7 +10,10 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from ai_router.app import create_app
+from ai_router.app.observing import shared_folder
 from ai_router.settings import Settings
+from ai_router.telemetry.cold_start import process_started
+from ai_router.telemetry.registry import forget_worker, share_metrics
 from ai_router.worker import Worker, close_worker
 
 _KEEPALIVE_S = 75
@@ -27,6 +30,10 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._when_ready = when_ready
         self._after_fork = after_fork
+        self._born = process_started()
+        self._shared = shared_folder(settings)
+        if self._shared is not None:
+            share_metrics(self._shared)
         super().__init__()
 
     def load_config(self) -> None:
@@ -54,13 +61,18 @@ class Server(BaseApplication):  # type: ignore[misc]
             "when_ready": lambda _server: self._when_ready(),
             "post_fork": lambda _server, _worker: self._after_fork(),
             "worker_exit": lambda _server, worker: close_worker(worker),
+            "child_exit": lambda _server, worker: self._forget(worker.pid),
         }
         for name, value in chosen.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
         """The application, made in the worker: its threads would not survive the fork."""
-        return create_app(self._settings)
+        return create_app(self._settings, self._born)
+
+    def _forget(self, pid: int) -> None:
+        if self._shared is not None:
+            forget_worker(pid, self._shared)
 
 
 def _bind(host: str, port: int) -> str:

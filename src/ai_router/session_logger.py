@@ -12,16 +12,19 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ai_router.exchange import Message, Outcome
+from ai_router.exchange import Cost, Message, Outcome
+from ai_router.settings import SessionBodies
+from ai_router.stores.session_files import file_name
 from ai_router.telemetry import timing_log
 from ai_router.telemetry.batches import Batches
+from ai_router.telemetry.redaction import kept_of_messages, kept_of_response, kept_of_step
+from ai_router.telemetry.scrubbing import Scrubber
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +38,20 @@ _TMP_SUFFIX = ".tmp"
 class SessionLogger:
     """Saves outcomes behind the requests' back. A queue that is full or a disk that is costs sessions, nothing else."""
 
-    def __init__(self, directory: Path, *, max_files: int = MAX_FILES, period_s: float = CLEANUP_PERIOD_S) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_files: int = MAX_FILES,
+        period_s: float = CLEANUP_PERIOD_S,
+        bodies: SessionBodies = SessionBodies.FULL,
+        scrubber: Scrubber | None = None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self._directory = directory
+        self._bodies = bodies
+        self._scrubber = scrubber or Scrubber()
+        self._on_lost = on_lost
         self._max_files = max_files
         self._period_s = period_s
         self._batches = Batches(self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s)
@@ -64,6 +79,10 @@ class SessionLogger:
         """Take an outcome to be saved; returns at once. A subscriber of outcomes."""
         if not self._batches.put(outcome):
             self._lose("the writer cannot keep up")
+
+    def settle(self) -> None:
+        """Save what is waiting now, for whoever is about to read it."""
+        self._batches.settle()
 
     def close(self) -> None:
         """Save what is waiting, then stop."""
@@ -105,7 +124,7 @@ class SessionLogger:
     def _write(self, outcome: Outcome) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
         temporary = os.fspath(self._directory / f".{name}{_TMP_SUFFIX}")
-        body = _serialised(session_document(outcome))
+        body = self._scrubber.json(_serialised(session_document(outcome, self._bodies)))
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
@@ -154,6 +173,7 @@ class SessionLogger:
 
     def _lose(self, why: str) -> None:
         self.lost += 1
+        self._on_lost()
         if self.last_error != why:
             log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
         self.last_error = why
@@ -174,21 +194,40 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def file_name(timestamp: datetime, session_id: str) -> str:
-    """``20261121T195622.123456Z-dba46d38.json``: sorts by time."""
-    return f"{timestamp:%Y%m%dT%H%M%S.%fZ}-{session_id}.json"
+def _timings(outcome: Outcome) -> dict[str, Any]:
+    """``parts`` add up to ``total_ms``; what they lack of it, beyond rounding, is ``unaccounted_ms``. All other values
+    may overlap."""
+    parts = {name: round(value, 2) for name, value in outcome.parts.items()}
+    total_ms = round(outcome.timings["total_ms"], 1)
+    unaccounted = {"unaccounted_ms": round(total_ms - sum(parts.values()), 1)}
+    return {name: round(value, 1) for name, value in outcome.timings.items()} | {"parts": parts} | unaccounted
 
 
-def session_document(outcome: Outcome) -> dict[str, Any]:
-    """The content of a session file. ``client_messages`` is the serialisation made at arrival, as it is."""
+def _cost(cost: Cost) -> dict[str, Any]:
+    return {
+        "known_usd": cost.known_usd,
+        "basis": cost.basis,
+        "unknown": cost.unknown,
+        "gpu_seconds": round(cost.gpu_s, 3),
+        "baseline_usd": cost.baseline_usd,
+    }
+
+
+def session_document(outcome: Outcome, bodies: SessionBodies = SessionBodies.FULL) -> dict[str, Any]:
+    """The content of a session file. ``client_messages`` is the serialisation made at arrival, as it is, or what
+    ``bodies`` leaves of it."""
     request = outcome.request
     return {
         "session_id": request.session_id,
         "timestamp": request.timestamp.isoformat(),
         "request_id": request.request_id,
+        "client": request.client,
+        "organization": request.organization,
+        "trace_id": None if request.trace is None else f"{request.trace.trace_id:032x}",
         "status": outcome.status,
         "error": outcome.error,
         "model": request.model,
+        "answered_by": outcome.model,
         "stream": request.stream,
         "route": outcome.route,
         "reason": outcome.reason,
@@ -199,13 +238,15 @@ def session_document(outcome: Outcome) -> dict[str, Any]:
                 "kind": step.kind,
                 "started_ms": round(step.started_ms, 1),
                 "duration_ms": round(step.duration_ms, 1),
-                **step.detail,
+                **kept_of_step(step.detail, bodies),
             }
             for step in outcome.steps
         ],
-        "client_messages": orjson.Fragment(request.messages_json),
-        "response": outcome.response,
+        "bodies": bodies,
+        "client_messages": kept_of_messages(request.messages_json, bodies),
+        "response": kept_of_response(outcome.response, bodies),
         "usage": outcome.usage,
-        "cost_usd": outcome.cost_usd,
-        "timings": {name: round(value, 1) for name, value in outcome.timings.items()},
+        "cost_usd": None if outcome.cost is None else outcome.cost.usd,
+        "cost": None if outcome.cost is None else _cost(outcome.cost),
+        "timings": _timings(outcome),
     }

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.execution.answer import AnswerReader, cost_usd
+from ai_router.execution.answer import AnswerReader
+from ai_router.providers.usage import told_usd
 
 
 def chunk(delta: Any, finish_reason: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -99,4 +100,4 @@ def test_no_shape_of_chunk_breaks_it(payload: dict[str, Any]) -> None:
     [(None, None), ({}, None), ({"cost_in_usd_ticks": 12_500_000_000}, 1.25), ({"cost_in_usd_ticks": "x"}, None)],
 )
 def test_the_provider_s_own_charge(usage: dict[str, Any] | None, usd: float | None) -> None:
-    assert cost_usd(usage) == usd
+    assert told_usd(usage or {}) == usd

@@ -21,7 +21,7 @@ CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 
 
 def made_of(payload: Any) -> str:
-    return findings(orjson.dumps(payload), CALL)
+    return findings(orjson.dumps(payload), CALL).text
 
 
 def test_the_search_is_a_tool_and_not_search_parameters() -> None:

@@ -1,4 +1,4 @@
-"""Who may ask: AI_ROUTER_API_KEYS, compared in constant time."""
+"""Who may ask: AI_ROUTER_API_KEYS and AI_ROUTER_ADMIN_KEY, compared in constant time."""
 
 from __future__ import annotations
 
@@ -7,24 +7,38 @@ from collections.abc import Iterator, Sequence
 
 from flask import Flask, g, request
 
-from ai_router.errors import Unauthenticated
+from ai_router.errors import Forbidden, Unauthenticated
 
 _OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+ADMIN = "admin"
+"""The name of whoever shows the admin key."""
 
 
-def init_app(app: Flask, keys: Sequence[str] | None) -> None:
-    """Require one of ``keys`` on everything but health; without any, nothing. ``g.client`` says which it was."""
-    encoded = [key.encode() for key in keys or ()]
+def init_app(app: Flask, keys: Sequence[str] | None, admin_key: str | None = None) -> None:
+    """Require one of ``keys``, or the admin's, on everything but health; without ``keys``, nothing.
+
+    ``g.client`` says whose it was (``key-1``..., ``admin``, or "" without any), ``g.sees`` whose requests may be looked
+    at: a client's name, None for everybody's, "" for nobody's.
+    """
+    names = {key.encode(): f"key-{number}" for number, key in reversed([*enumerate(keys or (), 1)])}
+    if admin_key is not None:
+        names[admin_key.encode()] = ADMIN
 
     @app.before_request
     def authenticate() -> None:
-        g.client = ""
-        if not encoded or request.path in _OPEN_PATHS:
-            return
-        known = [number for shown in _shown_keys() if (number := _known(shown, encoded)) is not None]
-        if not known:
+        g.client = next((name for shown in _shown_keys() if (name := _known(shown, names)) is not None), "")
+        if keys and not g.client and request.path not in _OPEN_PATHS:
             raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
-        g.client = f"key-{known[0] + 1}"
+        # Without any key everybody who can reach the router is its owner; with an admin's, whoever shows that one is.
+        g.sees = None if g.client == ADMIN or not names else g.client
+
+
+def whose() -> str | None:
+    """Whose sessions and usage this request may see: a client's name, or None for everybody's. Raises Forbidden."""
+    sees: str | None = g.sees
+    if sees == "":
+        raise Forbidden("sessions and usage are shown to whoever shows AI_ROUTER_ADMIN_KEY")
+    return sees
 
 
 def _shown_keys() -> Iterator[bytes]:
@@ -35,8 +49,8 @@ def _shown_keys() -> Iterator[bytes]:
     yield request.headers.get("x-api-key", "").encode("utf-8", "surrogateescape")
 
 
-def _known(shown: bytes, keys: Sequence[bytes]) -> int | None:
-    """Which of the keys it is."""
+def _known(shown: bytes, names: dict[bytes, str]) -> str | None:
+    """Whose key it is."""
     # Every key is compared, so that the time does not tell which one came close.
-    same = [hmac.compare_digest(shown, key) for key in keys]
-    return same.index(True) if any(same) else None
+    same = [name for key, name in names.items() if hmac.compare_digest(shown, key)]
+    return same[0] if same else None

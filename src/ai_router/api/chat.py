@@ -24,6 +24,7 @@ from ai_router.execution.pipeline import Pipeline
 from ai_router.execution.trail import Subscriber, Trail
 from ai_router.routing.date_context import date_context
 from ai_router.telemetry import timing_log
+from ai_router.trace_context import Trace
 from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.leg import CancelScope
 
@@ -44,6 +45,8 @@ class ChatEndpoint:
     write_timeout_s: float
     keepalive_s: float
     tell_date: bool
+    trace_of: Callable[[str | None], Trace | None]
+    """The trace that a request belongs to, by its traceparent."""
 
     def blueprint(self) -> Blueprint:
         """The route."""
@@ -53,17 +56,16 @@ class ChatEndpoint:
 
     def chat_completions(self) -> Response:
         """Admit, read, answer. Whatever is taken here is given back when the response has closed, or on an error."""
-        arrived_at = time.monotonic()
+        arrived_at, now = time.monotonic(), datetime.now(UTC)
         self.admission.enter()
         with ExitStack() as taken:
             taken.callback(self.admission.leave)
-            response = self._answered(self._request(arrived_at), taken)
+            response = self._answered(self._request(arrived_at, now), taken)
             response.call_on_close(taken.pop_all().close)
             return response
 
-    def _request(self, arrived_at: float) -> ChatRequest:
+    def _request(self, arrived_at: float, now: datetime) -> ChatRequest:
         body = read_body(request.environ, limit=self.max_body, timeout_s=self.body_timeout_s, alarms=self.alarms)
-        now = datetime.now(UTC)
         arrival = Arrival(
             arrived_at=arrived_at,
             timestamp=now,
@@ -72,14 +74,16 @@ class ChatEndpoint:
             headers=request.headers.items(),
             date_context=date_context(now.astimezone()) if self.tell_date else "",
             client=g.client,
+            organization=request.headers.get("openai-organization", ""),
+            trace=self.trace_of(request.headers.get("traceparent")),
         )
         chat = parse_chat_request(body, arrival)
         timing_log.incoming(len(chat.messages), chat.total_chars, chat.stream)
         return chat
 
     def _answered(self, chat: ChatRequest, taken: ExitStack) -> Response:
-        trail = Trail(chat, self.subscribers)
-        scope = CancelScope()
+        scope = CancelScope(chat.trace)
+        trail = Trail(chat, self.subscribers, scope)
         # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
         taken.callback(self.in_flight.add(trail, scope))
         taken.callback(trail.close)

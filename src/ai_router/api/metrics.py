@@ -1,19 +1,63 @@
-"""GET /metrics, for Prometheus."""
+"""GET /metrics, for Prometheus, and GET /api/metrics, for people and pages."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ai_router.telemetry.metrics import RoutingMetrics
+from ai_router import __version__
+from ai_router.telemetry.cold_start import ColdStart
+from ai_router.telemetry.registry import Metrics
+from ai_router.telemetry.targets import targets, uptime
+from ai_router.telemetry.usage_writer import UsageWriter
+from ai_router.telemetry.windows import WINDOWS, Windows, described, grouped, together
+
+_DAY_S = WINDOWS["24h"]
 
 
-def blueprint(metrics: RoutingMetrics) -> Blueprint:
-    """The route."""
+def blueprint(
+    metrics: Metrics,
+    windows: Windows,
+    cold_start: ColdStart,
+    usage: UsageWriter[Any] | None,
+    settle: Callable[[], None],
+) -> Blueprint:
+    """The routes. ``settle`` has what has just ended counted before it is told."""
     blueprint = Blueprint("metrics", __name__)
+    born = time.time()
 
     @blueprint.get("/metrics")
     def scrape() -> Response:
+        settle()
         return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
+    @blueprint.get("/api/metrics")
+    def report() -> Response:
+        settle()
+        now = time.time()
+        # This process lives, whatever the database knows of it.
+        lives = sorted([*(usage.lives if usage else ()), (born, now)])
+        day = together(windows.within(_DAY_S).values())
+        return jsonify(
+            object="metrics",
+            version=__version__,
+            at=round(now, 3),
+            targets=[target.judged(day) for target in targets(uptime(lives, now - _DAY_S, now))],
+            cold_start=cold_start.described(),
+            windows={name: _window(windows, seconds) for name, seconds in WINDOWS.items()},
+        )
+
     return blueprint
+
+
+def _window(windows: Windows, seconds: float) -> dict[str, Any]:
+    cells = windows.within(seconds)
+    return {
+        "all": described(together(cells.values())),
+        "routes": {name: described(cell) for name, cell in grouped(cells, 0).items()},
+        "models": {name: described(cell) for name, cell in grouped(cells, 1).items()},
+    }

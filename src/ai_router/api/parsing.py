@@ -23,8 +23,11 @@ from ai_router.providers.registry import AUTO
 from ai_router.routing.meta import task_in_headers
 from ai_router.routing.text import text_of
 from ai_router.session_logger import SessionLogger
+from ai_router.trace_context import Trace
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_ORGANIZATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _OURS = frozenset({"model", "messages", "stream"})
 _NEVER_FORWARDED = frozenset({"api_base", "base_url", "api_key"})
@@ -45,6 +48,8 @@ class Arrival:
     headers: Iterable[tuple[str, str]]
     date_context: str
     client: str = ""
+    organization: str = ""
+    trace: Trace | None = None
 
 
 class Ids:
@@ -86,6 +91,8 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         task=task_in_headers(arrival.headers),
         wants_usage=options.get("include_usage") is True,
         client=arrival.client,
+        organization=arrival.organization if _ORGANIZATION.fullmatch(arrival.organization) else "",
+        trace=arrival.trace,
     )
 
 

@@ -26,14 +26,9 @@ log = logging.getLogger(__name__)
 
 _MAX_HEADER = 500
 _UNPRINTABLE = re.compile(r"[^ -~]")
-_TIMINGS = {
-    "decide_ms": "decide",
-    "classification_ms": "classify",
-    "speculate_ms": "speculate",
-    "enrichment_ms": "search",
-    "queue_ms": "queue",
-    "upstream_ms": "upstream",
-}
+_TIMINGS = {"classification_ms": "classify", "speculate_ms": "speculate", "upstream_ms": "upstream"}
+"""What is told beside the parts: these overlap with them."""
+_PARTS = ("receive", "decide", "enrichment", "queue", "backoff", "failed", "connect", "ttft")
 
 
 def contract_headers(trail: Trail) -> dict[str, str]:
@@ -51,7 +46,7 @@ def contract_headers(trail: Trail) -> dict[str, str]:
         "x-router-reason": _header_safe(trail.reason),
         "x-router-confidence": "unknown" if decision.confidence is None else f"{decision.confidence:.3f}",
         "x-router-speculation": trail.speculation,
-        "server-timing": _server_timing(trail.timings),
+        "server-timing": _server_timing(trail),
     }
 
 
@@ -93,8 +88,13 @@ def _translated(error: HTTPException) -> RouterError:
     return kinds.get(error.code) or InvalidRequest(error.description or error.name)
 
 
-def _server_timing(timings: Mapping[str, float]) -> str:
-    return ", ".join(f"{label};dur={timings[name]:.1f}" for name, label in _TIMINGS.items() if name in timings)
+def _server_timing(trail: Trail) -> str:
+    """The waterfall until now. ``decide`` has ``classify`` in it; ``speculate`` and ``upstream`` run beside others."""
+    timings, parts = trail.timings, dict(trail.parts)
+    parts["decide"] = parts.get("decide", 0.0) + parts.get("classify", 0.0)
+    told = {name: parts[name] for name in _PARTS if name in parts}
+    told |= {label: timings[name] for name, label in _TIMINGS.items() if name in timings}
+    return ", ".join(f"{name};dur={ms:.1f}" for name, ms in told.items())
 
 
 def _header_safe(value: str) -> str:

@@ -13,7 +13,7 @@ import click
 import orjson
 from prometheus_client import CollectorRegistry
 
-from ai_router.app import build_classifier, build_fast_path, build_gates
+from ai_router.app.deciding import build_classifier, build_fast_path, build_gates
 from ai_router.cli.common import die, registry_of, request_of, settings_or_die, upstream_client
 from ai_router.cli.tables import difficulty_table, replay_table, reports_table
 from ai_router.errors import UpstreamError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_TICKS_PER_USD = 10_000_000_000
 _TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
 
 
@@ -100,15 +99,3 @@ def estimated_usage(prompt_chars: int, message: Mapping[str, Any] | None) -> Map
     prompt, completion = -(-prompt_chars // 4), -(-sum(map(len, texts)) // 4)
     told = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     return {**told, "estimated": True}
-
-
-def cost_usd(usage: Mapping[str, Any] | None) -> float | None:
-    """What the provider says it charged, in USD: xAI's ``cost_in_usd_ticks`` / 1e10, OpenRouter's ``cost``,
-    Perplexity's ``cost.total_cost``. None where it does not say."""
-    if not usage:
-        return None
-    ticks, cost = usage.get("cost_in_usd_ticks"), usage.get("cost")
-    if isinstance(ticks, (int, float)):
-        return ticks / _TICKS_PER_USD
-    total = cost.get("total_cost") if isinstance(cost, Mapping) else cost
-    return float(total) if isinstance(total, (int, float)) else None

@@ -58,6 +58,7 @@ class StreamAnswer:
         hide_usage: bool,
         translation: Translation | None,
         deadline: float,
+        leg: int,
     ) -> None:
         self.reader = AnswerReader()
         self.status = response.status
@@ -76,6 +77,7 @@ class StreamAnswer:
         self._translation = translation
         self._place = place
         self._deadline = deadline
+        self._leg = leg
         self._decoder = SSEDecoder()
         self._failure: UpstreamError | None = None
         self._primed = b""
@@ -139,6 +141,7 @@ class StreamAnswer:
             ttft_ms=self.ttft_ms,
             finish_reason=self.reader.finish_reason,
             error=error,
+            leg=self._leg,
         )
 
     def _take(self, chunk: bytes) -> bytes:

@@ -7,14 +7,15 @@ Facts (2026-11-21): xAI's ``search_parameters`` on chat completions answers 410;
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
-from ai_router.exchange import ChatRequest
+from ai_router.exchange import ChatRequest, Purpose
 from ai_router.execution.attempts import Attempts
 from ai_router.execution.forward import leg_id
 from ai_router.execution.trail import Trail
@@ -41,10 +42,17 @@ _INSTRUCTIONS = (
 )
 
 
+class Findings(NamedTuple):
+    """What a search found, and the usage that the searcher tells, in the terms of the Responses API (empty: none)."""
+
+    text: str
+    usage: Mapping[str, Any]
+
+
 def fetch_enrichment_context(
     client: UpstreamClient, searcher: Searcher, request: ChatRequest, leg: Leg, *, timeout_s: float, connect_s: float
-) -> str:
-    """The findings as text with their sources. Raises UpstreamError, or what ``leg`` was aborted for."""
+) -> Findings:
+    """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``leg``."""
     backend, how = searcher.backend, searcher.how
     call = Call(
         source=Source(backend.name, how.model),
@@ -88,10 +96,14 @@ class WebSearch:
         aborted for."""
         started = time.monotonic()
         ways = {searcher.candidate: searcher for searcher in self._searchers}
+        legs: list[Leg] = []
 
-        def ask(candidate: Candidate, place: Pass) -> Steps[str]:
+        def ask(candidate: Candidate, place: Pass) -> Steps[Findings]:
             limit_s = min(self._timeout_s, max(attempts.left_s(), 0.001))
-            call = partial(self._search, trail.request, ways[candidate], scope.leg(), place, limit_s)
+            trail.phase = "searching"
+            leg = scope.leg(Purpose.SEARCH)
+            legs.append(leg)
+            call = partial(self._search, trail.request, ways[candidate], leg, place, limit_s)
             try:
                 work = self._threads.submit(call)
             except RuntimeError:  # the threads were ended: nothing is begun any more
@@ -101,18 +113,18 @@ class WebSearch:
             return work.result()
 
         try:
-            context = yield from attempts.first_success(tuple(ways), ask)
+            found = yield from attempts.first_success(tuple(ways), ask)
         except UpstreamError as problem:
             timing_log.enrichment_failed(str(problem), trail.ms() - trail.ms(started))
             trail.enriched(started, None, problem.detail)
             return None
-        timing_log.enriched(len(context), trail.ms() - trail.ms(started))
-        trail.enriched(started, context)
-        return context
+        timing_log.enriched(len(found.text), trail.ms() - trail.ms(started))
+        trail.enriched(started, found.text, search=(legs[-1].number, found.usage))
+        return found.text
 
-    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, place: Pass, limit_s: float) -> str:
+    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, place: Pass, limit_s: float) -> Findings:
         try:
-            context = fetch_enrichment_context(
+            found = fetch_enrichment_context(
                 self._client, searcher, request, leg, timeout_s=limit_s, connect_s=self._connect_s
             )
         except RouterError as problem:
@@ -120,7 +132,7 @@ class WebSearch:
             raise
         else:
             place.succeeded()
-            return context
+            return found
         finally:
             place.leave()
 
@@ -140,8 +152,8 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
     )
 
 
-def findings(body: bytes, call: Call) -> str:
-    """The text of a response and the addresses it cites. Raises UpstreamError when there is none."""
+def findings(body: bytes, call: Call) -> Findings:
+    """The text of a response with the addresses it cites, and its usage. Raises UpstreamError when there is none."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -157,4 +169,8 @@ def findings(body: bytes, call: Call) -> str:
         raise UpstreamFoundNothing("the search found nothing", call.source)
     found = sources(payload)
     listed = "\n\nSources:\n" + "\n".join(f"- {url}" for url in found) if found else ""
-    return text[: max(_MAX_CONTEXT_CHARS - len(listed), 0)] + listed[:_MAX_CONTEXT_CHARS]
+    usage = payload.get("usage")
+    return Findings(
+        text[: max(_MAX_CONTEXT_CHARS - len(listed), 0)] + listed[:_MAX_CONTEXT_CHARS],
+        usage if isinstance(usage, dict) else {},
+    )

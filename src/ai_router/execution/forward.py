@@ -86,10 +86,11 @@ class Forwarder:
         try:
             _raise_for_status(response, call)
             if request.stream:
+                deadline = self._deadline(request)
                 return _stream(
-                    response, call, family, place, started=started, request=request, deadline=self._deadline(request)
+                    response, call, family, place, started=started, request=request, deadline=deadline, leg=leg.number
                 )
-            answer = _plain(response, call, family, started=started, request=request)
+            answer = _plain(response, call, family, started=started, request=request, leg=leg.number)
         except BaseException:  # as above, with the response
             response.close()
             raise
@@ -154,6 +155,7 @@ def _stream(
     started: float,
     request: ChatRequest,
     deadline: float,
+    leg: int,
 ) -> StreamAnswer:
     if response.headers.get("content-type", "").startswith("application/json"):
         body = response.read(_MAX_COMPLAINT)
@@ -167,13 +169,14 @@ def _stream(
         hide_usage=not request.wants_usage,
         translation=family.translation(),
         deadline=deadline,
+        leg=leg,
     )
     answer.prime()
     return answer
 
 
 def _plain(
-    response: UpstreamResponse, call: Call, family: Family, *, started: float, request: ChatRequest
+    response: UpstreamResponse, call: Call, family: Family, *, started: float, request: ChatRequest, leg: int
 ) -> PlainAnswer:
     body = response.read(_MAX_ANSWER)
     response.close()
@@ -196,6 +199,7 @@ def _plain(
         status=response.status,
         connect_ms=response.connect_ms,
         finish_reason=reader.finish_reason,
+        leg=leg,
     )
     return PlainAnswer(body, message, reader.usage, attempt)
 

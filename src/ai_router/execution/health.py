@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,23 +77,36 @@ class HealthChecker:
             if self._latest is not None and self._clock() - self._latest.taken_at < CACHE_S:
                 return self._latest
             if self._under_way is None:
-                self._under_way = self._taker.submit(self._take)
+                self._under_way = self._taker.submit(self._take, told=True)
             under_way = self._under_way
         return under_way.result()
+
+    def glance(self, max_age_s: float) -> Mapping[str, BackendHealth]:
+        """What the last report said, empty before the first; waits for nobody. One that is older than ``max_age_s`` is
+        taken anew behind the caller's back, and not told in the log."""
+        with self._lock:
+            latest = self._latest
+            stale = latest is None or self._clock() - latest.taken_at > max_age_s
+            if stale and self._under_way is None:
+                # After close there is nobody to take one.
+                with contextlib.suppress(RuntimeError):
+                    self._under_way = self._taker.submit(self._take, told=False)
+        return {} if latest is None else latest.backends
 
     def close(self) -> None:
         """End the threads; a check under way is not waited for."""
         self._taker.shutdown(wait=False, cancel_futures=True)
         self._checks.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self) -> HealthReport:
+    def _take(self, *, told: bool) -> HealthReport:
         started = self._clock()
         try:
             checks = {backend.name: self._checks.submit(self._check, backend) for backend in self._backends}
             wait(checks.values(), timeout=LIMIT_S)
             backends = {name: self._result(name, check) for name, check in checks.items()}
             report = HealthReport(overall(backends), backends, taken_at=self._clock())
-            timing_log.health_checked(report.status, (report.taken_at - started) * 1000)
+            if told:
+                timing_log.health_checked(report.status, (report.taken_at - started) * 1000)
             self._latest = report
             return report
         finally:

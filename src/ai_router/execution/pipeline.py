@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
-from ai_router.exchange import Decision, Route, SpeculationResult
+from ai_router.exchange import Decision, Purpose, Route, SpeculationResult
 from ai_router.execution.answers import Answer, StreamAnswer
 from ai_router.execution.attempts import Attempts, Persistence
 from ai_router.execution.enrichment import WebSearch
@@ -116,9 +116,11 @@ class _Run:
         if place is not None:
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
             call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
-            self._speculation = Speculation(pipeline.speculations, call, self._scope.leg(), place)
+            leg = self._scope.leg(Purpose.SPECULATION)
+            self._speculation = Speculation(pipeline.speculations, call, leg, place)
         started = time.monotonic()
-        decision = pipeline.router.determine_route(self._request, found, self._scope.leg)
+        new_leg = partial(self._scope.leg, Purpose.CLASSIFICATION)
+        decision = pipeline.router.determine_route(self._request, found, new_leg)
         self._decided_at = time.monotonic()
         timing_log.classified(decision)
         trail.classified(decision, started)

@@ -32,7 +32,8 @@ class PlainReply:
     def __init__(self, trail: Trail, answer: PlainAnswer) -> None:
         self._answer = answer
         trail.attempt(answer.attempt())
-        trail.answer(answer.message, answer.usage)
+        usage = answer.usage or estimated_usage(trail.request.total_chars, answer.message)
+        trail.answer(answer.message, usage)
         trail.complete()
 
     def body(self) -> bytes:

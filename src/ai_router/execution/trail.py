@@ -18,7 +18,7 @@ from ai_router.exchange import (
     Status,
     Step,
 )
-from ai_router.execution.answer import cost_usd
+from ai_router.upstream.leg import CancelScope
 
 Subscriber = Callable[[Outcome], None]
 
@@ -26,23 +26,39 @@ Subscriber = Callable[[Outcome], None]
 UNROUTED = "none"
 """The route of a request that ended before it had one."""
 
+_PARTS = {
+    "deciding": "decide",
+    "searching": "enrichment",
+    "queued": "queue",
+    "backing off": "backoff",
+    "asking": "ask",
+    "streaming": "stream",
+}
+"""What the time of a phase is counted as."""
+
 
 class Trail:
     """The notes of one request, taken by its own threads; ``close`` hands them to the subscribers, once."""
 
-    def __init__(self, request: ChatRequest, subscribers: Sequence[Subscriber]) -> None:
+    def __init__(
+        self, request: ChatRequest, subscribers: Sequence[Subscriber], scope: CancelScope | None = None
+    ) -> None:
         self.request = request
+        self._scope = scope or CancelScope()
+        self._phase = "deciding"
+        self._since = time.monotonic()
+        self._parts: dict[str, float] = {"receive": (self._since - request.arrived_at) * 1000}
         self.route = UNROUTED
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
         self.model: str | None = None
         self.events_skipped = 0
         """Events of the answer that were no JSON."""
-        self.phase = "deciding"
-        """What the request is at, for whoever cancels it."""
         self._speculative = False
+        self._answering: tuple[float, float] | None = None
         self._response: Mapping[str, Any] | None = None
         self._usage: Mapping[str, Any] | None = None
+        self._search: tuple[int, Mapping[str, Any]] | None = None
         self._notes: list[str] = []
         self._steps: list[Step] = []
         self._attempts: list[Attempt] = []
@@ -56,6 +72,35 @@ class Trail:
     def ms(self, moment: float | None = None) -> float:
         """Milliseconds from the arrival of the request to ``moment`` (monotonic seconds; None: now)."""
         return ((time.monotonic() if moment is None else moment) - self.request.arrived_at) * 1000
+
+    @property
+    def phase(self) -> str:
+        """What the request is at, for whoever cancels it: one of _PARTS. Each moment belongs to one phase."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        now, part = time.monotonic(), _PARTS[self._phase]
+        self._parts[part] = self._parts.get(part, 0.0) + (now - self._since) * 1000
+        self._phase, self._since = phase, now
+
+    @property
+    def parts(self) -> Mapping[str, float]:
+        """What the time until now was spent on, in milliseconds, each counted once; what came before the present phase
+        is settled.
+
+        ``connect`` and ``ttft`` are those of the call that is the answer, as far as the client waited for them: a
+        speculative one had begun before. ``failed`` is the time of calls before that one.
+        """
+        parts = dict(self._parts)
+        if "classification_ms" in self._timings:
+            parts["classify"] = min(self._timings["classification_ms"], parts.get("decide", 0.0))
+            parts["decide"] = parts.get("decide", 0.0) - parts["classify"]
+        waited = parts.pop("ask", 0.0)
+        answering = 0.0 if self._answering is None else waited if self._speculative else min(waited, self._answering[1])
+        connect = 0.0 if self._answering is None or self._speculative else min(answering, self._answering[0])
+        named = {"connect": connect, "ttft": answering - connect, "failed": waited - answering}
+        return parts | {name: value for name, value in named.items() if value > 0}
 
     @property
     def reason(self) -> str:
@@ -86,7 +131,7 @@ class Trail:
         self.decision = decision
         self.route = route
         self.model = model
-        self.measure("decide_ms", self.ms())
+        self.measure("decide_ms", (time.monotonic() - self._since) * 1000)
         if note:
             self._notes.append(note)
 
@@ -96,8 +141,16 @@ class Trail:
         self.measure("speculate_ms", self.ms() - self.ms(started))
         self._step("speculation", started, {"result": result})
 
-    def enriched(self, started: float, context: str | None, problem: str | None = None) -> None:
-        """The web was searched, with a context or a problem to show for it."""
+    def enriched(
+        self,
+        started: float,
+        context: str | None,
+        problem: str | None = None,
+        search: tuple[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """The web was searched, with a context or a problem to show for it; ``search`` is the leg that found it, with
+        the usage that it told."""
+        self._search = search
         self.measure("enrichment_ms", self.ms() - self.ms(started))
         self._step("enrichment", started, {"chars": len(context or ""), "context": context, "error": problem})
         if problem:
@@ -138,12 +191,14 @@ class Trail:
         """A backend's answer was accepted."""
         self.model = attempt.model
         self._speculative = speculative
+        whole_ms = attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms
+        self._answering = (attempt.connect_ms or 0.0, whole_ms)
         self.measure("upstream_ms", attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms)
 
     def attempt(self, attempt: Attempt) -> None:
         """A backend's call is over."""
         attempt = dataclasses.replace(attempt, speculative=attempt.speculative or self._speculative)
-        names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error")
+        names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error", "leg")
         with self._lock:
             self._attempts.append(attempt)
             detail = {name: _rounded(getattr(attempt, name)) for name in names}
@@ -171,6 +226,7 @@ class Trail:
         if not self._complete:
             # A response that closes before its end without an error of ours was closed by the client.
             self.fail(ClientGone())
+        self.phase = self._phase
         outcome = self._outcome()
         for subscriber in self._subscribers:
             subscriber(outcome)
@@ -195,11 +251,23 @@ class Trail:
             attempts=tuple(self._attempts),
             response=self._response,
             usage=self._usage,
-            cost_usd=cost_usd(self._usage),
-            timings={**self._timings, "total_ms": self.ms()},
+            timings=self._all_timings(),
+            parts=self.parts,
             error=str(self._error) if self._error else None,
+            error_code=(self._error.code or self._error.type) if self._error else None,
+            model=self.model,
             events_skipped=self.events_skipped,
+            search=self._search,
+            traffic=self._scope.traffic(),
         )
+
+    def _all_timings(self) -> Mapping[str, float]:
+        """With ``cancel_ms``, where it was cut short: from whoever wanted that to the end of everything."""
+        # The phases have been settled up to that moment: what is counted after it would be nobody's.
+        total = {"total_ms": self.ms(self._since)}
+        if self._scope.aborted_at is not None and isinstance(self._error, Aborted):
+            total["cancel_ms"] = max(0.0, (self._since - self._scope.aborted_at) * 1000)
+        return {**self._timings, **total}
 
     def _status(self) -> Status:
         if self._error is None:

@@ -7,8 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+
+class SettingsError(ValueError):
+    """A setting that cannot work. The message is one line and starts with the setting's name."""
+
+
+def parsed(env: str, raw: str, parser: Callable[[str], Any]) -> Any:
+    """The value of a setting. Raises SettingsError."""
+    try:
+        return parser(raw)
+    except ValueError as problem:
+        raise SettingsError(f"{env} {problem}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,26 @@ def secrets(value: str) -> tuple[str, ...]:
 
 def path(value: str) -> Path:
     return Path(value).expanduser()
+
+
+def amount(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"must be a number, not {value!r}") from None
+    if not 0 <= number <= 1_000_000:
+        raise ValueError(f"must be from 0 to 1000000, not {value}")
+    return number
+
+
+def database_url(value: str) -> str:
+    """``sqlite:///file`` or ``postgresql://user:password@host/name``. The message never repeats the value."""
+    scheme, found, rest = value.partition("://")
+    if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres") or not rest:
+        raise ValueError("must look like sqlite:///file or postgresql://user:password@host/name (it is not shown here)")
+    if scheme.partition("+")[0] == "sqlite":
+        return f"sqlite://{rest}"
+    return f"postgresql://{rest}"
 
 
 def max_tokens_policy(value: str) -> MaxTokensPolicy:

@@ -23,14 +23,22 @@ class Batches(Generic[T]):
     """
 
     def __init__(
-        self, handle: Callable[[list[T]], None], *, name: str, limit: int | None = None, idle_s: float | None = None
+        self,
+        handle: Callable[[list[T]], None],
+        *,
+        name: str,
+        limit: int | None = None,
+        idle_s: float | None = None,
+        gather_s: float = GATHER_S,
     ) -> None:
+        self._gather_s = gather_s
         self._handle = handle
         self._limit = limit
         self._idle_s = idle_s
         self._pieces: deque[T] = deque()
         self._waiting = threading.Event()
         self._closing = threading.Event()
+        self._handling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -46,20 +54,37 @@ class Batches(Generic[T]):
             self._waiting.set()
         return True
 
-    def close(self, patience_s: float = 10.0) -> None:
-        """Handle what is there, then end the thread."""
+    def settle(self, patience_s: float = 1.0) -> None:
+        """Handle what is there, here and now, for whoever is about to read what came of it. With a handler that is
+        stuck, no longer than ``patience_s``."""
+        if self._handling.acquire(timeout=patience_s):
+            try:
+                self._handle_all()
+            finally:
+                self._handling.release()
+
+    @property
+    def waiting(self) -> int:
+        """How many pieces have not been handled."""
+        return len(self._pieces)
+
+    def close(self, patience_s: float = 10.0) -> list[T]:
+        """Handle what is there, then end the thread. With a handler that is stuck, what was not handled."""
         self._closing.set()
         self._waiting.set()
         if self._thread.is_alive():
             self._thread.join(patience_s)
+        return [self._pieces.popleft() for _ in range(len(self._pieces))]
 
     def _run(self) -> None:
         while not self._closing.is_set():
             if self._waiting.wait(self._idle_s):
-                self._closing.wait(GATHER_S)
+                self._closing.wait(self._gather_s)
             self._waiting.clear()
+            with self._handling:
+                self._handle_all()
+        with self._handling:
             self._handle_all()
-        self._handle_all()
 
     def _handle_all(self) -> None:
         pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]

@@ -9,17 +9,41 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 
+import orjson
+
 from ai_router.telemetry.batches import Batches
+from ai_router.telemetry.scrubbing import Scrubber
 
 _WAITING_LIMIT = 20_000
 """Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""
 
 _BARE = logging.Formatter("%(message)s")
 _DATED = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""All that ends a line somewhere, or tells a terminal what to do."""
+
+
+class _JSONFormatter(logging.Formatter):
+    """An object a line: when, how bad, the plain line as ``message``, and its fields by name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.msg,
+        }
+        if record.exc_info:
+            told["traceback"] = self.formatException(record.exc_info)
+        fields = {name: value for name, value in getattr(record, "fields", {}).items() if name not in told}
+        return orjson.dumps(told | fields, default=str).decode()
 
 
 class _BatchHandler(logging.Handler):
@@ -30,18 +54,30 @@ class _BatchHandler(logging.Handler):
         self._batches = batches
 
     def emit(self, record: logging.LogRecord) -> None:
-        # One line each: nothing that a backend says may begin a line of its own.
-        record.msg, record.args = record.getMessage().replace("\n", " ").replace("\r", " "), None
+        # timing_log's lines have named fields; in JSON they are told by name as well.
+        record.fields = record.args if isinstance(record.args, Mapping) else {}
+        record.msg, record.args = record.getMessage(), None
         self._batches.put(record)
 
 
 class LogWriter:
     """The running logging set-up. ``close`` writes what is waiting and puts the logger back."""
 
-    def __init__(self, log_file: Path, *, timestamps: bool = False, level: int = logging.INFO) -> None:
+    def __init__(
+        self,
+        log_file: Path,
+        *,
+        timestamps: bool = False,
+        json: bool = False,
+        scrubber: Scrubber | None = None,
+        level: int = logging.INFO,
+    ) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self._file = WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        self._file_format = _DATED if timestamps else _BARE
+        as_json = _JSONFormatter()
+        self._file_format = as_json if json else _DATED if timestamps else _BARE
+        self._stderr_format = as_json if json else _DATED
+        self._scrub = (scrubber or Scrubber()).text
         self._batches = Batches(self._write, name="log-writer", limit=_WAITING_LIMIT)
         self._handler = _BatchHandler(self._batches)
         self._logger = logging.getLogger("ai_router")
@@ -58,16 +94,22 @@ class LogWriter:
         self._file.close()
 
     def _write(self, records: list[logging.LogRecord]) -> None:
+        for record in records:
+            # One line each: nothing that a backend says may begin a line of its own, or move a terminal's cursor.
+            record.msg = _UNPRINTABLE.sub(" ", record.msg)
         complaint = ""
         try:
             # A rotated file is opened anew.
             self._file.reopenIfNeeded()
             if (stream := self._file.stream) is not None:
-                stream.write("".join(f"{self._file_format.format(record)}\n" for record in records))
+                stream.write(self._lines(self._file_format, records))
                 stream.flush()
         except OSError as problem:
             complaint = f"the log cannot be written: {problem.strerror}\n"
         # Nobody may be reading stderr any more, or not in this encoding; the file is what counts.
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write("".join(f"{_DATED.format(record)}\n" for record in records) + complaint)
+            sys.stderr.write(self._lines(self._stderr_format, records) + complaint)
             sys.stderr.flush()
+
+    def _lines(self, form: logging.Formatter, records: list[logging.LogRecord]) -> str:
+        return self._scrub("".join(f"{form.format(record)}\n" for record in records))

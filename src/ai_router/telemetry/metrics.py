@@ -1,16 +1,15 @@
-"""Prometheus metrics of deciding and speculating, in a registry of their own: there is no global one."""
+"""Prometheus metrics of deciding, speculating, retries and queues."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from ai_router.exchange import DecidedBy, Label, Outcome, SpeculationResult
 from ai_router.resilience.breaker import State
 from ai_router.resilience.gates import GateReport
+from ai_router.telemetry.registry import Metrics, Mode, Reading
 
 _FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
 _CLASSIFIER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
@@ -22,7 +21,6 @@ class RoutingMetrics:
     """What deciding and speculating came to. Label values are from enums, so their number is bounded."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
         self._decisions = Counter("ai_router_decisions", "Decisions", ["decided_by", "label"], registry=registry)
         self._head_seconds = Histogram(
             "ai_router_head_seconds", "Time the head took", buckets=_FAST_BUCKETS, registry=registry
@@ -86,19 +84,11 @@ class RoutingMetrics:
         if decision.decided_by is DecidedBy.CLASSIFIER and decision.duration_ms is not None:
             self._classifier_seconds.observe(decision.duration_ms / 1000)
 
-    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """A gauge that is asked when it is scraped."""
-        Gauge(name, text, registry=self._registry).set_function(value)
-
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self._registry)
-
 
 class ResilienceMetrics:
     """What retries, fallbacks and the queue came to. Label values are the names of gates: providers and their tiers."""
 
-    def __init__(self, registry: CollectorRegistry, reports: Callable[[], Mapping[str, GateReport]]) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._retries = Counter("ai_router_retries", "Calls made again", ["backend"], registry=registry)
         self._fallbacks = Counter(
             "ai_router_fallbacks", "Calls made elsewhere instead", ["failed", "instead"], registry=registry
@@ -120,7 +110,6 @@ class ResilienceMetrics:
             "ai_router_cancels", "Requests cancelled, by what they were at", ["phase"], registry=registry
         )
         self._shed = Counter("ai_router_requests_shed", "Requests refused for want of a place", registry=registry)
-        registry.register(_Gates(reports))
 
     def retried(self, backend: str) -> None:
         """A backend will be asked again."""
@@ -152,25 +141,19 @@ class ResilienceMetrics:
         self._shed.inc()
 
 
-class _Gates(Collector):
-    """The gates as they are when it is scraped."""
+def watch_gates(metrics: Metrics, reports: Callable[[], Mapping[str, GateReport]]) -> None:
+    """Gauges of the gates as they are when it is scraped."""
+    for name, text, value, mode in _GATE_GAUGES:
+        metrics.watch(name, text, _reading(reports, value), ["backend"], mode)
 
-    def __init__(self, reports: Callable[[], Mapping[str, GateReport]]) -> None:
-        self._reports = reports
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One sample a gate for each family."""
-        reports = self._reports()
-        for name, text, value in _GATE_GAUGES:
-            family = GaugeMetricFamily(name, text, labels=["backend"])
-            for backend, report in reports.items():
-                family.add_metric([backend], value(report))
-            yield family
+def _reading(reports: Callable[[], Mapping[str, GateReport]], value: Callable[[GateReport], float]) -> Reading:
+    return lambda: [((backend,), value(report)) for backend, report in reports().items()]
 
 
 _STATES = (State.CLOSED, State.HALF_OPEN, State.OPEN)
-_GATE_GAUGES: tuple[tuple[str, str, Callable[[GateReport], float]], ...] = (
-    ("ai_router_breaker_state", "0 closed, 1 half-open, 2 open", lambda report: _STATES.index(report.state)),
-    ("ai_router_backend_in_flight", "Calls under way", lambda report: report.in_flight),
-    ("ai_router_queue_depth", "Requests that wait for it", lambda report: report.waiting),
+_GATE_GAUGES: tuple[tuple[str, str, Callable[[GateReport], float], Mode], ...] = (
+    ("ai_router_breaker_state", "0 closed, 1 half-open, 2 open", lambda report: _STATES.index(report.state), "livemax"),
+    ("ai_router_backend_in_flight", "Calls under way", lambda report: report.in_flight, "livesum"),
+    ("ai_router_queue_depth", "Requests that wait for it", lambda report: report.waiting, "livesum"),
 )

@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from ai_router.upstream.alarms import Alarm, Alarms
 from ai_router.upstream.call import Call
 from ai_router.upstream.connections import CapturingAdapter, travelling
 from ai_router.upstream.leg import Leg
+from ai_router.upstream.traffic import Occupancy
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class UpstreamResponse:
         """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes."""
         with _border(self._call, self._leg, answering=True):
             body: bytes = self._raw.read(limit + 1, decode_content=True)
+        self._leg.received += len(body)
         self._leg.raise_if_aborted()
         if len(body) > limit:
             raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._call.source)
@@ -97,7 +100,9 @@ class UpstreamResponse:
         decode = "content-encoding" in self.headers
         # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
         with _border(self._call, self._leg, answering=True):
+            leg = self._leg
             while chunk := read1(READ_SIZE, decode_content=decode):
+                leg.received += len(chunk)
                 yield chunk
         # A body without length or chunks ends just like a socket that we shut.
         self._leg.raise_if_aborted()
@@ -107,6 +112,7 @@ class UpstreamResponse:
         self._deadlines.cancel()
         # First the leg lets go: the descriptor's number may be somebody else's once it is closed.
         self._leg.detach()
+        self._leg.end()
         # Whatever goes wrong while closing, the answer has been had or given up already.
         with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
             self._raw.close()
@@ -120,6 +126,7 @@ class UpstreamClient:
         self._adapter = CapturingAdapter(pool_connections=16, pool_maxsize=pool_size, max_retries=0)
         self._session = requests.Session()
         self._transports: dict[str, dict[str, Any]] = {}
+        self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
     def open(self, call: Call, leg: Leg) -> UpstreamResponse:
         """Send the call and wait for the headers of the answer, whatever its status.
@@ -129,11 +136,14 @@ class UpstreamClient:
         leg.raise_if_aborted()
         started = time.monotonic()
         deadlines = self._set_deadlines(call, leg)
+        if leg.purpose is not None:
+            leg.begin(call.source, self._occupancies[call.source.backend])
         try:
             with _border(call, leg, answering=False):
                 raw = self._send(call, leg)
         except BaseException:  # whatever it is, it goes on; its deadlines are void
             deadlines.cancel()
+            leg.end()
             raise
         connect_ms = (time.monotonic() - started) * 1000
         return UpstreamResponse(raw, call, leg, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms)
@@ -170,6 +180,8 @@ class UpstreamClient:
         request.headers = CaseInsensitiveDict(call.headers)
         if call.body is not None:
             request.headers["Content-Length"] = str(len(call.body))
+        if leg.traceparent is not None:
+            request.headers["traceparent"] = leg.traceparent
         timeouts = call.timeouts
         idle = timeouts.idle if timeouts.first_byte is None else max(timeouts.idle, timeouts.first_byte)
         with travelling(leg):

@@ -91,6 +91,9 @@ class _Captured:
             self.leg = leg
             leg.attach(self.sock, reused=True)
         super().request(*args, **kwargs)  # type: ignore[misc]
+        if self.leg is not None:
+            # From here on the backend has it all, whatever becomes of its answer.
+            self.leg.sent = len(kwargs.get("body") or b"")
 
 
 class _HTTPConnection(_Captured, HTTPConnection):

@@ -10,19 +10,51 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
-from ai_router.errors import RouterError
+from ai_router.errors import AnswerSufficient, RouterError, Source
+from ai_router.exchange import Purpose, Traffic
+from ai_router.trace_context import Trace
+from ai_router.upstream.traffic import Occupancy
 
 
 class Leg:
     """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
 
-    __slots__ = ("_lock", "_reason", "_socket", "_then", "number", "reused")
+    __slots__ = (
+        "_entered",
+        "_given_up",
+        "_lock",
+        "_occupancy",
+        "_reason",
+        "_socket",
+        "_source",
+        "_then",
+        "_used_s",
+        "number",
+        "purpose",
+        "received",
+        "reused",
+        "sent",
+        "traceparent",
+    )
 
-    def __init__(self, number: int = 1) -> None:
+    def __init__(self, number: int = 1, purpose: Purpose | None = None, traceparent: str | None = None) -> None:
         self.number = number
         """Which of its request's legs this is, from 1."""
+        self.purpose = purpose
+        """What the call is made for; None for one that no client asked for."""
+        self.traceparent = traceparent
+        self.sent = 0
+        """Bytes of the body that went out."""
+        self.received = 0
+        """Bytes of the answer that were read."""
+        self._source: Source | None = None
+        self._occupancy: Occupancy | None = None
+        self._entered = 0.0
+        self._used_s = 0.0
+        self._given_up = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reason: RouterError | None = None
@@ -50,6 +82,29 @@ class Leg:
         with self._lock:
             self._socket = None
             return self._reason is None
+
+    def begin(self, source: Source, occupancy: Occupancy) -> None:
+        """The call goes out to ``source``, and takes its share of that backend's time from now on."""
+        self._source = source
+        self._occupancy, self._entered = occupancy, occupancy.enter()
+
+    def end(self) -> None:
+        """The call is over. Idempotent."""
+        with self._lock:
+            occupancy, self._occupancy = self._occupancy, None
+            if occupancy is not None:
+                self._used_s = occupancy.leave(self._entered)
+                self._given_up = self._reason is not None and not isinstance(self._reason, AnswerSufficient)
+
+    def traffic(self) -> Traffic | None:
+        """What the call has come to by now; None if it never began, or no client asked for it."""
+        if self._source is None or self.purpose is None:
+            return None
+        with self._lock:
+            ended = self._occupancy is None
+            used_s = self._used_s if self._occupancy is None else self._occupancy.since(self._entered)
+            given_up = self._given_up or not ended
+        return Traffic(self.number, self.purpose, *self._source, self.sent, self.received, used_s, given_up)
 
     def abort(self, reason: RouterError) -> None:
         """Shut the socket down, so that whoever reads it fails with ``reason`` and the backend sees us leave."""
@@ -80,9 +135,12 @@ class Leg:
 class CancelScope:
     """All legs of one request. Once aborted, every leg it had and every leg it is asked for is aborted."""
 
-    __slots__ = ("_callbacks", "_legs", "_lock", "_reason")
+    __slots__ = ("_callbacks", "_legs", "_lock", "_reason", "_trace", "aborted_at")
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace | None = None) -> None:
+        self._trace = trace
+        self.aborted_at: float | None = None
+        """When it was aborted, in monotonic seconds."""
         self._lock = threading.Lock()
         self._legs: list[Leg] = []
         self._callbacks: list[Callable[[], object]] = []
@@ -93,10 +151,11 @@ class CancelScope:
         """Why the scope was aborted; None while it was not."""
         return self._reason
 
-    def leg(self) -> Leg:
+    def leg(self, purpose: Purpose = Purpose.ANSWER) -> Leg:
         """A new leg of this request."""
         with self._lock:
-            leg = Leg(len(self._legs) + 1)
+            number = len(self._legs) + 1
+            leg = Leg(number, purpose, None if self._trace is None else self._trace.header(number))
             self._legs.append(leg)
             reason = self._reason
         if reason is not None:
@@ -107,7 +166,7 @@ class CancelScope:
         """Abort every leg, present and future. The first reason stays."""
         with self._lock:
             if self._reason is None:
-                self._reason = reason
+                self._reason, self.aborted_at = reason, time.monotonic()
             legs, callbacks = tuple(self._legs), tuple(self._callbacks)
         for leg in legs:
             leg.abort(reason)
@@ -132,6 +191,12 @@ class CancelScope:
     def legs(self) -> int:
         """How many calls were begun."""
         return len(self._legs)
+
+    def traffic(self) -> tuple[Traffic, ...]:
+        """What the calls have come to by now, those that were made."""
+        with self._lock:
+            legs = tuple(self._legs)
+        return tuple(told for leg in legs if (told := leg.traffic()) is not None)
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""

@@ -1,0 +1,202 @@
+"""Wiring: every object is made here, once, and handed to those that need it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from flask import Flask, g, request
+
+from ai_router.api import auth, cancel, health, metrics, models, replies, sessions, usage
+from ai_router.api.admission import Admission
+from ai_router.api.chat import ChatEndpoint
+from ai_router.api.parsing import Ids
+from ai_router.app.deciding import build_classifier, build_gates, start_fast_path
+from ai_router.app.observing import Observing, observe, watch_backends
+from ai_router.errors import ShuttingDown
+from ai_router.execution.attempts import Persistence
+from ai_router.execution.cancellation import ClientWatcher
+from ai_router.execution.enrichment import WebSearch
+from ai_router.execution.forward import Forwarder
+from ai_router.execution.health import HealthChecker
+from ai_router.execution.inflight import InFlight
+from ai_router.execution.pipeline import Pipeline
+from ai_router.execution.primary_load import PrimaryLoad
+from ai_router.execution.speculating import Speculating
+from ai_router.execution.speculation_policy import Budget
+from ai_router.providers.registry import Registry, build_registry
+from ai_router.resilience.gates import Gates
+from ai_router.resilience.retry import Backoff, RetryBudget
+from ai_router.routing.classifier import StartupProbe
+from ai_router.routing.router import Router
+from ai_router.settings import MaxTokensPolicy, Settings
+from ai_router.stores.session_files import SessionFiles
+from ai_router.telemetry import timing_log
+from ai_router.telemetry.cold_start import process_started
+from ai_router.telemetry.metrics import watch_gates
+from ai_router.upstream.alarms import Alarms
+from ai_router.upstream.client import UpstreamClient
+
+EXTENSION = "ai_router"
+_PARTING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What outlives a request and has to be ended with the application."""
+
+    closing: ExitStack = field(default_factory=ExitStack)
+    in_flight: InFlight = field(default_factory=InFlight)
+    draining: threading.Event = field(default_factory=threading.Event)
+
+
+def create_app(settings: Settings, born: float | None = None) -> Flask:
+    """The application. ``close_app`` ends its threads and writes what is queued.
+
+    ``born``: when the process that starts it began, in seconds since 1970; None: this one.
+    """
+    runtime = Runtime()
+    closing = runtime.closing
+    registry = build_registry(settings)
+    told = observe(settings, registry, process_started() if born is None else born, closing)
+    alarms = Alarms()
+    closing.callback(alarms.close)
+    client = UpstreamClient(alarms, pool_size=2 * settings.admitted)
+    closing.callback(client.close)
+    gates = build_gates(settings, registry)
+    watch_gates(told.metrics, lambda: {name: gates.report(name) for name in gates.names()})
+    checker = HealthChecker(client, registry.backends(), gates)
+    closing.callback(checker.close)
+    watch_backends(told.metrics, checker)
+    admission = Admission(settings.admitted, told.resilience.shed)
+    load = PrimaryLoad(client, registry.primary)
+    load.start()
+    closing.callback(load.close)
+    watcher = ClientWatcher()
+    closing.callback(watcher.close)
+    ids = Ids()
+    chat = ChatEndpoint(
+        pipeline=_pipeline(settings, registry, client, gates, admission, load, told, closing),
+        admission=admission,
+        watcher=watcher,
+        alarms=alarms,
+        subscribers=(timing_log.finished, load.finished, *told.subscribers),
+        ids=ids,
+        in_flight=runtime.in_flight,
+        max_body=settings.max_body_mb << 20,
+        body_timeout_s=settings.body_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+        keepalive_s=settings.keepalive_s,
+        tell_date=settings.date_context,
+        trace_of=told.trace_of,
+    )
+    app = Flask(__name__, static_folder=None)
+    app.extensions[EXTENSION] = runtime
+
+    @app.before_request
+    def identify() -> None:
+        g.request_id = ids.request_id(request.headers.get("x-request-id"))
+
+    auth.init_app(app, settings.api_keys, settings.admin_key)
+    replies.init_app(app)
+    app.register_blueprint(chat.blueprint())
+    app.register_blueprint(models.blueprint(registry))
+    app.register_blueprint(cancel.blueprint(runtime.in_flight, told.resilience))
+    app.register_blueprint(health.blueprint(checker, told.sessions, admission, runtime.draining))
+    app.register_blueprint(metrics.blueprint(told.metrics, told.windows, told.cold_start, told.usage, told.settle))
+    app.register_blueprint(usage.blueprint(told.usage, told.baseline, told.settle))
+    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, told.settle))
+    return app
+
+
+def _pipeline(
+    settings: Settings,
+    registry: Registry,
+    client: UpstreamClient,
+    gates: Gates,
+    admission: Admission,
+    load: PrimaryLoad,
+    told: Observing,
+    closing: ExitStack,
+) -> Pipeline:
+    """A request's way, with the threads that it takes."""
+    # Apart, so that a search never waits behind speculations; twice over, since a lost one takes a moment to end.
+    speculations = ThreadPoolExecutor(2 * settings.admitted, thread_name_prefix="speculation")
+    closing.callback(speculations.shutdown, wait=False, cancel_futures=True)
+    searches = ThreadPoolExecutor(settings.admitted, thread_name_prefix="search")
+    closing.callback(searches.shutdown, wait=False, cancel_futures=True)
+    classifier = build_classifier(settings, registry, client)
+    if classifier is not None:
+        closing.callback(classifier.close)
+        probe = StartupProbe(classifier)
+        probe.start()
+        closing.callback(probe.close)
+    fast_path = None
+    if settings.fast_routing:
+        fast_path = start_fast_path(settings, classifier, told.routing, told.metrics, closing)
+    return Pipeline(
+        registry=registry,
+        router=Router(registry, classifier, fast_path, gates),
+        forwarder=Forwarder(
+            client,
+            registry,
+            primary_max_tokens=_primary_max_tokens(settings),
+            request_timeout_s=settings.request_timeout_s,
+        ),
+        search=WebSearch(
+            client,
+            registry.searchers,
+            searches,
+            timeout_s=settings.search_timeout_s,
+            connect_s=settings.connect_timeout_s,
+        ),
+        speculations=speculations,
+        speculating=Speculating(
+            settings.speculation,
+            load,
+            gates,
+            Budget(settings.speculation_budget_s),
+            told.routing,
+            slots=settings.primary_slots,
+        ),
+        persistence=Persistence(
+            gates=gates,
+            budget=RetryBudget(lambda: admission.inside),
+            backoff=Backoff(settings.backoff_s),
+            metrics=told.resilience,
+            queue_s=settings.queue_budget_s,
+            total_s=settings.request_timeout_s,
+        ),
+        cloud_fallback=settings.cloud_fallback,
+        keepalive_s=settings.keepalive_s,
+    )
+
+
+def close_app(app: Flask) -> None:
+    """End the application's threads, last made first; queued sessions and log lines are written. Idempotent."""
+    _runtime(app).closing.close()
+
+
+def drain_app(app: Flask) -> None:
+    """The server takes no more connections; /health/ready says so."""
+    _runtime(app).draining.set()
+
+
+def stop_app(app: Flask) -> None:
+    """End all requests with an error that their clients can read."""
+    drain_app(app)
+    _runtime(app).in_flight.abort_all(ShuttingDown("the router is being stopped"), _PARTING_S)
+
+
+def _runtime(app: Flask) -> Runtime:
+    runtime: Runtime = app.extensions[EXTENSION]
+    return runtime
+
+
+def _primary_max_tokens(settings: Settings) -> MaxTokensPolicy:
+    """``auto`` made definite: a configured primary is taken for a reasoning model, the embedded one is none."""
+    if settings.primary_max_tokens.kind != "auto":
+        return settings.primary_max_tokens
+    return MaxTokensPolicy("pass" if settings.embedded else "strip")

@@ -1,0 +1,171 @@
+"""Wiring of what is told and kept of requests: log, sessions, metrics, usage, traces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ai_router import __version__
+from ai_router.exchange import Outcome
+from ai_router.execution.health import HealthChecker
+from ai_router.execution.trail import Subscriber
+from ai_router.providers.pricing import Baseline, Pricing, baseline_of
+from ai_router.providers.registry import Registry
+from ai_router.session_logger import SessionLogger
+from ai_router.settings import LogFormat, Settings
+from ai_router.stores.opening import open_usage_store
+from ai_router.telemetry.cold_start import ColdStart
+from ai_router.telemetry.logs import LogWriter
+from ai_router.telemetry.metrics import ResilienceMetrics, RoutingMetrics
+from ai_router.telemetry.recorder import Recorder
+from ai_router.telemetry.registry import Metrics, one
+from ai_router.telemetry.request_metrics import LossMetrics, ModelNames, RequestMetrics
+from ai_router.telemetry.scrubbing import Scrubber
+from ai_router.telemetry.unsaved import Unsaved
+from ai_router.telemetry.usage_rows import rows_of
+from ai_router.telemetry.usage_writer import UsageWriter
+from ai_router.telemetry.windows import WINDOWS, Windows, seeded
+from ai_router.trace_context import Trace, parse_traceparent
+
+if TYPE_CHECKING:
+    from ai_router.stores.usage import UsageStore
+
+_UP_FOR_S = 30.0
+"""How old the word on a backend may be that /metrics repeats."""
+_SEEDED_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """What the rest of the application tells, and what its readers read. ``usage`` is None with TELEMETRY=off."""
+
+    metrics: Metrics
+    routing: RoutingMetrics
+    resilience: ResilienceMetrics
+    sessions: SessionLogger
+    windows: Windows
+    usage: UsageWriter[UsageStore] | None
+    cold_start: ColdStart
+    baseline: Baseline | None
+    subscribers: Sequence[Subscriber]
+    settle: Callable[[], None]
+    """Have counted what has ended until now."""
+    trace_of: Callable[[str | None], Trace | None]
+
+
+def observe(settings: Settings, registry: Registry, born: float, closing: ExitStack) -> Observing:
+    """All of it, running."""
+    scrubber = Scrubber(settings.secrets)
+    log = LogWriter(
+        settings.log_path,
+        timestamps=settings.log_timestamps,
+        json=settings.log_format is LogFormat.JSON,
+        scrubber=scrubber,
+    )
+    closing.callback(log.close)
+    metrics = Metrics(shared_folder(settings))
+    metrics.start()
+    closing.callback(metrics.close)
+    losses = LossMetrics(metrics.registry)
+    sessions = SessionLogger(
+        settings.session_path, bodies=settings.session_bodies, scrubber=scrubber, on_lost=losses.session
+    )
+    cold_start = ColdStart(born)
+    metrics.watch("ai_router_info", "1, with the version", lambda: [((__version__,), 1.0)], ["version"], "livemax")
+    metrics.watch(
+        "ai_router_cold_start_seconds",
+        "From the start of the process to its first answer",
+        one(cold_start.seconds),
+        mode="livemax",
+    )
+    nothing_kept = Observing(
+        metrics=metrics,
+        routing=RoutingMetrics(metrics.registry),
+        resilience=ResilienceMetrics(metrics.registry),
+        sessions=sessions,
+        windows=Windows(),
+        usage=None,
+        cold_start=cold_start,
+        baseline=baseline_of(registry.catalogue, settings.xai_model),
+        subscribers=(),
+        settle=lambda: None,
+        trace_of=parse_traceparent,
+    )
+    return _keeping(nothing_kept, settings, registry, losses, scrubber, closing) if settings.telemetry else nothing_kept
+
+
+def _keeping(
+    told: Observing,
+    settings: Settings,
+    registry: Registry,
+    losses: LossMetrics,
+    scrubber: Scrubber,
+    closing: ExitStack,
+) -> Observing:
+    """With everything that is kept of outcomes, and the thread that does it."""
+    told.sessions.start()
+    closing.callback(told.sessions.close)
+    pricing = Pricing(registry, told.baseline, settings.usd_per_gpu_s)
+    usage = UsageWriter(
+        _seeding(settings.usage_database, told.windows),
+        Unsaved(settings.data_dir / "usage-unsaved.jsonl"),
+        keep_days=settings.usage_days,
+        on_lost=losses.rows,
+    )
+    usage.start()
+    closing.callback(usage.close)
+    told.metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", one(lambda: float(usage.waiting)))
+
+    def count(outcome: Outcome) -> None:
+        rows = rows_of(outcome, pricing.is_local)
+        told.windows.add(rows.request)
+        usage.put(rows)
+
+    requests = RequestMetrics(told.metrics.registry, ModelNames(_models(registry)), pricing.is_local)
+    kept_by = [told.sessions.record, requests.finished, told.routing.finished, told.resilience.finished, count]
+    kept_by.append(told.cold_start.finished)
+    if settings.tracing:
+        from ai_router.telemetry.tracing import Tracing, exporting_processor  # noqa: PLC0415 - an extra, slow to load
+
+        tracing = Tracing(exporting_processor(), scrubber)
+        closing.callback(tracing.close)
+        kept_by.append(tracing.finished)
+        told = dataclasses.replace(told, trace_of=tracing.begin)
+    recorder = Recorder(pricing.cost, kept_by, losses.outcome)
+    recorder.start()
+    closing.callback(recorder.close)
+    return dataclasses.replace(told, usage=usage, subscribers=(recorder.take,), settle=recorder.settle)
+
+
+def _models(registry: Registry) -> set[str]:
+    catalogued = {model for provider in registry.catalogue.providers.values() for model in provider.models}
+    return catalogued | {backend.model for backend in registry.backends()}
+
+
+def shared_folder(settings: Settings) -> Path | None:
+    """Where workers keep their metrics for each other; None for a single one."""
+    return settings.data_dir / "metrics" if settings.workers > 1 else None
+
+
+def watch_backends(metrics: Metrics, checker: HealthChecker) -> None:
+    """A gauge of who is well, as it was found lately."""
+
+    def reading() -> list[tuple[tuple[str], float]]:
+        return [((name,), float(health.ok)) for name, health in checker.glance(_UP_FOR_S).items()]
+
+    metrics.watch("ai_router_backend_up", "1 for a backend that is well", reading, ["backend"], "livemin")
+
+
+def _seeding(url: str, windows: Windows) -> Callable[[], UsageStore]:
+    """Opens the database, and tells the windows of what happened before this start."""
+
+    def opened() -> UsageStore:
+        store = open_usage_store(url)
+        seeded(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
+        return store
+
+    return opened

@@ -1,0 +1,154 @@
+"""What a request cost: the provider's own figure first, then the catalogue's price, then genai-prices', else unknown.
+
+A local model costs seconds of its GPU, and money where a price of electricity is set. What is not known never counts as
+nothing: it is named in ``Cost.unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ai_router.exchange import Cost, LegCost, Outcome, Traffic, Usage
+from ai_router.providers.backend import Backend
+from ai_router.providers.catalogue import PRIMARY, Catalogue, Price
+from ai_router.providers.registry import Registry
+from ai_router.providers.usage import usage_of
+
+_PER_TOKEN = 1e-6
+
+PROVIDER, CATALOGUE, GENAI_PRICES = "provider", "catalogue", "genai-prices"
+ELECTRICITY, LOCAL, NONE = "electricity", "local", "none"
+
+Priced = tuple[float, str]
+"""USD, and who says so."""
+
+PublicPrice = Callable[[Backend, str, Usage, datetime], float | None]
+
+
+def price_of(usage: Usage, price: Price) -> float:
+    """USD for the tokens at a price of the catalogue's. Cached tokens are dearer above the limit as all input is."""
+    above = price.above is not None and usage.input > price.above
+    fresh = price.input_above if above and price.input_above is not None else price.input
+    output = price.output_above if above and price.output_above is not None else price.output
+    cached = fresh if price.cached is None else price.cached * (fresh / price.input if price.input else 1.0)
+    return _PER_TOKEN * ((usage.input - usage.cached) * fresh + usage.cached * cached + usage.output * output)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The model that everything would have gone to without a local one, and its price."""
+
+    model: str
+    price: Price | None
+
+
+def baseline_of(catalogue: Catalogue, xai_model: str) -> Baseline | None:
+    """The first cloud of the chain for COMPLEX, with or without a key; None if there is none in it."""
+    entry = next((entry for entry in catalogue.chains.get("complex", ()) if entry != PRIMARY), None)
+    if entry is None:
+        return None
+    name, _, model = entry.partition("/")
+    provider = catalogue.providers[name]
+    chosen = model or (xai_model if name == "xai" else provider.default_model or "")
+    facts = provider.models.get(chosen)
+    return Baseline(f"{name}/{chosen}", None if facts is None else facts.price)
+
+
+class Pricing:
+    """``usd_per_gpu_s`` is what a second of a local backend costs in electricity; None: nobody has said."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        baseline: Baseline | None,
+        usd_per_gpu_s: float | None,
+        public_price: PublicPrice | None = None,
+    ) -> None:
+        self._backends: Mapping[str, Backend] = {backend.name: backend for backend in registry.backends()}
+        self.baseline = baseline
+        self._usd_per_gpu_s = usd_per_gpu_s
+        self._public_price = public_price or genai_price
+
+    def is_local(self, backend: str) -> bool:
+        """Whether what is sent there stays in the house."""
+        known = self._backends.get(backend)
+        return known is not None and known.local
+
+    def cost(self, outcome: Outcome) -> Cost:
+        """The cost of all that was done for a request."""
+        here = [call for call in outcome.traffic if self.is_local(call.backend)]
+        gpu_s = sum(call.used_s for call in here)
+        known = gpu_s * (self._usd_per_gpu_s or 0.0)
+        basis = {LOCAL if self._usd_per_gpu_s is None else ELECTRICITY: None} if here else {}
+        unknown, by_leg = list[str](), dict[int, LegCost]()
+        for call in outcome.traffic:
+            if call in here:
+                continue
+            charge = self._charge(call, outcome)
+            known += charge.usd or 0.0
+            unknown += charge.unknown
+            if charge.basis is not None:
+                basis[charge.basis] = None
+            if charge.usage is not None:
+                by_leg[call.leg] = LegCost(charge.usage, charge.usd)
+        usage = usage_of(outcome.usage) if outcome.attempts else None
+        told = tuple(basis) or (() if unknown else (NONE,))
+        return Cost(known, told, tuple(unknown), gpu_s, usage, by_leg, self._baseline_usd(usage))
+
+    def _charge(self, call: Traffic, outcome: Outcome) -> _Charge:
+        """What a call of a cloud cost, and in words what of it is not known."""
+        who = f"{call.backend} ({call.model})"
+        answers = bool(outcome.attempts) and outcome.attempts[-1].leg == call.leg
+        search_leg, search_usage = outcome.search or (None, None)
+        searches = search_leg == call.leg
+        usage = usage_of(outcome.usage if answers else search_usage if searches else None)
+        if usage is None:
+            # Whoever refuses or fails does not charge; what we gave up on may have been worked on all the same.
+            silent = call.given_up or answers or searches
+            return _Charge(unknown=(f"{who}: a call without a word of its usage",) if silent else ())
+        usd, basis = self._priced(call, usage, outcome.request.timestamp) or (None, None)
+        if usd is None:
+            return _Charge(usage=usage, unknown=(f"{who}: no price known",))
+        fees = searches and basis != PROVIDER
+        return _Charge(usd, basis, usage, (f"{who}: what it charges for searching",) if fees else ())
+
+    def _priced(self, call: Traffic, usage: Usage, when: datetime) -> Priced | None:
+        if usage.told_usd is not None:
+            return usage.told_usd, PROVIDER
+        backend = self._backends.get(call.backend)
+        if backend is None:
+            return None
+        price = backend.facts(call.model).price
+        if price is not None:
+            return price_of(usage, price), CATALOGUE
+        public = self._public_price(backend, call.model, usage, when)
+        return None if public is None else (public, GENAI_PRICES)
+
+    def _baseline_usd(self, usage: Usage | None) -> float | None:
+        if usage is None or self.baseline is None or self.baseline.price is None:
+            return None
+        return price_of(usage, self.baseline.price)
+
+
+@dataclass(frozen=True, slots=True)
+class _Charge:
+    usd: float | None = None
+    basis: str | None = None
+    usage: Usage | None = None
+    unknown: tuple[str, ...] = ()
+
+
+def genai_price(backend: Backend, model: str, usage: Usage, when: datetime) -> float | None:
+    """What genai-prices knows, which is found by the backend's address; None if that or the model is unknown to it."""
+    # 27 MiB and a third of a second, for those who use a model without a price in the catalogue.
+    from genai_prices import Usage as PublicUsage  # noqa: PLC0415 - as said
+    from genai_prices import calc_price  # noqa: PLC0415 - as said
+
+    tokens = PublicUsage(input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached or None)
+    try:
+        found = calc_price(tokens, model, provider_api_url=backend.url(""), genai_request_timestamp=when)
+    except LookupError:
+        return None
+    return float(found.total_price)

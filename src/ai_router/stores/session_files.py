@@ -1,0 +1,182 @@
+"""The folder of session files as readers see it: newest first, filtered, some at a time.
+
+Names begin with the time, so that the order needs no file opened. What a list shows of a file is kept under its name,
+since a file never changes; the search for a text reads them all, as far as its time allows.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+SESSION_ID = re.compile(r"[0-9a-f]{8,32}")
+CURSOR = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{8,32}")
+_REMEMBERED = 20_000
+_PATIENCE_S = 2.0
+
+
+def file_name(timestamp: datetime, session_id: str) -> str:
+    """``20261121T195622.123456Z-dba46d38.json``: sorts by time."""
+    return f"{timestamp:%Y%m%dT%H%M%S.%fZ}-{session_id}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sessions; None wants all. ``slow`` is told a route and milliseconds; ``text`` is looked for in what
+    was said, whatever its case. ``client``: of whom; ``before``: a cursor, those older than that."""
+
+    client: str | None = None
+    route: str | None = None
+    status: str | None = None
+    slow: Callable[[str, float], bool] | None = None
+    text: str | None = None
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Summaries, newest first. ``next`` is the cursor of the next page, None at the end; ``complete`` is False where
+    the time was up before the page was full."""
+
+    sessions: list[Mapping[str, Any]]
+    next: str | None
+    complete: bool
+
+
+class SessionFiles:
+    """Reads; somebody else writes and deletes at the same time."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._summaries: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+
+    def page(self, wanted: Wanted, limit: int) -> Page:
+        """At most ``limit`` summaries."""
+        end, found, last = self._clock() + _PATIENCE_S, list[Mapping[str, Any]](), None
+        for stem in self._stems(wanted.before):
+            if len(found) == limit:
+                return Page(found, last, complete=True)
+            if self._clock() > end:
+                return Page(found, last, complete=False)
+            last = stem
+            summary = self._matching(stem, wanted)
+            if summary is not None:
+                found.append(summary)
+        return Page(found, None, complete=True)
+
+    def get(self, session_id: str, client: str | None) -> bytes | None:
+        """The document; None if there is none of that id, or not of that client (None: anybody's)."""
+        for stem in self._stems(None):
+            if stem.endswith(f"-{session_id}"):
+                summary = self._summary(stem)
+                mine = summary is not None and (client is None or summary["client"] == client)
+                return self._read(stem) if mine else None
+        return None
+
+    def _stems(self, before: str | None) -> Iterator[str]:
+        try:
+            names = [path.name for path in self._folder.iterdir()]
+        except OSError:
+            return
+        stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        yield from sorted((s for s in stems if CURSOR.fullmatch(s) and (before is None or s < before)), reverse=True)
+
+    def _matching(self, stem: str, wanted: Wanted) -> Mapping[str, Any] | None:
+        summary = self._summary(stem)
+        if summary is None or not _fits(summary, wanted):
+            return None
+        return summary if wanted.text is None or self._says(stem, wanted.text) else None
+
+    def _summary(self, stem: str) -> Mapping[str, Any] | None:
+        with self._lock:
+            known = self._summaries.get(stem)
+        if known is not None:
+            return known
+        try:
+            summary = summary_of(orjson.loads(self._read(stem) or b""))
+        except (ValueError, KeyError, TypeError, AttributeError):  # no session of ours, whatever it is called
+            return None
+        with self._lock:
+            self._summaries[stem] = summary
+            while len(self._summaries) > _REMEMBERED:
+                self._summaries.popitem(last=False)
+        return summary
+
+    def _says(self, stem: str, text: str) -> bool:
+        try:
+            document = orjson.loads(self._read(stem) or b"")
+        except ValueError:
+            return False
+        said = (document.get("client_messages"), document.get("response"))
+        return any(text.casefold() in words.casefold() for words in _words(said))
+
+    def _read(self, stem: str) -> bytes | None:
+        try:
+            return (self._folder / f"{stem}.json").read_bytes()
+        except OSError:  # deleted meanwhile
+            return None
+
+
+def summary_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a list shows of a session. Raises KeyError, TypeError or AttributeError for what is none."""
+    decision, timings = document["decision"] or {}, document["timings"]
+    return {
+        "session_id": document["session_id"],
+        "timestamp": document["timestamp"],
+        "request_id": document["request_id"],
+        "client": document.get("client", ""),
+        "status": document["status"],
+        "error": document["error"],
+        "route": document["route"],
+        "model": document.get("answered_by") or document["model"],
+        "stream": document["stream"],
+        "decided_by": decision.get("decided_by"),
+        "speculation": document.get("speculation"),
+        "total_ms": timings["total_ms"],
+        "ttft_ms": timings.get("ttft_ms"),
+        "cost_usd": document["cost_usd"],
+        "opening": opening(document.get("client_messages")),
+    }
+
+
+_OPENING_CHARS = 120
+
+
+def opening(messages: Any) -> str | None:
+    """The beginning of what the user said last; None where bodies are not kept."""
+    for message in reversed(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return " ".join(" ".join(_words(message.get("content"))).split())[:_OPENING_CHARS]
+    return None
+
+
+def _fits(summary: Mapping[str, Any], wanted: Wanted) -> bool:
+    return (
+        (wanted.client is None or summary["client"] == wanted.client)
+        and (wanted.route is None or summary["route"] == wanted.route)
+        and (wanted.status is None or summary["status"] == wanted.status)
+        and (wanted.slow is None or wanted.slow(summary["route"], summary["total_ms"]))
+    )
+
+
+def _words(value: Any) -> Iterator[str]:
+    """All strings in it, but for the names of fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _words(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _words(inner)

@@ -1,0 +1,129 @@
+"""Rows of usage: written in batches, summed up for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Integer, Select, Table, and_, case, cast, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from ai_router.errors import StoreUnavailable
+from ai_router.stores.database import open_database
+from ai_router.stores.tables import egress, requests, runs
+
+Row = Mapping[str, Any]
+
+
+class UsageStore:
+    """All methods raise StoreUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        with _border():
+            self._engine: Engine = open_database(url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def insert(self, rows: Sequence[Row], exported: Sequence[Row]) -> None:
+        """Write rows, all or none; those that are there already are left as they are."""
+        with _border(), self._engine.begin() as connection:
+            for table, new in ((requests, rows), (egress, exported)):
+                if new:
+                    connection.execute(self._insert_new(table), list(new))
+
+    def _insert_new(self, table: Table) -> Any:
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        return insert(table).on_conflict_do_nothing()
+
+    def totals(self, since: str, until: str, client: str | None, by: Sequence[str]) -> list[Row]:
+        """Sums of requests for each combination of the columns ``by``, in their order; none: one row.
+
+        Days in UTC from ``since`` to ``until``, both included; of one client or, with None, of all.
+        """
+        columns = [requests.c[name] for name in by]
+        query: Select[Any] = select(*columns, *_sums()).where(_within(requests, since, until, client))
+        if columns:
+            query = query.group_by(*columns).order_by(*columns)
+        return self._rows(query)
+
+    def left_the_house(self, since: str, until: str, client: str | None) -> list[Row]:
+        """The ledger: for each cloud, model and purpose how much went there and came back, in those days."""
+        key = [egress.c.backend, egress.c.model, egress.c.purpose]
+        sums = [
+            func.count().label("calls"),
+            *(
+                cast(func.coalesce(func.sum(egress.c[name]), 0), Integer).label(name)
+                for name in ("bytes_sent", "bytes_received", "input_tokens", "output_tokens")
+            ),
+            func.sum(egress.c.cost_usd).label("cost_usd"),
+        ]
+        return self._rows(
+            select(*key, *sums).where(_within(egress, since, until, client)).group_by(*key).order_by(*key)
+        )
+
+    def since(self, moment: float, at_most: int) -> list[Row]:
+        """The newest requests since then, newest first, as far as the windows of /api/metrics want to know them."""
+        query = select(requests).where(requests.c.at >= moment).order_by(requests.c.at.desc()).limit(at_most)
+        return self._rows(query)
+
+    def running(self, run: str, started: float, now: float) -> None:
+        """Note that the process ``run`` lives."""
+        with _border(), self._engine.begin() as connection:
+            changed = connection.execute(update(runs).where(runs.c.id == run).values(seen=now))
+            if not changed.rowcount:
+                connection.execute(self._insert_new(runs), [{"id": run, "started": started, "seen": now}])
+
+    def lives(self, since: float) -> list[tuple[float, float]]:
+        """When processes lived, as far as that is after ``since``: (started, last seen), oldest first."""
+        query = select(runs.c.started, runs.c.seen).where(runs.c.seen >= since).order_by(runs.c.started)
+        return [(row["started"], row["seen"]) for row in self._rows(query)]
+
+    def forget_before(self, day: str) -> int:
+        """Delete what is older than ``day``; returns how many rows went."""
+        with _border(), self._engine.begin() as connection:
+            gone = [connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)]
+        return sum(gone)
+
+    def _rows(self, query: Select[Any]) -> list[Row]:
+        with _border(), self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+@contextmanager
+def _border() -> Iterator[None]:
+    """Foreign exceptions become ours, in the driver's words: SQLAlchemy's repeat the statement and its values."""
+    try:
+        yield
+    except (SQLAlchemyError, ImportError, OSError) as problem:
+        words = str(getattr(problem, "orig", None) or problem).strip()
+        why = words.splitlines()[0] if words else type(problem).__name__
+        raise StoreUnavailable(f"the database of usage: {why}") from problem
+
+
+def _within(table: Table, since: str, until: str, client: str | None) -> ColumnElement[bool]:
+    days = and_(table.c.day >= since, table.c.day <= until)
+    return days if client is None else and_(days, table.c.client == client)
+
+
+def _sums() -> Iterable[ColumnElement[Any]]:
+    def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return cast(func.coalesce(func.sum(case((condition, 1), else_=0)), 0), Integer)
+
+    yield func.count().label("requests")
+    yield count(requests.c.status == "error").label("errors")
+    yield count(requests.c.status == "cancelled").label("cancelled")
+    for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
+        yield cast(func.coalesce(func.sum(requests.c[name]), 0), Integer).label(name)
+    yield count(requests.c.usage_estimated).label("usage_estimated")
+    yield func.coalesce(func.sum(requests.c.cost_usd), 0.0).label("cost_usd")
+    yield count(requests.c.cost_unknown).label("cost_unknown")
+    yield func.coalesce(func.sum(requests.c.gpu_seconds), 0.0).label("gpu_seconds")
+    here = and_(requests.c.local, requests.c.baseline_usd.is_not(None))
+    yield count(requests.c.local).label("answered_locally")
+    yield func.coalesce(func.sum(case((here, requests.c.baseline_usd - requests.c.cost_usd), else_=0.0)), 0.0).label(
+        "saved_usd"
+    )

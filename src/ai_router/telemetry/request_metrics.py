@@ -1,0 +1,190 @@
+"""Prometheus metrics of requests: how long, how many tokens, what they cost.
+
+Names are those of the OpenTelemetry conventions for generative AI (semconv 1.38, gen-ai-metrics) where one fits, in the
+form that Prometheus gives them. All labels are bounded: enums, configured backends, and models from the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from ai_router.exchange import Attempt, Outcome, Status, Usage
+
+SECONDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.3, 0.5, 0.75),
+    *(1.0, 1.5, 2.0, 2.5, 3.5, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 60.0),
+)
+"""From a millisecond to a minute, with the limits of all targets among them."""
+_PER_TOKEN = (0.0005, 0.001, 0.0025, 0.004, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
+_TOKENS = tuple(4.0**power for power in range(12))
+"""As the conventions recommend: 1 to 4,194,304."""
+_SHARES = tuple(step / 20 for step in range(1, 20))
+
+_GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "route")
+_OPERATION = "chat"
+_MOST_UNKNOWN_MODELS = 50
+
+
+class ModelNames:
+    """Which models have a label of their own: those known at the start, and the first few that answered besides."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = frozenset(known)
+        self._others: set[str] = set()
+
+    def label(self, model: str, *, answered: bool) -> str:
+        """The model's name, or "other"."""
+        if model in self._known or model in self._others:
+            return model
+        if answered and len(self._others) < _MOST_UNKNOWN_MODELS:
+            self._others.add(model)
+            return model
+        return "other"
+
+
+class LossMetrics:
+    """What should have been kept and was not."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._sessions = Counter("ai_router_sessions_lost", "Session files that were not written", registry=registry)
+        self._rows = Counter("ai_router_usage_rows_lost", "Rows of usage that are gone", registry=registry)
+        self._outcomes = Counter("ai_router_outcomes_dropped", "Requests that nothing was kept of", registry=registry)
+
+    def session(self) -> None:
+        """A session could not be saved."""
+        self._sessions.inc()
+
+    def rows(self, count: int) -> None:
+        """Rows could neither be written nor put aside."""
+        self._rows.inc(count)
+
+    def outcome(self) -> None:
+        """Too many outcomes were waiting."""
+        self._outcomes.inc()
+
+
+class RequestMetrics:
+    """A subscriber of outcomes with their costs."""
+
+    def __init__(self, registry: CollectorRegistry, names: ModelNames, is_local: Callable[[str], bool]) -> None:
+        self._names = names
+        self._is_local = is_local
+
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From a request's arrival until its response has closed",
+            (*_GEN_AI, "error_type"),
+        )
+        self._ttft = histogram(
+            "gen_ai_server_time_to_first_token_seconds", "From arrival to a stream's first byte", _GEN_AI
+        )
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Between two tokens of a stream, after the first",
+            _GEN_AI,
+            _PER_TOKEN,
+        )
+        self._token_usage = histogram(
+            "gen_ai_client_token_usage", "Tokens of an answer", (*_GEN_AI, "gen_ai_token_type"), _TOKENS
+        )
+        self._operation = histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Calls of backends for an answer",
+            ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"),
+        )
+        self._backend_ttft = histogram(
+            "ai_router_backend_ttft_seconds", "From a call of a backend to its first event", ("backend", "model")
+        )
+        self._stages = histogram(
+            "ai_router_stage_seconds", "What requests spend their time on, each moment counted once", ("stage",)
+        )
+        self._confidence = histogram(
+            "ai_router_decision_confidence", "How sure deciders were", ("decided_by",), _SHARES
+        )
+        self._cancelling = histogram(
+            "ai_router_cancel_seconds", "From a client's departure, or its word, to the end of all that was begun", ()
+        )
+        self._requests = counter("ai_router_requests", "Requests by how they ended", "route", "status", "stream")
+        self._errors = counter("ai_router_errors", "Requests that failed", "route", "code")
+        self._tokens = counter("ai_router_tokens", "Tokens of answers", "backend", "model", "route", "type")
+        self._estimated = counter("ai_router_usage_estimated", "Answers whose backend did not tell usage", "backend")
+        self._cost = counter("ai_router_cost_usd", "What requests cost, as far as it is known", "route", "model")
+        self._unknown = counter("ai_router_cost_unknown", "Requests whose cost is not, or not all, known", "route")
+        self._saved = counter("ai_router_saved_usd", "Local answers at the baseline model's price, less their cost")
+        self._gpu = counter("ai_router_gpu_seconds", "Time of local backends", "backend")
+        self._bytes = counter("ai_router_backend_bytes", "Bodies sent and received", "backend", "local", "direction")
+
+    def finished(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        answer = outcome.attempts[-1] if outcome.attempts else None
+        model = self._names.label(outcome.model or "", answered=outcome.status is Status.OK) if outcome.model else ""
+        backend = answer.backend if answer else ""
+        labels = (_OPERATION, backend, model, outcome.route)
+        error = outcome.error_code or ""
+        self._duration.labels(*labels, error).observe(outcome.timings["total_ms"] / 1000)
+        self._requests.labels(outcome.route, outcome.status, str(outcome.request.stream).lower()).inc()
+        if outcome.status is Status.ERROR:
+            self._errors.labels(outcome.route, error).inc()
+        for stage, ms in outcome.parts.items():
+            self._stages.labels(stage).observe(ms / 1000)
+        if (cancel_ms := outcome.timings.get("cancel_ms")) is not None:
+            self._cancelling.observe(cancel_ms / 1000)
+        if outcome.decision is not None and outcome.decision.confidence is not None:
+            self._confidence.labels(outcome.decision.decided_by).observe(outcome.decision.confidence)
+        for attempt in outcome.attempts:
+            self._attempted(attempt)
+        usage = None if outcome.cost is None else outcome.cost.usage
+        if usage is not None and answer is not None:
+            self._used(labels, usage)
+            self._paced(labels, outcome, usage)
+        self._costed(outcome, model)
+
+    def _attempted(self, attempt: Attempt) -> None:
+        model = self._names.label(attempt.model, answered=attempt.error is None)
+        error = "" if attempt.error is None else str(attempt.status or "failed")
+        self._operation.labels(_OPERATION, attempt.backend, model, error).observe(attempt.duration_ms / 1000)
+        if attempt.ttft_ms is not None:
+            self._backend_ttft.labels(attempt.backend, model).observe(attempt.ttft_ms / 1000)
+
+    def _used(self, labels: tuple[str, str, str, str], usage: Usage) -> None:
+        self._token_usage.labels(*labels, "input").observe(usage.input)
+        self._token_usage.labels(*labels, "output").observe(usage.output)
+        _, backend, model, route = labels
+        for kind in ("input", "output", "cached", "reasoning"):
+            if count := getattr(usage, kind):
+                self._tokens.labels(backend, model, route, kind).inc(count)
+        if usage.estimated:
+            self._estimated.labels(backend).inc()
+
+    def _paced(self, labels: tuple[str, str, str, str], outcome: Outcome, usage: Usage) -> None:
+        ttft_ms, stream_ms = outcome.timings.get("ttft_ms"), outcome.parts.get("stream")
+        if ttft_ms is None:
+            return
+        self._ttft.labels(*labels).observe(ttft_ms / 1000)
+        if usage.output > 1 and stream_ms is not None and outcome.status is Status.OK:
+            self._per_token.labels(*labels).observe(stream_ms / 1000 / (usage.output - 1))
+
+    def _costed(self, outcome: Outcome, model: str) -> None:
+        for call in outcome.traffic:
+            local = self._is_local(call.backend)
+            told = str(local).lower()
+            self._bytes.labels(call.backend, told, "sent").inc(call.bytes_sent)
+            self._bytes.labels(call.backend, told, "received").inc(call.bytes_received)
+            if local:
+                self._gpu.labels(call.backend).inc(max(call.used_s, 0.0))
+        cost = outcome.cost
+        if cost is None:
+            return
+        self._cost.labels(outcome.route, model).inc(cost.known_usd)
+        if cost.unknown:
+            self._unknown.labels(outcome.route).inc()
+        if cost.baseline_usd is not None and outcome.attempts and self._is_local(outcome.attempts[-1].backend):
+            self._saved.inc(max(cost.baseline_usd - cost.known_usd, 0.0))

@@ -1,0 +1,184 @@
+"""The last five minutes, hour and day in memory: counts, and durations as histograms that can be added up.
+
+Time is cut into slots, of a minute for the last hour and of ten minutes for the last day; a slot has a cell for each
+route and model. Durations fall into buckets whose limits grow by 4 %: a percentile is right within 2 % of itself.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ai_router.exchange import Status
+
+WINDOWS: Mapping[str, float] = {"5m": 300.0, "1h": 3600.0, "24h": 86_400.0}
+_FINE_S, _COARSE_S = 60.0, 600.0
+_FINE_FOR_S = 3600.0
+_LOG_GROWTH = math.log(1.04)
+
+
+class Durations:
+    """A histogram of milliseconds."""
+
+    __slots__ = ("_buckets", "count")
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self.count = 0
+
+    def add(self, ms: float) -> None:
+        """Count one."""
+        self._buckets[math.ceil(math.log(max(ms, 0.01)) / _LOG_GROWTH)] += 1
+        self.count += 1
+
+    def merge(self, other: Durations) -> None:
+        """Count all of another's."""
+        self._buckets.update(other._buckets)
+        self.count += other.count
+
+    def percentile(self, share: float) -> float | None:
+        """The value that ``share`` of all do not exceed; None without any."""
+        rank, seen = math.ceil(share * self.count), 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                # The middle of the bucket, in the logarithm.
+                return math.exp((bucket - 0.5) * _LOG_GROWTH)
+        return None
+
+
+_COUNTS = ("requests", "errors", "cancelled", "retries", "input_tokens", "output_tokens", "cost_unknown")
+_SUMS = ("cost_usd", "gpu_seconds")
+
+
+@dataclass(slots=True)
+class Cell:
+    """What happened in a time, on a route, with a model."""
+
+    counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*_COUNTS, *_SUMS), 0))
+    ttft: Durations = field(default_factory=Durations)
+    total: Durations = field(default_factory=Durations)
+    cancel: Durations = field(default_factory=Durations)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a request; ``row`` is one of telemetry.usage_rows. Durations are those of answers."""
+        counts = self.counts
+        counts["requests"] += 1
+        counts["errors"] += row["status"] == Status.ERROR
+        counts["cancelled"] += row["status"] == Status.CANCELLED
+        counts["cost_unknown"] += bool(row["cost_unknown"])
+        for name in ("retries", "input_tokens", "output_tokens", *_SUMS):
+            counts[name] += row[name]
+        if row["status"] == Status.OK:
+            self.total.add(row["total_ms"])
+            if row["ttft_ms"] is not None:
+                self.ttft.add(row["ttft_ms"])
+        if row["cancel_ms"] is not None:
+            self.cancel.add(row["cancel_ms"])
+
+    def merge(self, other: Cell) -> None:
+        """Count all of another's."""
+        for name, value in other.counts.items():
+            self.counts[name] += value
+        for mine, its in ((self.ttft, other.ttft), (self.total, other.total), (self.cancel, other.cancel)):
+            mine.merge(its)
+
+    @property
+    def error_rate(self) -> float | None:
+        """Errors among those that were not called off by their clients; None without any."""
+        judged = self.counts["requests"] - self.counts["cancelled"]
+        return self.counts["errors"] / judged if judged else None
+
+
+Key = tuple[str, str]
+"""Route and model."""
+
+
+class Windows:
+    """Outcomes of the last day. Safe from any thread; ``now`` gives seconds since 1970."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.now = now
+        self._lock = threading.Lock()
+        self._fine: dict[int, dict[Key, Cell]] = {}
+        self._coarse: dict[int, dict[Key, Cell]] = {}
+
+    def add(self, row: Mapping[str, Any], ended: float | None = None) -> None:
+        """Count a request that has ended just now, or at ``ended``."""
+        at, now = self.now() if ended is None else ended, self.now()
+        with self._lock:
+            for slots, length, kept_s in (
+                (self._fine, _FINE_S, _FINE_FOR_S),
+                (self._coarse, _COARSE_S, WINDOWS["24h"]),
+            ):
+                if now - at < kept_s:
+                    slot = slots.get(int(at // length))
+                    if slot is None:
+                        slot = slots[int(at // length)] = {}
+                        _forget(slots, int((now - kept_s) // length))
+                    slot.setdefault((row["route"], row["model"]), Cell()).add(row)
+
+    def within(self, seconds: float) -> dict[Key, Cell]:
+        """What happened in the last ``seconds``, by route and model; up to one slot more."""
+        fine = seconds <= _FINE_FOR_S
+        slots, length = (self._fine, _FINE_S) if fine else (self._coarse, _COARSE_S)
+        first = int((self.now() - seconds) // length)
+        merged: dict[Key, Cell] = {}
+        with self._lock:
+            for number, cells in slots.items():
+                if number >= first:
+                    for key, cell in cells.items():
+                        merged.setdefault(key, Cell()).merge(cell)
+        return merged
+
+
+def _forget(slots: dict[int, dict[Key, Cell]], before: int) -> None:
+    for number in [number for number in slots if number < before]:
+        del slots[number]
+
+
+def together(cells: Iterable[Cell]) -> Cell:
+    """All of them in one."""
+    whole = Cell()
+    for cell in cells:
+        whole.merge(cell)
+    return whole
+
+
+def grouped(cells: Mapping[Key, Cell], position: int) -> Mapping[str, Cell]:
+    """By route (0) or by model (1)."""
+    names = sorted({key[position] for key in cells})
+    return {name: together(cell for key, cell in cells.items() if key[position] == name) for name in names}
+
+
+def described(cell: Cell) -> dict[str, Any]:
+    """A cell as people read it."""
+    counts = {name: cell.counts[name] for name in _COUNTS}
+    return {
+        **counts,
+        "error_rate": cell.error_rate,
+        "cost_usd": cell.counts["cost_usd"],
+        "gpu_seconds": round(cell.counts["gpu_seconds"], 3),
+        "ttft_ms": _percentiles(cell.ttft),
+        "latency_ms": _percentiles(cell.total),
+        "cancel_ms": _percentiles(cell.cancel),
+    }
+
+
+def _percentiles(durations: Durations) -> dict[str, float | None]:
+    return {f"p{share}": _rounded(durations.percentile(share / 100)) for share in (50, 95, 99)}
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 1)
+
+
+def seeded(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Count what an earlier process has seen."""
+    for row in rows:
+        windows.add(row, row["at"] + row["total_ms"] / 1000)
