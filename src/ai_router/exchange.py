@@ -237,9 +237,14 @@ class Outcome:
     parts: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds of ``total_ms`` by what they were spent on, each counted once."""
     error_code: str | None = None
+    http_status: int = 200
+    """What the client was told, or would have been, had its headers not gone out before."""
     events_skipped: int = 0
     search: tuple[int, Mapping[str, Any]] | None = None
     """The leg of the search that found the context, and what it told of its usage."""
     traffic: Sequence[Traffic] = ()
-    cost: Cost | None = None
-    """Known some time after the response has closed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error that is not the client's own."""
+        return self.status is Status.ERROR and (self.http_status >= 500 or self.http_status == 429)

@@ -54,7 +54,10 @@ class SessionLogger:
         self._on_lost = on_lost
         self._max_files = max_files
         self._period_s = period_s
-        self._batches = Batches(self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s)
+        self._prefix = os.path.join(os.fspath(directory), "")  # noqa: PTH118 - Path costs as much as the rename
+        self._batches: Batches[tuple[Outcome, Cost | None]] = Batches(
+            self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s
+        )
         self._saves_since_cleanup = 0
         self._last_cleanup = time.monotonic()
         self._prepared = False
@@ -75,9 +78,9 @@ class SessionLogger:
             self._prepare()
         self._batches.start()
 
-    def record(self, outcome: Outcome) -> None:
-        """Take an outcome to be saved; returns at once. A subscriber of outcomes."""
-        if not self._batches.put(outcome):
+    def record(self, outcome: Outcome, cost: Cost | None = None) -> None:
+        """Take an outcome to be saved; returns at once."""
+        if not self._batches.put((outcome, cost)):
             self._lose("the writer cannot keep up")
 
     def settle(self) -> None:
@@ -88,12 +91,12 @@ class SessionLogger:
         """Save what is waiting, then stop."""
         self._batches.close()
 
-    def save(self, outcome: Outcome) -> None:
+    def save(self, outcome: Outcome, cost: Cost | None = None) -> None:
         """Write one session, and clean up when it is time."""
         started = time.monotonic()
         try:
             self._prepare()
-            self._write(outcome)
+            self._write(outcome, cost)
         except OSError as problem:
             self._lose(problem.strerror or type(problem).__name__)
             return
@@ -107,9 +110,9 @@ class SessionLogger:
             cleanup_ms=(time.monotonic() - written) * 1000,
         )
 
-    def _save_all(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            self.save(outcome)
+    def _save_all(self, outcomes: Sequence[tuple[Outcome, Cost | None]]) -> None:
+        for outcome, cost in outcomes:
+            self.save(outcome, cost)
         self._cleanup_if_due()
 
     def _prepare(self) -> None:
@@ -121,17 +124,17 @@ class SessionLogger:
             leftover.unlink(missing_ok=True)
         self._prepared = True
 
-    def _write(self, outcome: Outcome) -> None:
+    def _write(self, outcome: Outcome, cost: Cost | None) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
-        temporary = os.fspath(self._directory / f".{name}{_TMP_SUFFIX}")
-        body = self._scrubber.json(_serialised(session_document(outcome, self._bodies)))
+        temporary = f"{self._prefix}.{name}{_TMP_SUFFIX}"
+        body = self._scrubber.json(_serialised(session_document(outcome, cost, self._bodies)))
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
                 _write_all(descriptor, body)
             finally:
                 os.close(descriptor)
-            os.rename(temporary, self._directory / name)  # noqa: PTH104 - Path.rename costs as much as the rename
+            os.rename(temporary, self._prefix + name)  # noqa: PTH104 - as above
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)  # noqa: PTH108 - as above
@@ -213,7 +216,9 @@ def _cost(cost: Cost) -> dict[str, Any]:
     }
 
 
-def session_document(outcome: Outcome, bodies: SessionBodies = SessionBodies.FULL) -> dict[str, Any]:
+def session_document(
+    outcome: Outcome, cost: Cost | None = None, bodies: SessionBodies = SessionBodies.FULL
+) -> dict[str, Any]:
     """The content of a session file. ``client_messages`` is the serialisation made at arrival, as it is, or what
     ``bodies`` leaves of it."""
     request = outcome.request
@@ -246,7 +251,7 @@ def session_document(outcome: Outcome, bodies: SessionBodies = SessionBodies.FUL
         "client_messages": kept_of_messages(request.messages_json, bodies),
         "response": kept_of_response(outcome.response, bodies),
         "usage": outcome.usage,
-        "cost_usd": None if outcome.cost is None else outcome.cost.usd,
-        "cost": None if outcome.cost is None else _cost(outcome.cost),
+        "cost_usd": None if cost is None else cost.usd,
+        "cost": None if cost is None else _cost(cost),
         "timings": _timings(outcome),
     }

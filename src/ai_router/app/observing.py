@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_router import __version__
-from ai_router.exchange import Outcome
+from ai_router.exchange import Cost, Outcome
 from ai_router.execution.health import HealthChecker
 from ai_router.execution.trail import Subscriber
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
@@ -21,7 +20,7 @@ from ai_router.stores.opening import open_usage_store
 from ai_router.telemetry.cold_start import ColdStart
 from ai_router.telemetry.logs import LogWriter
 from ai_router.telemetry.metrics import ResilienceMetrics, RoutingMetrics
-from ai_router.telemetry.recorder import Recorder
+from ai_router.telemetry.recorder import Keeper, Recorder
 from ai_router.telemetry.registry import Metrics, one
 from ai_router.telemetry.request_metrics import LossMetrics, ModelNames, RequestMetrics
 from ai_router.telemetry.scrubbing import Scrubber
@@ -33,6 +32,7 @@ from ai_router.trace_context import Trace, parse_traceparent
 
 if TYPE_CHECKING:
     from ai_router.stores.usage import UsageStore
+    from ai_router.telemetry.tracing import Tracing
 
 _UP_FOR_S = 30.0
 """How old the word on a backend may be that /metrics repeats."""
@@ -51,7 +51,7 @@ class Observing:
     usage: UsageWriter[UsageStore] | None
     cold_start: ColdStart
     baseline: Baseline | None
-    subscribers: Sequence[Subscriber]
+    subscriber: Subscriber
     settle: Callable[[], None]
     """Have counted what has ended until now."""
     trace_of: Callable[[str | None], Trace | None]
@@ -74,7 +74,40 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
     sessions = SessionLogger(
         settings.session_path, bodies=settings.session_bodies, scrubber=scrubber, on_lost=losses.session
     )
-    cold_start = ColdStart(born)
+    sessions.start()
+    closing.callback(sessions.close)
+    routing, resilience = RoutingMetrics(metrics.registry), ResilienceMetrics(metrics.registry)
+    windows, cold_start = Windows(), ColdStart(born)
+    _watch_start(metrics, cold_start)
+    baseline = baseline_of(registry.catalogue, settings.xai_model)
+    pricing = Pricing(registry, baseline, settings.usd_per_gpu_s)
+    usage = _usage_writer(settings, windows, metrics, losses, closing) if settings.telemetry else None
+    tracing = _tracing(scrubber, closing) if settings.tracing else None
+    keepers: list[Keeper] = [sessions.record, cold_start.finished, routing.finished, resilience.finished]
+    if usage is not None:
+        requests = RequestMetrics(metrics.registry, ModelNames(_models(registry)), pricing.is_local)
+        keepers += [requests.finished, _counting(pricing, windows, usage)]
+    if tracing is not None:
+        keepers.append(tracing.finished)
+    recorder = Recorder(pricing.cost, keepers, losses.outcome)
+    recorder.start()
+    closing.callback(recorder.close)
+    return Observing(
+        metrics=metrics,
+        routing=routing,
+        resilience=resilience,
+        sessions=sessions,
+        windows=windows,
+        usage=usage,
+        cold_start=cold_start,
+        baseline=baseline,
+        subscriber=recorder.take,
+        settle=recorder.settle,
+        trace_of=parse_traceparent if tracing is None else tracing.begin,
+    )
+
+
+def _watch_start(metrics: Metrics, cold_start: ColdStart) -> None:
     metrics.watch("ai_router_info", "1, with the version", lambda: [((__version__,), 1.0)], ["version"], "livemax")
     metrics.watch(
         "ai_router_cold_start_seconds",
@@ -82,63 +115,40 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
         one(cold_start.seconds),
         mode="livemax",
     )
-    nothing_kept = Observing(
-        metrics=metrics,
-        routing=RoutingMetrics(metrics.registry),
-        resilience=ResilienceMetrics(metrics.registry),
-        sessions=sessions,
-        windows=Windows(),
-        usage=None,
-        cold_start=cold_start,
-        baseline=baseline_of(registry.catalogue, settings.xai_model),
-        subscribers=(),
-        settle=lambda: None,
-        trace_of=parse_traceparent,
-    )
-    return _keeping(nothing_kept, settings, registry, losses, scrubber, closing) if settings.telemetry else nothing_kept
 
 
-def _keeping(
-    told: Observing,
-    settings: Settings,
-    registry: Registry,
-    losses: LossMetrics,
-    scrubber: Scrubber,
-    closing: ExitStack,
-) -> Observing:
-    """With everything that is kept of outcomes, and the thread that does it."""
-    told.sessions.start()
-    closing.callback(told.sessions.close)
-    pricing = Pricing(registry, told.baseline, settings.usd_per_gpu_s)
+def _usage_writer(
+    settings: Settings, windows: Windows, metrics: Metrics, losses: LossMetrics, closing: ExitStack
+) -> UsageWriter[UsageStore]:
     usage = UsageWriter(
-        _seeding(settings.usage_database, told.windows),
+        _seeding(settings.usage_database, windows),
         Unsaved(settings.data_dir / "usage-unsaved.jsonl"),
         keep_days=settings.usage_days,
         on_lost=losses.rows,
     )
     usage.start()
     closing.callback(usage.close)
-    told.metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", one(lambda: float(usage.waiting)))
+    metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", one(lambda: float(usage.waiting)))
+    return usage
 
-    def count(outcome: Outcome) -> None:
-        rows = rows_of(outcome, pricing.is_local)
-        told.windows.add(rows.request)
+
+def _counting(pricing: Pricing, windows: Windows, usage: UsageWriter[UsageStore]) -> Keeper:
+    """Into the windows of /api/metrics and the rows of /api/usage."""
+
+    def count(outcome: Outcome, cost: Cost) -> None:
+        rows = rows_of(outcome, cost, pricing.is_local)
+        windows.add(rows.request)
         usage.put(rows)
 
-    requests = RequestMetrics(told.metrics.registry, ModelNames(_models(registry)), pricing.is_local)
-    kept_by = [told.sessions.record, requests.finished, told.routing.finished, told.resilience.finished, count]
-    kept_by.append(told.cold_start.finished)
-    if settings.tracing:
-        from ai_router.telemetry.tracing import Tracing, exporting_processor  # noqa: PLC0415 - an extra, slow to load
+    return count
 
-        tracing = Tracing(exporting_processor(), scrubber)
-        closing.callback(tracing.close)
-        kept_by.append(tracing.finished)
-        told = dataclasses.replace(told, trace_of=tracing.begin)
-    recorder = Recorder(pricing.cost, kept_by, losses.outcome)
-    recorder.start()
-    closing.callback(recorder.close)
-    return dataclasses.replace(told, usage=usage, subscribers=(recorder.take,), settle=recorder.settle)
+
+def _tracing(scrubber: Scrubber, closing: ExitStack) -> Tracing:
+    from ai_router.telemetry.tracing import Tracing, exporting_processor  # noqa: PLC0415 - an extra, and slow to load
+
+    tracing = Tracing(exporting_processor(), scrubber)
+    closing.callback(tracing.close)
+    return tracing
 
 
 def _models(registry: Registry) -> set[str]:

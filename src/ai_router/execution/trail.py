@@ -96,11 +96,22 @@ class Trail:
         if "classification_ms" in self._timings:
             parts["classify"] = min(self._timings["classification_ms"], parts.get("decide", 0.0))
             parts["decide"] = parts.get("decide", 0.0) - parts["classify"]
-        waited = parts.pop("ask", 0.0)
-        answering = 0.0 if self._answering is None else waited if self._speculative else min(waited, self._answering[1])
-        connect = 0.0 if self._answering is None or self._speculative else min(answering, self._answering[0])
-        named = {"connect": connect, "ttft": answering - connect, "failed": waited - answering}
-        return parts | {name: value for name, value in named.items() if value > 0}
+        if (waited := parts.pop("ask", None)) is not None:
+            parts |= self._asking(waited)
+        return parts
+
+    def _asking(self, waited: float) -> dict[str, float]:
+        """The parts of the time that backends were asked and waited for, before the answer began."""
+        if self._answering is None:
+            return {"failed": waited}
+        connect, whole = self._answering
+        if self._speculative:
+            return {"ttft": waited}
+        ttft = min(waited, whole - connect)
+        if not any(attempt.leg is None for attempt in self._attempts):
+            return {"connect": waited - ttft, "ttft": ttft}
+        connect = min(waited - ttft, connect)
+        return {"connect": connect, "ttft": ttft, "failed": waited - ttft - connect}
 
     @property
     def reason(self) -> str:
@@ -255,6 +266,7 @@ class Trail:
             parts=self.parts,
             error=str(self._error) if self._error else None,
             error_code=(self._error.code or self._error.type) if self._error else None,
+            http_status=self._error.status if self._error else 200,
             model=self.model,
             events_skipped=self.events_skipped,
             search=self._search,

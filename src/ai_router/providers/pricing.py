@@ -67,24 +67,23 @@ class Pricing:
         public_price: PublicPrice | None = None,
     ) -> None:
         self._backends: Mapping[str, Backend] = {backend.name: backend for backend in registry.backends()}
+        self._local = frozenset(backend.name for backend in registry.backends() if backend.local)
         self.baseline = baseline
         self._usd_per_gpu_s = usd_per_gpu_s
         self._public_price = public_price or genai_price
 
     def is_local(self, backend: str) -> bool:
         """Whether what is sent there stays in the house."""
-        known = self._backends.get(backend)
-        return known is not None and known.local
+        return backend in self._local
 
     def cost(self, outcome: Outcome) -> Cost:
         """The cost of all that was done for a request."""
-        here = [call for call in outcome.traffic if self.is_local(call.backend)]
-        gpu_s = sum(call.used_s for call in here)
-        known = gpu_s * (self._usd_per_gpu_s or 0.0)
-        basis = {LOCAL if self._usd_per_gpu_s is None else ELECTRICITY: None} if here else {}
-        unknown, by_leg = list[str](), dict[int, LegCost]()
+        known, gpu_s, here = 0.0, 0.0, False
+        unknown, by_leg, basis = list[str](), dict[int, LegCost](), dict[str, None]()
         for call in outcome.traffic:
-            if call in here:
+            if self.is_local(call.backend):
+                gpu_s += call.used_s
+                here = True
                 continue
             charge = self._charge(call, outcome)
             known += charge.usd or 0.0
@@ -93,6 +92,9 @@ class Pricing:
                 basis[charge.basis] = None
             if charge.usage is not None:
                 by_leg[call.leg] = LegCost(charge.usage, charge.usd)
+        if here:
+            known += gpu_s * (self._usd_per_gpu_s or 0.0)
+            basis[LOCAL if self._usd_per_gpu_s is None else ELECTRICITY] = None
         usage = usage_of(outcome.usage) if outcome.attempts else None
         told = tuple(basis) or (() if unknown else (NONE,))
         return Cost(known, told, tuple(unknown), gpu_s, usage, by_leg, self._baseline_usd(usage))

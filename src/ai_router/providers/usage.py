@@ -18,16 +18,17 @@ def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
     """
     if not usage:
         return None
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
-    output = _count(usage, "completion_tokens", "output_tokens")
-    details_in = _details(usage, "prompt_tokens_details", "input_tokens_details")
-    details_out = _details(usage, "completion_tokens_details", "output_tokens_details")
+    get = usage.get
+    prompt = _count(get("prompt_tokens", get("input_tokens")))
+    output = _count(get("completion_tokens", get("output_tokens")))
+    of_prompt = get("prompt_tokens_details", get("input_tokens_details"))
+    of_output = get("completion_tokens_details", get("output_tokens_details"))
     return Usage(
         input=prompt,
-        output=max(output, _count(usage, "total_tokens") - prompt),
-        cached=min(prompt, _count(details_in, "cached_tokens")),
-        reasoning=_count(details_out, "reasoning_tokens"),
-        estimated=usage.get("estimated") is True,
+        output=max(output, _count(get("total_tokens")) - prompt),
+        cached=min(prompt, _count(of_prompt.get("cached_tokens"))) if isinstance(of_prompt, dict) else 0,
+        reasoning=_count(of_output.get("reasoning_tokens")) if isinstance(of_output, dict) else 0,
+        estimated=get("estimated") is True,
         told_usd=told_usd(usage),
     )
 
@@ -42,15 +43,11 @@ def told_usd(usage: Mapping[str, Any]) -> float | None:
 
 
 def _amount(value: Any) -> float | None:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+    """A number that can be one; None for all else."""
+    usable = type(value) in (int, float) and 0 <= value < float("inf")
     return float(value) if usable else None
 
 
-def _count(usage: Mapping[str, Any], *names: str) -> int:
-    """The first of these that is there; 0 for none, or for nonsense."""
-    value = next((usage[name] for name in names if usage.get(name) is not None), 0)
+def _count(value: Any) -> int:
+    """A number of tokens; 0 for none, or for nonsense."""
     return int(_amount(value) or 0)
-
-
-def _details(usage: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    return next((found for name in names if isinstance(found := usage.get(name), Mapping)), {})

@@ -90,7 +90,7 @@ class Settings:
         "SESSION_BODIES", "full", choice(SessionBodies), "what was said, in session files: full, redacted, off"
     )
     telemetry: bool = _setting(
-        "TELEMETRY", "on", switch, "keep session files, usage and metrics of requests; the log is written in any case"
+        "TELEMETRY", "on", switch, "count requests and keep rows of usage; off: only the log and the session files"
     )
     tracing: bool = _setting("TRACING", "off", switch, "send OpenTelemetry spans to OTEL_EXPORTER_OTLP_ENDPOINT")
     database_url: str | None = _setting(

@@ -24,6 +24,7 @@ requests = Table(
     Column("decided_by", String(32), nullable=False),
     Column("status", String(16), nullable=False),
     Column("error_code", String(64), nullable=False),
+    Column("failed", Boolean, nullable=False),  # an error that is not the client's own
     Column("stream", Boolean, nullable=False),
     Column("local", Boolean, nullable=False),
     Column("retries", Integer, nullable=False),

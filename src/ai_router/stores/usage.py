@@ -23,6 +23,8 @@ class UsageStore:
     def __init__(self, url: str) -> None:
         with _border():
             self._engine: Engine = open_database(url)
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        self._new = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
 
     def close(self) -> None:
         """Close the connections."""
@@ -33,11 +35,7 @@ class UsageStore:
         with _border(), self._engine.begin() as connection:
             for table, new in ((requests, rows), (egress, exported)):
                 if new:
-                    connection.execute(self._insert_new(table), list(new))
-
-    def _insert_new(self, table: Table) -> Any:
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        return insert(table).on_conflict_do_nothing()
+                    connection.execute(self._new[table], list(new))
 
     def totals(self, since: str, until: str, client: str | None, by: Sequence[str]) -> list[Row]:
         """Sums of requests for each combination of the columns ``by``, in their order; none: one row.
@@ -75,7 +73,7 @@ class UsageStore:
         with _border(), self._engine.begin() as connection:
             changed = connection.execute(update(runs).where(runs.c.id == run).values(seen=now))
             if not changed.rowcount:
-                connection.execute(self._insert_new(runs), [{"id": run, "started": started, "seen": now}])
+                connection.execute(self._new[runs], [{"id": run, "started": started, "seen": now}])
 
     def lives(self, since: float) -> list[tuple[float, float]]:
         """When processes lived, as far as that is after ``since``: (started, last seen), oldest first."""
@@ -115,6 +113,7 @@ def _sums() -> Iterable[ColumnElement[Any]]:
 
     yield func.count().label("requests")
     yield count(requests.c.status == "error").label("errors")
+    yield count(requests.c.failed).label("failed")
     yield count(requests.c.status == "cancelled").label("cancelled")
     for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
         yield cast(func.coalesce(func.sum(requests.c[name]), 0), Integer).label(name)

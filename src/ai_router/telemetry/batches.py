@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_FIRST_IDLE_S = 1.0
+
 GATHER_S = 0.02
 """How long a batch gathers after its first piece. Nobody waits for it."""
 
@@ -77,9 +79,12 @@ class Batches(Generic[T]):
         return [self._pieces.popleft() for _ in range(len(self._pieces))]
 
     def _run(self) -> None:
+        # What is due by time is due soon after the start, but not in the moment in which everything starts.
+        idle_s = None if self._idle_s is None else min(self._idle_s, _FIRST_IDLE_S)
         while not self._closing.is_set():
-            if self._waiting.wait(self._idle_s):
+            if self._waiting.wait(idle_s):
                 self._closing.wait(self._gather_s)
+            idle_s = self._idle_s
             self._waiting.clear()
             with self._handling:
                 self._handle_all()

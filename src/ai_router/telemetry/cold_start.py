@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ai_router.exchange import Outcome, Status
+from ai_router.exchange import Cost, Outcome, Status
 
 
 def process_started() -> float:
@@ -28,8 +28,8 @@ class ColdStart:
         self._ready_ms = (now() - born) * 1000
         self._first_ms: float | None = None
 
-    def finished(self, outcome: Outcome) -> None:
-        """A subscriber of outcomes."""
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """See whether it is the first answer."""
         if self._first_ms is None and outcome.status is Status.OK:
             self._first_ms = outcome.timings["total_ms"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from ai_router.exchange import DecidedBy, Label, Outcome, SpeculationResult
+from ai_router.exchange import Cost, DecidedBy, Label, Outcome, SpeculationResult
 from ai_router.resilience.breaker import State
 from ai_router.resilience.gates import GateReport
 from ai_router.telemetry.registry import Metrics, Mode, Reading
@@ -75,8 +75,8 @@ class RoutingMetrics:
         """The classifier was asked without a speculation; ``why`` is a word of the policy's."""
         self._speculations.labels(f"skipped_{why}").inc()
 
-    def finished(self, outcome: Outcome) -> None:
-        """A subscriber of outcomes."""
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """Count an outcome."""
         decision = outcome.decision
         if decision is None:
             return
@@ -127,8 +127,8 @@ class ResilienceMetrics:
         """The queue was full."""
         self._turned_away.labels(backend).inc()
 
-    def finished(self, outcome: Outcome) -> None:
-        """A subscriber of outcomes."""
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """Count an outcome."""
         if outcome.events_skipped:
             self._skipped.labels(outcome.attempts[-1].backend if outcome.attempts else "").inc(outcome.events_skipped)
 

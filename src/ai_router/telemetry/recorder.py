@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 
@@ -15,8 +14,15 @@ _LIMIT = 20_000
 """Outcomes that wait; beyond that they are dropped, and counted."""
 
 
+Keeper = Callable[[Outcome, Cost], None]
+"""Keeps, or counts, an outcome and what it cost."""
+
+_GATHER_S = 0.1
+"""Who reads what the keepers know has it settled first."""
+
+
 class Recorder:
-    """A subscriber of outcomes with subscribers of its own, who are given each with its cost, on a thread of their own.
+    """A subscriber of outcomes that has their cost worked out and hands both to keepers, on a thread of its own.
 
     ``on_dropped`` is called for each outcome that came when too many were waiting.
     """
@@ -24,13 +30,13 @@ class Recorder:
     def __init__(
         self,
         price: Callable[[Outcome], Cost],
-        subscribers: Sequence[Callable[[Outcome], None]],
+        keepers: Sequence[Keeper],
         on_dropped: Callable[[], None],
     ) -> None:
         self._price = price
-        self._subscribers = subscribers
+        self._keepers = keepers
         self._on_dropped = on_dropped
-        self._batches = Batches(self._record_all, name="recorder", limit=_LIMIT)
+        self._batches = Batches(self._record_all, name="recorder", limit=_LIMIT, gather_s=_GATHER_S)
 
     def start(self) -> None:
         """Begin to record."""
@@ -42,7 +48,7 @@ class Recorder:
             self._on_dropped()
 
     def settle(self) -> None:
-        """Record what is waiting now: whoever reads what the subscribers know sees what has ended before."""
+        """Record what is waiting now: whoever reads what the keepers know sees what has ended before."""
         self._batches.settle()
 
     def close(self) -> None:
@@ -51,9 +57,9 @@ class Recorder:
 
     def _record_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            priced = dataclasses.replace(outcome, cost=self._price(outcome))
-            for subscriber in self._subscribers:
+            cost = self._price(outcome)
+            for keep in self._keepers:
                 try:
-                    subscriber(priced)
+                    keep(outcome, cost)
                 except Exception:  # the border of a background thread: who fails must not keep it from the others
                     log.exception("an outcome could not be recorded")

@@ -6,11 +6,12 @@ form that Prometheus gives them. All labels are bounded: enums, configured backe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
-from ai_router.exchange import Attempt, Outcome, Status, Usage
+from ai_router.exchange import Attempt, Cost, Outcome, Status, Traffic, Usage
 
 SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.3, 0.5, 0.75),
@@ -44,6 +45,23 @@ class ModelNames:
         return "other"
 
 
+class _Children:
+    """A metric's children by their labels. prometheus-client's own look-up takes longer than to count."""
+
+    __slots__ = ("_known", "_metric")
+
+    def __init__(self, metric: Counter | Histogram | Summary) -> None:
+        self._metric = metric
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def of(self, *labels: str) -> Any:
+        """The child with these values."""
+        child = self._known.get(labels)
+        if child is None:
+            child = self._known[labels] = self._metric.labels(*labels)
+        return child
+
+
 class LossMetrics:
     """What should have been kept and was not."""
 
@@ -66,17 +84,17 @@ class LossMetrics:
 
 
 class RequestMetrics:
-    """A subscriber of outcomes with their costs."""
+    """Counts outcomes and their costs."""
 
     def __init__(self, registry: CollectorRegistry, names: ModelNames, is_local: Callable[[str], bool]) -> None:
         self._names = names
         self._is_local = is_local
 
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, labels: Sequence[str], buckets: Sequence[float] = SECONDS) -> _Children:
+            return _Children(Histogram(name, text, labels, buckets=buckets, registry=registry))
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> _Children:
+            return _Children(Counter(name, text, labels, registry=registry))
 
         self._duration = histogram(
             "gen_ai_server_request_duration_seconds",
@@ -103,88 +121,97 @@ class RequestMetrics:
         self._backend_ttft = histogram(
             "ai_router_backend_ttft_seconds", "From a call of a backend to its first event", ("backend", "model")
         )
-        self._stages = histogram(
-            "ai_router_stage_seconds", "What requests spend their time on, each moment counted once", ("stage",)
+        # A summary, since averages are what adds up to the average request.
+        self._stages = _Children(
+            Summary(
+                "ai_router_stage_seconds",
+                "What requests spend their time on, each moment counted once",
+                ["stage"],
+                registry=registry,
+            )
         )
-        self._confidence = histogram(
-            "ai_router_decision_confidence", "How sure deciders were", ("decided_by",), _SHARES
-        )
-        self._cancelling = histogram(
-            "ai_router_cancel_seconds", "From a client's departure, or its word, to the end of all that was begun", ()
+        self._confidence = histogram("ai_router_decision_confidence", "How sure they were", ("decided_by",), _SHARES)
+        self._cancelling = Histogram(
+            "ai_router_cancel_seconds",
+            "From a client's departure, or its word, to the end of all that was begun",
+            buckets=SECONDS,
+            registry=registry,
         )
         self._requests = counter("ai_router_requests", "Requests by how they ended", "route", "status", "stream")
-        self._errors = counter("ai_router_errors", "Requests that failed", "route", "code")
+        self._errors = counter("ai_router_errors", "Errors, and whose fault", "route", "code", "fault")
         self._tokens = counter("ai_router_tokens", "Tokens of answers", "backend", "model", "route", "type")
         self._estimated = counter("ai_router_usage_estimated", "Answers whose backend did not tell usage", "backend")
         self._cost = counter("ai_router_cost_usd", "What requests cost, as far as it is known", "route", "model")
         self._unknown = counter("ai_router_cost_unknown", "Requests whose cost is not, or not all, known", "route")
-        self._saved = counter("ai_router_saved_usd", "Local answers at the baseline model's price, less their cost")
+        self._saved = Counter(
+            "ai_router_saved_usd", "Local answers at the baseline model's price, less their cost", registry=registry
+        )
         self._gpu = counter("ai_router_gpu_seconds", "Time of local backends", "backend")
         self._bytes = counter("ai_router_backend_bytes", "Bodies sent and received", "backend", "local", "direction")
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, cost: Cost) -> None:
         """Count an outcome."""
         answer = outcome.attempts[-1] if outcome.attempts else None
         model = self._names.label(outcome.model or "", answered=outcome.status is Status.OK) if outcome.model else ""
-        backend = answer.backend if answer else ""
-        labels = (_OPERATION, backend, model, outcome.route)
+        labels = (_OPERATION, answer.backend if answer else "", model, outcome.route)
         error = outcome.error_code or ""
-        self._duration.labels(*labels, error).observe(outcome.timings["total_ms"] / 1000)
-        self._requests.labels(outcome.route, outcome.status, str(outcome.request.stream).lower()).inc()
+        self._duration.of(*labels, error).observe(outcome.timings["total_ms"] / 1000)
+        self._requests.of(outcome.route, outcome.status, "true" if outcome.request.stream else "false").inc()
         if outcome.status is Status.ERROR:
-            self._errors.labels(outcome.route, error).inc()
+            self._errors.of(outcome.route, error, "service" if outcome.failed else "client").inc()
         for stage, ms in outcome.parts.items():
-            self._stages.labels(stage).observe(ms / 1000)
+            self._stages.of(stage).observe(ms / 1000)
         if (cancel_ms := outcome.timings.get("cancel_ms")) is not None:
             self._cancelling.observe(cancel_ms / 1000)
         if outcome.decision is not None and outcome.decision.confidence is not None:
-            self._confidence.labels(outcome.decision.decided_by).observe(outcome.decision.confidence)
+            self._confidence.of(outcome.decision.decided_by).observe(outcome.decision.confidence)
         for attempt in outcome.attempts:
             self._attempted(attempt)
-        usage = None if outcome.cost is None else outcome.cost.usage
-        if usage is not None and answer is not None:
-            self._used(labels, usage)
-            self._paced(labels, outcome, usage)
-        self._costed(outcome, model)
+        if cost.usage is not None and answer is not None:
+            self._used(labels, cost.usage)
+            self._paced(labels, outcome, cost.usage)
+        for call in outcome.traffic:
+            self._travelled(call)
+        self._costed(outcome, cost, model)
 
     def _attempted(self, attempt: Attempt) -> None:
         model = self._names.label(attempt.model, answered=attempt.error is None)
         error = "" if attempt.error is None else str(attempt.status or "failed")
-        self._operation.labels(_OPERATION, attempt.backend, model, error).observe(attempt.duration_ms / 1000)
+        self._operation.of(_OPERATION, attempt.backend, model, error).observe(attempt.duration_ms / 1000)
         if attempt.ttft_ms is not None:
-            self._backend_ttft.labels(attempt.backend, model).observe(attempt.ttft_ms / 1000)
+            self._backend_ttft.of(attempt.backend, model).observe(attempt.ttft_ms / 1000)
 
     def _used(self, labels: tuple[str, str, str, str], usage: Usage) -> None:
-        self._token_usage.labels(*labels, "input").observe(usage.input)
-        self._token_usage.labels(*labels, "output").observe(usage.output)
+        self._token_usage.of(*labels, "input").observe(usage.input)
+        self._token_usage.of(*labels, "output").observe(usage.output)
         _, backend, model, route = labels
-        for kind in ("input", "output", "cached", "reasoning"):
-            if count := getattr(usage, kind):
-                self._tokens.labels(backend, model, route, kind).inc(count)
+        counts = (("input", usage.input), ("output", usage.output), ("cached", usage.cached))
+        for kind, count in (*counts, ("reasoning", usage.reasoning)):
+            if count:
+                self._tokens.of(backend, model, route, kind).inc(count)
         if usage.estimated:
-            self._estimated.labels(backend).inc()
+            self._estimated.of(backend).inc()
 
     def _paced(self, labels: tuple[str, str, str, str], outcome: Outcome, usage: Usage) -> None:
         ttft_ms, stream_ms = outcome.timings.get("ttft_ms"), outcome.parts.get("stream")
         if ttft_ms is None:
             return
-        self._ttft.labels(*labels).observe(ttft_ms / 1000)
+        self._ttft.of(*labels).observe(ttft_ms / 1000)
         if usage.output > 1 and stream_ms is not None and outcome.status is Status.OK:
-            self._per_token.labels(*labels).observe(stream_ms / 1000 / (usage.output - 1))
+            self._per_token.of(*labels).observe(stream_ms / 1000 / (usage.output - 1))
 
-    def _costed(self, outcome: Outcome, model: str) -> None:
-        for call in outcome.traffic:
-            local = self._is_local(call.backend)
-            told = str(local).lower()
-            self._bytes.labels(call.backend, told, "sent").inc(call.bytes_sent)
-            self._bytes.labels(call.backend, told, "received").inc(call.bytes_received)
-            if local:
-                self._gpu.labels(call.backend).inc(max(call.used_s, 0.0))
-        cost = outcome.cost
-        if cost is None:
-            return
-        self._cost.labels(outcome.route, model).inc(cost.known_usd)
+    def _travelled(self, call: Traffic) -> None:
+        local = self._is_local(call.backend)
+        told = "true" if local else "false"
+        self._bytes.of(call.backend, told, "sent").inc(call.bytes_sent)
+        self._bytes.of(call.backend, told, "received").inc(call.bytes_received)
+        if local:
+            self._gpu.of(call.backend).inc(max(call.used_s, 0.0))
+
+    def _costed(self, outcome: Outcome, cost: Cost, model: str) -> None:
+        if cost.known_usd:
+            self._cost.of(outcome.route, model).inc(cost.known_usd)
         if cost.unknown:
-            self._unknown.labels(outcome.route).inc()
+            self._unknown.of(outcome.route).inc()
         if cost.baseline_usd is not None and outcome.attempts and self._is_local(outcome.attempts[-1].backend):
             self._saved.inc(max(cost.baseline_usd - cost.known_usd, 0.0))

@@ -30,7 +30,7 @@ from opentelemetry.trace import (
 )
 
 from ai_router import __version__
-from ai_router.exchange import Outcome, Purpose, Step
+from ai_router.exchange import Cost, Outcome, Purpose, Step
 from ai_router.exchange import Status as Ending
 from ai_router.telemetry.scrubbing import Scrubber
 from ai_router.trace_context import SAMPLED, Trace, begin_trace
@@ -75,11 +75,11 @@ class Tracing:
         flags = SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0
         return dataclasses.replace(trace, flags=flags)
 
-    def finished(self, outcome: Outcome) -> None:
-        """A subscriber of outcomes with their costs."""
+    def finished(self, outcome: Outcome, cost: Cost) -> None:
+        """Make the spans of an outcome and hand them on."""
         trace = outcome.request.trace
         if trace is not None and trace.span_id is not None and trace.flags & SAMPLED:
-            for span in _Spans(outcome, trace, self._resource, self._chance, self._scrub).all():
+            for span in _Spans(outcome, cost, trace, self._resource, self._chance, self._scrub).all():
                 self._processor.on_end(span)
 
     def close(self) -> None:
@@ -92,6 +92,7 @@ class _Spans:
     """The spans of one outcome."""
 
     outcome: Outcome
+    cost: Cost
     trace: Trace
     resource: Resource
     chance: random.Random
@@ -118,7 +119,7 @@ class _Spans:
 
     def _root(self) -> ReadableSpan:
         outcome, request = self.outcome, self.outcome.request
-        usage, cost = (outcome.cost.usage, outcome.cost.usd) if outcome.cost else (None, None)
+        usage = self.cost.usage
         told: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.request.model": request.model,
@@ -131,7 +132,7 @@ class _Spans:
             "ai_router.request_id": request.request_id,
             "ai_router.reason": outcome.reason,
             "ai_router.speculation": outcome.speculation,
-            "ai_router.cost_usd": cost,
+            "ai_router.cost_usd": self.cost.usd,
             "ai_router.stream": request.stream,
             "error.type": outcome.error_code,
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
 
-from ai_router.exchange import Outcome, Traffic
+from ai_router.exchange import Cost, Outcome, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class Rows:
     exported: list[dict[str, Any]] = field(default_factory=list)
 
 
-def rows_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Rows:
+def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Rows:
     """The rows of an outcome with its cost."""
-    request, cost = outcome.request, outcome.cost
+    request = outcome.request
     answer = outcome.attempts[-1] if outcome.attempts else None
-    usage = None if cost is None else cost.usage
+    usage = cost.usage
     at = request.timestamp.timestamp()
     common = {
         "at": at,
@@ -40,6 +40,7 @@ def rows_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Rows:
         "decided_by": outcome.decision.decided_by if outcome.decision else "",
         "status": outcome.status,
         "error_code": (outcome.error_code or "")[:64],
+        "failed": outcome.failed,
         "stream": request.stream,
         "local": answer is not None and is_local(answer.backend),
         "retries": sum(step.kind == "retry" for step in outcome.steps),
@@ -48,21 +49,21 @@ def rows_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Rows:
         "cached_tokens": usage.cached if usage else 0,
         "reasoning_tokens": usage.reasoning if usage else 0,
         "usage_estimated": usage.estimated if usage else False,
-        "cost_usd": cost.known_usd if cost else 0.0,
-        "cost_unknown": bool(cost and cost.unknown),
-        "cost_basis": ",".join(cost.basis)[:64] if cost else "",
-        "gpu_seconds": cost.gpu_s if cost else 0.0,
-        "baseline_usd": cost.baseline_usd if cost else None,
+        "cost_usd": cost.known_usd,
+        "cost_unknown": bool(cost.unknown),
+        "cost_basis": ",".join(cost.basis)[:64],
+        "gpu_seconds": cost.gpu_s,
+        "baseline_usd": cost.baseline_usd,
         "ttft_ms": outcome.timings.get("ttft_ms"),
         "total_ms": outcome.timings["total_ms"],
         "cancel_ms": outcome.timings.get("cancel_ms"),
     }
     left = [call for call in outcome.traffic if not is_local(call.backend)]
-    return Rows(row, [_exported(row_id, common, outcome, call) for call in left])
+    return Rows(row, [_exported(row_id, common, cost, call) for call in left])
 
 
-def _exported(row_id: str, common: dict[str, Any], outcome: Outcome, call: Traffic) -> dict[str, Any]:
-    told = outcome.cost.by_leg.get(call.leg) if outcome.cost else None
+def _exported(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) -> dict[str, Any]:
+    told = cost.by_leg.get(call.leg)
     return common | {
         "id": f"{row_id}-{call.leg}",
         "request": row_id,

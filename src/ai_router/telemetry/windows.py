@@ -52,7 +52,7 @@ class Durations:
         return None
 
 
-_COUNTS = ("requests", "errors", "cancelled", "retries", "input_tokens", "output_tokens", "cost_unknown")
+_COUNTS = ("requests", "errors", "failed", "cancelled", "retries", "input_tokens", "output_tokens", "cost_unknown")
 _SUMS = ("cost_usd", "gpu_seconds")
 
 
@@ -70,6 +70,7 @@ class Cell:
         counts = self.counts
         counts["requests"] += 1
         counts["errors"] += row["status"] == Status.ERROR
+        counts["failed"] += bool(row["failed"])
         counts["cancelled"] += row["status"] == Status.CANCELLED
         counts["cost_unknown"] += bool(row["cost_unknown"])
         for name in ("retries", "input_tokens", "output_tokens", *_SUMS):
@@ -90,9 +91,10 @@ class Cell:
 
     @property
     def error_rate(self) -> float | None:
-        """Errors among those that were not called off by their clients; None without any."""
-        judged = self.counts["requests"] - self.counts["cancelled"]
-        return self.counts["errors"] / judged if judged else None
+        """How many failed of those that could have gone well: neither called off nor wrong themselves; None without."""
+        own = self.counts["errors"] - self.counts["failed"]
+        judged = self.counts["requests"] - self.counts["cancelled"] - own
+        return self.counts["failed"] / judged if judged else None
 
 
 Key = tuple[str, str]
@@ -110,36 +112,42 @@ class Windows:
 
     def add(self, row: Mapping[str, Any], ended: float | None = None) -> None:
         """Count a request that has ended just now, or at ``ended``."""
-        at, now = self.now() if ended is None else ended, self.now()
+        now = self.now()
+        at = now if ended is None else ended
+        slots, length = (self._fine, _FINE_S) if now - at < _FINE_FOR_S else (self._coarse, _COARSE_S)
         with self._lock:
-            for slots, length, kept_s in (
-                (self._fine, _FINE_S, _FINE_FOR_S),
-                (self._coarse, _COARSE_S, WINDOWS["24h"]),
-            ):
-                if now - at < kept_s:
-                    slot = slots.get(int(at // length))
-                    if slot is None:
-                        slot = slots[int(at // length)] = {}
-                        _forget(slots, int((now - kept_s) // length))
-                    slot.setdefault((row["route"], row["model"]), Cell()).add(row)
+            slot = slots.get(int(at // length))
+            if slot is None:
+                slot = slots[int(at // length)] = {}
+                self._age(now)
+            key = row["route"], row["model"]
+            cell = slot.get(key)
+            if cell is None:
+                cell = slot[key] = Cell()
+            cell.add(row)
 
     def within(self, seconds: float) -> dict[Key, Cell]:
         """What happened in the last ``seconds``, by route and model; up to one slot more."""
-        fine = seconds <= _FINE_FOR_S
-        slots, length = (self._fine, _FINE_S) if fine else (self._coarse, _COARSE_S)
-        first = int((self.now() - seconds) // length)
         merged: dict[Key, Cell] = {}
         with self._lock:
-            for number, cells in slots.items():
-                if number >= first:
-                    for key, cell in cells.items():
-                        merged.setdefault(key, Cell()).merge(cell)
+            for slots, length in ((self._fine, _FINE_S), (self._coarse, _COARSE_S)):
+                first = int((self.now() - seconds) // length)
+                for cells in (cells for number, cells in slots.items() if number >= first):
+                    _add_up(cells, merged)
         return merged
 
+    def _age(self, now: float) -> None:
+        """Minutes that are over an hour old become part of their ten; what is over a day old goes."""
+        for number in [number for number in self._fine if number < int((now - _FINE_FOR_S) // _FINE_S)]:
+            ten = int(number * _FINE_S // _COARSE_S)
+            _add_up(self._fine.pop(number), self._coarse.setdefault(ten, {}))
+        for number in [number for number in self._coarse if number < int((now - WINDOWS["24h"]) // _COARSE_S)]:
+            del self._coarse[number]
 
-def _forget(slots: dict[int, dict[Key, Cell]], before: int) -> None:
-    for number in [number for number in slots if number < before]:
-        del slots[number]
+
+def _add_up(cells: Mapping[Key, Cell], into: dict[Key, Cell]) -> None:
+    for key, cell in cells.items():
+        into.setdefault(key, Cell()).merge(cell)
 
 
 def together(cells: Iterable[Cell]) -> Cell:

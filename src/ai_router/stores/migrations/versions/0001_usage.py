@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("decided_by", sa.String(32), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("error_code", sa.String(64), nullable=False),
+        sa.Column("failed", sa.Boolean, nullable=False),
         sa.Column("stream", sa.Boolean, nullable=False),
         sa.Column("local", sa.Boolean, nullable=False),
         sa.Column("retries", sa.Integer, nullable=False),
