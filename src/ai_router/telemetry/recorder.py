@@ -57,9 +57,16 @@ class Recorder:
 
     def _record_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            cost = self._price(outcome)
+            cost = self._cost(outcome)
             for keep in self._keepers:
                 try:
                     keep(outcome, cost)
                 except Exception:  # the border of a background thread: who fails must not keep it from the others
                     log.exception("an outcome could not be recorded")
+
+    def _cost(self, outcome: Outcome) -> Cost:
+        try:
+            return self._price(outcome)
+        except Exception:  # as above: a request without a price is one of unknown cost, not one that never was
+            log.exception("a request could not be priced")
+            return Cost(0.0, (), unknown=("its price could not be worked out",))

@@ -145,7 +145,7 @@ class _Spans:
             told | _decision(outcome),
             span_id=self.trace.span_id,
             kind=SpanKind.SERVER,
-            status=Status(StatusCode.ERROR, outcome.error) if failed else Status(StatusCode.UNSET),
+            error=outcome.error if failed else None,
             events=tuple(self._event(step) for step in outcome.steps if step.kind in _EVENTS),
         )
 
@@ -172,7 +172,7 @@ class _Spans:
             told,
             span_id=None if leg is None else self.trace.leg_span(leg),
             kind=SpanKind.CLIENT,
-            status=Status(StatusCode.ERROR, error) if error else Status(StatusCode.UNSET),
+            error=error,
         )
 
     def _leg_of(self, step: Step) -> int | None:
@@ -192,7 +192,7 @@ class _Spans:
         *,
         span_id: int | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
-        status: Status | None = None,
+        error: str | None = None,
         events: tuple[Event, ...] = (),
     ) -> ReadableSpan:
         start = self._nanoseconds(started_ms)
@@ -205,7 +205,7 @@ class _Spans:
             events=events,
             kind=kind,
             instrumentation_scope=_SCOPE,
-            status=status or Status(StatusCode.UNSET),
+            status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, self.scrub(error)),
             start_time=start,
             end_time=start + round(duration_ms * 1e6),
         )

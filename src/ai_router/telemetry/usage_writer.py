@@ -100,6 +100,7 @@ class UsageWriter(Generic[S]):
 
     def close(self) -> None:
         """Write what is waiting, to the file if the database does not take it, and stop."""
+        self._retry_at = 0.0
         left = self._batches.close()
         # The thread may hang in a write; its rows are still in the list then, and have ids that do not count twice.
         self._put_aside([*self._kept, *left])

@@ -1,0 +1,116 @@
+"""What calls take of a backend's time and of the network."""
+
+from __future__ import annotations
+
+from ai_router.errors import AnswerSufficient, ClientGone, Source
+from ai_router.exchange import Purpose
+from ai_router.trace_context import Trace
+from ai_router.upstream.call import Call, Timeouts
+from ai_router.upstream.client import UpstreamClient
+from ai_router.upstream.leg import CancelScope, Leg
+from ai_router.upstream.traffic import Occupancy
+from tests.fakes.personas import CHAT, says
+from tests.fakes.upstream import FakeUpstream
+
+SOURCE = Source("primary", "m")
+BODY = b'{"messages": []}'
+
+
+def call(upstream: FakeUpstream) -> Call:
+    return Call(SOURCE, "POST", f"{upstream.url}{CHAT}", Timeouts(2.0, 20.0, 20.0), body=BODY)
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_call_alone_is_given_all_the_time_it_took() -> None:
+    clock = Clock()
+    occupancy = Occupancy(clock)
+    entered = occupancy.enter()
+    clock.now = 3.0
+    assert occupancy.leave(entered) == 3.0
+
+
+def test_calls_that_overlap_share_the_time_and_none_counts_twice() -> None:
+    clock = Clock()
+    occupancy = Occupancy(clock)
+    first = occupancy.enter()
+    clock.now = 1.0
+    second = occupancy.enter()
+    clock.now = 5.0
+    assert occupancy.leave(first) == 1.0 + 2.0
+    clock.now = 6.0
+    assert occupancy.leave(second) == 2.0 + 1.0
+
+
+def test_time_without_calls_is_nobody_s() -> None:
+    clock = Clock()
+    occupancy = Occupancy(clock)
+    occupancy.leave(occupancy.enter())
+    clock.now = 100.0
+    entered = occupancy.enter()
+    clock.now = 101.0
+    assert occupancy.since(entered) == occupancy.leave(entered) == 1.0
+
+
+def test_a_leg_tells_its_bytes_and_its_time(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, says("hello"))
+    scope = CancelScope()
+    leg = scope.leg(Purpose.SEARCH)
+    response = client.open(call(upstream), leg)
+    body = response.read(1 << 20)
+    response.close()
+    (told,) = scope.traffic()
+    assert (told.leg, told.purpose, told.backend) == (1, Purpose.SEARCH, "primary")
+    assert (told.bytes_sent, told.bytes_received) == (len(BODY), len(body))
+    assert told.used_s > 0
+    assert not told.given_up
+
+
+def test_a_call_that_never_began_is_not_told_of() -> None:
+    scope = CancelScope()
+    scope.leg()
+    assert scope.traffic() == ()
+
+
+def test_a_health_check_is_nobody_s_traffic(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, says("well"))
+    leg = Leg()
+    client.open(call(upstream), leg).close()
+    assert leg.traffic() is None
+
+
+def test_a_call_that_was_aborted_was_given_up() -> None:
+    for reason, given_up in ((ClientGone(), True), (AnswerSufficient("enough"), False)):
+        leg = Leg(1, Purpose.ANSWER)
+        leg.begin(SOURCE, Occupancy())
+        leg.abort(reason)
+        leg.end()
+        told = leg.traffic()
+        assert told is not None
+        assert told.given_up is given_up
+
+
+def test_an_abort_after_the_end_is_no_giving_up() -> None:
+    leg = Leg(1, Purpose.ANSWER)
+    leg.begin(SOURCE, Occupancy())
+    leg.end()
+    leg.abort(ClientGone())
+    assert leg.traffic().given_up is False  # type: ignore[union-attr]
+
+
+def test_every_call_of_a_trace_carries_its_own_traceparent(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, says("hello"))
+    trace = Trace(trace_id=0xABC, parent_id=None, span_id=7, flags=1)
+    scope = CancelScope(trace)
+    for _ in range(2):
+        client.open(call(upstream), scope.leg()).close()
+    sent = [request.headers["traceparent"] for request in upstream.calls(CHAT)]
+    assert sent == [trace.header(1), trace.header(2)]
