@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import ceil
 
-from flask import Flask, Response, g
+from flask import Flask, Response, current_app, g
 from werkzeug.exceptions import HTTPException
 
 from ai_router.errors import (
@@ -24,6 +24,7 @@ from ai_router.execution.trail import Trail
 
 log = logging.getLogger(__name__)
 
+_SCRUBBING = "ai_router.scrubbing"
 _MAX_HEADER = 500
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _TIMINGS = {"classification_ms": "classify", "speculate_ms": "speculate", "upstream_ms": "upstream"}
@@ -52,7 +53,9 @@ def contract_headers(trail: Trail) -> dict[str, str]:
 
 def error_response(error: RouterError, headers: Mapping[str, str] | None = None) -> Response:
     """The envelope with the error's status."""
-    response = Response(envelope_json(error), status=error.status, mimetype="application/json")
+    # An error may repeat what a client or a backend said, and they may have said a key.
+    scrub: Callable[[bytes], bytes] = current_app.extensions[_SCRUBBING]
+    response = Response(scrub(envelope_json(error)), status=error.status, mimetype="application/json")
     response.headers.update(headers or {})
     if error.retry_after_s is not None:
         response.headers["retry-after"] = str(ceil(error.retry_after_s))
@@ -61,8 +64,10 @@ def error_response(error: RouterError, headers: Mapping[str, str] | None = None)
     return response
 
 
-def init_app(app: Flask) -> None:
-    """Render every error as the envelope: ours as they are, Flask's and unforeseen ones as ours."""
+def init_app(app: Flask, scrub: Callable[[bytes], bytes]) -> None:
+    """Render every error as the envelope: ours as they are, Flask's and unforeseen ones as ours. ``scrub`` takes known
+    keys out of JSON."""
+    app.extensions[_SCRUBBING] = scrub
 
     @app.errorhandler(RouterError)
     def ours(error: RouterError) -> Response:

@@ -104,7 +104,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
     auth.init_app(app, settings.api_keys, settings.admin_key)
-    replies.init_app(app)
+    replies.init_app(app, told.scrubber.json)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(cancel.blueprint(runtime.in_flight, told.resilience))

@@ -51,6 +51,7 @@ class Observing:
     usage: UsageWriter[UsageStore] | None
     cold_start: ColdStart
     baseline: Baseline | None
+    scrubber: Scrubber
     subscriber: Subscriber
     settle: Callable[[], None]
     """Have counted what has ended until now."""
@@ -101,6 +102,7 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
         usage=usage,
         cold_start=cold_start,
         baseline=baseline,
+        scrubber=scrubber,
         subscriber=recorder.take,
         settle=recorder.settle,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
