@@ -43,6 +43,8 @@ from ai_router.upstream.client import UpstreamClient
 
 EXTENSION = "ai_router"
 _PARTING_S = 2.0
+_ENDING_S = 0.25
+"""How long a look at what has happened waits for what is just ending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +105,19 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     def identify() -> None:
         g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
+    def settle() -> None:
+        runtime.in_flight.let_end(_ENDING_S)
+        told.settle()
+
     auth.init_app(app, settings.api_keys, settings.admin_key)
     replies.init_app(app, told.scrubber.json)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(cancel.blueprint(runtime.in_flight, told.resilience))
     app.register_blueprint(health.blueprint(checker, told.sessions, admission, runtime.draining))
-    app.register_blueprint(metrics.blueprint(told.metrics, told.windows, told.cold_start, told.usage, told.settle))
-    app.register_blueprint(usage.blueprint(told.usage, told.baseline, told.settle))
-    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, told.settle))
+    app.register_blueprint(metrics.blueprint(told.metrics, told.windows, told.cold_start, told.usage, settle))
+    app.register_blueprint(usage.blueprint(told.usage, told.baseline, settle))
+    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, settle))
     return app
 
 

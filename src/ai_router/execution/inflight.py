@@ -79,6 +79,15 @@ class InFlight:
             entry.scope.abort(RequestCancelled())
         return told, True
 
+    def let_end(self, patience_s: float) -> None:
+        """Wait for those whose clients may have all they get already, so that their outcomes are told: a client that
+        asks what became of its request has read its answer a moment before the answer has closed."""
+        with self._changed:
+            self._changed.wait_for(self._nobody_ends, patience_s)
+
+    def _nobody_ends(self) -> bool:
+        return not any(entry.trail.ending for entries in self._entries.values() for entry in entries)
+
     def abort_all(self, reason: RouterError, patience_s: float) -> None:
         """Abort every request and wait until their responses have closed, but no longer than ``patience_s``."""
         with self._changed:

@@ -114,6 +114,11 @@ class Trail:
         return {"connect": connect, "ttft": ttft, "failed": waited - ttft - connect}
 
     @property
+    def ending(self) -> bool:
+        """Whether the answer is complete, or has failed, and only its closing is left."""
+        return self._complete or self._error is not None
+
+    @property
     def reason(self) -> str:
         """Why the answer comes from where it comes: the decision's reason and all that happened after it."""
         decided = [self.decision.reason] if self.decision else []

@@ -1,0 +1,183 @@
+"""A simulated model server with a timing model of its own, light enough not to be what is measured.
+
+One asyncio process, bytes written as they are due; nothing is parsed of a request but its length, its path and whether
+it wants a stream. ``python -m benchmarks.backend PORT '{"ttft_s": [0.048, 0.089], ...}'`` serves until it is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from dataclasses import asdict, dataclass, replace
+
+import orjson
+
+_WORD = "lorem "
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a model takes its time: seconds to the first token (uniform between two), tokens a second, tokens an answer.
+
+    ``label``: what a classifier answers; empty for a model that talks. ``per_chunk``: tokens a chunk of a stream has.
+    """
+
+    ttft_s: tuple[float, float] = (0.0, 0.0)
+    tokens_per_s: float = 0.0
+    tokens: int = 50
+    per_chunk: int = 1
+    label: str = ""
+
+    def scaled(self, factor: float) -> Timing:
+        """The same, ``factor`` times as slow."""
+        low, high = self.ttft_s
+        return replace(self, ttft_s=(low * factor, high * factor), tokens_per_s=self.tokens_per_s / factor)
+
+    @property
+    def gap_s(self) -> float:
+        """Seconds between two chunks; 0 for a model that says all at once."""
+        return self.per_chunk / self.tokens_per_s if self.tokens_per_s else 0.0
+
+
+class Model:
+    """The answers, made once."""
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing = timing
+        self.chunks = max(1, timing.tokens // timing.per_chunk)
+        self.seen = 0
+        self.left_early: list[float] = []
+        """When connections ended with an answer under way, in monotonic seconds, which all processes share."""
+        usage = {"prompt_tokens": 12, "completion_tokens": timing.tokens, "total_tokens": 12 + timing.tokens}
+        text = timing.label or _WORD * timing.tokens
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        self.plain = _response(
+            orjson.dumps(
+                {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
+            )
+        )
+        found = {"type": "message", "content": [{"type": "output_text", "text": "Findings.", "annotations": []}]}
+        self.search = _response(orjson.dumps({"status": "completed", "output": [found], "usage": {"input_tokens": 9}}))
+        self.chunk = _framed(_event({"choices": [{"index": 0, "delta": {"content": _WORD * timing.per_chunk}}]}))
+        self.last = _framed(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
+        self.last += _framed(_event({"choices": [], "usage": usage})) + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+    def first_token_s(self) -> float:
+        """How long this answer takes to begin."""
+        return random.uniform(*self.timing.ttft_s)
+
+    def whole_s(self) -> float:
+        """How long a plain answer takes."""
+        return self.first_token_s() + (self.chunks - 1) * self.timing.gap_s
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _event(payload: object) -> bytes:
+    return b"data: " + orjson.dumps(payload) + b"\n\n"
+
+
+def _framed(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _response(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._received = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._busy = False
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._busy:
+            self._model.left_early.append(self._loop.time())
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, found, rest = self._received.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = _content_length(head)
+        if len(rest) < length:
+            return
+        body, self._received = rest[:length], rest[length:]
+        self._answer(head, body)
+
+    def _answer(self, head: bytes, body: bytes) -> None:
+        model, path = self._model, head.split(b" ", 2)[1]
+        if path == b"/_seen":
+            told = {"seen": model.seen, "left_early": model.left_early}
+            self._transport.write(_response(orjson.dumps(told)))
+        elif head.startswith(b"GET"):
+            self._transport.write(_response(b'{"data": []}'))
+        else:
+            self._begin(path, body)
+
+    def _begin(self, path: bytes, body: bytes) -> None:
+        model = self._model
+        model.seen += 1
+        self._busy = True
+        if path.endswith(b"/responses"):
+            self._later(model.whole_s(), lambda: self._end(model.search))
+        elif b'"stream":true' in body or b'"stream": true' in body:
+            self._later(model.first_token_s(), lambda: self._stream(model.chunks))
+        else:
+            self._later(model.whole_s(), lambda: self._end(model.plain))
+
+    def _stream(self, left: int) -> None:
+        model = self._model
+        head = _HEAD if left == model.chunks else b""
+        if left == 1 or not model.timing.gap_s:
+            self._end(head + model.chunk * left + model.last)
+            return
+        self._transport.write(head + model.chunk)
+        self._later(model.timing.gap_s, lambda: self._stream(left - 1))
+
+    def _end(self, data: bytes) -> None:
+        self._busy = False
+        self._transport.write(data)
+
+    def _later(self, seconds: float, then: object) -> None:
+        if seconds:
+            self._timer = self._loop.call_later(seconds, then)  # type: ignore[arg-type]
+        else:
+            then()  # type: ignore[operator]
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+async def _serve(port: int, timing: Timing) -> None:
+    loop = asyncio.get_running_loop()
+    model = Model(timing)
+    server = await loop.create_server(lambda: _Connection(model), "127.0.0.1", port, backlog=4096)
+    await server.serve_forever()
+
+
+def arguments(timing: Timing) -> str:
+    """A timing for the command line."""
+    return orjson.dumps(asdict(timing)).decode()
+
+
+if __name__ == "__main__":
+    given = orjson.loads(sys.argv[2])
+    given["ttft_s"] = tuple(given["ttft_s"])
+    asyncio.run(_serve(int(sys.argv[1]), Timing(**given)))

@@ -1,0 +1,202 @@
+"""A load generator: one asyncio process that sends chat requests and times what comes back.
+
+It tells how busy it was itself: below half of a core it was not what was measured. ``python -m benchmarks.load SPEC``
+prints one JSON object; ``run`` does so in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from urllib.parse import urlsplit
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to send. ``connections`` each ask again as soon as they have their answer (a closed loop) for ``seconds``; with
+    ``rate`` requests arrive by chance, so many a second, whatever becomes of those before (an open loop).
+
+    ``once``: each connection asks once. ``body`` is sent as it is.
+    """
+
+    url: str
+    body: str
+    connections: int = 1
+    seconds: float = 3.0
+    rate: float = 0.0
+    once: bool = False
+    key: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came back. Milliseconds; ``first_ms`` to the first data of a stream, ``gaps_ms`` between two of its chunks."""
+
+    answered: int = 0
+    incomplete: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    whole_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    gaps_ms: list[float] = field(default_factory=list)
+    chunks: int = 0
+    busy: float = 0.0
+    """Share of a core that the generator itself used."""
+
+    @property
+    def per_second(self) -> float:
+        """Whole answers a second."""
+        return self.answered / self.seconds if self.seconds else 0.0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that ``share`` of all do not exceed; NaN without any."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def run(spec: Spec) -> Result:
+    """Send it from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.load", orjson.dumps(asdict(spec)).decode()]
+    output = subprocess.run(command, check=True, capture_output=True, timeout=spec.seconds + 300).stdout
+    return Result(**orjson.loads(output))
+
+
+class _Client(asyncio.Protocol):
+    """One connection. Whether an answer is whole is read from its framing: its length, or the last chunk."""
+
+    def __init__(self, request: bytes, result: Result, ended: Callable[[_Client], None]) -> None:
+        self._request = request
+        self._result = result
+        self._ended = ended
+        self._clear()
+
+    def _clear(self) -> None:
+        self._received = bytearray()
+        self._head_length = -1
+        self._length = -1
+        self._status = b""
+        self._first = self._previous = 0.0
+        self._started = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+
+    def ask(self) -> None:
+        self._clear()
+        self._started = time.perf_counter()
+        self.transport.write(self._request)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._started:
+            self._result.incomplete += 1
+            self._started = 0.0
+            self._ended(self)
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        self._received += data
+        if self._head_length < 0 and not self._read_head():
+            return
+        if self._length < 0:
+            self._note_chunk(now, data)
+            if not self._received.endswith(b"0\r\n\r\n", self._head_length):
+                return
+            whole = self._status != b"200" or b"data: [DONE]" in self._received[-64:]
+        else:
+            if len(self._received) < self._head_length + self._length:
+                return
+            whole = True
+        self._done(now, whole)
+
+    def _read_head(self) -> bool:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = bytes(self._received[:end]).lower()
+        self._status = head[9:12]
+        self._head_length = end + 4
+        at = head.find(b"content-length:")
+        self._length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else -1
+        return True
+
+    def _note_chunk(self, now: float, data: bytes) -> None:
+        if b"data:" not in data:
+            return
+        self._result.chunks += 1
+        if not self._first:
+            self._first = now
+            self._result.first_ms.append((now - self._started) * 1000)
+        else:
+            self._result.gaps_ms.append((now - self._previous) * 1000)
+        self._previous = now
+
+    def _done(self, now: float, whole: bool) -> None:
+        result = self._result
+        if not whole:
+            result.incomplete += 1
+        elif self._status != b"200":
+            result.refused += 1
+        else:
+            result.answered += 1
+            result.whole_ms.append((now - self._started) * 1000)
+        self._started = 0.0
+        self._ended(self)
+
+
+async def _run(spec: Spec) -> Result:
+    parts = urlsplit(spec.url)
+    key = f"Authorization: Bearer {spec.key}\r\n" if spec.key else ""
+    body = spec.body.encode()
+    request = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"{key}Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    loop, result = asyncio.get_running_loop(), Result()
+    open_now, all_ended = set[_Client](), asyncio.Event()
+    over = False
+
+    def ended(client: _Client) -> None:
+        if not (over or spec.once or spec.rate) and not client.transport.is_closing():
+            client.ask()
+            return
+        open_now.discard(client)
+        client.transport.close()
+        if not open_now:
+            all_ended.set()
+
+    async def begin() -> None:
+        _, client = await loop.create_connection(lambda: _Client(request, result, ended), parts.hostname, parts.port)
+        open_now.add(client)
+        client.ask()
+
+    started, cpu = time.perf_counter(), time.process_time()
+    if spec.rate:
+        end, due = started + spec.seconds, started
+        tasks = []
+        while (due := due + random.expovariate(spec.rate)) < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(loop.create_task(begin()))
+        await asyncio.gather(*tasks)
+    else:
+        await asyncio.gather(*(begin() for _ in range(spec.connections)))
+        if not spec.once:
+            await asyncio.sleep(spec.seconds)
+    over = True
+    if open_now:
+        await all_ended.wait()
+    result.seconds = time.perf_counter() - started
+    result.busy = (time.process_time() - cpu) / result.seconds
+    return result
+
+
+if __name__ == "__main__":
+    print(orjson.dumps(asdict(asyncio.run(_run(Spec(**orjson.loads(sys.argv[1])))))).decode())
