@@ -21,8 +21,8 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to send. ``connections`` each ask again as soon as they have their answer (a closed loop) for ``seconds``; with
-    ``rate`` requests arrive by chance, so many a second, whatever becomes of those before (an open loop).
+    """What to send. ``connections`` each ask again as soon as they have their answer (a closed loop), for ``seconds``.
+    With ``rate`` requests arrive by chance, so many a second, whatever becomes of those before (an open loop).
 
     ``once``: each connection asks once. ``body`` is sent as it is.
     """
@@ -38,7 +38,7 @@ class Spec:
 
 @dataclass(slots=True)
 class Result:
-    """What came back. Milliseconds; ``first_ms`` to the first data of a stream, ``gaps_ms`` between two of its chunks."""
+    """What came back. ``first_ms`` to the first data of a stream, ``gaps_ms`` between two of its chunks."""
 
     answered: int = 0
     incomplete: int = 0

@@ -145,6 +145,7 @@ class Attempt:
     ttft_ms: float | None = None
     finish_reason: str | None = None
     error: str | None = None
+    error_code: str | None = None
     leg: int | None = None
 
 

@@ -38,6 +38,7 @@ from ai_router.stores.session_files import SessionFiles
 from ai_router.telemetry import timing_log
 from ai_router.telemetry.cold_start import process_started
 from ai_router.telemetry.metrics import watch_gates
+from ai_router.telemetry.registry import one
 from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.client import UpstreamClient
 
@@ -75,6 +76,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     closing.callback(checker.close)
     watch_backends(told.metrics, checker)
     admission = Admission(settings.admitted, told.resilience.shed)
+    told.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(admission.inside)))
     load = PrimaryLoad(client, registry.primary)
     load.start()
     closing.callback(load.close)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.errors import Aborted, UpstreamBroken, UpstreamError, UpstreamFailed
+from ai_router.errors import Aborted, RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.exchange import Attempt
 from ai_router.execution.answer import AnswerReader
 from ai_router.providers.families import Translation
@@ -128,7 +128,7 @@ class StreamAnswer:
         """Give the connection back, or up. Idempotent."""
         self._closing.close()
 
-    def attempt(self, error: str | None = None) -> Attempt:
+    def attempt(self, error: RouterError | None = None) -> Attempt:
         """What the call has come to by now."""
         return Attempt(
             backend=self._call.source.backend,
@@ -140,7 +140,8 @@ class StreamAnswer:
             connect_ms=self.connect_ms,
             ttft_ms=self.ttft_ms,
             finish_reason=self.reader.finish_reason,
-            error=error,
+            error=None if error is None else str(error),
+            error_code=None if error is None else error.code,
             leg=self._leg,
         )
 

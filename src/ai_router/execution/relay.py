@@ -50,7 +50,7 @@ class StreamReply:
     def __init__(self, trail: Trail, answer: StreamAnswer) -> None:
         self._trail = trail
         self._answer = answer
-        self._error: str | None = None
+        self._error: RouterError | None = None
         self._closed = False
 
     def body(self) -> Iterator[bytes]:
@@ -64,7 +64,7 @@ class StreamReply:
             yield from self._answer.chunks()
             self._trail.complete()
         except RouterError as error:
-            self._error = str(error)
+            self._error = error
             raise
         finally:
             self.close()

@@ -182,6 +182,7 @@ class Trail:
                 duration_ms=self.ms() - self.ms(started),
                 stream=self.request.stream,
                 error=problem.detail,
+                error_code=problem.code,
             )
         )
 

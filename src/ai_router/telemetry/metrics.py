@@ -14,7 +14,7 @@ from ai_router.telemetry.registry import Metrics, Mode, Reading
 _FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
 _CLASSIFIER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 _WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
-_SHARES = tuple(step / 20 for step in range(1, 20))
+_SHARES = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.999)
 
 
 class RoutingMetrics:

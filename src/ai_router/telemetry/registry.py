@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest, multiprocess, values
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+    values,
+)
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _READ_EVERY_S = 1.0
@@ -35,6 +43,8 @@ class Metrics:
         if shared is not None:
             # prometheus-client settles this when it is imported; later, metrics made from now on are of that kind.
             values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+        # A second series for each child, saying when it began, which nothing here asks.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         if shared is None:
             ProcessCollector(registry=self.registry)

@@ -21,7 +21,8 @@ SECONDS = (
 _PER_TOKEN = (0.0005, 0.001, 0.0025, 0.004, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
 _TOKENS = tuple(4.0**power for power in range(12))
 """As the conventions recommend: 1 to 4,194,304."""
-_SHARES = tuple(step / 20 for step in range(1, 20))
+_SHARES = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.999)
+"""Close to 1, where those who are sure are."""
 
 _GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "route")
 _OPERATION = "chat"
@@ -169,6 +170,8 @@ class RequestMetrics:
             self._attempted(attempt)
         if cost.usage is not None and answer is not None:
             self._used(labels, cost.usage)
+        if outcome.status is Status.OK and (ttft_ms := outcome.timings.get("ttft_ms")) is not None:
+            self._ttft.of(*labels).observe(ttft_ms / 1000)
             self._paced(labels, outcome, cost.usage)
         for call in outcome.traffic:
             self._travelled(call)
@@ -176,7 +179,7 @@ class RequestMetrics:
 
     def _attempted(self, attempt: Attempt) -> None:
         model = self._names.label(attempt.model, answered=attempt.error is None)
-        error = "" if attempt.error is None else str(attempt.status or "failed")
+        error = "" if attempt.error is None else attempt.error_code or "failed"
         self._operation.of(_OPERATION, attempt.backend, model, error).observe(attempt.duration_ms / 1000)
         if attempt.ttft_ms is not None:
             self._backend_ttft.of(attempt.backend, model).observe(attempt.ttft_ms / 1000)
@@ -192,12 +195,9 @@ class RequestMetrics:
         if usage.estimated:
             self._estimated.of(backend).inc()
 
-    def _paced(self, labels: tuple[str, str, str, str], outcome: Outcome, usage: Usage) -> None:
-        ttft_ms, stream_ms = outcome.timings.get("ttft_ms"), outcome.parts.get("stream")
-        if ttft_ms is None:
-            return
-        self._ttft.of(*labels).observe(ttft_ms / 1000)
-        if usage.output > 1 and stream_ms is not None and outcome.status is Status.OK:
+    def _paced(self, labels: tuple[str, str, str, str], outcome: Outcome, usage: Usage | None) -> None:
+        stream_ms = outcome.parts.get("stream")
+        if usage is not None and usage.output > 1 and stream_ms is not None:
             self._per_token.of(*labels).observe(stream_ms / 1000 / (usage.output - 1))
 
     def _travelled(self, call: Traffic) -> None:
