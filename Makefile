@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint check format benchmark soak lock clean
+.PHONY: run setup setup-dev test lint check format benchmark benchmark-peers soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -27,8 +27,11 @@ format: setup-dev ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: setup ## routed against direct, and the rest of docs/benchmarks.md
+benchmark: setup-dev ## the six measurements, strategies, loads: docs/benchmarks.md
 	$(BIN)/python Benchmark $(ARGS)
+
+benchmark-peers: setup-dev ## beside others of the field, each installed into a folder of its own
+	$(BIN)/python Benchmark --only peers $(ARGS)
 
 soak: setup-dev ## fifty clients and every fault for three minutes: what is held must stay flat
 	$(BIN)/python -m benchmarks.soak $(ARGS)
@@ -37,7 +40,7 @@ lock: ## write the pinned requirements anew
 	scripts/lock
 
 clean: ## everything that was made here, data excepted
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("ai-router needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -1,1 +1,1 @@
-"""The benchmark: a laboratory of fake backends with set delays, or servers that run already."""
+"""The benchmark: simulated models and a load generator, or servers that run already."""

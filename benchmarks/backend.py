@@ -20,14 +20,15 @@ _WORD = "lorem "
 class Timing:
     """How a model takes its time: seconds to the first token (uniform between two), tokens a second, tokens an answer.
 
-    ``label``: what a classifier answers; empty for a model that talks. ``per_chunk``: tokens a chunk of a stream has.
+    ``classifies``: it thinks for all its tokens and then says a label, or says it at once where it is constrained.
+    ``per_chunk``: tokens a chunk of a stream has.
     """
 
     ttft_s: tuple[float, float] = (0.0, 0.0)
     tokens_per_s: float = 0.0
     tokens: int = 50
     per_chunk: int = 1
-    label: str = ""
+    classifies: bool = False
 
     def scaled(self, factor: float) -> Timing:
         """The same, ``factor`` times as slow."""
@@ -50,17 +51,13 @@ class Model:
         self.left_early: list[float] = []
         """When connections ended with an answer under way, in monotonic seconds, which all processes share."""
         usage = {"prompt_tokens": 12, "completion_tokens": timing.tokens, "total_tokens": 12 + timing.tokens}
-        text = timing.label or _WORD * timing.tokens
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        self.plain = _response(
-            orjson.dumps(
-                {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
-            )
-        )
+        self.plain = _completion(_WORD * timing.tokens, usage)
+        self.labels = {label: _completion(label, usage) for label in LABELS}
         found = {"type": "message", "content": [{"type": "output_text", "text": "Findings.", "annotations": []}]}
         self.search = _response(orjson.dumps({"status": "completed", "output": [found], "usage": {"input_tokens": 9}}))
-        self.chunk = _framed(_event({"choices": [{"index": 0, "delta": {"content": _WORD * timing.per_chunk}}]}))
+        self.verdicts = {label: _framed(_event(_delta(label))) for label in LABELS}
+        self.thought = _framed(_event(_delta(_WORD * timing.per_chunk, "reasoning")))
+        self.chunk = _framed(_event(_delta(_WORD * timing.per_chunk)))
         self.last = _framed(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
         self.last += _framed(_event({"choices": [], "usage": usage})) + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
@@ -73,7 +70,29 @@ class Model:
         return self.first_token_s() + (self.chunks - 1) * self.timing.gap_s
 
 
+COMPLEX_WORD, ENRICH_WORD = "prove", "today"
+"""What the simulated classifier goes by."""
+LABELS = ("COMPLEX", "ENRICH", "MODERATE")
+
+
+def _label(body: bytes) -> str:
+    question = body.rpartition(b"user: ")[2]
+    if COMPLEX_WORD.encode() in question:
+        return "COMPLEX"
+    return "ENRICH" if ENRICH_WORD.encode() in question else "MODERATE"
+
+
+def _completion(text: str, usage: object) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    whole = {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice], "usage": usage}
+    return _response(orjson.dumps(whole))
+
+
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _delta(text: str, field: str = "content") -> object:
+    return {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": {field: text}}]}
 
 
 def _event(payload: object) -> bytes:
@@ -130,21 +149,26 @@ class _Connection(asyncio.Protocol):
         model = self._model
         model.seen += 1
         self._busy = True
-        if path.endswith(b"/responses"):
+        if not path.endswith(b"/chat/completions"):
             self._later(model.whole_s(), lambda: self._end(model.search))
+        elif model.timing.classifies and b'"structured_outputs"' in body:
+            self._later(model.first_token_s(), lambda: self._end(model.labels[_label(body)]))
+        elif model.timing.classifies:
+            verdict = model.verdicts[_label(body)]
+            self._later(model.first_token_s(), lambda: self._stream(model.chunks, model.thought, verdict))
         elif b'"stream":true' in body or b'"stream": true' in body:
-            self._later(model.first_token_s(), lambda: self._stream(model.chunks))
+            self._later(model.first_token_s(), lambda: self._stream(model.chunks, model.chunk))
         else:
             self._later(model.whole_s(), lambda: self._end(model.plain))
 
-    def _stream(self, left: int) -> None:
+    def _stream(self, left: int, chunk: bytes, verdict: bytes = b"") -> None:
         model = self._model
         head = _HEAD if left == model.chunks else b""
         if left == 1 or not model.timing.gap_s:
-            self._end(head + model.chunk * left + model.last)
+            self._end(head + chunk * left + verdict + model.last)
             return
-        self._transport.write(head + model.chunk)
-        self._later(model.timing.gap_s, lambda: self._stream(left - 1))
+        self._transport.write(head + chunk)
+        self._later(model.timing.gap_s, lambda: self._stream(left - 1, chunk, verdict))
 
     def _end(self, data: bytes) -> None:
         self._busy = False

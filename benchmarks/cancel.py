@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.lab import Lab
+from benchmarks.lab import Lab, laboratory
 from benchmarks.measure import p50, p99
+from benchmarks.report import Report, Section
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, SEARCH, chunk, finds
 from tests.fakes.upstream import FakeUpstream, Hang, Recorded, Reply, Stream
@@ -51,18 +52,20 @@ def cancel(_client: RawClient, lab: Lab, name: str) -> None:
     connection.close()
 
 
-def measure_cancelling(lab: Lab, repetitions: int) -> None:
-    """Print it, phase by phase."""
-    print(f"8. Until the backend sees the end of it (ms, {repetitions} of each)")
-    print(f"   {'':34} {'':9} {'client leaves: p50':>18} {'p99':>7} {'cancel call: p50':>17} {'p99':>7}")
-    for phase in phases(lab):
-        for stream in (False, True) if phase.plain else (True,):
-            left = [_once(lab, phase, leave, f"left-{n}", stream=stream) for n in range(repetitions)]
-            cancelled = [_once(lab, phase, cancel, f"cancelled-{n}", stream=stream) for n in range(repetitions)]
-            print(
-                f"   {phase.name:34} {'streamed' if stream else 'plain':9} {p50(left):18.2f} {p99(left):7.2f} "
-                f"{p50(cancelled):17.2f} {p99(cancelled):7.2f}"
-            )
+def cancelling(report: Report, repetitions: int) -> None:
+    """Phase by phase, by the client's departure and by the cancel endpoint."""
+    rows = []
+    with laboratory() as lab:
+        for phase in phases(lab):
+            for stream in (False, True) if phase.plain else (True,):
+                report.begin(f"cancelling: {phase.name}")
+                left = [_once(lab, phase, leave, f"left-{n}", stream=stream) for n in range(repetitions)]
+                cancelled = [_once(lab, phase, cancel, f"cancelled-{n}", stream=stream) for n in range(repetitions)]
+                name = f"{phase.name}, {'streamed' if stream else 'plain'}"
+                rows.append((name, p50(left), p99(left), p50(cancelled), p99(cancelled)))
+    columns = ("", "client leaves: p50", "p99", "cancel call: p50", "p99 ")
+    title = f"Cancelling: until the backend sees the end of it (ms, {repetitions} of each)"
+    report.add(Section(title, columns, rows))
 
 
 def _once(lab: Lab, phase: Phase, end: Callable[[RawClient, Lab, str], None], name: str, *, stream: bool) -> float:

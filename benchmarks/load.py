@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from urllib.parse import urlsplit
 
@@ -34,6 +34,7 @@ class Spec:
     rate: float = 0.0
     once: bool = False
     key: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -154,7 +155,8 @@ class _Client(asyncio.Protocol):
 
 async def _run(spec: Spec) -> Result:
     parts = urlsplit(spec.url)
-    key = f"Authorization: Bearer {spec.key}\r\n" if spec.key else ""
+    more = {**({"Authorization": f"Bearer {spec.key}"} if spec.key else {}), **spec.headers}
+    key = "".join(f"{name}: {value}\r\n" for name, value in more.items())
     body = spec.body.encode()
     request = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"

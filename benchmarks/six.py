@@ -1,0 +1,198 @@
+"""The first design's six measurements, of any router."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from benchmarks.backend import COMPLEX_WORD, ENRICH_WORD
+from benchmarks.measure import Endpoint, Timed, p50, p99, text_in
+from benchmarks.report import Cell, Report, Section
+
+SHORT = "Say hello in five words."
+LONG_QUESTION = "Tell me about bees. " * 40
+QUESTIONS: Mapping[str, str] = {
+    "MODERATE short": SHORT,
+    "MODERATE long": LONG_QUESTION,
+    "COMPLEX": f"{COMPLEX_WORD} that there are infinitely many primes, case {{}}",
+    "ENRICH": f"what is the weather {ENRICH_WORD}?",
+    "META": "### Task:\nGenerate a concise title\n<chat_history>hi</chat_history>",
+}
+LONG_CONTEXT = "The quick brown fox jumps over the lazy dog. " * 720
+"""About 8,000 tokens."""
+_TIMINGS = ("classification_ms", "enrichment_ms", "inference_ms", "total_ms")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The router, its backends where they can be asked directly, and where its log is."""
+
+    routed: Endpoint
+    primary: Endpoint | None = None
+    classifier: Endpoint | None = None
+    log: Path | None = None
+
+
+def six(target: Target, report: Report, repetitions: int) -> None:
+    """All six."""
+    routes(target, report, max(1, repetitions // 10))
+    throughput(target, report)
+    long_context(target, report)
+    at_once(target, report)
+    first_token(target, report, repetitions)
+    overhead(target, report, repetitions)
+
+
+def question(kind: str) -> str:
+    """One of that kind; COMPLEX another each time, so that it is not known already."""
+    return QUESTIONS[kind].format(next(_numbers)) if "{}" in QUESTIONS[kind] else QUESTIONS[kind]
+
+
+def routes(target: Target, report: Report, repetitions: int) -> None:
+    """What each route takes, from the client and as the router's own REQUEST lines have it."""
+    rows: list[Sequence[Cell]] = []
+    for kind in QUESTIONS:
+        report.begin(f"1 routes: {kind}")
+        for stream in (False, True):
+            answers = [once(target.routed, question(kind), stream=stream) for _ in range(repetitions)]
+            told = _told(target, answers[-1])
+            first = p50([answer.first_ms for answer in answers]) if stream else None
+            whole = p50([answer.whole_ms for answer in answers])
+            headers = answers[-1].headers
+            by = ", ".join(headers.get(f"x-router-{name}", "?") for name in ("route", "decided-by", "speculation"))
+            name = f"{kind}, {'streamed' if stream else 'plain'}"
+            rows.append((name, first, whole, *(told.get(timing) for timing in _TIMINGS), by))
+    columns = ("", "first", "whole", "classification", "enrichment", "inference", "total", "route, by, speculation")
+    title = "1. Each route (ms; first and whole from the client, the rest from the log)"
+    report.add(Section(title, columns, rows, bars="whole"))
+
+
+def _told(target: Target, answer: Timed) -> Mapping[str, float]:
+    """The timings of the request's own line in the log, or of its session where the log is not at hand."""
+    session = answer.headers.get("x-session-id", "")
+    if target.log is None:
+        connection = target.routed.connect()
+        key = {"Authorization": f"Bearer {target.routed.key}"} if target.routed.key else {}
+        connection.request("GET", f"/api/sessions/{session}", headers=key)
+        body = connection.getresponse().read()
+        connection.close()
+        return orjson.loads(body).get("timings", {}) if body.startswith(b"{") else {}
+    for _ in range(200):
+        found = re.search(rf"^REQUEST session={session} .*$", target.log.read_text(), re.MULTILINE)
+        if found:
+            return {name: float(ms) for name, ms in re.findall(r"(\w+_ms)=(\d+)", found[0])}
+        time.sleep(0.01)
+    return {}
+
+
+def throughput(target: Target, report: Report) -> None:
+    """Tokens a second of the models themselves, asked directly."""
+    rows = []
+    for name, endpoint in (("classifier", target.classifier), ("primary", target.primary)):
+        if endpoint is None:
+            continue
+        report.begin(f"2 throughput: {name}")
+        options = {"include_usage": True}
+        answer = once(endpoint, "Write two hundred words about bees.", stream=True, stream_options=options)
+        tokens = _tokens(answer)
+        seconds = (answer.whole_ms - answer.first_ms) / 1000
+        rows.append((name, tokens, answer.first_ms, tokens / seconds if seconds > 0 else None))
+    if rows:
+        report.add(Section("2. Throughput of the models", ("", "tokens", "first (ms)", "tokens/s"), rows))
+
+
+def _tokens(answer: Timed) -> int:
+    found = re.findall(rb'"completion_tokens":\s*(\d+)', answer.body)
+    return int(found[-1]) if found else answer.body.count(b"data:")
+
+
+def long_context(target: Target, report: Report) -> None:
+    """Eight thousand tokens, and no max_tokens."""
+    report.begin("3 long context")
+    answer = once(target.routed, LONG_CONTEXT)
+    said = len(text_in(answer)) if answer.status == 200 else 0
+    row = (f"HTTP {answer.status}", answer.whole_ms, said)
+    report.add(Section("3. Long context, 8,000 tokens", ("", "whole (ms)", "characters back"), [row]))
+
+
+def at_once(target: Target, report: Report, clients: int = 10) -> None:
+    """Ten clients at the same time."""
+    report.begin("4 ten at once")
+    with ThreadPoolExecutor(clients) as pool:
+        started = time.perf_counter()
+        answers = list(pool.map(lambda _: once(target.routed, SHORT), range(clients)))
+        took_ms = (time.perf_counter() - started) * 1000
+    fine = sum(answer.status == 200 for answer in answers)
+    row = (f"{fine} of {clients} answered", took_ms, max(answer.whole_ms for answer in answers))
+    report.add(Section(f"4. {clients} requests at once", ("", "all (ms)", "slowest (ms)"), [row]))
+
+
+def first_token(target: Target, report: Report, repetitions: int) -> None:
+    """The first event of a stream, directly and through the router, in turn."""
+    if target.primary is not None:
+        report.begin("5 first token")
+        pairs = in_turn(
+            repetitions,
+            {
+                "direct": lambda: once(_known(target.primary), SHORT, stream=True).first_ms,
+                "routed": lambda: once(target.routed, SHORT, stream=True).first_ms,
+            },
+        )
+        report.add(compared("5. First token of a MODERATE stream (ms)", pairs, "direct"))
+
+
+def overhead(target: Target, report: Report, repetitions: int) -> None:
+    """A plain answer whose model the client names, directly and through the router, in turn."""
+    if target.primary is not None:
+        named = Endpoint(target.routed.url, "primary", target.routed.key)
+        report.begin("6 overhead")
+        pairs = in_turn(
+            repetitions,
+            {
+                "direct": lambda: once(_known(target.primary), SHORT, max_tokens=1).whole_ms,
+                "routed": lambda: once(named, SHORT, max_tokens=1).whole_ms,
+            },
+        )
+        report.add(compared("6. A plain answer of the primary, named by the client (ms)", pairs, "direct"))
+
+
+def _known(endpoint: Endpoint | None) -> Endpoint:
+    if endpoint is None:
+        raise ValueError("no primary to ask directly")
+    return endpoint
+
+
+def once(endpoint: Endpoint, text: str, **fields: object) -> Timed:
+    """One request on a connection of its own."""
+    connection = endpoint.connect()
+    try:
+        return endpoint.ask(connection, text, **fields)
+    finally:
+        connection.close()
+
+
+def in_turn(turns: int, kinds: Mapping[str, Callable[[], float]]) -> Mapping[str, list[float]]:
+    """Each kind once a turn, so that whatever the machine does to one it does to all."""
+    values: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(turns):
+        for name, measure in kinds.items():
+            values[name].append(measure())
+    return values
+
+
+def compared(title: str, values: Mapping[str, Sequence[float]], base: str, note: str = "") -> Section:
+    """p50 and p99 of each, and what it adds to the base in the same turn."""
+    rows = []
+    for name, series in values.items():
+        added = [mine - its for mine, its in zip(series, values[base], strict=True)]
+        extra = (None, None) if name == base else (p50(added), p99(added))
+        rows.append((name, p50(series), p99(series), *extra))
+    return Section(title, ("", "p50", "p99", "added p50", "added p99"), rows, note, bars="p50")
