@@ -52,5 +52,11 @@ def attempt(backend: str = "primary", model: str = "m", leg: int = 1, **changes:
 
 def call(backend: str = "primary", model: str = "m", leg: int = 1, **changes: Any) -> Traffic:
     """The same, as the network saw it."""
-    values: dict[str, Any] = {"purpose": Purpose.ANSWER, "bytes_sent": 100, "bytes_received": 200, "used_s": 0.5}
+    values: dict[str, Any] = {
+        "purpose": Purpose.ANSWER,
+        "bytes_sent": 100,
+        "bytes_received": 200,
+        "used_s": 0.5,
+        "status": 200,
+    }
     return Traffic(leg=leg, backend=backend, model=model, **{**values, **changes})

@@ -14,6 +14,7 @@ import pytest
 
 from ai_router.exchange import ChatRequest, DecidedBy, Decision, Label, Outcome, Route, SpeculationResult, Status
 from ai_router.session_logger import CLEANUP_INTERVAL, SessionLogger, file_name, session_document
+from ai_router.settings import SessionBodies
 
 
 def outcome(session_id: str = "dba46d38", **changes: Any) -> Outcome:
@@ -177,3 +178,17 @@ def test_close_saves_what_is_queued(tmp_path: Path) -> None:
     sessions.start()
     sessions.close()
     assert len(list(tmp_path.iterdir())) == 50
+
+
+def test_a_session_that_cannot_be_written_takes_no_other_with_it(tmp_path: Path) -> None:
+    deep: Any = "x"
+    for _ in range(2_000):
+        deep = {"a": deep}
+    sessions = SessionLogger(tmp_path, bodies=SessionBodies.REDACTED)
+    sessions.start()
+    sessions.record(outcome())
+    sessions.record(outcome(response={"content": deep}))
+    sessions.record(outcome())
+    sessions.close()
+    assert sessions.lost == 1
+    assert len(list(tmp_path.glob("*.json"))) == 1, "the same session twice, and the one between not at all"

@@ -162,10 +162,18 @@ class ShuttingDown(RouterError):
 
 
 class StoreUnavailable(RouterError):
-    """503: the database does not answer, or not in time. The message has nothing of its address in it."""
+    """503: the database does not answer, or not in time. ``detail`` is for the log: it may name hosts and files."""
 
     status = 503
     code = "store_unavailable"
+
+    def __init__(self, detail: str, message: str = "the database of usage does not answer; the log says why") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class RowRefused(Exception):
+    """The database will not take a row, now or later: a value is beyond its type. Never shown."""
 
 
 class Source(NamedTuple):
@@ -184,6 +192,9 @@ class UpstreamError(RouterError):
     code: str | None = "upstream_error"
     recoverable: ClassVar[bool] = True
     transient: ClassVar[bool] = False
+
+    usage: Any = None
+    """What the backend told of its usage, although it failed; in the terms of its API."""
 
     def __init__(
         self,

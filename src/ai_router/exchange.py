@@ -162,6 +162,13 @@ class Traffic:
     used_s: float
     given_up: bool = False
     """Whether we left before its end, or it has not ended."""
+    status: int | None = None
+    """Of its answer; None if there was none."""
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether the backend may have worked on it: it had the request, and did not refuse it."""
+        return self.bytes_sent > 0 and (self.status is None or self.status < 400)
 
 
 @dataclass(frozen=True, slots=True)

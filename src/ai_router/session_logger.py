@@ -89,7 +89,8 @@ class SessionLogger:
 
     def close(self) -> None:
         """Save what is waiting, then stop."""
-        self._batches.close()
+        for _ in self._batches.close():
+            self._lose("the stop came first")
 
     def save(self, outcome: Outcome, cost: Cost | None = None) -> None:
         """Write one session, and clean up when it is time."""
@@ -112,7 +113,11 @@ class SessionLogger:
 
     def _save_all(self, outcomes: Sequence[tuple[Outcome, Cost | None]]) -> None:
         for outcome, cost in outcomes:
-            self.save(outcome, cost)
+            try:
+                self.save(outcome, cost)
+            except Exception as problem:  # the border of a background thread: a session that cannot be written is one
+                log.exception("a session could not be written")
+                self._lose(type(problem).__name__)
         self._cleanup_if_due()
 
     def _prepare(self) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from ai_router.api.auth import key_name
 from tests.end_to_end.conftest import Connect, Lab
 from tests.fakes.personas import CHAT, SEARCH, chunk, completion, finds, says
 from tests.fakes.router import RunningRouter, eventually, running_router
@@ -104,6 +106,13 @@ def test_a_search_is_in_the_ledger_and_its_cost_in_the_session(lab: Lab) -> None
     _, headers, _ = lab.router.chat(model="enrich")
     assert session_of(lab.router, headers)["cost_usd"] == 0.005
     assert _ledger(lab.router)["xai", "grok-4.3", "search"]["bytes_sent"] > 0
+
+
+def test_a_search_that_found_nothing_has_been_charged_for(lab: Lab) -> None:
+    nothing = finds("")
+    lab.xai.on(SEARCH, Plain({**nothing.payload, "usage": {"input_tokens": 9, "cost_in_usd_ticks": 500_000_000}}))
+    _, headers, _ = lab.router.chat(model="enrich")
+    assert session_of(lab.router, headers)["cost_usd"] == 0.05
 
 
 def test_a_local_answer_costs_seconds_of_the_gpu(lab: Lab) -> None:
@@ -220,9 +229,19 @@ def test_a_client_sees_its_own_and_the_admin_all(tmp_path: Path, primary: FakeUp
         api(router, f"/api/sessions/{ids['client-key-one']}", "admin-key-three")
         assert len(api(router, "/api/sessions", "admin-key-three")["data"]) == 2
         groups = api(router, "/api/usage?by=key,org", "admin-key-three")["groups"]
-        assert [(row["client"], row["organization"]) for row in groups] == [("key-1", "acme"), ("key-2", "acme")]
+        names = {key_name(name) for name in ids}
+        assert {(row["client"], row["organization"]) for row in groups} == {(name, "acme") for name in names}
         for path in ("/api/sessions", "/api/usage", "/api/metrics", "/metrics"):
             assert router.get(path)[0] == 401
+
+
+def test_a_client_keeps_its_name_when_another_s_key_is_taken_away(tmp_path: Path, primary: FakeUpstream) -> None:
+    both = {"PRIMARY_URL": primary.url, "AI_ROUTER_API_KEYS": "alpha-key,beta-key"}
+    with running_router(tmp_path, **both) as router:
+        for name in ("alpha-key", "beta-key"):
+            router.chat(f"of {name[:4]}", {"Authorization": f"Bearer {name}"})
+    with running_router(tmp_path, **{**both, "AI_ROUTER_API_KEYS": "beta-key"}) as router:
+        assert [session["opening"] for session in api(router, "/api/sessions", "beta-key")["data"]] == ["of beta"]
 
 
 def test_with_an_admin_key_alone_chats_are_open_and_sessions_are_not(tmp_path: Path, primary: FakeUpstream) -> None:
@@ -337,6 +356,40 @@ def test_what_a_dead_database_did_not_take_is_there_after_the_next_start(tmp_pat
     with running_router(tmp_path, PRIMARY_URL=primary.url) as router:
         assert eventually(lambda: router.get("/api/usage")[0] == 200)
         assert eventually(lambda: api(router, "/api/usage")["total"]["requests"] == 5)
+
+
+def test_what_a_client_or_a_backend_says_cannot_keep_rows_out(tmp_path: Path, primary: FakeUpstream) -> None:
+    answer = completion("hi")
+    usage = {"prompt_tokens": 1e30, "completion_tokens": -5, "total_tokens": "x"}
+    with running_router(tmp_path, PRIMARY_URL=primary.url) as router:
+        primary.on(CHAT, Plain({**answer, "usage": usage}), says("well"))
+        router.chat()
+        router.chat(model="primary/a\u0000b")
+        router.chat()
+        assert api(router, "/api/usage")["total"]["requests"] == 3
+        assert api(router, "/api/usage?by=model")["rows_waiting"] == 0
+    assert rows_in(tmp_path) == 3
+
+
+def test_look_ups_do_not_take_the_threads_of_everybody_else(tmp_path: Path, primary: FakeUpstream) -> None:
+    with running_router(tmp_path, PRIMARY_URL=primary.url, THREADS="16") as router:
+        router.chat()
+        (tmp_path / "data/sessions/20991231T000000.000000Z-00000000.json").write_bytes(b"{" * 10)
+        with ThreadPoolExecutor(60) as pool:
+            looked = list(pool.map(lambda _: router.get("/api/usage?by=day,route,model,client")[0], range(60)))
+            assert router.get("/health/live")[0] == 200
+    assert set(looked) <= {200, 503}
+    assert 200 in looked
+
+
+def test_requests_that_end_before_they_are_one_are_counted(tmp_path: Path, primary: FakeUpstream) -> None:
+    with running_router(tmp_path, PRIMARY_URL=primary.url, AI_ROUTER_API_KEYS="own-key") as router:
+        own = {"Authorization": "Bearer own-key"}
+        router.post(b"{", own)
+        router.chat()
+        told = router.get("/metrics", own)[2]
+    assert b'ai_router_errors_total{code="invalid_json",fault="client",route="none"} 1.0' in told
+    assert b'ai_router_errors_total{code="invalid_api_key",fault="client",route="none"} 1.0' in told
 
 
 def test_the_windows_remember_what_was_before_a_restart(tmp_path: Path, primary: FakeUpstream) -> None:

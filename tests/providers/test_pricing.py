@@ -75,9 +75,34 @@ def test_an_answer_without_usage_is_unknown() -> None:
     assert "without a word" in cost.unknown[0]
 
 
-def test_a_call_that_failed_costs_nothing() -> None:
-    failed = outcome(attempts=(attempt("xai", "grok-4.7", None, error="500"),), traffic=(call("xai"),), usage=None)
-    assert pricing().cost(failed).usd == 0.0
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ({"status": 500}, True),
+        ({"status": 429}, True),
+        ({"status": None, "bytes_sent": 0}, True),
+        # It had the request, and then the connection broke, or nothing came in time.
+        ({"status": None}, False),
+        ({"status": 200, "bytes_received": 900}, False),
+    ],
+)
+def test_a_call_that_was_refused_costs_nothing_and_one_that_broke_off_nobody_knows(
+    told: dict[str, Any], known: bool
+) -> None:
+    failed = outcome(
+        attempts=(attempt("xai", "grok-4.7", None, error="x"),), traffic=(call("xai", **told),), usage=None
+    )
+    assert (pricing().cost(failed).usd == 0.0) is known
+
+
+def test_a_stream_that_the_client_left_costs_at_least_what_was_seen_of_it() -> None:
+    seen = {"prompt_tokens": 1_000, "completion_tokens": 5, "total_tokens": 1_005, "estimated": True}
+    left = outcome(
+        attempts=(attempt("xai", "grok-4.7"),), traffic=(call("xai", "grok-4.7", given_up=True),), usage=seen
+    )
+    cost = pricing().cost(left)
+    assert cost.usd is None
+    assert cost.known_usd > 0
 
 
 def test_a_call_that_we_gave_up_on_may_have_cost_something() -> None:

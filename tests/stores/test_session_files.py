@@ -102,6 +102,7 @@ def test_a_search_that_takes_too_long_says_how_far_it_came(tmp_path: Path) -> No
     page = SessionFiles(tmp_path, clock=lambda: float(next(ticks))).page(Wanted(text="nowhere"), 5)
     assert not page.complete
     assert page.next is not None
+    assert page.next.endswith("-00000000"), "whose session it stopped at is nobody's business"
     rest = SessionFiles(tmp_path).page(Wanted(text="hello", before=page.next), 100)
     assert len(rest.sessions) < 10
     assert rest.complete

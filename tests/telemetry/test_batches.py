@@ -17,15 +17,27 @@ def test_all_pieces_are_handled_in_their_order() -> None:
     assert seen == list(range(100))
 
 
-def test_settling_handles_what_waits_without_waiting_for_the_thread() -> None:
+def test_settling_has_what_waits_handled_at_once() -> None:
     seen: list[int] = []
     batches = Batches(seen.extend, name="test", gather_s=3600)
     batches.start()
     batches.put(1)
-    batches.settle()
+    batches.settle(30)
     assert seen == [1]
+    batches.put(2)
+    batches.settle(30)
     batches.close()
-    assert seen == [1]
+    assert seen == [1, 2]
+
+
+def test_nobody_who_settles_works_on_pieces_himself() -> None:
+    workers: list[str] = []
+    batches: Batches[int] = Batches(lambda _: workers.append(threading.current_thread().name), name="the-thread")
+    batches.start()
+    batches.put(1)
+    batches.settle()
+    batches.close()
+    assert set(workers) == {"the-thread"}
 
 
 def test_settling_does_not_wait_for_a_handler_that_hangs_and_closing_gives_back_what_is_left() -> None:
@@ -43,6 +55,7 @@ def test_settling_does_not_wait_for_a_handler_that_hangs_and_closing_gives_back_
     batches.settle(patience_s=0.01)
     assert batches.waiting == 1
     assert batches.close(patience_s=0.01) == [2]
+    assert batches.stuck
     hanging.set()
 
 

@@ -62,3 +62,16 @@ def test_a_file_that_was_rotated_away_is_opened_anew(tmp_path: Path) -> None:
     log.info("after")
     second.close()
     assert path.read_text() == "after\n"
+
+
+def test_what_an_exception_says_cannot_pass_for_a_line_of_ours(tmp_path: Path) -> None:
+    for json in (False, True):
+        writer = LogWriter(tmp_path / f"{json}.log", json=json)
+        try:
+            raise ValueError("bad\nREQUEST session=forged\x1b[2J\x9b")
+        except ValueError:
+            log.exception("it failed")
+        writer.close()
+        written = (tmp_path / f"{json}.log").read_text()
+        assert not any(line.startswith("REQUEST") for line in written.splitlines())
+        assert not {"\x1b", "\x9b"} & set(written)

@@ -67,6 +67,19 @@ def test_errors_say_whose_fault_they_are() -> None:
     assert value(registry, name, route="none", code="model_not_found", fault="client") == 1
 
 
+def test_what_a_backend_calls_its_errors_makes_no_labels() -> None:
+    told = [outcome(status=Status.ERROR, http_status=502, error="x", error_code=f"made-up-{n}") for n in range(99)]
+    registry = counted(*told)
+    assert value(registry, "ai_router_errors_total", route="primary", code="other", fault="service") == 99
+
+
+def test_a_request_that_failed_is_told_of_with_the_backend_s_own_model() -> None:
+    failed = outcome(attempts=(attempt("xai", "grok", None, error="x"),), model="m", status=Status.ERROR)
+    registry = counted(failed)
+    labels = {**GEN_AI, "gen_ai_provider_name": "xai", "gen_ai_request_model": "grok", "error_type": ""}
+    assert value(registry, "gen_ai_server_request_duration_seconds_count", **labels) == 1
+
+
 def test_the_stages_of_a_request_add_up_to_it() -> None:
     registry = counted(outcome())
     stages = outcome().parts
@@ -99,8 +112,8 @@ def test_bytes_say_whether_they_left_the_house() -> None:
 
 
 def test_models_that_nobody_knows_do_not_make_labels_without_end() -> None:
-    asked = [outcome(model=f"vendor/new-{number}") for number in range(500)]
-    failed = [outcome(model=f"made-up-{number}", status=Status.ERROR, http_status=404) for number in range(500)]
+    asked = [outcome(attempts=(attempt(model=f"vendor/new-{number}"),)) for number in range(500)]
+    failed = [outcome(attempts=(), model=f"made-up-{n}", status=Status.ERROR, http_status=404) for n in range(500)]
     registry = counted(*asked, *failed)
     models = {
         sample.labels["gen_ai_request_model"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ai_router.errors import StoreUnavailable
+from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.telemetry.unsaved import Unsaved
 from ai_router.telemetry.usage_rows import Rows
 from ai_router.telemetry.usage_writer import UsageWriter
@@ -32,7 +32,11 @@ class FakeStore:
         self.asked.set()
         self.may_go_on.wait(30)
         if self.broken:
-            raise StoreUnavailable("the database of usage: locked")
+            raise StoreUnavailable("locked")
+        if any(row["id"] == "bad" for row in rows):
+            raise RowRefused("beyond its type")
+        if any(row["id"] == "odd" for row in rows):
+            raise RuntimeError("nobody thought of this")
         self.rows.update({row["id"]: row for row in rows})
         self.exported.update({row["id"]: row for row in exported})
 
@@ -96,7 +100,7 @@ def test_a_database_that_fails_has_its_rows_when_it_works_again(
     usage = writer(store, tmp_path, retry_s=0.001)
     usage.put(rows(0))
     usage.settle()
-    assert usage.problem == "the database of usage: locked"
+    assert usage.problem == "locked"
     assert usage.waiting == 1
     store.broken = False
     usage.put(rows(1))
@@ -149,8 +153,9 @@ def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None
     usage = writer(store, tmp_path, open_store=open_store, retry_s=3600)
     usage.put(rows(0))
     usage.settle()
-    with pytest.raises(StoreUnavailable, match="no"):
+    with pytest.raises(StoreUnavailable) as caught:
         _ = usage.store
+    assert caught.value.detail == "no"
     usage._retry_at = 0.0
     usage.put(rows(1))
     usage.settle()
@@ -186,16 +191,68 @@ def test_rows_are_lost_only_if_the_disk_fails_as_well_and_that_is_counted(tmp_pa
     assert sum(lost) == 2
 
 
+def test_a_row_that_the_database_refuses_costs_itself_only_and_is_counted(tmp_path: Path) -> None:
+    store, lost = FakeStore(), list[int]()
+    usage = writer(store, tmp_path, on_lost=lost.append)
+    for number in range(40):
+        usage.put(rows(number) if number != 17 else Rows({"id": "bad"}))
+    usage.close()
+    assert set(store.rows) == names(40) - {"r17"}
+    assert lost == [1]
+
+
+def test_a_problem_that_nobody_thought_of_is_one_of_the_database_and_rows_stay_within_their_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ai_router.telemetry.usage_writer.KEPT", 10)
+    usage = writer(FakeStore(), tmp_path, retry_s=0.0)
+    usage.put(Rows({"id": "odd"}))
+    for number in range(50):
+        usage.put(rows(number))
+    usage.settle()
+    assert usage.problem == "RuntimeError"
+    assert usage.waiting <= 10
+    usage.close()
+
+
+def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_path: Path) -> None:
+    store = FakeStore()
+    Unsaved(tmp_path / "unsaved.jsonl").put([rows(1)])
+    store.may_go_on.clear()
+    usage = writer(store, tmp_path)
+    usage.put(rows(2))
+    usage._batches._gather_s = 0.0
+    assert store.asked.wait(10)
+    usage.put(rows(3))
+    usage._put_aside([rows(4)])
+    taken: list[Rows] = []
+    store.may_go_on.set()
+    usage.close()
+    Unsaved(tmp_path / "unsaved.jsonl").take(taken.extend)
+    assert set(store.rows) | {row.request["id"] for row in taken} == {"r1", "r2", "r3", "r4"}
+
+
+@pytest.mark.parametrize("line", [b"123", b"[1,2]", b'[{"no": "id"},[]]', b'[{"id": "x"},[3]]', b"\xff\xfe"])
+def test_a_line_from_another_hand_is_counted_and_passed_over(tmp_path: Path, line: bytes) -> None:
+    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
+    (tmp_path / "unsaved.jsonl").write_bytes(line)
+    unsaved.put([rows(0)])
+    taken: list[Rows] = []
+    assert unsaved.take(taken.extend) == 1
+    assert taken == [rows(0)]
+
+
 def test_a_line_that_a_crash_has_cut_off_costs_that_line_only(tmp_path: Path) -> None:
     unsaved = Unsaved(tmp_path / "unsaved.jsonl")
     unsaved.put([rows(0), rows(1)])
     with (tmp_path / "unsaved.jsonl").open("ab") as file:
         file.write(b'[{"id": "r2"')
+    unsaved.put([rows(3)])
     taken: list[Rows] = []
+    assert unsaved.take(taken.extend) == 1
+    assert taken == [rows(0), rows(1), rows(3)]
     unsaved.take(taken.extend)
-    assert taken == [rows(0), rows(1)]
-    unsaved.take(taken.extend)
-    assert len(taken) == 2
+    assert len(taken) == 3
 
 
 def test_what_cannot_be_saved_stays_in_the_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ai_router.exchange import Cost, Status
 from ai_router.telemetry.usage_rows import rows_of
 from ai_router.telemetry.windows import Durations, Windows, described, grouped, seeded, together
-from tests.outcomes import FREE, outcome
+from tests.outcomes import FREE, attempt, outcome
 
 DAY = 86_400.0
 
@@ -25,6 +25,8 @@ class Now:
 
 
 def row(cost: Cost = FREE, **changes: object) -> dict[str, object]:
+    if "model" in changes:
+        changes["attempts"] = (attempt(model=str(changes["model"])),)
     return rows_of(outcome(**changes), cost, lambda backend: backend == "primary").request
 
 

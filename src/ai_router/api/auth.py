@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
 
@@ -17,10 +18,10 @@ ADMIN = "admin"
 def init_app(app: Flask, keys: Sequence[str] | None, admin_key: str | None = None) -> None:
     """Require one of ``keys``, or the admin's, on everything but health; without ``keys``, nothing.
 
-    ``g.client`` says whose it was (``key-1``..., ``admin``, or "" without any), ``g.sees`` whose requests may be looked
-    at: a client's name, None for everybody's, "" for nobody's.
+    ``g.client`` says whose it was: ``key-`` and a few digits, ``admin``, or "" without any. ``g.sees`` says whose
+    requests may be looked at: a client's name, None for everybody's, "" for nobody's.
     """
-    names = {key.encode(): f"key-{number}" for number, key in reversed([*enumerate(keys or (), 1)])}
+    names = {key.encode(): key_name(key) for key in keys or ()}
     if admin_key is not None:
         names[admin_key.encode()] = ADMIN
 
@@ -31,6 +32,11 @@ def init_app(app: Flask, keys: Sequence[str] | None, admin_key: str | None = Non
             raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
         # Without any key everybody who can reach the router is its owner; with an admin's, whoever shows that one is.
         g.sees = None if g.client == ADMIN or not names else g.client
+
+
+def key_name(key: str) -> str:
+    """What a client is called: a part of its key's digest, which stays the same whatever becomes of other keys."""
+    return f"key-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def whose() -> str | None:

@@ -10,6 +10,8 @@ from flask import request
 
 from ai_router.errors import InvalidRequest
 
+_FIRST_YEAR = 2000
+
 
 def known(names: Collection[str]) -> None:
     """Refuse a parameter that is none of these: a misspelt filter must not look like one that finds everything."""
@@ -48,7 +50,7 @@ def integer(name: str, low: int, high: int, default: int) -> int:
     value = request.args.get(name)
     if value is None:
         return default
-    if not (value.isascii() and value.isdigit() and low <= int(value[:12]) <= high):
+    if not (value.isascii() and value.isdigit() and len(value) <= 12 and low <= int(value) <= high):
         raise InvalidRequest(f"'{name}' must be a whole number from {low} to {high}", name)
     return int(value)
 
@@ -59,6 +61,9 @@ def day(name: str, default: date) -> date:
     if value is None:
         return default
     try:
-        return date.fromisoformat(value)
+        found = date.fromisoformat(value)
     except ValueError:
-        raise InvalidRequest(f"'{name}' must be a day like 2026-11-22", name) from None
+        found = date.min
+    if found.year < _FIRST_YEAR:
+        raise InvalidRequest(f"'{name}' must be a day like 2026-11-22", name)
+    return found

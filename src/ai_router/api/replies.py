@@ -18,6 +18,7 @@ from ai_router.errors import (
     MethodNotAllowed,
     NotFound,
     RouterError,
+    StoreUnavailable,
     envelope_json,
 )
 from ai_router.execution.trail import Trail
@@ -64,13 +65,18 @@ def error_response(error: RouterError, headers: Mapping[str, str] | None = None)
     return response
 
 
-def init_app(app: Flask, scrub: Callable[[bytes], bytes]) -> None:
-    """Render every error as the envelope: ours as they are, Flask's and unforeseen ones as ours. ``scrub`` takes known
-    keys out of JSON."""
+def init_app(app: Flask, scrub: Callable[[bytes], bytes], told: Callable[[RouterError], None]) -> None:
+    """Render every error as the envelope: ours as they are, Flask's and unforeseen ones as ours.
+
+    ``scrub`` takes known keys out of JSON; ``told`` is told what ended before it was a request.
+    """
     app.extensions[_SCRUBBING] = scrub
 
     @app.errorhandler(RouterError)
     def ours(error: RouterError) -> Response:
+        if isinstance(error, StoreUnavailable):
+            log.warning("Usage cannot be read: %s", error.detail)
+        told(error)
         return error_response(error)
 
     @app.errorhandler(HTTPException)

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from ai_router.api import query
 from ai_router.api.auth import whose
+from ai_router.api.lookups import Lookups
 from ai_router.errors import InvalidRequest, SessionNotFound
 from ai_router.exchange import Status
 from ai_router.session_logger import SessionLogger
@@ -18,7 +19,7 @@ _MOST, _USUAL = 200, 50
 _LONGEST_TEXT = 200
 
 
-def blueprint(files: SessionFiles, writer: SessionLogger, settle: Callable[[], None]) -> Blueprint:
+def blueprint(files: SessionFiles, writer: SessionLogger, settle: Callable[[], None], lookups: Lookups) -> Blueprint:
     """The routes. A client sees its own sessions, the admin all."""
     sessions = Blueprint("sessions", __name__)
 
@@ -30,8 +31,9 @@ def blueprint(files: SessionFiles, writer: SessionLogger, settle: Callable[[], N
     @sessions.get("/api/sessions")
     def listing() -> Response:
         wanted, limit = _wanted(), query.integer("limit", 1, _MOST, _USUAL)
-        saved()
-        page = files.page(wanted, limit)
+        with lookups.place():
+            saved()
+            page = files.page(wanted, limit)
         return jsonify(object="list", data=page.sessions, next=page.next, complete=page.complete)
 
     @sessions.get("/api/sessions/<session_id>")
@@ -39,8 +41,9 @@ def blueprint(files: SessionFiles, writer: SessionLogger, settle: Callable[[], N
         client = whose()
         if not SESSION_ID.fullmatch(session_id):
             raise InvalidRequest("a session's id is 8 to 32 hexadecimal digits", "session_id")
-        saved()
-        document = files.get(session_id, client)
+        with lookups.place():
+            saved()
+            document = files.get(session_id, client)
         if document is None:
             raise SessionNotFound(session_id)
         return Response(document, mimetype="application/json")

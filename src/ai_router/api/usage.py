@@ -10,6 +10,7 @@ from flask import Blueprint, Response, jsonify
 
 from ai_router.api import query
 from ai_router.api.auth import whose
+from ai_router.api.lookups import Lookups
 from ai_router.errors import InvalidRequest, StoreUnavailable
 from ai_router.providers.pricing import Baseline
 from ai_router.telemetry.usage_writer import UsageWriter
@@ -24,7 +25,7 @@ _OTHER_WORDS = {"org": "organization", "key": "client"}
 
 
 def blueprint(
-    usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, settle: Callable[[], None]
+    usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, settle: Callable[[], None], lookups: Lookups
 ) -> Blueprint:
     """The route. A client sees its own usage, the admin all."""
     blueprint = Blueprint("usage", __name__)
@@ -41,18 +42,23 @@ def blueprint(
         asked = query.several_of("by", (*GROUPINGS, *_OTHER_WORDS), "day")
         by = list(dict.fromkeys(_OTHER_WORDS.get(word, word) for word in asked))
         if usage is None:
-            raise StoreUnavailable("TELEMETRY=off: no usage is kept")
+            raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
         settle()
         usage.settle()
-        which = (since.isoformat(), until.isoformat(), client)
-        store = usage.store
+        which, store = (since.isoformat(), until.isoformat(), client), usage.store
+
+        def ask() -> Mapping[str, Any]:
+            return {
+                "total": store.totals(*which, by=())[0],
+                "groups": store.totals(*which, by=by),
+                "left_local_network": store.left_the_house(*which),
+            }
+
         return jsonify(
             object="usage",
             **{"from": which[0], "to": which[1]},
             by=by,
-            total=store.totals(*which, by=())[0],
-            groups=store.totals(*which, by=by),
-            left_local_network=store.left_the_house(*which),
+            **lookups.of_database(ask),
             baseline=_told(baseline),
             rows_waiting=usage.waiting,
         )

@@ -14,6 +14,7 @@ from flask.json.provider import DefaultJSONProvider
 from ai_router.api import auth, cancel, health, metrics, models, replies, sessions, usage
 from ai_router.api.admission import Admission
 from ai_router.api.chat import ChatEndpoint
+from ai_router.api.lookups import Lookups
 from ai_router.api.parsing import Ids
 from ai_router.app.deciding import build_classifier, build_gates, start_fast_path
 from ai_router.app.observing import Observing, observe, watch_backends
@@ -112,14 +113,15 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         told.settle()
 
     auth.init_app(app, settings.api_keys, settings.admin_key)
-    replies.init_app(app, told.scrubber.json)
+    replies.init_app(app, told.scrubber.json, told.refused)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(cancel.blueprint(runtime.in_flight, told.resilience))
     app.register_blueprint(health.blueprint(checker, told.sessions, admission, runtime.draining))
     app.register_blueprint(metrics.blueprint(told.metrics, told.windows, told.cold_start, told.usage, settle))
-    app.register_blueprint(usage.blueprint(told.usage, told.baseline, settle))
-    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, settle))
+    lookups = Lookups()
+    app.register_blueprint(usage.blueprint(told.usage, told.baseline, settle, lookups))
+    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, settle, lookups))
     return app
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_router import __version__
-from ai_router.exchange import Cost, Outcome
+from ai_router.errors import RouterError
+from ai_router.exchange import Cost, Outcome, Status
 from ai_router.execution.health import HealthChecker
 from ai_router.execution.trail import Subscriber
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _UP_FOR_S = 30.0
 """How old the word on a backend may be that /metrics repeats."""
-_SEEDED_ROWS = 100_000
+_SEEDED_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Observing:
     cold_start: ColdStart
     baseline: Baseline | None
     scrubber: Scrubber
+    refused: Callable[[RouterError], None]
+    """Counts an error that ended a request before it was one."""
     subscriber: Subscriber
     settle: Callable[[], None]
     """Have counted what has ended until now."""
@@ -85,9 +88,11 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
     usage = _usage_writer(settings, windows, metrics, losses, closing) if settings.telemetry else None
     tracing = _tracing(scrubber, closing) if settings.tracing else None
     keepers: list[Keeper] = [sessions.record, cold_start.finished, routing.finished, resilience.finished]
+    requests = None
     if usage is not None:
-        requests = RequestMetrics(metrics.registry, ModelNames(_models(registry)), pricing.is_local)
-        keepers += [requests.finished, _counting(pricing, windows, usage)]
+        names = ModelNames(_models(registry))
+        requests = RequestMetrics(metrics.registry, names, pricing.is_local)
+        keepers += [requests.finished, _counting(pricing, names, windows, usage)]
     if tracing is not None:
         keepers.append(tracing.finished)
     recorder = Recorder(pricing.cost, keepers, losses.outcome)
@@ -103,6 +108,7 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
         cold_start=cold_start,
         baseline=baseline,
         scrubber=scrubber,
+        refused=(lambda _: None) if requests is None else requests.refused,
         subscriber=recorder.take,
         settle=recorder.settle,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
@@ -134,12 +140,13 @@ def _usage_writer(
     return usage
 
 
-def _counting(pricing: Pricing, windows: Windows, usage: UsageWriter[UsageStore]) -> Keeper:
+def _counting(pricing: Pricing, names: ModelNames, windows: Windows, usage: UsageWriter[UsageStore]) -> Keeper:
     """Into the windows of /api/metrics and the rows of /api/usage."""
 
     def count(outcome: Outcome, cost: Cost) -> None:
         rows = rows_of(outcome, cost, pricing.is_local)
-        windows.add(rows.request)
+        model = names.label(rows.request["model"], answered=outcome.status is Status.OK)
+        windows.add({**rows.request, "model": model})
         usage.put(rows)
 
     return count

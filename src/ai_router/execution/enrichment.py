@@ -116,7 +116,9 @@ class WebSearch:
             found = yield from attempts.first_success(tuple(ways), ask)
         except UpstreamError as problem:
             timing_log.enrichment_failed(str(problem), trail.ms() - trail.ms(started))
-            trail.enriched(started, None, problem.detail)
+            # A search that found nothing has been charged for all the same.
+            search = None if problem.usage is None else (legs[-1].number, problem.usage)
+            trail.enriched(started, None, problem.detail, search)
             return None
         timing_log.enriched(len(found.text), trail.ms() - trail.ms(started))
         trail.enriched(started, found.text, search=(legs[-1].number, found.usage))
@@ -160,17 +162,17 @@ def findings(body: bytes, call: Call) -> Findings:
         payload = None
     if not isinstance(payload, dict):
         raise UpstreamFailed("the search answered something that is not a response", call.source)
-    if failure := failure_in(payload, call):
-        raise failure
-    if payload.get("status") == "failed":
-        raise UpstreamFailed("the search failed and does not say why", call.source)
+    usage = payload.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     text = "\n\n".join(part for part in output_texts(payload) if part)
-    if not text:
-        raise UpstreamFoundNothing("the search found nothing", call.source)
+    failure: UpstreamError | None = failure_in(payload, call)
+    if failure is None and payload.get("status") == "failed":
+        failure = UpstreamFailed("the search failed and does not say why", call.source)
+    if failure is None and not text:
+        failure = UpstreamFoundNothing("the search found nothing", call.source)
+    if failure is not None:
+        failure.usage = usage or None
+        raise failure
     found = sources(payload)
     listed = "\n\nSources:\n" + "\n".join(f"- {url}" for url in found) if found else ""
-    usage = payload.get("usage")
-    return Findings(
-        text[: max(_MAX_CONTEXT_CHARS - len(listed), 0)] + listed[:_MAX_CONTEXT_CHARS],
-        usage if isinstance(usage, dict) else {},
-    )
+    return Findings(text[: max(_MAX_CONTEXT_CHARS - len(listed), 0)] + listed[:_MAX_CONTEXT_CHARS], usage)

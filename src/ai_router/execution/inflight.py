@@ -66,7 +66,8 @@ class InFlight:
         key = (client, request_id)
         with self._changed:
             mine = [e for e in self._entries.get(request_id, ()) if e.trail.request.client == client]
-            fresh = [entry for entry in mine if entry.scope.reason is None]
+            # One whose answer is complete has only its closing left, and is as good as gone.
+            fresh = [entry for entry in mine if entry.scope.reason is None and not entry.trail.ending]
             if not fresh:
                 known = self._cancelled.get(key)
                 return None if known is None else (known, False)

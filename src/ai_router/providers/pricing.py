@@ -107,14 +107,17 @@ class Pricing:
         searches = search_leg == call.leg
         usage = usage_of(outcome.usage if answers else search_usage if searches else None)
         if usage is None:
-            # Whoever refuses or fails does not charge; what we gave up on may have been worked on all the same.
-            silent = call.given_up or answers or searches
-            return _Charge(unknown=(f"{who}: a call without a word of its usage",) if silent else ())
+            # Whoever refuses does not charge; what broke off, or was given up, may have been worked on all the same.
+            return _Charge(unknown=(f"{who}: a call without a word of its usage",) if call.may_cost else ())
         usd, basis = self._priced(call, usage, outcome.request.timestamp) or (None, None)
         if usd is None:
             return _Charge(usage=usage, unknown=(f"{who}: no price known",))
-        fees = searches and basis != PROVIDER
-        return _Charge(usd, basis, usage, (f"{who}: what it charges for searching",) if fees else ())
+        unknown = []
+        if searches and basis != PROVIDER:
+            unknown.append(f"{who}: what it charges for searching")
+        if call.given_up and usage.estimated:
+            unknown.append(f"{who}: what it wrote after the client had left, or thought before")
+        return _Charge(usd, basis, usage, tuple(unknown))
 
     def _priced(self, call: Traffic, usage: Usage, when: datetime) -> Priced | None:
         if usage.told_usd is not None:

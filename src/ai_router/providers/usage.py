@@ -8,6 +8,9 @@ from typing import Any
 from ai_router.exchange import Usage
 
 _TICKS_PER_USD = 10_000_000_000
+_MOST = 1e18
+_MOST_TOKENS = 10**12
+"""More is nonsense, and sums of it would not fit into any column."""
 
 
 def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
@@ -44,10 +47,10 @@ def told_usd(usage: Mapping[str, Any]) -> float | None:
 
 def _amount(value: Any) -> float | None:
     """A number that can be one; None for all else."""
-    usable = type(value) in (int, float) and 0 <= value < float("inf")
+    usable = type(value) in (int, float) and 0 <= value <= _MOST
     return float(value) if usable else None
 
 
 def _count(value: Any) -> int:
     """A number of tokens; 0 for none, or for nonsense."""
-    return int(_amount(value) or 0)
+    return min(int(_amount(value) or 0), _MOST_TOKENS)

@@ -141,6 +141,10 @@ def amount(value: str) -> float:
 def database_url(value: str) -> str:
     """``sqlite:///file`` or ``postgresql://user:password@host/name``. The message never repeats the value."""
     scheme, found, rest = value.partition("://")
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise ValueError("has a port that is no number (it is not shown here)") from None
     if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres") or not rest:
         raise ValueError("must look like sqlite:///file or postgresql://user:password@host/name (it is not shown here)")
     if scheme.partition("+")[0] == "sqlite":

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from ai_router.errors import StoreUnavailable
 from ai_router.stores.tables import REVISION
 
 _WAIT_S = 5
@@ -51,7 +52,7 @@ def open_database(url: str) -> Engine:
         )
     try:
         _upgrade(engine)
-    except SQLAlchemyError:
+    except (SQLAlchemyError, StoreUnavailable):
         engine.dispose()
         raise
     return engine
@@ -72,12 +73,16 @@ def _upgrade(engine: Engine) -> None:
     # A fifth of a second, once in a database's life.
     from alembic import command  # noqa: PLC0415 - as said
     from alembic.config import Config  # noqa: PLC0415 - as said
+    from alembic.util import CommandError  # noqa: PLC0415 - as said
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with engine.begin() as connection, _alone(connection):
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as problem:  # tables of a later version than this
+            raise StoreUnavailable(f"its tables are not of this version: {problem}") from problem
 
 
 def _revision(connection: Connection) -> str | None:

@@ -67,8 +67,9 @@ class SessionFiles:
         for stem in self._stems(wanted.before):
             if len(found) == limit:
                 return Page(found, last, complete=True)
-            if self._clock() > end:
-                return Page(found, last, complete=False)
+            if last is not None and self._clock() > end:
+                # Where it stopped may be somebody else's session: its time is told, not its name.
+                return Page(found, f"{last.partition('-')[0]}-{'0' * 8}", complete=False)
             last = stem
             summary = self._matching(stem, wanted)
             if summary is not None:

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Integer, Select, Table, and_, case, cast, delete, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Engine, Select, Table, and_, case, cast, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    CompileError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
 
-from ai_router.errors import StoreUnavailable
+from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.stores.database import open_database
 from ai_router.stores.tables import egress, requests, runs
 
 Row = Mapping[str, Any]
+
+
+WINDOW_COLUMNS = (
+    *("at", "route", "model", "status", "failed", "cost_unknown", "retries", "input_tokens", "output_tokens"),
+    *("cost_usd", "gpu_seconds", "total_ms", "ttft_ms", "cancel_ms"),
+)
 
 
 class UsageStore:
@@ -54,7 +71,7 @@ class UsageStore:
         sums = [
             func.count().label("calls"),
             *(
-                cast(func.coalesce(func.sum(egress.c[name]), 0), Integer).label(name)
+                cast(func.coalesce(func.sum(egress.c[name]), 0), BigInteger).label(name)
                 for name in ("bytes_sent", "bytes_received", "input_tokens", "output_tokens")
             ),
             func.sum(egress.c.cost_usd).label("cost_usd"),
@@ -65,7 +82,8 @@ class UsageStore:
 
     def since(self, moment: float, at_most: int) -> list[Row]:
         """The newest requests since then, newest first, as far as the windows of /api/metrics want to know them."""
-        query = select(requests).where(requests.c.at >= moment).order_by(requests.c.at.desc()).limit(at_most)
+        columns = [requests.c[name] for name in WINDOW_COLUMNS]
+        query = select(*columns).where(requests.c.at >= moment).order_by(requests.c.at.desc()).limit(at_most)
         return self._rows(query)
 
     def running(self, run: str, started: float, now: float) -> None:
@@ -84,6 +102,8 @@ class UsageStore:
         """Delete what is older than ``day``; returns how many rows went."""
         with _border(), self._engine.begin() as connection:
             gone = [connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)]
+            oldest = datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()
+            connection.execute(delete(runs).where(runs.c.seen < oldest))
         return sum(gone)
 
     def _rows(self, query: Select[Any]) -> list[Row]:
@@ -91,15 +111,22 @@ class UsageStore:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
+_OF_A_ROW = (DataError, IntegrityError, CompileError, StatementError)
+"""What the values of a row, or a row of another version, can do. All errors of drivers are StatementErrors, too."""
+_OF_THE_DATABASE = (OperationalError, InterfaceError, InternalError, ProgrammingError)
+
+
 @contextmanager
 def _border() -> Iterator[None]:
     """Foreign exceptions become ours, in the driver's words: SQLAlchemy's repeat the statement and its values."""
     try:
         yield
-    except (SQLAlchemyError, ImportError, OSError) as problem:
+    except (SQLAlchemyError, ImportError, OSError, OverflowError) as problem:
         words = str(getattr(problem, "orig", None) or problem).strip()
         why = words.splitlines()[0] if words else type(problem).__name__
-        raise StoreUnavailable(f"the database of usage: {why}") from problem
+        if isinstance(problem, (OverflowError, *_OF_A_ROW)) and not isinstance(problem, _OF_THE_DATABASE):
+            raise RowRefused(why) from problem
+        raise StoreUnavailable(why) from problem
 
 
 def _within(table: Table, since: str, until: str, client: str | None) -> ColumnElement[bool]:
@@ -109,19 +136,19 @@ def _within(table: Table, since: str, until: str, client: str | None) -> ColumnE
 
 def _sums() -> Iterable[ColumnElement[Any]]:
     def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-        return cast(func.coalesce(func.sum(case((condition, 1), else_=0)), 0), Integer)
+        return cast(func.coalesce(func.sum(case((condition, 1), else_=0)), 0), BigInteger)
 
     yield func.count().label("requests")
     yield count(requests.c.status == "error").label("errors")
     yield count(requests.c.failed).label("failed")
     yield count(requests.c.status == "cancelled").label("cancelled")
     for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens"):
-        yield cast(func.coalesce(func.sum(requests.c[name]), 0), Integer).label(name)
+        yield cast(func.coalesce(func.sum(requests.c[name]), 0), BigInteger).label(name)
     yield count(requests.c.usage_estimated).label("usage_estimated")
     yield func.coalesce(func.sum(requests.c.cost_usd), 0.0).label("cost_usd")
     yield count(requests.c.cost_unknown).label("cost_unknown")
     yield func.coalesce(func.sum(requests.c.gpu_seconds), 0.0).label("gpu_seconds")
-    here = and_(requests.c.local, requests.c.baseline_usd.is_not(None))
+    here = and_(requests.c.local, requests.c.baseline_usd > requests.c.cost_usd)
     yield count(requests.c.local).label("answered_locally")
     yield func.coalesce(func.sum(case((here, requests.c.baseline_usd - requests.c.cost_usd), else_=0.0)), 0.0).label(
         "saved_usd"

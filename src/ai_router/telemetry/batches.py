@@ -39,8 +39,11 @@ class Batches(Generic[T]):
         self._idle_s = idle_s
         self._pieces: deque[T] = deque()
         self._waiting = threading.Event()
+        self._hurry = threading.Event()
         self._closing = threading.Event()
-        self._handling = threading.Lock()
+        self._progress = threading.Condition()
+        self._handled = 0
+        self._taken = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -57,22 +60,30 @@ class Batches(Generic[T]):
         return True
 
     def settle(self, patience_s: float = 1.0) -> None:
-        """Handle what is there, here and now, for whoever is about to read what came of it. With a handler that is
-        stuck, no longer than ``patience_s``."""
-        if self._handling.acquire(timeout=patience_s):
-            try:
-                self._handle_all()
-            finally:
-                self._handling.release()
+        """Wait until the thread has handled what is there now, which it does at once; with a handler that hangs, no
+        longer than ``patience_s``. For whoever is about to read what came of it."""
+        with self._progress:
+            wanted = self._taken + len(self._pieces)
+            if self._handled >= wanted or not self._thread.is_alive():
+                return
+            self._hurry.set()
+            self._waiting.set()
+            self._progress.wait_for(lambda: self._handled >= wanted, patience_s)
 
     @property
     def waiting(self) -> int:
-        """How many pieces have not been handled."""
+        """How many pieces have not been taken."""
         return len(self._pieces)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the thread goes on although it was told to end."""
+        return self._closing.is_set() and self._thread.is_alive()
 
     def close(self, patience_s: float = 10.0) -> list[T]:
         """Handle what is there, then end the thread. With a handler that is stuck, what was not handled."""
         self._closing.set()
+        self._hurry.set()
         self._waiting.set()
         if self._thread.is_alive():
             self._thread.join(patience_s)
@@ -83,19 +94,22 @@ class Batches(Generic[T]):
         idle_s = None if self._idle_s is None else min(self._idle_s, _FIRST_IDLE_S)
         while not self._closing.is_set():
             if self._waiting.wait(idle_s):
-                self._closing.wait(self._gather_s)
+                self._hurry.wait(self._gather_s)
             idle_s = self._idle_s
+            self._hurry.clear()
             self._waiting.clear()
-            with self._handling:
-                self._handle_all()
-        with self._handling:
             self._handle_all()
+        self._handle_all()
 
     def _handle_all(self) -> None:
-        pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
-        if not pieces and self._idle_s is None:
-            return
+        with self._progress:
+            pieces = [self._pieces.popleft() for _ in range(len(self._pieces))]
+            self._taken += len(pieces)
         try:
-            self._handle(pieces)
+            if pieces or self._idle_s is not None:
+                self._handle(pieces)
         except Exception:  # the border of a background thread: one bad piece must not end it for all others
             log.exception("a batch could not be handled")
+        with self._progress:
+            self._handled = self._taken
+            self._progress.notify_all()

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -24,10 +25,20 @@ from ai_router.telemetry.scrubbing import Scrubber
 _WAITING_LIMIT = 20_000
 """Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""
 
-_BARE = logging.Formatter("%(message)s")
-_DATED = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """All that ends a line somewhere, or tells a terminal what to do."""
+
+
+class _PlainFormatter(logging.Formatter):
+    """Lines; those of a traceback are set in, so that whatever an exception says is not taken for a line of ours."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"    {_UNPRINTABLE.sub(' ', line)}" for line in lines)
+
+
+_BARE = _PlainFormatter("%(message)s")
+_DATED = _PlainFormatter("%(asctime)s %(levelname)s %(message)s")
 
 
 class _JSONFormatter(logging.Formatter):
@@ -43,7 +54,7 @@ class _JSONFormatter(logging.Formatter):
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)
         fields = {name: value for name, value in getattr(record, "fields", {}).items() if name not in told}
-        return orjson.dumps(told | fields, default=str).decode()
+        return _UNPRINTABLE.sub(" ", orjson.dumps(told | fields, default=str).decode())
 
 
 class _BatchHandler(logging.Handler):

@@ -53,7 +53,8 @@ class Recorder:
 
     def close(self) -> None:
         """Record what is waiting, then stop."""
-        self._batches.close()
+        for _ in self._batches.close():
+            self._on_dropped()
 
     def _record_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

@@ -11,6 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
+from ai_router.errors import RouterError
 from ai_router.exchange import Attempt, Cost, Outcome, Status, Traffic, Usage
 
 SECONDS = (
@@ -44,6 +45,28 @@ class ModelNames:
             self._others.add(model)
             return model
         return "other"
+
+
+def error_codes() -> frozenset[str]:
+    """Every code that an error of our tree, or a provider that we know, goes by."""
+    kinds, codes = [RouterError], set(_OTHER_CODES)
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        codes |= {kind.code} if kind.code else set()
+    return frozenset(codes)
+
+
+_OTHER_CODES = (
+    *("invalid_json", "invalid_type", "invalid_value", "empty_array", "missing_required_parameter", "failed"),
+    *("context_length_exceeded", "content_filter", "credit_balance_exhausted", "server_is_overloaded", "slow_down"),
+)
+_CODES = error_codes()
+
+
+def _code(code: str | None) -> str:
+    """A code of ours as it is; one of a backend's own making is "other"."""
+    return "" if not code else code if code in _CODES else "other"
 
 
 class _Children:
@@ -153,9 +176,10 @@ class RequestMetrics:
     def finished(self, outcome: Outcome, cost: Cost) -> None:
         """Count an outcome."""
         answer = outcome.attempts[-1] if outcome.attempts else None
-        model = self._names.label(outcome.model or "", answered=outcome.status is Status.OK) if outcome.model else ""
+        asked = answer.model if answer else outcome.model or ""
+        model = self._names.label(asked, answered=outcome.status is Status.OK) if asked else ""
         labels = (_OPERATION, answer.backend if answer else "", model, outcome.route)
-        error = outcome.error_code or ""
+        error = _code(outcome.error_code)
         self._duration.of(*labels, error).observe(outcome.timings["total_ms"] / 1000)
         self._requests.of(outcome.route, outcome.status, "true" if outcome.request.stream else "false").inc()
         if outcome.status is Status.ERROR:
@@ -177,9 +201,14 @@ class RequestMetrics:
             self._travelled(call)
         self._costed(outcome, cost, model)
 
+    def refused(self, error: RouterError) -> None:
+        """A request ended before it was one: without a key, malformed, without a place."""
+        fault = "service" if error.status >= 500 or error.status == 429 else "client"
+        self._errors.of("none", _code(error.code), fault).inc()
+
     def _attempted(self, attempt: Attempt) -> None:
         model = self._names.label(attempt.model, answered=attempt.error is None)
-        error = "" if attempt.error is None else attempt.error_code or "failed"
+        error = "" if attempt.error is None else _code(attempt.error_code or "failed")
         self._operation.of(_OPERATION, attempt.backend, model, error).observe(attempt.duration_ms / 1000)
         if attempt.ttft_ms is not None:
             self._backend_ttft.of(attempt.backend, model).observe(attempt.ttft_ms / 1000)

@@ -34,12 +34,12 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
     row = common | {
         "id": row_id,
         "session_id": request.session_id,
-        "route": outcome.route,
+        "route": _text(outcome.route, 64),
         "backend": answer.backend if answer else "",
-        "model": (outcome.model or "")[:256],
+        "model": _text(answer.model if answer else outcome.model or "", 256),
         "decided_by": outcome.decision.decided_by if outcome.decision else "",
         "status": outcome.status,
-        "error_code": (outcome.error_code or "")[:64],
+        "error_code": _text(outcome.error_code or "", 64),
         "failed": outcome.failed,
         "stream": request.stream,
         "local": answer is not None and is_local(answer.backend),
@@ -68,7 +68,7 @@ def _exported(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) ->
         "id": f"{row_id}-{call.leg}",
         "request": row_id,
         "backend": call.backend,
-        "model": call.model[:256],
+        "model": _text(call.model, 256),
         "purpose": call.purpose,
         "bytes_sent": call.bytes_sent,
         "bytes_received": call.bytes_received,
@@ -76,3 +76,8 @@ def _exported(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) ->
         "output_tokens": told.usage.output if told else None,
         "cost_usd": told.usd if told else None,
     }
+
+
+def _text(value: str, most: int) -> str:
+    """As PostgreSQL takes it: no longer than its column, and without NUL, which a client may well name a model with."""
+    return value.replace("\x00", "?")[:most]

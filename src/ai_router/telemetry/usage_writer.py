@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-from ai_router.errors import StoreUnavailable
+from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.telemetry.batches import Batches
 from ai_router.telemetry.unsaved import Unsaved
 from ai_router.telemetry.usage_rows import Rows
@@ -31,7 +31,7 @@ _DAY_S = 86_400.0
 
 
 class Store(Protocol):
-    """What is needed of stores.usage.UsageStore to write. All methods raise StoreUnavailable."""
+    """What is needed of stores.usage.UsageStore to write. All methods raise StoreUnavailable, ``insert`` RowRefused."""
 
     def insert(self, rows: Sequence[Mapping[str, Any]], exported: Sequence[Mapping[str, Any]]) -> None: ...
     def running(self, run: str, started: float, now: float) -> None: ...
@@ -82,7 +82,7 @@ class UsageWriter(Generic[S]):
     def store(self) -> S:
         """The database, for readers. Raises StoreUnavailable while it is not open."""
         if self._store is None:
-            raise StoreUnavailable(self.problem or "the database of usage is still being opened")
+            raise StoreUnavailable(self.problem or "it is still being opened")
         return self._store
 
     def start(self) -> None:
@@ -104,7 +104,7 @@ class UsageWriter(Generic[S]):
         left = self._batches.close()
         # The thread may hang in a write; its rows are still in the list then, and have ids that do not count twice.
         self._put_aside([*self._kept, *left])
-        if self._store is not None and not left:
+        if self._store is not None and not self._batches.stuck:
             self._store.close()
 
     def _take(self, rows: Sequence[Rows]) -> None:
@@ -113,25 +113,50 @@ class UsageWriter(Generic[S]):
             try:
                 self._work()
             except StoreUnavailable as problem:
-                self._failed(str(problem))
+                self._failed(problem.detail)
+            except Exception as problem:  # whatever it is, the rows are kept, within their limit
+                log.exception("usage could not be written")
+                self._failed(type(problem).__name__)
         if len(self._kept) > KEPT:
             self._put_aside(self._kept)
             self._kept.clear()
 
     def _work(self) -> None:
         store = self._store = self._store or self._open_store()
+        self._keep_house(store)
         while self._kept:
             batch = self._kept[:_AT_ONCE]
-            _insert(store, batch)
+            self._insert(store, batch)
             del self._kept[: len(batch)]
-        try:
-            self._unsaved.take(lambda rows: _insert(store, rows))
-        except OSError as problem:
-            log.warning("Usage: rows put aside cannot be read: %s", problem.strerror)
-        self._keep_house(store)
+        self._take_back(store)
         if self.problem is not None:
             log.info("Usage: the database takes rows again")
         self.problem = None
+
+    def _take_back(self, store: S) -> None:
+        try:
+            self._lose(self._unsaved.take(lambda rows: self._insert(store, rows)), "not readable")
+        except OSError as problem:
+            log.warning("Usage: rows put aside cannot be read: %s", problem.strerror)
+
+    def _insert(self, store: S, rows: Sequence[Rows]) -> None:
+        """All of them but those that the database will never take: one bad row must not keep the others out."""
+        if not rows:
+            return
+        try:
+            store.insert([row.request for row in rows], [row for one in rows for row in one.exported])
+        except RowRefused as problem:
+            if len(rows) == 1:
+                self._lose(1, str(problem))
+                return
+            middle = len(rows) // 2
+            self._insert(store, rows[:middle])
+            self._insert(store, rows[middle:])
+
+    def _lose(self, count: int, why: str) -> None:
+        if count:
+            log.warning("Usage lost: %d rows, %s", count, why)
+            self._on_lost(count)
 
     def _keep_house(self, store: S) -> None:
         now = self._clock()
@@ -154,11 +179,5 @@ class UsageWriter(Generic[S]):
             return
         try:
             self._unsaved.put(rows)
-        except OSError as problem:
-            log.warning("Usage lost: %d rows, %s", len(rows), problem.strerror)
-            self._on_lost(len(rows))
-
-
-def _insert(store: Store, rows: Sequence[Rows]) -> None:
-    if rows:
-        store.insert([row.request for row in rows], [row for one in rows for row in one.exported])
+        except (OSError, TypeError) as problem:  # TypeError: a number beyond what JSON is written with here
+            self._lose(len(rows), str(problem))

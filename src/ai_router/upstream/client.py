@@ -146,6 +146,7 @@ class UpstreamClient:
             leg.end()
             raise
         connect_ms = (time.monotonic() - started) * 1000
+        leg.status = raw.status
         return UpstreamResponse(raw, call, leg, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms)
 
     def close(self) -> None:

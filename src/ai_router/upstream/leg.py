@@ -37,6 +37,7 @@ class Leg:
         "received",
         "reused",
         "sent",
+        "status",
         "traceparent",
     )
 
@@ -50,6 +51,8 @@ class Leg:
         """Bytes of the body that went out."""
         self.received = 0
         """Bytes of the answer that were read."""
+        self.status: int | None = None
+        """Of the answer, as soon as it has one."""
         self._source: Source | None = None
         self._occupancy: Occupancy | None = None
         self._entered = 0.0
@@ -104,7 +107,9 @@ class Leg:
             ended = self._occupancy is None
             used_s = self._used_s if self._occupancy is None else self._occupancy.since(self._entered)
             given_up = self._given_up or not ended
-        return Traffic(self.number, self.purpose, *self._source, self.sent, self.received, used_s, given_up)
+        return Traffic(
+            self.number, self.purpose, *self._source, self.sent, self.received, used_s, given_up, self.status
+        )
 
     def abort(self, reason: RouterError) -> None:
         """Shut the socket down, so that whoever reads it fails with ``reason`` and the backend sees us leave."""
