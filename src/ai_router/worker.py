@@ -106,7 +106,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._reading.alarm.cancel()
         try:
             return super().handle_request(req, conn)
-        except TimeoutError as slow:
+        except (TimeoutError, BlockingIOError) as slow:  # of Python's timeout, or of the kernel's
             # A client that does not read: as gone as one that closed, which gunicorn passes over in silence.
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from slow
 

@@ -7,7 +7,6 @@ its socket: only between two portions, never inside one, and never so that it wo
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -75,8 +74,8 @@ class Heartbeat:
             self._alarm = self._alarms.after(self._every_s - quiet_s, self._beat)
 
     def _write(self) -> None:
-        # Not sock.send, which would wait for a slow client, on the thread of all alarms. A full buffer: it is not idle.
+        # Waiting for a slow client would hold up the thread of all alarms. A full buffer: it is not idle.
         with contextlib.suppress(OSError):
-            if os.write(self._sock.fileno(), self._frame) < len(self._frame):
+            if self._sock.send(self._frame, socket.MSG_DONTWAIT) < len(self._frame):
                 # Half a comment would corrupt what follows: whatever this client is, it takes nothing any more.
                 self._sock.shutdown(socket.SHUT_RDWR)

@@ -21,6 +21,11 @@ class Timeouts:
     idle: float
     first_byte: float | None = None
 
+    @property
+    def longest_read(self) -> float:
+        """What a single read may take: before the first byte, as long as that may."""
+        return self.idle if self.first_byte is None else max(self.idle, self.first_byte)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

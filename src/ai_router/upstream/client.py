@@ -31,6 +31,7 @@ from ai_router.errors import (
 from ai_router.upstream.alarms import Alarm, Alarms
 from ai_router.upstream.call import Call
 from ai_router.upstream.connections import CapturingAdapter, travelling
+from ai_router.upstream.idle import IdleWatch
 from ai_router.upstream.leg import Leg
 from ai_router.upstream.traffic import Occupancy
 
@@ -98,14 +99,26 @@ class UpstreamResponse:
         read1 = self._raw.read1
         # We ask for identity; a backend that compresses all the same costs urllib3's detour over a buffer.
         decode = "content-encoding" in self.headers
+        leg = self._leg
+        idle = IdleWatch(self._alarms, self._call.timeouts.longest_read, self._too_idle)
         # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
-        with _border(self._call, self._leg, answering=True):
-            leg = self._leg
-            while chunk := read1(READ_SIZE, decode_content=decode):
-                leg.received += len(chunk)
-                yield chunk
+        try:
+            with _border(self._call, leg, answering=True):
+                leg.wait_without_timeout()
+                idle.read_begins()
+                while chunk := read1(READ_SIZE, decode_content=decode):
+                    idle.read_ends()
+                    leg.received += len(chunk)
+                    yield chunk
+                    idle.read_begins()
+        finally:
+            idle.close()
         # A body without length or chunks ends just like a socket that we shut.
         self._leg.raise_if_aborted()
+
+    def _too_idle(self) -> None:
+        seconds = self._call.timeouts.longest_read
+        self._leg.abort(UpstreamTimeout(f"silent for {seconds:g} s", self._call.source))
 
     def close(self) -> None:
         """Stop the deadlines and give the connection up, or back if the body was read to its end."""
@@ -183,12 +196,9 @@ class UpstreamClient:
             request.headers["Content-Length"] = str(len(call.body))
         if leg.traceparent is not None:
             request.headers["traceparent"] = leg.traceparent
-        timeouts = call.timeouts
-        idle = timeouts.idle if timeouts.first_byte is None else max(timeouts.idle, timeouts.first_byte)
+        limits = (call.timeouts.connect, call.timeouts.longest_read)
         with travelling(leg):
-            response = self._adapter.send(
-                request, stream=True, timeout=(timeouts.connect, idle), **self._transport(call.url)
-            )
+            response = self._adapter.send(request, stream=True, timeout=limits, **self._transport(call.url))
         return response.raw
 
     def _transport(self, url: str) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""How long a read may wait, without a timeout on the socket: with one, Python asks the kernel twice for each chunk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ai_router.upstream.alarms import Alarms
+
+
+class IdleWatch:
+    """Calls ``on_idle`` when one read has taken ``idle_s``. The time between two reads is not the backend's."""
+
+    __slots__ = ("_alarm", "_alarms", "_clock", "_idle_s", "_on_idle", "_over", "_since")
+
+    def __init__(
+        self,
+        alarms: Alarms,
+        idle_s: float,
+        on_idle: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._alarms = alarms
+        self._idle_s = idle_s
+        self._on_idle = on_idle
+        self._clock = clock
+        self._over = False
+        self._since: float | None = None
+        self._alarm = alarms.after(idle_s, self._look)
+
+    def read_begins(self) -> None:
+        """From here on somebody waits."""
+        self._since = self._clock()
+
+    def read_ends(self) -> None:
+        """Nobody waits any more."""
+        self._since = None
+
+    def close(self) -> None:
+        """There will be no more reads."""
+        self._over = True
+        self._alarm.cancel()
+
+    def _look(self) -> None:
+        """One alarm a while, not one a read: it finds out how long the read has taken that is under way."""
+        since = self._since
+        quiet_s = 0.0 if since is None else self._clock() - since
+        if self._over:
+            return
+        if quiet_s >= self._idle_s:
+            self._on_idle()
+        else:
+            self._alarm = self._alarms.after(self._idle_s - quiet_s, self._look)

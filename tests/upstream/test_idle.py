@@ -1,0 +1,89 @@
+"""How long a read may wait."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ai_router.errors import Source, UpstreamTimeout
+from ai_router.exchange import Purpose
+from ai_router.upstream.alarms import Alarms
+from ai_router.upstream.call import Call, Timeouts
+from ai_router.upstream.client import UpstreamClient
+from ai_router.upstream.idle import IdleWatch
+from ai_router.upstream.leg import Leg
+from tests.fakes.personas import CHAT, chunk, says
+from tests.fakes.upstream import FakeUpstream, Hang, Stream
+
+
+def call(upstream: FakeUpstream, idle: float) -> Call:
+    return Call(
+        Source("primary", "m"), "POST", f"{upstream.url}{CHAT}", Timeouts(2.0, 20.0, idle), body=b'{"stream":true}'
+    )
+
+
+def test_a_read_that_waits_too_long_is_told_of_once(alarms: Alarms) -> None:
+    told = threading.Event()
+    watch = IdleWatch(alarms, 0.02, told.set)
+    watch.read_begins()
+    assert told.wait(10)
+
+
+def test_reads_that_come_back_and_the_time_between_them_are_not_idle(alarms: Alarms) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
+    clock, told = Clock(), list[float]()
+    watch = IdleWatch(alarms, 3600.0, lambda: told.append(clock.now), clock)
+    watch.read_begins()
+    clock.now = 3599.0
+    watch._look()
+    watch.read_ends()
+    clock.now = 9999.0
+    watch._look()
+    watch.read_begins()
+    clock.now += 3600.0
+    watch._look()
+    assert told == [13_599.0]
+    watch.close()
+
+
+def test_a_watch_that_is_closed_says_nothing(alarms: Alarms) -> None:
+    told: list[int] = []
+    watch = IdleWatch(alarms, 0.0, lambda: told.append(1))
+    watch.close()
+    watch._since = -1.0
+    watch._look()
+    assert told == []
+
+
+def test_a_stream_that_falls_silent_ends_and_its_connection_serves_nobody_else(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, Stream([chunk({"content": "x"})], ending="hang"), says("well"))
+    response = client.open(call(upstream, 0.1), Leg(1, Purpose.ANSWER))
+    chunks = response.chunks()
+    assert next(chunks)
+    with pytest.raises(UpstreamTimeout, match=r"silent for 0\.1 s"):
+        next(chunks)
+    response.close()
+    again = client.open(call(upstream, 5.0), Leg(2, Purpose.ANSWER))
+    assert b"well" in b"".join(again.chunks())
+    again.close()
+
+
+def test_a_plain_read_after_a_stream_on_the_same_connection_has_its_timeout_again(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on(CHAT, says("well"), Hang())
+    first = client.open(call(upstream, 5.0), Leg(1, Purpose.ANSWER))
+    b"".join(first.chunks())
+    first.close()
+    leg = Leg(2, Purpose.ANSWER)
+    with pytest.raises(UpstreamTimeout, match="silent"):
+        client.open(call(upstream, 0.1), leg).read(100)
+    assert leg.reused
