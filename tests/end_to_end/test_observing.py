@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ai_router.api.auth import key_name
 from tests.end_to_end.conftest import Connect, Lab
 from tests.fakes.personas import CHAT, SEARCH, chunk, completion, finds, says
+from tests.fakes.postgres import running_postgres
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, Stream, fake_upstream
 
@@ -356,6 +359,38 @@ def test_what_a_dead_database_did_not_take_is_there_after_the_next_start(tmp_pat
     with running_router(tmp_path, PRIMARY_URL=primary.url) as router:
         assert eventually(lambda: router.get("/api/usage")[0] == 200)
         assert eventually(lambda: api(router, "/api/usage")["total"]["requests"] == 5)
+
+
+def test_a_server_that_hangs_holds_up_neither_requests_nor_a_stop_and_gets_its_rows_later(
+    tmp_path: Path, primary: FakeUpstream
+) -> None:
+    with running_postgres(tmp_path / "pg") as url:
+        settings = {"PRIMARY_URL": primary.url, "DATABASE_URL": url}
+        with running_router(tmp_path / "router", **settings) as router:
+            router.chat()
+            assert api(router, "/api/usage")["total"]["requests"] == 1
+            with stopped(tmp_path / "pg"):
+                assert [router.chat()[0] for _ in range(10)] == [200] * 10
+                assert api(router, "/api/usage", status=503)["error"]["code"] == "store_unavailable"
+                assert router.get("/metrics")[0] == 200
+                assert router.stop(signal.SIGTERM) == 0
+        with running_router(tmp_path / "router", **settings) as router:
+            assert eventually(lambda: router.get("/api/usage")[0] == 200)
+            assert eventually(lambda: api(router, "/api/usage")["total"]["requests"] == 11)
+
+
+@contextmanager
+def stopped(folder: Path) -> Iterator[None]:
+    """Every process of the PostgreSQL in ``folder`` stands still: its connections stay open, and nobody answers."""
+    first = int((folder / "postmaster.pid").read_text().split()[0])
+    family = [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in family:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_what_a_client_or_a_backend_says_cannot_keep_rows_out(tmp_path: Path, primary: FakeUpstream) -> None:
