@@ -113,6 +113,7 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         self._timer: asyncio.TimerHandle | None = None
         self._busy = False
+        self._due = 0.0
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,8 +168,10 @@ class _Connection(asyncio.Protocol):
         if left == 1 or not model.timing.gap_s:
             self._end(head + chunk * left + verdict + model.last)
             return
+        # From one due time to the next, so that a timer that is late does not make all that follow late.
+        self._due = (self._loop.time() if head else self._due) + model.timing.gap_s
         self._transport.write(head + chunk)
-        self._later(model.timing.gap_s, lambda: self._stream(left - 1, chunk, verdict))
+        self._timer = self._loop.call_at(self._due, lambda: self._stream(left - 1, chunk, verdict))
 
     def _end(self, data: bytes) -> None:
         self._busy = False

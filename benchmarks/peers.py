@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.loads import KEY
 from benchmarks.rig import Server, free_port, process
 
-LITELLM, PORTKEY = "litellm[proxy]==1.109.1", "@portkey-ai/gateway@1.15.2"
+LITELLM, PORTKEY = "litellm[proxy]==1.106.1", "@portkey-ai/gateway@1.15.2"
 
 
 class NotHere(Exception):
