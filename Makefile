@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint check format benchmark benchmark-peers soak lock clean
+.PHONY: run setup setup-dev test lint check format benchmark benchmark-embedded benchmark-peers soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -27,8 +27,11 @@ format: setup-dev ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: setup-dev ## the six measurements, strategies, loads: docs/benchmarks.md
+benchmark: setup-dev ## the six measurements, strategies, loads (ARGS=--list: the parts): docs/benchmarks.md
 	$(BIN)/python Benchmark $(ARGS)
+
+benchmark-embedded: setup-dev ## the six on the real embedded model, on this CPU
+	$(BIN)/python Benchmark --embedded $(ARGS)
 
 benchmark-peers: setup-dev ## beside others of the field, each installed into a folder of its own
 	$(BIN)/python Benchmark --only peers $(ARGS)

@@ -110,7 +110,8 @@ def _response(body: bytes) -> bytes:
 class _Connection(asyncio.Protocol):
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._received = b""
+        self._received = bytearray()
+        self._body_at = self._end_at = 0
         self._timer: asyncio.TimerHandle | None = None
         self._busy = False
         self._due = 0.0
@@ -127,14 +128,22 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, found, rest = self._received.partition(b"\r\n\r\n")
-        if not found:
+        # The head is read once: a body of a megabyte comes in many portions.
+        if not self._end_at and not self._read_head():
             return
-        length = _content_length(head)
-        if len(rest) < length:
+        if len(self._received) < self._end_at:
             return
-        body, self._received = rest[:length], rest[length:]
+        head, body = bytes(self._received[: self._body_at]), bytes(self._received[self._body_at : self._end_at])
+        del self._received[: self._end_at]
+        self._end_at = 0
         self._answer(head, body)
+
+    def _read_head(self) -> bool:
+        end = self._received.find(b"\r\n\r\n")
+        if end >= 0:
+            self._body_at = end + 4
+            self._end_at = self._body_at + _content_length(bytes(self._received[:end]))
+        return end >= 0
 
     def _answer(self, head: bytes, body: bytes) -> None:
         model, path = self._model, head.split(b" ", 2)[1]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from benchmarks.lab import Lab, laboratory
 from benchmarks.measure import p50, p99
-from benchmarks.report import Report, Section
+from benchmarks.report import Report
+from benchmarks.sections import Section
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, SEARCH, chunk, finds
 from tests.fakes.upstream import FakeUpstream, Hang, Recorded, Reply, Stream

@@ -1,4 +1,4 @@
-"""What the six do not show: strategies side by side, health, session files, the cold start, the GPU's memory."""
+"""What the six do not show: strategies side by side, health, session files, the GPU's memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ai_router.session_logger import SessionLogger
 from ai_router.stores.session_files import file_name
 from benchmarks.backend import Timing
 from benchmarks.home_lab import home_lab
-from benchmarks.load import percentile
 from benchmarks.measure import Endpoint, p50
-from benchmarks.report import Cell, Report, Section
-from benchmarks.rig import backend, free_port, router, scratch
-from benchmarks.six import SHORT, Target, once, question, six
+from benchmarks.report import Report
+from benchmarks.rig import backend, free_port, router
+from benchmarks.sections import Cell, Section, percentile
+from benchmarks.six import SHORT, once, question
 from tests.chat_requests import chat_request
 
 _UNCLEAR = "what about the tall one, number {}"
@@ -121,21 +121,6 @@ def _outcome(number: int) -> Outcome:
         timings={"total_ms": 1.0},
         error=None,
     )
-
-
-def cold_start(report: Report, six_of: int = 0) -> None:
-    """From the start of the process to its first answer, the embedded model included; then the six, if so many."""
-    report.begin("cold start with the embedded model")
-    with scratch() as folder:
-        started = time.perf_counter()
-        with router(folder, settle=False) as server:
-            ready_s = time.perf_counter() - started
-            answer = once(Endpoint(server.url, "auto"), SHORT, max_tokens=16)
-            whole_s = time.perf_counter() - started
-            row = (f"HTTP {answer.status}", ready_s, whole_s, server.rss_mib())
-            report.add(Section("Cold start, embedded model", ("", "listens (s)", "first answer (s)", "RSS MiB"), [row]))
-            if six_of:
-                six(Target(Endpoint(server.url, "auto"), log=folder / "data/app.log"), report, six_of)
 
 
 def gpu_memory(report: Report) -> None:

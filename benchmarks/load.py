@@ -1,13 +1,13 @@
 """A load generator: one asyncio process that sends chat requests and times what comes back.
 
-It tells how busy it was itself: below half of a core it was not what was measured. ``python -m benchmarks.load SPEC``
-prints one JSON object; ``run`` does so in a process of its own.
+It tells how busy it was itself: below half of a core it was not what was measured. ``python -m benchmarks.load`` reads
+a specification from its standard input and prints one JSON object; ``run`` does so in a process of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import itertools
 import random
 import subprocess
 import sys
@@ -24,7 +24,8 @@ class Spec:
     """What to send. ``connections`` each ask again as soon as they have their answer (a closed loop), for ``seconds``.
     With ``rate`` requests arrive by chance, so many a second, whatever becomes of those before (an open loop).
 
-    ``once``: each connection asks once. ``body`` is sent as it is.
+    ``once``: each connection asks once. ``body`` is sent as it is. ``more_urls``: servers that share the connections
+    with the first, in turn.
     """
 
     url: str
@@ -35,11 +36,15 @@ class Spec:
     once: bool = False
     key: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    more_urls: Sequence[str] = ()
 
 
 @dataclass(slots=True)
 class Result:
-    """What came back. ``first_ms`` to the first data of a stream, ``gaps_ms`` between two of its chunks."""
+    """What came back. ``first_ms`` to the first data of a stream, ``gaps_ms`` between two reads of it.
+
+    ``chunks`` are events, however many come in one read: a server that gathers them has relayed them all the same.
+    """
 
     answered: int = 0
     incomplete: int = 0
@@ -58,16 +63,11 @@ class Result:
         return self.answered / self.seconds if self.seconds else 0.0
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of all do not exceed; NaN without any."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
-
-
 def run(spec: Spec) -> Result:
     """Send it from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.load", orjson.dumps(asdict(spec)).decode()]
-    output = subprocess.run(command, check=True, capture_output=True, timeout=spec.seconds + 300).stdout
+    # By standard input: an argument may have no more than 128 KiB.
+    command, given = [sys.executable, "-m", "benchmarks.load"], orjson.dumps(asdict(spec))
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, input=given, timeout=spec.seconds + 300).stdout
     return Result(**orjson.loads(output))
 
 
@@ -132,7 +132,7 @@ class _Client(asyncio.Protocol):
     def _note_chunk(self, now: float, data: bytes) -> None:
         if b"data:" not in data:
             return
-        self._result.chunks += 1
+        self._result.chunks += data.count(b"data:")
         if not self._first:
             self._first = now
             self._result.first_ms.append((now - self._started) * 1000)
@@ -153,15 +153,20 @@ class _Client(asyncio.Protocol):
         self._ended(self)
 
 
-async def _run(spec: Spec) -> Result:
-    parts = urlsplit(spec.url)
+def _request(spec: Spec, address: str) -> bytes:
     more = {**({"Authorization": f"Bearer {spec.key}"} if spec.key else {}), **spec.headers}
-    key = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
     body = spec.body.encode()
-    request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-        f"{key}Content-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"
+        f"{lines}Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def _run(spec: Spec) -> Result:
+    servers = [urlsplit(url) for url in (spec.url, *spec.more_urls)]
+    turns = itertools.cycle([(server, _request(spec, server.netloc)) for server in servers])
     loop, result = asyncio.get_running_loop(), Result()
     open_now, all_ended = set[_Client](), asyncio.Event()
     over = False
@@ -176,15 +181,18 @@ async def _run(spec: Spec) -> Result:
             all_ended.set()
 
     async def begin() -> None:
-        _, client = await loop.create_connection(lambda: _Client(request, result, ended), parts.hostname, parts.port)
+        server, request = next(turns)
+        host, port = server.hostname or "", server.port or 80
+        _, client = await loop.create_connection(lambda: _Client(request, result, ended), host, port)
         open_now.add(client)
         client.ask()
 
     started, cpu = time.perf_counter(), time.process_time()
     if spec.rate:
-        end, due = started + spec.seconds, started
+        # The same arrivals for each server that is asked at this rate.
+        end, due, dice = started + spec.seconds, started, random.Random(spec.rate)
         tasks = []
-        while (due := due + random.expovariate(spec.rate)) < end:
+        while (due := due + dice.expovariate(spec.rate)) < end:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             tasks.append(loop.create_task(begin()))
         await asyncio.gather(*tasks)
@@ -201,4 +209,4 @@ async def _run(spec: Spec) -> Result:
 
 
 if __name__ == "__main__":
-    print(orjson.dumps(asdict(asyncio.run(_run(Spec(**orjson.loads(sys.argv[1])))))).decode())
+    print(orjson.dumps(asdict(asyncio.run(_run(Spec(**orjson.loads(sys.stdin.buffer.read())))))).decode())

@@ -9,14 +9,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+import orjson
+
 from benchmarks.loads import KEY
 from benchmarks.rig import Server, free_port, process
+from benchmarks.turns import left_out
 
-LITELLM, PORTKEY = "litellm[proxy]==1.106.1", "@portkey-ai/gateway@1.15.2"
+LITELLM = "litellm[proxy]==1.106.1"
+"""Not the newest, so that a run can be repeated and compared, and because some releases need packages without a wheel,
+which would be compiled here."""
+PORTKEY = {
+    "dependencies": {"@portkey-ai/gateway": "1.15.2"},
+    # What it runs on; with a newer one its streams end in "TypeError: immutable" (its issue 1389).
+    "overrides": {"@hono/node-server": "1.13.8"},
+}
+"""As npm's package.json has it."""
 
 
 class NotHere(Exception):
@@ -28,15 +39,15 @@ Peer = Callable[[str, Path, Path], AbstractContextManager[Server]]
 
 
 @contextmanager
-def peers(url: str, folder: Path, installed: Path) -> Iterator[Mapping[str, Server]]:
-    """Those that can be had, in front of ``url``."""
+def peers(url: str, folder: Path, installed: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Server]]:
+    """Those of the wanted that can be had, in front of ``url``."""
     with ExitStack() as running:
         found = {}
-        for name, start in PEERS.items():
+        for name in wanted:
             try:
-                found[name] = running.enter_context(start(url, folder / name, installed / name))
+                found[name] = running.enter_context(PEERS[name](url, folder / name, installed / name))
             except (NotHere, RuntimeError, OSError, subprocess.SubprocessError) as problem:
-                print(f"  {name} is left out: {str(problem).splitlines()[0]}", file=sys.stderr)
+                left_out(name, str(problem).splitlines()[0])
         yield found
 
 
@@ -93,6 +104,9 @@ def envoy(url: str, folder: Path, installed: Path) -> Iterator[Server]:
         "  clusters:\n"
         "  - name: model\n"
         "    type: STATIC\n"
+        # The defaults end at 1,024 of each.
+        "    circuit_breakers: {thresholds: [{max_connections: 100000, max_pending_requests: 100000, "
+        "max_requests: 100000}]}\n"
         "    load_assignment: {cluster_name: model, endpoints: [{lb_endpoints: [{endpoint: {address: "
         f"{address.format(host, model_port)}}}}}]}}]}}\n"
     )
@@ -106,9 +120,13 @@ def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
     """Portkey's gateway on Node; a header of each request names the model's address."""
     if shutil.which("npm") is None:
         raise NotHere("no npm on this machine")
-    if not (installed / "node_modules").is_dir():
-        installed.mkdir(parents=True, exist_ok=True)
-        _quietly(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(installed), PORTKEY])
+    wanted = orjson.dumps(PORTKEY).decode()
+    if not _has(installed, wanted):
+        shutil.rmtree(installed, ignore_errors=True)
+        installed.mkdir(parents=True)
+        (installed / "package.json").write_text(wanted)
+        _quietly(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(installed)])
+        _note(installed, wanted)
     script = next(iter((installed / "node_modules/@portkey-ai/gateway/build").glob("start-server.js")), None)
     if script is None:
         raise NotHere("the package has no build/start-server.js")
@@ -132,7 +150,10 @@ def litellm(url: str, folder: Path, installed: Path) -> Iterator[Server]:
         f"general_settings:\n  master_key: {KEY}\n"
     )
     command = [str(python.with_name("litellm")), "--config", str(folder / "config.yaml"), "--port", str(port)]
-    with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], port, os.environ, folder) as server:
+    # Without a network it would wait for a list of prices; and it ends a stream that says one word a hundred times.
+    more = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "REPEATED_STREAMING_CHUNK_LIMIT": "1000000"}
+    environment = {**os.environ, **more}
+    with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], port, environment, folder) as server:
         yield server
 
 
@@ -142,12 +163,22 @@ PEERS: Mapping[str, Peer] = {"nginx": nginx, "envoy": envoy, "portkey": portkey,
 def _venv(folder: Path, package: str) -> Path:
     """The interpreter of a virtual environment with that package in it."""
     python = folder / "bin" / "python"
-    if not (folder / "installed").exists():
+    if not _has(folder, package):
         shutil.rmtree(folder, ignore_errors=True)
         _quietly([sys.executable, "-m", "venv", str(folder)])
         _quietly([str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", package])
-        (folder / "installed").touch()
+        _note(folder, package)
     return python
+
+
+def _has(folder: Path, what: str) -> bool:
+    """Whether this very thing was installed there, to the end."""
+    note = folder / "installed"
+    return note.is_file() and note.read_text() == what
+
+
+def _note(folder: Path, what: str) -> None:
+    (folder / "installed").write_text(what)
 
 
 def _quietly(command: list[str]) -> None:

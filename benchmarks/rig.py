@@ -29,14 +29,15 @@ class Server:
 
     def cpu_s(self) -> float:
         """Processor seconds that it and its workers have used."""
-        return sum(_cpu_s(pid) for pid in self._family())
+        return sum(_cpu_s(pid) for pid in self.family())
 
     def rss_mib(self) -> float:
         """Resident memory of its largest process."""
-        sizes = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._family()]
+        sizes = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.family()]
         return max(sizes) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
-    def _family(self) -> list[int]:
+    def family(self) -> list[int]:
+        """It and all that it has started, by process id."""
         found, new = [self.pid], [self.pid]
         while new:
             new = [int(child) for pid in new for child in _children(pid)]

@@ -4,26 +4,126 @@ from __future__ import annotations
 
 import argparse
 import os
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cancel import cancelling
-from benchmarks.extras import cold_start, gpu_memory, health_timing, session_files, strategies
+from benchmarks.embedded import cold_start, embedded
+from benchmarks.extras import gpu_memory, health_timing, session_files, strategies
+from benchmarks.history import long_history
 from benchmarks.home_lab import STRATEGIES, home_lab
-from benchmarks.loads import chunk_cost, many_streams, open_load, plain_load
+from benchmarks.hours import eight_hours
+from benchmarks.loads import open_load, plain_load
 from benchmarks.measure import Endpoint
-from benchmarks.peers import peers
+from benchmarks.peers import PEERS, peers
 from benchmarks.report import Report
 from benchmarks.rig import ROOT, scratch
 from benchmarks.six import Target, six
+from benchmarks.streams import chunk_cost, many_streams
+from benchmarks.two import two_processes
 
-PARTS = ("six", "strategies", "extras", "load", "streams", "peers")
 _TODAY = "fast path"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the simulated benchmark: what it tells, and how it is measured, given a folder and the options."""
+
+    about: str
+    measure: Callable[[Path, Report, argparse.Namespace], None]
+
+
+def _six(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    with home_lab(folder, options.time_scale, {_TODAY: STRATEGIES[_TODAY]}) as lab:
+        routed = Endpoint(lab.routers[_TODAY].url, "auto")
+        direct = Endpoint(lab.primary.url, "m"), Endpoint(lab.classifier.url, "m")
+        six(Target(routed, *direct, lab.folders[_TODAY] / "data/app.log"), report, options.n)
+
+
+def _strategies(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    strategies(folder, report, options.time_scale, max(4, options.n // 5))
+
+
+def _extras(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    health_timing(folder / "health", report)
+    session_files(folder / "sessions", report)
+    cold_start(report)
+    cancelling(report, options.n)
+
+
+def _load(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    plain_load(folder / "plain", report, options.rounds, options.seconds)
+    open_load(folder / "open", report, (50, 100, 150), 2 * options.seconds)
+
+
+def _streams(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    chunk_cost(folder / "chunk", report, options.rounds)
+    many_streams(folder / "many", report, options.streams)
+
+
+def _history(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    long_history(folder, report, options.rounds, options.seconds)
+
+
+def _hours(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    eight_hours(folder, report, options.rounds, options.seconds)
+
+
+def _two(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    two_processes(folder, report, options.rounds, options.seconds)
+
+
+def _peers(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    others = partial(peers, installed=ROOT / ".benchmark-peers", wanted=options.peers)
+    plain_load(folder / "plain", report, options.rounds, options.seconds, others)
+    chunk_cost(folder / "chunk", report, options.rounds, others)
+    many_streams(folder / "many", report, options.streams, others)
+
+
+PARTS: Mapping[str, Part] = {
+    "six": Part("the first design's six: routes, throughput, long context, ten at once, first token, overhead", _six),
+    "strategies": Part("from the sequential classifier to today's default: the first event of a stream", _strategies),
+    "extras": Part("GET /health, session files, the cold start, cancelling phase by phase", _extras),
+    "load": Part("closed loops of 1, 8 and 32 connections and an open loop, beside a bare hop", _load),
+    "streams": Part("the cost of a chunk, and up to a thousand streams at once, beside a bare hop", _streams),
+    "history": Part("processor time of a megabyte of history, beside parsing and serialising it once", _history),
+    "hours": Part("p99 with eight hours of sessions and usage on disk, beside none", _hours),
+    "two": Part("two processes on this machine's cores, beside one", _two),
+    "peers": Part("load and streams again with nginx, Envoy, Portkey and LiteLLM beside; installs them", _peers),
+}
+_USUAL = tuple(name for name in PARTS if name != "peers")
+"""The others need nothing that is not here."""
 
 
 def main() -> None:
     """Parse the command line and measure."""
+    options = _parser().parse_args()
+    if options.list:
+        print("\n".join(f"{name:<11} {part.about}" for name, part in PARTS.items()))
+        print(f"\nWithout --only: {' '.join(_USUAL)}.")
+        return
+    report = Report()
+    print(f"{report.when}, {report.machine}\n")
+    gpu_memory(report)
+    if options.url:
+        _running(options, report)
+    elif options.embedded:
+        embedded(report, options.n)
+    else:
+        print(f"simulated backends at {options.time_scale:g} of real time; see benchmarks/home_lab.py\n")
+        for name in PARTS:
+            if name in options.only:
+                with scratch() as folder:
+                    PARTS[name].measure(folder, report, options)
+    as_json, page = report.write(options.out)
+    print(f"{as_json}\n{page}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="Benchmark", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="say what parts there are, and measure nothing")
     parser.add_argument("--url", help="a running router, e.g. http://127.0.0.1:8080: the six, against it")
     parser.add_argument("--primary", help="its primary, to compare with, e.g. http://127.0.0.1:8000")
     parser.add_argument("--classifier", help="its classifier, for its throughput")
@@ -32,24 +132,14 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="its app.log; without it its sessions are asked for their timings")
     parser.add_argument("--embedded", action="store_true", help="the six against the real embedded model, on this CPU")
     parser.add_argument("--time-scale", type=float, default=0.1, help="simulated backends take so much of real time")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[:-1], help="parts of the simulated benchmark")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=_USUAL, metavar="PART", help="parts: see --list")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), help="those of the part peers")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each load")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
     parser.add_argument("--streams", type=int, nargs="+", default=[8, 128, 512, 1000], help="streams at once")
     parser.add_argument("-n", type=int, default=50, help="repetitions of the quick measurements")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="where the report goes")
-    options = parser.parse_args()
-    report = Report()
-    print(f"{report.when}, {report.machine}\n")
-    gpu_memory(report)
-    if options.url:
-        _running(options, report)
-    elif options.embedded:
-        cold_start(report, six_of=options.n)
-    else:
-        _simulated(options, report)
-    as_json, page = report.write(options.out)
-    print(f"{as_json}\n{page}")
+    return parser
 
 
 def _running(options: argparse.Namespace, report: Report) -> None:
@@ -59,33 +149,3 @@ def _running(options: argparse.Namespace, report: Report) -> None:
     routed = Endpoint(options.url, "auto", options.key)
     target = Target(routed, endpoint(options.primary), endpoint(options.classifier), options.log)
     six(target, report, options.n)
-
-
-def _simulated(options: argparse.Namespace, report: Report) -> None:
-    print(f"simulated backends at {options.time_scale:g} of real time; see benchmarks/home_lab.py\n")
-    with scratch() as folder:
-        if "six" in options.only:
-            with home_lab(folder / "lab", options.time_scale, {_TODAY: STRATEGIES[_TODAY]}) as lab:
-                routed = Endpoint(lab.routers[_TODAY].url, "auto")
-                direct = Endpoint(lab.primary.url, "m"), Endpoint(lab.classifier.url, "m")
-                six(Target(routed, *direct, lab.folders[_TODAY] / "data/app.log"), report, options.n)
-        if "strategies" in options.only:
-            strategies(folder / "strategies", report, options.time_scale, max(4, options.n // 5))
-        if "extras" in options.only:
-            health_timing(folder / "health", report)
-            session_files(folder / "sessions", report)
-            cold_start(report)
-            cancelling(report, options.n)
-        if "load" in options.only:
-            plain_load(folder / "plain", report, options.rounds, options.seconds)
-            open_load(folder / "open", report, (50, 100, 150), 2 * options.seconds)
-        if "streams" in options.only:
-            chunk_cost(folder / "chunks", report, options.rounds)
-            many_streams(folder / "streams", report, options.streams)
-        if "peers" in options.only:
-            with ExitStack() as running:
-
-                def beside(url: str) -> object:
-                    return running.enter_context(peers(url, folder / "peers", ROOT / ".benchmark-peers"))
-
-                plain_load(folder / "field", report, options.rounds, options.seconds, beside)  # type: ignore[arg-type]

@@ -14,7 +14,8 @@ import orjson
 
 from benchmarks.backend import COMPLEX_WORD, ENRICH_WORD
 from benchmarks.measure import Endpoint, Timed, p50, p99, text_in
-from benchmarks.report import Cell, Report, Section
+from benchmarks.report import Report
+from benchmarks.sections import Cell, Section
 
 SHORT = "Say hello in five words."
 LONG_QUESTION = "Tell me about bees. " * 40
@@ -25,20 +26,29 @@ QUESTIONS: Mapping[str, str] = {
     "ENRICH": f"what is the weather {ENRICH_WORD}?",
     "META": "### Task:\nGenerate a concise title\n<chat_history>hi</chat_history>",
 }
-LONG_CONTEXT = "The quick brown fox jumps over the lazy dog. " * 720
-"""About 8,000 tokens."""
+_SENTENCE, _SENTENCE_TOKENS = "The quick brown fox jumps over the lazy dog. ", 11
 _TIMINGS = ("classification_ms", "enrichment_ms", "inference_ms", "total_ms")
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The router, its backends where they can be asked directly, and where its log is."""
+    """The router, its backends where they can be asked directly, and where its log is. ``kinds`` are the questions
+    that have a backend; ``answer_tokens`` ends their answers,
+    ``context_tokens`` is how long a context is tried."""
 
     routed: Endpoint
     primary: Endpoint | None = None
     classifier: Endpoint | None = None
     log: Path | None = None
+    kinds: Sequence[str] = tuple(QUESTIONS)
+    answer_tokens: int | None = None
+    context_tokens: int = 8_000
+
+    @property
+    def limit(self) -> Mapping[str, int]:
+        """The field of a request that ends its answer, if there is to be one."""
+        return {} if self.answer_tokens is None else {"max_tokens": self.answer_tokens}
 
 
 def six(target: Target, report: Report, repetitions: int) -> None:
@@ -59,10 +69,10 @@ def question(kind: str) -> str:
 def routes(target: Target, report: Report, repetitions: int) -> None:
     """What each route takes, from the client and as the router's own REQUEST lines have it."""
     rows: list[Sequence[Cell]] = []
-    for kind in QUESTIONS:
+    for kind in target.kinds:
         report.begin(f"1 routes: {kind}")
         for stream in (False, True):
-            answers = [once(target.routed, question(kind), stream=stream) for _ in range(repetitions)]
+            answers = [once(target.routed, question(kind), stream=stream, **target.limit) for _ in range(repetitions)]
             told = _told(target, answers[-1])
             first = p50([answer.first_ms for answer in answers]) if stream else None
             whole = p50([answer.whole_ms for answer in answers])
@@ -115,12 +125,13 @@ def _tokens(answer: Timed) -> int:
 
 
 def long_context(target: Target, report: Report) -> None:
-    """Eight thousand tokens, and no max_tokens."""
+    """A context of about so many tokens, and no max_tokens but the target's."""
     report.begin("3 long context")
-    answer = once(target.routed, LONG_CONTEXT)
+    answer = once(target.routed, _SENTENCE * (target.context_tokens // _SENTENCE_TOKENS), **target.limit)
     said = len(text_in(answer)) if answer.status == 200 else 0
     row = (f"HTTP {answer.status}", answer.whole_ms, said)
-    report.add(Section("3. Long context, 8,000 tokens", ("", "whole (ms)", "characters back"), [row]))
+    title = f"3. Long context, {target.context_tokens:,} tokens"
+    report.add(Section(title, ("", "whole (ms)", "characters back"), [row]))
 
 
 def at_once(target: Target, report: Report, clients: int = 10) -> None:
@@ -128,7 +139,7 @@ def at_once(target: Target, report: Report, clients: int = 10) -> None:
     report.begin("4 ten at once")
     with ThreadPoolExecutor(clients) as pool:
         started = time.perf_counter()
-        answers = list(pool.map(lambda _: once(target.routed, SHORT), range(clients)))
+        answers = list(pool.map(lambda _: once(target.routed, SHORT, **target.limit), range(clients)))
         took_ms = (time.perf_counter() - started) * 1000
     fine = sum(answer.status == 200 for answer in answers)
     row = (f"{fine} of {clients} answered", took_ms, max(answer.whole_ms for answer in answers))

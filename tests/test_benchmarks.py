@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import html
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import orjson
 import pytest
 
+from ai_router.stores.session_files import SessionFiles, Wanted
+from ai_router.stores.usage import UsageStore
 from benchmarks.backend import Timing
-from benchmarks.load import Spec, percentile, run
-from benchmarks.loads import body
-from benchmarks.report import Report, Section, shown
-from benchmarks.rig import backend
+from benchmarks.embedded import model_of
+from benchmarks.history import Round, history, history_section, parse_and_serialise_ms
+from benchmarks.hours import emptied, fill, hours_section, of_router
+from benchmarks.load import Result, Spec, run
+from benchmarks.loads import body, over_connections
+from benchmarks.peers import NotHere, peers
+from benchmarks.plots import COLOURS_DARK, COLOURS_LIGHT, Colours, drawn, ticks_around
+from benchmarks.report import Report
+from benchmarks.rig import Server, backend, free_port
+from benchmarks.sections import Line, Plot, Section, latencies, percentile, shown
+from benchmarks.streams import Crowd, over_streams, those_that_stream
+from benchmarks.turns import BUSY_NOTE, Turn, flagged, generator_cell, in_turn
+from benchmarks.two import Shared, at_best, two_section
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +53,30 @@ def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
         result = run(Spec(model.url, body(stream=False), seconds=1.0, rate=40))
     # One connection alone could have had two answers in that time.
     assert result.answered >= 15
+
+
+def test_connections_are_spread_over_several_servers(tmp_path: Path) -> None:
+    with backend(Timing(), tmp_path / "a") as one, backend(Timing(), tmp_path / "b") as other:
+        result = run(Spec(one.url, body(stream=False), connections=6, once=True, more_urls=[other.url]))
+        seen = [_seen(server.url) for server in (one, other)]
+    assert (result.answered, seen) == (6, [3, 3])
+
+
+def _seen(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/_seen") as answer:
+        return orjson.loads(answer.read())["seen"]
+
+
+def test_a_body_of_a_megabyte_goes_through_whole(tmp_path: Path) -> None:
+    with backend(Timing(), tmp_path) as model:
+        result = run(Spec(model.url, history(), once=True))
+    assert (result.answered, result.incomplete) == (1, 0)
+
+
+def test_chunks_are_events_however_they_arrive(tmp_path: Path) -> None:
+    # Without a pace the model says all in one write: six words, the end, the usage and [DONE].
+    with backend(Timing(tokens=6), tmp_path) as model:
+        assert run(Spec(model.url, body(stream=True), once=True)).chunks == 9
 
 
 def test_a_stream_that_ends_early_and_a_refusal_are_no_answers(tmp_path: Path) -> None:
@@ -81,6 +118,151 @@ def test_a_report_is_a_table_a_file_and_a_page_that_stands_alone(
 )
 def test_figures_have_as_many_digits_as_say_something(value: float | str | None, text: str) -> None:
     assert shown(value) == text
+
+
+def turn(answered: int = 100, seconds: float = 1.0, busy: float = 0.1, cpu_s: float = 0.2, ms: float = 5.0) -> Turn:
+    """A turn whose requests all took the same time."""
+    return Turn(Result(answered, seconds=seconds, busy=busy, whole_ms=[ms] * answered, chunks=answered), cpu_s)
+
+
+def test_a_row_that_shows_the_generator_says_so() -> None:
+    assert generator_cell([turn(busy=0.5).result, turn(busy=0.79).result]) == "79%"
+    calm = Section("Load", ("", "generator"), [("router", "79%")], note="Note.")
+    assert flagged(calm).note == "Note."
+    marked = generator_cell([turn(busy=0.5).result, turn(busy=0.95).result])
+    assert marked == "95% !"
+    assert flagged(Section("Load", ("", "generator"), [("nginx", marked)], note="Note.")).note == f"Note. {BUSY_NOTE}"
+
+
+def test_a_server_that_is_gone_is_left_out_of_its_turns(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with backend(Timing(), tmp_path) as model:
+        servers = {"model": model, "gone": Server(f"http://127.0.0.1:{free_port()}", model.pid)}
+        found = in_turn(servers, 1, lambda url: Spec(url, body(stream=False), once=True))
+    assert {name: len(series) for name, series in found.items()} == {"model": 1}
+    assert "gone is left out" in capfd.readouterr().err
+
+
+def test_a_server_that_does_not_stream_is_left_out_of_streams(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = Server(f"http://127.0.0.1:{free_port()}", 0)
+    with backend(Timing(tokens=3), tmp_path) as model:
+        assert list(those_that_stream({"model": model, "gone": gone})) == ["model"]
+    assert "gone is left out: ConnectionRefusedError" in capsys.readouterr().err
+
+
+def test_peers_that_cannot_be_had_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(*_: object) -> None:
+        raise NotHere("no such program\nat all")
+
+    monkeypatch.setattr("benchmarks.peers.PEERS", {"nobody": nowhere})
+    with peers("http://127.0.0.1:1", tmp_path, tmp_path, ["nobody"]) as found:
+        assert found == {}
+    assert capsys.readouterr().err == "  nobody is left out: no such program\n"
+
+
+def test_a_history_is_a_megabyte_of_valid_chat_and_the_same_each_time() -> None:
+    text = history()
+    told = orjson.loads(text)
+    assert 1_000_000 <= len(text.encode()) < 1_020_000
+    assert len(told["messages"]) > 100
+    assert {message["role"] for message in told["messages"]} == {"system", "user", "assistant"}
+    assert text == history()
+    assert parse_and_serialise_ms(text.encode(), 3) > 0
+
+
+def test_the_long_body_is_compared_with_its_json_within_a_round() -> None:
+    taken = Round(short=turn(cpu_s=0.2), long=turn(cpu_s=1.1), json_ms=3.0)
+    assert (taken.added_ms, taken.ratio) == (pytest.approx(9.0), pytest.approx(3.0))
+    rows = {row[0]: row for row in history_section({"router": [taken, taken]}, 1_000_000).rows}
+    assert rows["router, long"][1:4] == (pytest.approx(11.0), pytest.approx(9.0), pytest.approx(3.0))
+    assert rows["orjson loads + dumps"][1] == 3.0
+
+
+def test_hours_of_use_leave_what_the_router_itself_reads(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    fill(data, 30)
+    page = SessionFiles(of_router(data).session_path).page(Wanted(), 50)
+    assert [session["route"] for session in page.sessions] == ["primary"] * 30
+    store = UsageStore(of_router(data).usage_database)
+    assert len(store.since(0, 100)) == 30
+    emptied(data)
+    assert store.since(0, 100) == []
+    store.close()
+    assert list(of_router(data).session_path.iterdir()) == []
+
+
+def test_hours_are_compared_within_a_turn() -> None:
+    section = hours_section({"nothing": [turn(ms=10), turn(ms=20)], "8 hours": [turn(ms=11), turn(ms=22)]}, "3 files")
+    assert section.rows[1][3:5] == (pytest.approx(1.1), pytest.approx(1.1))
+    assert section.rows[0][3:5] == (None, None)
+
+
+def test_two_processes_are_told_with_what_the_machine_allows() -> None:
+    one = Shared(turn(answered=200, busy=0.1).result, routers_s=0.8, model_s=0.1)
+    both = Shared(turn(answered=350, busy=0.2).result, routers_s=1.4, model_s=0.2)
+    # A request takes 5 ms of a core in all: 400 a second are what two cores can do.
+    assert at_best([one], 2) == pytest.approx(400)
+    section = two_section({"one process": [one], "two processes": [both]}, 2)
+    assert section.rows[1][1:3] == (pytest.approx(350), pytest.approx(1.75))
+    assert "no more than 2.00 times" in section.note
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(30, 400, [20, 50, 100, 200, 500]), (0.3, 900, [0.2, 1, 10, 100, 1000]), (5, 5, [5, 10])],
+)
+def test_an_axis_has_round_numbers_around_all_values(low: float, high: float, ticks: list[float]) -> None:
+    assert ticks_around(low, high) == pytest.approx(ticks)
+
+
+def test_a_latency_curve_goes_as_far_as_there_are_requests() -> None:
+    lines = latencies("", {"few": [1.0] * 50, "many": [float(n) for n in range(2000)], "none": []}).lines
+    assert [line.points[-1][0] if line.points else None for line in lines] == [0.98, 0.999, None]
+    assert dict(lines[1].points)[0.5] == 999
+
+
+def test_a_plot_is_drawn_with_a_colour_for_each_name_and_what_is_too_small_at_the_bottom() -> None:
+    lines = [Line("a<b", [(1, 0.001), (32, 50.0)]), Line("short", [(1, 2.0)]), Line("busy", [(1, 5), (32, 9)], (1,))]
+    colours = Colours()
+    text = drawn(Plot("T & t", "count", "connections", "ms", lines, least=1.0), colours)
+    assert "T &amp; t" in text
+    assert "a&lt;b" in text
+    assert "short" not in text, "one point is no line"
+    assert ">or less: 1<" in text
+    assert text.count('class="mark hollow"') == 1
+    assert "the generator's limit" in html.unescape(text)
+    assert (colours.of_bar("a<b"), colours.of_bar("unknown")) == ("var(--c0)", "var(--bar)")
+    assert drawn(Plot("", "count", "", "", lines[1:2]), colours) == ""
+    assert len(set(COLOURS_LIGHT)) == len(set(COLOURS_DARK)) == len(COLOURS_LIGHT)
+
+
+def test_rates_over_connections_mark_where_the_generator_was_the_limit() -> None:
+    section = over_connections({1: {"nginx": [turn()]}, 32: {"nginx": [turn(answered=900, busy=0.9)]}})
+    assert section.rows == [("nginx", 100.0, 900.0)]
+    assert section.plots[0].lines == [Line("nginx", [(1, 100.0), (32, 900.0)], [1])]
+
+
+def test_costs_over_streams_are_lines_of_each_contender() -> None:
+    direct = Result(first_ms=[100.0])
+    late = Turn(Result(8, first_ms=[130.0], chunks=100), 0.05)
+    cpu, first = over_streams([Crowd("router", count, late, direct, 90.0) for count in (8, 128)])
+    assert cpu.lines == [Line("router", [(8, 500.0), (128, 500.0)], [])]
+    assert first.lines == [Line("router", [(8, 30.0), (128, 30.0)], [])]
+
+
+def test_a_server_without_an_embedded_model_is_told_from_one_with_it(tmp_path: Path) -> None:
+    with backend(Timing(), tmp_path) as model, pytest.raises(LookupError, match="no embedded model"):
+        model_of(model)
+
+
+def test_the_command_lists_its_parts() -> None:
+    command = [sys.executable, str(ROOT / "Benchmark"), "--list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    parts = ("six", "strategies", "extras", "load", "streams", "history", "hours", "two", "peers")
+    assert [line.split()[0] for line in listed.splitlines()[: len(parts)]] == list(parts)
 
 
 def test_the_command_measures_the_simulated_home_lab(tmp_path: Path) -> None:
