@@ -21,6 +21,7 @@ import orjson
 
 from ai_router.telemetry.batches import Batches
 from ai_router.telemetry.scrubbing import Scrubber
+from ai_router.telemetry.timing_log import Line
 
 _WAITING_LIMIT = 20_000
 """Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""
@@ -30,15 +31,29 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class _PlainFormatter(logging.Formatter):
-    """Lines; those of a traceback are set in, so that whatever an exception says is not taken for a line of ours."""
+    """Lines, with time and level before each if ``dated``; those of a traceback are set in, so that whatever an
+    exception says is not taken for a line of ours."""
+
+    def __init__(self, *, dated: bool) -> None:
+        super().__init__()
+        self._dated = dated
+        self._second = -1
+        self._time = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{self._when(record)} {record.levelname} {record.msg}" if self._dated else record.msg
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _when(self, record: logging.LogRecord) -> str:
+        """As logging writes it; its own way over strftime, for each line, takes longer than all the rest."""
+        if int(record.created) != self._second:
+            self._second = int(record.created)
+            self._time = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
+        return f"{self._time},{int(record.msecs):03d}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         lines = super().formatException(ei).splitlines()
         return "\n".join(f"    {_UNPRINTABLE.sub(' ', line)}" for line in lines)
-
-
-_BARE = _PlainFormatter("%(message)s")
-_DATED = _PlainFormatter("%(asctime)s %(levelname)s %(message)s")
 
 
 class _JSONFormatter(logging.Formatter):
@@ -58,16 +73,23 @@ class _JSONFormatter(logging.Formatter):
 
 
 class _BatchHandler(logging.Handler):
-    """Merges a record's arguments on the request's thread, since they may change, and leaves the rest to the writer."""
+    """Merges a record's arguments on the request's thread, since they may change, and leaves the rest to the writer. So
+    are those of the contract's lines, which are made for nothing else."""
 
     def __init__(self, batches: Batches[logging.LogRecord]) -> None:
         super().__init__()
         self._batches = batches
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without logging's lock, which the list does not need."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         # timing_log's lines have named fields; in JSON they are told by name as well.
-        record.fields = record.args if isinstance(record.args, Mapping) else {}
-        record.msg, record.args = record.getMessage(), None
+        if not isinstance(record, Line):
+            record.fields = record.args if isinstance(record.args, Mapping) else {}
+            record.msg, record.args = record.getMessage(), None
         self._batches.put(record)
 
 
@@ -86,8 +108,8 @@ class LogWriter:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self._file = WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         as_json = _JSONFormatter()
-        self._file_format = as_json if json else _DATED if timestamps else _BARE
-        self._stderr_format = as_json if json else _DATED
+        self._file_format = as_json if json else _PlainFormatter(dated=timestamps)
+        self._stderr_format = as_json if json else _PlainFormatter(dated=True)
         self._scrub = (scrubber or Scrubber()).text
         self._batches = Batches(self._write, name="log-writer", limit=_WAITING_LIMIT)
         self._handler = _BatchHandler(self._batches)
@@ -106,8 +128,12 @@ class LogWriter:
 
     def _write(self, records: list[logging.LogRecord]) -> None:
         for record in records:
+            if isinstance(record, Line):
+                record.fields = record.args
+                record.msg = record.getMessage()
             # One line each: nothing that a backend says may begin a line of its own, or move a terminal's cursor.
-            record.msg = _UNPRINTABLE.sub(" ", record.msg)
+            if not (record.msg.isascii() and record.msg.isprintable()):
+                record.msg = _UNPRINTABLE.sub(" ", record.msg)
         complaint = ""
         try:
             # A rotated file is opened anew.

@@ -19,13 +19,16 @@ class Scrubber:
         known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
         # As it stands, and as it stands inside a JSON string.
         forms = dict.fromkeys(form for key in known for form in (key, orjson.dumps(key)[1:-1].decode()))
-        self._text = re.compile("|".join(map(re.escape, forms))) if forms else None
-        self._bytes = re.compile(self._text.pattern.encode()) if self._text else None
+        self._forms = tuple(forms)
+        self._encoded = tuple(form.encode() for form in forms)
+        self._text = re.compile("|".join(map(re.escape, forms)))
+        self._bytes = re.compile(self._text.pattern.encode())
 
     def text(self, text: str) -> str:
         """``text`` without them."""
-        return text if self._text is None else self._text.sub(_SHOWN, text)
+        # Looking for each takes a fiftieth of the time of looking for one of them.
+        return self._text.sub(_SHOWN, text) if any(form in text for form in self._forms) else text
 
     def json(self, body: bytes) -> bytes:
         """A JSON document without them."""
-        return body if self._bytes is None else self._bytes.sub(_SHOWN.encode(), body)
+        return self._bytes.sub(_SHOWN.encode(), body) if any(form in body for form in self._encoded) else body

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,27 @@ from ai_router.errors import UpstreamError
 from ai_router.exchange import Attempt, Decision, Outcome, Status
 
 log = logging.getLogger("ai_router.request")
+
+
+class Line(logging.LogRecord):
+    """A record that knows what is told, and not where in the code: finding that out takes most of a record's time."""
+
+    def __init__(self, level: int, shape: str, fields: Mapping[str, Any]) -> None:
+        created = time.time()
+        self.__dict__.update(_NOWHERE)
+        self.levelno, self.levelname = level, "INFO" if level == logging.INFO else logging.getLevelName(level)
+        self.msg, self.args = shape, fields
+        self.created, self.msecs = created, created % 1 * 1000
+
+
+_NOWHERE = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__
+"""All that a formatter may ask for."""
+
+
+def _tell(level: int, shape: str, fields: Mapping[str, Any]) -> None:
+    if log.isEnabledFor(level):
+        log.handle(Line(level, shape, fields))
+
 
 SLOW_MS: Mapping[str, int] = {"primary": 5_000, "meta": 5_000, "xai": 30_000, "enrich": 60_000}
 
@@ -21,7 +44,8 @@ def is_slow(route: str, total_ms: float) -> bool:
 
 def incoming(messages: int, total_chars: int, stream: bool) -> None:
     """A request was read and understood."""
-    log.info(
+    _tell(
+        logging.INFO,
         "Incoming request: messages=%(messages)d total_chars=%(total_chars)d stream=%(stream)s",
         {"messages": messages, "total_chars": total_chars, "stream": stream},
     )
@@ -30,11 +54,13 @@ def incoming(messages: int, total_chars: int, stream: bool) -> None:
 def classified(decision: Decision) -> None:
     """The classifier answered, or did not and the default route stands."""
     if decision.failure is not None:
-        log.warning(
+        _tell(
+            logging.WARNING,
             "Classification failed: %(error)s -> default route %(route)s",
             {"error": _line(decision.failure), "route": decision.route},
         )
-    log.info(
+    _tell(
+        logging.INFO,
         "Classification completed: %(label)s -> %(route)s in %(ms)dms (finish_reason=%(finish_reason)s)",
         {
             "label": decision.label,
@@ -47,12 +73,17 @@ def classified(decision: Decision) -> None:
 
 def enriched(chars: int, duration_ms: float) -> None:
     """The web context is here."""
-    log.info("Enrichment context retrieved: %(chars)d chars in %(ms)dms", {"chars": chars, "ms": round(duration_ms)})
+    _tell(
+        logging.INFO,
+        "Enrichment context retrieved: %(chars)d chars in %(ms)dms",
+        {"chars": chars, "ms": round(duration_ms)},
+    )
 
 
 def enrichment_failed(reason: str, duration_ms: float) -> None:
     """The web context will be missing."""
-    log.warning(
+    _tell(
+        logging.WARNING,
         "Enrichment failed: %(error)s after %(ms)dms, answering without web context",
         {"error": _line(reason), "ms": round(duration_ms)},
     )
@@ -69,12 +100,13 @@ def responded(attempt: Attempt) -> None:
     if attempt.speculative:
         told["speculative"] = "true"
     shape = f"Provider response: %(route)s {_template(told, without='route')}"
-    log.info(shape, told)
+    _tell(logging.INFO, shape, told)
 
 
 def provider_failed(problem: UpstreamError, then: str) -> None:
     """A backend did not answer, and what is done about it."""
-    log.warning(
+    _tell(
+        logging.WARNING,
         "Provider failed: %(backend)s error=%(error)s, %(then)s",
         {"backend": problem.source.backend, "error": _line(problem.detail), "then": then},
     )
@@ -82,7 +114,8 @@ def provider_failed(problem: UpstreamError, then: str) -> None:
 
 def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
     """A request waits until a backend takes it."""
-    log.info(
+    _tell(
+        logging.INFO,
         "Queued: %(wanted)s position=%(position)d expected_ms=%(expected_ms)d",
         {"wanted": ",".join(wanted), "position": position, "expected_ms": round(expected_s * 1000)},
     )
@@ -90,7 +123,8 @@ def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
 
 def events_skipped(backend: str, count: int) -> None:
     """A stream had events that were no JSON; the client was spared them."""
-    log.warning(
+    _tell(
+        logging.WARNING,
         "Provider stream: %(backend)s skipped=%(skipped)d events that were no JSON",
         {"backend": backend, "skipped": count},
     )
@@ -98,12 +132,13 @@ def events_skipped(backend: str, count: int) -> None:
 
 def speculation_cancelled(route: str) -> None:
     """The decision went to another route; the speculative answer was given up."""
-    log.info("Cancelled speculative primary (route=%(route)s)", {"route": route})
+    _tell(logging.INFO, "Cancelled speculative primary (route=%(route)s)", {"route": route})
 
 
 def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
     """A session file is in place."""
-    log.info(
+    _tell(
+        logging.INFO,
         "Session saved: %(session)s write_ms=%(write_ms)d cleanup_ms=%(cleanup_ms)d",
         {"session": session_id, "write_ms": round(write_ms), "cleanup_ms": round(cleanup_ms)},
     )
@@ -111,7 +146,8 @@ def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
 
 def health_checked(status: str, duration_ms: float) -> None:
     """All backends were asked how they are."""
-    log.info(
+    _tell(
+        logging.INFO,
         "Health check: status=%(status)s duration_ms=%(duration_ms)d",
         {"status": status, "duration_ms": round(duration_ms)},
     )
@@ -123,22 +159,28 @@ def finished(outcome: Outcome) -> None:
     timings = _timing_fields(outcome)
     told = ids | timings
     shape = f"REQUEST {_template(told)}"
-    log.info(shape, told)
+    _tell(logging.INFO, shape, told)
     if is_slow(outcome.route, outcome.timings["total_ms"]):
         decided_by = outcome.decision.decided_by if outcome.decision else "none"
         total_ms = timings.pop("total_ms")
         told = ids | {"total_ms": total_ms, "decided_by": decided_by} | timings
         shape = f"SLOW_REQUEST {_template(told)}"
-        log.warning(shape, told)
+        _tell(logging.WARNING, shape, told)
     told = {"session": outcome.request.session_id, "error": _line(outcome.error or "")}
     if outcome.status is Status.CANCELLED:
-        log.info("Request cancelled: session=%(session)s %(error)s", told)
+        _tell(logging.INFO, "Request cancelled: session=%(session)s %(error)s", told)
     elif outcome.status is Status.ERROR:
-        log.warning("Request failed: session=%(session)s %(error)s", told)
+        _tell(logging.WARNING, "Request failed: session=%(session)s %(error)s", told)
 
 
 def _template(fields: Mapping[str, Any], without: str = "") -> str:
-    return " ".join(f"{name}=%({name})s" for name in fields if name != without)
+    return _joined(tuple(fields), without)
+
+
+@functools.lru_cache(1_000)
+def _joined(names: tuple[str, ...], without: str) -> str:
+    """There are only so many shapes."""
+    return " ".join(f"{name}=%({name})s" for name in names if name != without)
 
 
 def _timing_fields(outcome: Outcome) -> dict[str, Any]:
