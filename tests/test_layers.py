@@ -13,6 +13,7 @@ RANKS = [
     {"cli"},
     {"server"},
     {"worker"},
+    {"relays", "http_response"},
     {"app"},
     {"embedded", "console"},
     {"api"},
@@ -27,8 +28,9 @@ RANKS = [
 FOREIGN = {
     "flask": {"api", "app", "server", "worker"},
     "werkzeug": {"api"},
-    "gunicorn": {"api", "server", "worker"},
+    "gunicorn": {"api", "server", "worker", "http_response"},
     "requests": {"upstream"},
+    "httptools": {"upstream"},
     "urllib3": {"upstream"},
     "numpy": {"routing", "learning"},
     "scipy": {"learning"},

@@ -1,16 +1,10 @@
-"""What goes over the wire to each backend: URL, headers and body, and nothing else.
-
-``responses`` stands in for the network here; it replaces HTTPAdapter.send, so time and sockets are tested elsewhere.
-"""
+"""What goes over the wire to each backend: path, headers and body, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pytest
-import responses
 
 from ai_router.execution.enrichment import fetch_enrichment_context
 from ai_router.execution.forward import Forwarder
@@ -24,28 +18,26 @@ from ai_router.upstream.client import UpstreamClient
 from ai_router.upstream.leg import Leg
 from tests.chat_requests import chat_request
 from tests.fakes.personas import completion, finds
+from tests.fakes.upstream import FakeUpstream, Plain, Stream
 
-SETTINGS = {
-    "ROUTER_URL": "http://classifier:8000/v1",
-    "PRIMARY_URL": "http://primary:8000",
-    "XAI_API_KEY": "xai-key",
-}
+CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return build_registry(load_settings(SETTINGS, dotenv=None))
+def registry(upstream: FakeUpstream) -> Registry:
+    """Everybody at one address."""
+    settings = {
+        "ROUTER_URL": f"{upstream.url}/v1",
+        "PRIMARY_URL": upstream.url,
+        "XAI_API_URL": upstream.url,
+        "XAI_API_KEY": "xai-key",
+    }
+    return build_registry(load_settings(settings, dotenv=None))
 
 
-@pytest.fixture
-def wire() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock() as mock:
-        yield mock
-
-
-def sent(wire: responses.RequestsMock) -> tuple[str, dict[str, str], dict[str, Any]]:
-    (call,) = wire.calls
-    return str(call.request.url), dict(call.request.headers), orjson.loads(call.request.body)
+def sent(upstream: FakeUpstream) -> tuple[dict[str, str], dict[str, Any]]:
+    (request,) = upstream.requests
+    return dict(request.headers), request.body
 
 
 def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any) -> None:
@@ -59,16 +51,17 @@ def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any
     forwarder.forward_request(request, candidate, request.messages_json, Leg(), place)
 
 
-def test_the_primary(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
-    wire.post("http://primary:8000/v1/chat/completions", json=completion("hi"))
+def test_the_primary(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Plain(completion("hi")))
     ask(client, registry, "primary", params={"max_tokens": 5, "seed": 1})
-    _, headers, body = sent(wire)
+    headers, body = sent(upstream)
     assert headers == {
-        "Content-Type": "application/json",
-        "Accept-Encoding": "identity",
-        "User-Agent": "ai-router",
-        "X-Request-Id": "req_1",
-        "Content-Length": headers["Content-Length"],
+        "host": upstream.url.removeprefix("http://"),
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": "ai-router",
+        "x-request-id": "req_1",
+        "content-length": headers["content-length"],
     }
     assert body == {
         "model": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8",
@@ -78,23 +71,23 @@ def test_the_primary(client: UpstreamClient, registry: Registry, wire: responses
 
 
 def test_xai_gets_its_key_and_the_client_s_limit(
-    client: UpstreamClient, registry: Registry, wire: responses.RequestsMock
+    client: UpstreamClient, registry: Registry, upstream: FakeUpstream
 ) -> None:
-    wire.post("https://api.x.ai/v1/chat/completions", json=completion("hi"))
+    upstream.on(CHAT, Plain(completion("hi")))
     ask(client, registry, "xai", params={"max_tokens": 5})
-    _, headers, body = sent(wire)
-    assert headers["Authorization"] == "Bearer xai-key"
+    headers, body = sent(upstream)
+    assert headers["authorization"] == "Bearer xai-key"
     assert (body["model"], body["max_tokens"]) == ("grok-4.7", 5)
 
 
-def test_the_search(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
-    wire.post("https://api.x.ai/v1/responses", json=finds("It rains.").payload)
+def test_the_search(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
+    upstream.on("/v1/responses", finds("It rains."))
     found = fetch_enrichment_context(
         client, registry.searchers[0], chat_request("rain?"), Leg(), timeout_s=5, connect_s=1
     )
-    _, headers, body = sent(wire)
+    headers, body = sent(upstream)
     assert found.text.startswith("It rains.")
-    assert headers["Authorization"] == "Bearer xai-key"
+    assert headers["authorization"] == "Bearer xai-key"
     assert (body["model"], body["tools"], body["store"]) == ("grok-4.3", [{"type": "web_search"}], False)
     assert "search_parameters" not in body
 
@@ -108,23 +101,23 @@ def classifier(client: UpstreamClient, registry: Registry, mode: ClassifierMode)
     return made
 
 
-def test_the_constrained_classifier(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
-    wire.post("http://classifier:8000/v1/chat/completions", json=completion("COM", finish_reason="length"))
+def test_the_constrained_classifier(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, Plain(completion("COM", finish_reason="length")))
     verdict = classifier(client, registry, ClassifierMode.CONSTRAINED).classify(chat_request(), Leg)
-    _, headers, body = sent(wire)
+    headers, body = sent(upstream)
     assert verdict.label == "COMPLEX"
-    assert "Authorization" not in headers
+    assert "authorization" not in headers
     assert body["structured_outputs"] == {"choice": ["MODERATE", "COMPLEX", "ENRICH"]}
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     assert (body["max_tokens"], body["temperature"], body["logprobs"]) == (1, 0, True)
     assert "guided_choice" not in body, "vLLM ignores it since structured_outputs, with a 200"
 
 
-def test_the_reasoning_classifier(client: UpstreamClient, registry: Registry, wire: responses.RequestsMock) -> None:
+def test_the_reasoning_classifier(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
     stream = b'data: {"choices": [{"delta": {"content": "ENRICH"}}]}\n\n'
-    wire.post("http://classifier:8000/v1/chat/completions", body=stream, content_type="text/event-stream")
+    upstream.on(CHAT, Stream([stream]))
     verdict = classifier(client, registry, ClassifierMode.REASONING).classify(chat_request(), Leg)
-    _, _, body = sent(wire)
+    _, body = sent(upstream)
     assert verdict.label == "ENRICH"
     assert body["stream"] is True
     assert not {"structured_outputs", "chat_template_kwargs"} & set(body), "it is to think"

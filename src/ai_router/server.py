@@ -42,7 +42,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         chosen: dict[str, Any] = {
             "bind": _bind(settings.host, settings.port),
             "workers": settings.workers,
-            "worker_class": type("Worker", (Worker,), {"headers_timeout_s": min(10.0, settings.body_timeout_s)}),
+            "worker_class": _worker_class(settings),
             "threads": settings.threads,
             "worker_connections": 10 * settings.threads,
             "keepalive": _KEEPALIVE_S,
@@ -73,6 +73,15 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _forget(self, pid: int) -> None:
         if self._shared is not None:
             forget_worker(pid, self._shared)
+
+
+def _worker_class(settings: Settings) -> type[Worker]:
+    times = {
+        "headers_timeout_s": min(10.0, settings.body_timeout_s),
+        "write_timeout_s": settings.write_timeout_s,
+        "keepalive_s": settings.keepalive_s,
+    }
+    return type("Worker", (Worker,), times)
 
 
 def _bind(host: str, port: int) -> str:

@@ -11,37 +11,55 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import select
 import selectors
 import socket
+import struct
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from flask import Flask
+from gunicorn.http import wsgi
+from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 
+from ai_router.api.chat import FLOW
 from ai_router.app import close_app, drain_app, stop_app
+from ai_router.http_response import TogetherResponse
+from ai_router.relays import Relay, Relays
 from ai_router.upstream.alarms import Alarms
+
+log = logging.getLogger(__name__)
 
 _CLOSERS = 4
 _CLOSES_WAITING = 256
+_RELAYED = object()
+"""What a turn comes to whose response goes on without its thread."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """gthread with deadlines for headers, closing off the main loop, and an orderly stop."""
 
     headers_timeout_s = 10.0
+    write_timeout_s = 30.0
+    keepalive_s = 15.0
+    linger_s = 0.1
 
     def init_process(self) -> None:
         """In the worker's process, where threads may be started."""
+        _settle(self.cfg)
         self._alarms = Alarms()
+        self._relays = Relays(self._alarms, write_timeout_s=self.write_timeout_s, keepalive_s=self.keepalive_s)
+        self._relays.start()
         self._reading = threading.local()
         self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="closer")
         self._closing = threading.Semaphore(_CLOSES_WAITING)
+        self._at_work: set[object] = set()
         super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -90,25 +108,103 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def handle(self, conn: Any) -> Any:
-        """One turn of a connection on a thread: read a request's headers, answer it."""
-        sock = conn.sock
-        self._reading.alarm = self._alarms.after(self.headers_timeout_s, lambda: _shut(sock))
+        """The turns of a connection on a thread, for as long as its client asks again soon."""
+        mine = object()
+        self._at_work.add(mine)
         try:
-            again = super().handle(conn)
+            again = self._turn(conn)
+            while again is True and self._asks_again(conn):
+                again = self._turn(conn)
         finally:
-            self._reading.alarm.cancel()
+            self._at_work.discard(mine)
         if not again:
             conn.close = partial(self._close_elsewhere, conn.close)
         return again
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """The headers are here."""
-        self._reading.alarm.cancel()
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """The turns are over; with a response that goes on, they will be when that is."""
+        if fs.cancelled() or fs.exception() is not None or fs.result() is not _RELAYED:
+            super().finish_request(conn, fs)
+
+    def _asks_again(self, conn: Any) -> bool:
+        """Wait for the next request where the last one was answered, while half of the threads are free: by way of the
+        main loop it takes two threads to wake and half a dozen system calls."""
+        if conn.parser.unreader.buf.getvalue():
+            return True
+        spare = self.alive and 2 * len(self._at_work) <= self.cfg.threads
+        return spare and _readable(conn.sock, self.linger_s)
+
+    def _turn(self, conn: Any) -> Any:
+        """Read a request's headers, answer it."""
+        sock = conn.sock
+        if not conn.initialized:
+            # The kernel's timeout, not Python's, which would ask the kernel twice for each write.
+            seconds, rest = divmod(self.write_timeout_s, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
+        self._reading.alarm = self._alarms.after(self.headers_timeout_s, lambda: _shut(sock))
         try:
-            return super().handle_request(req, conn)
+            return super().handle(conn)
+        finally:
+            self._reading.alarm.cancel()
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """The headers are here: answer. Whether the connection can be used again, or _RELAYED."""
+        self._reading.alarm.cancel()
+        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, TogetherResponse)
+        environ["wsgi.multithread"] = True
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            response.force_close()
+        try:
+            portions = self.wsgi(environ, response.start_response)
+            return self._send(portions, response, environ, conn)
         except (TimeoutError, BlockingIOError) as slow:  # of Python's timeout, or of the kernel's
             # A client that does not read: as gone as one that closed, which gunicorn passes over in silence.
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from slow
+        except OSError:
+            raise
+        except Exception:
+            if not response.headers_sent:
+                raise
+            # Another answer on top of half of one would help nobody.
+            log.exception("a response broke off")
+            close_graceful(conn.sock)
+            raise StopIteration from None
+
+    def _send(self, portions: Any, response: Any, environ: Any, conn: Any) -> Any:
+        """Portion by portion, until nothing but a backend's are to come: those go on without this thread."""
+        flow = environ.get(FLOW, _no_flow)
+        relayed = False
+        try:
+            for portion in portions:
+                response.write(portion)
+                if (stream := flow()) is not None:
+                    relayed = True
+                    self._relay(stream, portions, response, conn)
+                    return _RELAYED
+            response.close()
+        finally:
+            if not relayed and hasattr(portions, "close"):
+                portions.close()
+        return not response.should_close()
+
+    def _relay(self, stream: Any, portions: Any, response: Any, conn: Any) -> None:
+        def end(whole: bool) -> None:
+            try:
+                portions.close()
+            finally:
+                turns: Future[bool] = Future()
+                turns.set_result(whole and not response.should_close())
+                if not turns.result():
+                    conn.close = partial(self._close_elsewhere, conn.close)
+                self.method_queue.defer(self.finish_request, conn, turns)
+
+        self._relays.add(Relay(stream, conn.sock, chunked=response.chunked, on_end=end))
+
+    def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
+        """What is left of the body is drained; as a rule there is nothing."""
+        if keepalive is not True or getattr(conn.parser.mesg.body.reader, "length", None) == 0:
+            return keepalive
+        return super()._keepalive_after(conn, keepalive)
 
     def _close_elsewhere(self, close: Any, graceful: bool = False) -> None:
         """Linger on a thread made for it; with too many lingering already, close at once."""
@@ -125,6 +221,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._closers.submit(linger)
 
 
+def _settle(config: Any) -> None:
+    """What is set is set: found as attributes from now on, and not by way of two functions, twenty times a request."""
+    for name, setting in config.settings.items():
+        if not hasattr(type(config), name):
+            config.__dict__[name] = setting.get()
+
+
 def close_worker(worker: Any) -> None:
     """The hook for a worker that ends."""
     _with_app(worker, close_app)
@@ -136,10 +239,14 @@ def _with_app(worker: Any, act: Any) -> None:
         act(app)
 
 
-def _readable(sock: socket.socket) -> bool:
+def _no_flow() -> None:
+    """For the endpoints that ask no backend."""
+
+
+def _readable(sock: socket.socket, within_s: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(within_s * 1000))
 
 
 def _shut(sock: socket.socket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 from ai_router.upstream.alarms import Alarms
 
@@ -38,3 +39,20 @@ def test_cancelled_alarms_do_not_pile_up(alarms: Alarms) -> None:
     for _ in range(10_000):
         alarms.after(3600, lambda: None).cancel()
     assert len(alarms._heap) < 2_000
+
+
+def test_alarms_that_are_set_and_cancelled_again_do_not_wake_the_thread_each_time(alarms: Alarms) -> None:
+    waits, wait = [0], alarms._changed.wait
+
+    def counted(seconds: float | None = None) -> bool:
+        waits[0] += 1
+        return wait(seconds)
+
+    alarms._changed.wait = counted  # type: ignore[method-assign]
+    for _ in range(50):
+        alarms.after(10.0, lambda: None).cancel()
+        time.sleep(0.002)  # in which it would wait again, had it been woken
+    assert waits[0] <= 5
+    rang = threading.Event()
+    alarms.after(0.01, rang.set)
+    assert rang.wait(5), "one that is earlier does"

@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 import trustme
 
 from ai_router.errors import ClientGone, UpstreamUnreachable
 from ai_router.upstream.client import UpstreamClient
+from ai_router.upstream.connections import Connections
 from ai_router.upstream.leg import Leg
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Stream, fake_upstream
 from tests.upstream.test_client import call
@@ -76,3 +79,12 @@ def test_an_abort_ends_the_read_and_the_backend_sees_it_in_time(
     assert request.gone.wait(5)
     assert request.disconnected_at is not None
     assert request.disconnected_at - aborted_at[0] < 0.3, "the contract's bound"
+
+
+def test_without_a_word_in_the_environment_certifi_s_authorities_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    way = Connections(1)._way("https://api.x.ai/v1/models")
+    pool: Any = way.pool
+    assert pool.ca_certs == requests.certs.where()
+    assert pool.cert_reqs == "CERT_REQUIRED"

@@ -15,23 +15,48 @@ ADMIN = "admin"
 """The name of whoever shows the admin key."""
 
 
-def init_app(app: Flask, keys: Sequence[str] | None, admin_key: str | None = None) -> None:
-    """Require one of ``keys``, or the admin's, on everything but health; without ``keys``, nothing.
+class Keys:
+    """The keys there are, and whose they are. Without ``keys`` everybody may ask."""
 
-    ``g.client`` says whose it was: ``key-`` and a few digits, ``admin``, or "" without any. ``g.sees`` says whose
-    requests may be looked at: a client's name, None for everybody's, "" for nobody's.
-    """
-    names = {key.encode(): key_name(key) for key in keys or ()}
-    if admin_key is not None:
-        names[admin_key.encode()] = ADMIN
+    def __init__(self, keys: Sequence[str] | None, admin_key: str | None = None) -> None:
+        self._needed = bool(keys)
+        self._names = {key.encode(): key_name(key) for key in keys or ()}
+        if admin_key is not None:
+            self._names[admin_key.encode()] = ADMIN
+
+    def client(self, authorization: str, x_api_key: str) -> str:
+        """Whose keys these headers show: ``key-`` and a few digits, ``admin``, or "" without any."""
+        for shown in _shown(authorization, x_api_key) if self._names else ():
+            if (name := self._known(shown)) is not None:
+                return name
+        return ""
+
+    def admit(self, authorization: str, x_api_key: str) -> str:
+        """The same. Raises Unauthenticated where a key is needed and none is known."""
+        client = self.client(authorization, x_api_key)
+        if self._needed and not client:
+            raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
+        return client
+
+    def sees(self, client: str) -> str | None:
+        """Whose requests a client may look at: its own, by its name; None: everybody's; "": nobody's."""
+        # Without any key everybody who can reach the router is its owner; with an admin's, whoever shows that one is.
+        return None if client == ADMIN or not self._names else client
+
+    def _known(self, shown: bytes) -> str | None:
+        # Every key is compared, so that the time does not tell which one came close.
+        same = [name for key, name in self._names.items() if hmac.compare_digest(shown, key)]
+        return same[0] if same else None
+
+
+def init_app(app: Flask, keys: Keys) -> None:
+    """Require a key on everything but health. ``g.client`` says whose it was, ``g.sees`` what it may see."""
 
     @app.before_request
     def authenticate() -> None:
-        g.client = next((name for shown in _shown_keys() if (name := _known(shown, names)) is not None), "")
-        if keys and not g.client and request.path not in _OPEN_PATHS:
-            raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
-        # Without any key everybody who can reach the router is its owner; with an admin's, whoever shows that one is.
-        g.sees = None if g.client == ADMIN or not names else g.client
+        find = keys.client if request.path in _OPEN_PATHS else keys.admit
+        g.client = find(request.headers.get("authorization", ""), request.headers.get("x-api-key", ""))
+        g.sees = keys.sees(g.client)
 
 
 def key_name(key: str) -> str:
@@ -47,16 +72,9 @@ def whose() -> str | None:
     return sees
 
 
-def _shown_keys() -> Iterator[bytes]:
+def _shown(authorization: str, x_api_key: str) -> Iterator[bytes]:
     """Both headers count: an SDK always sends a Bearer, of whatever value."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "bearer":
         yield token.strip().encode("utf-8", "surrogateescape")
-    yield request.headers.get("x-api-key", "").encode("utf-8", "surrogateescape")
-
-
-def _known(shown: bytes, names: dict[bytes, str]) -> str | None:
-    """Whose key it is."""
-    # Every key is compared, so that the time does not tell which one came close.
-    same = [name for key, name in names.items() if hmac.compare_digest(shown, key)]
-    return same[0] if same else None
+    yield x_api_key.encode("utf-8", "surrogateescape")

@@ -11,7 +11,10 @@ from gunicorn.http.errors import ParseException
 from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest, SlowBody
 from ai_router.upstream.alarms import Alarm, Alarms
 
-_PORTION = 65_536
+_PORTION = 1 << 20
+"""Of a body whose length is known: gunicorn copies all that is left of it for each portion that is taken."""
+_UNANNOUNCED = 65_536
+"""Of one that may go on for ever."""
 
 
 def read_body(environ: Mapping[str, Any], *, limit: int, timeout_s: float, alarms: Alarms) -> bytes:
@@ -24,7 +27,7 @@ def read_body(environ: Mapping[str, Any], *, limit: int, timeout_s: float, alarm
         raise _too_large(limit)
     deadline = _Deadline(environ.get("gunicorn.socket"), timeout_s, alarms)
     try:
-        body = _read(environ["wsgi.input"], limit)
+        body = _read(environ["wsgi.input"], limit, _UNANNOUNCED if announced is None else _PORTION)
     except (OSError, ParseException) as problem:
         deadline.raise_if_late()
         if isinstance(problem, ConnectionError):
@@ -44,9 +47,9 @@ def _content_length(environ: Mapping[str, Any]) -> int | None:
     return int(value) if value.isdigit() else None
 
 
-def _read(stream: Any, limit: int) -> bytes:
+def _read(stream: Any, limit: int, at_once: int) -> bytes:
     portions, size = [], 0
-    while portion := stream.read(_PORTION):
+    while portion := stream.read(at_once):
         size += len(portion)
         if size > limit:
             raise _too_large(limit)

@@ -1,27 +1,35 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions, as a WSGI application in front of Flask's.
+
+Flask's way from a request to its view and back is some three hundred calls of Python: a third of all that a plain
+request took (docs/decisions/0020). Everything else that there is to ask goes that way.
+"""
 
 from __future__ import annotations
 
+import logging
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, request
 
 from ai_router.api.admission import Admission
+from ai_router.api.auth import Keys
 from ai_router.api.body import read_body
 from ai_router.api.heartbeat import Heartbeat
 from ai_router.api.parsing import Arrival, Ids, parse_chat_request
-from ai_router.api.replies import contract_headers, error_response
-from ai_router.errors import ClientGone, RouterError
+from ai_router.api.replies import contract_headers, error_parts
+from ai_router.errors import INTERNAL, ClientGone, InternalError, RouterError
 from ai_router.exchange import ChatRequest
 from ai_router.execution.cancellation import ClientWatcher
 from ai_router.execution.inflight import InFlight
 from ai_router.execution.pipeline import Pipeline
+from ai_router.execution.relay import Reply
 from ai_router.execution.trail import Subscriber, Trail
 from ai_router.routing.date_context import date_context
 from ai_router.telemetry import timing_log
@@ -29,12 +37,50 @@ from ai_router.trace_context import Trace
 from ai_router.upstream.alarms import Alarms
 from ai_router.upstream.leg import CancelScope
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/chat/completions"
+FLOW = "ai_router.flow"
+"""Where the WSGI environment holds the ``flow`` of a reply (execution.relay)."""
+_STREAM = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    # nginx holds events back until its buffer is full unless told otherwise.
+    "x-accel-buffering": "no",
+}
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+class _Answering:
+    """The portions of a response, and what has to be given back when it has closed."""
+
+    __slots__ = ("_portions", "_taken")
+
+    def __init__(self, portions: Iterator[bytes], taken: ExitStack) -> None:
+        self._portions = portions
+        self._taken = taken
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._portions
+
+    def close(self) -> None:
+        """Whatever became of it."""
+        try:
+            if close := getattr(self._portions, "close", None):
+                close()
+        finally:
+            self._taken.close()
+
 
 @dataclass(frozen=True, slots=True)
 class ChatEndpoint:
     """What the endpoint needs; times in seconds, ``max_body`` in bytes."""
 
     pipeline: Pipeline
+    keys: Keys
     admission: Admission
     watcher: ClientWatcher
     alarms: Alarms
@@ -43,86 +89,111 @@ class ChatEndpoint:
     in_flight: InFlight
     max_body: int
     body_timeout_s: float
-    write_timeout_s: float
     keepalive_s: float
     tell_date: bool
     trace_of: Callable[[str | None], Trace | None]
     """The trace that a request belongs to, by its traceparent."""
+    scrub: Callable[[bytes], bytes]
+    """Takes known keys out of JSON."""
+    refused: Callable[[RouterError], None]
+    """Is told what ended before it was a request."""
+
+    def before(self, others: WSGIApplication) -> WSGIApplication:
+        """An application that answers chat requests, and leaves all else to ``others``."""
+
+        def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            chat = environ["PATH_INFO"] == PATH and environ["REQUEST_METHOD"] == "POST"
+            return self.answer(environ, start_response) if chat else others(environ, start_response)
+
+        return application
 
     def blueprint(self) -> Blueprint:
-        """The route."""
+        """The route on Flask's side: what it refuses or redirects there, and other spellings of the path."""
         blueprint = Blueprint("chat", __name__)
-        blueprint.add_url_rule("/v1/chat/completions", view_func=self.chat_completions, methods=["POST"])
+        blueprint.add_url_rule(
+            PATH, view_func=lambda: Response.from_app(self.answer, request.environ), methods=["POST"]
+        )
         return blueprint
 
-    def chat_completions(self) -> Response:
-        """Admit, read, answer. Whatever is taken here is given back when the response has closed, or on an error."""
+    def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request for PATH. Whatever is taken for it is given back when the response has closed, or on an error."""
+        request_id = self.ids.request_id(environ.get("HTTP_X_REQUEST_ID"))
+        try:
+            return self._admitted(environ, request_id, start_response)
+        except RouterError as error:
+            self.refused(error)
+            return self._error(error, {"x-request-id": request_id}, start_response)
+        except Exception:  # the border: what was not foreseen is an error of ours, and in the log
+            log.exception("a request failed for a reason of our own")
+            return self._error(InternalError(INTERNAL), {"x-request-id": request_id}, start_response)
+
+    def _admitted(self, environ: WSGIEnvironment, request_id: str, start_response: StartResponse) -> Iterable[bytes]:
+        client = self.keys.admit(environ.get("HTTP_AUTHORIZATION", ""), environ.get("HTTP_X_API_KEY", ""))
         arrived_at, now = time.monotonic(), datetime.now(UTC)
         self.admission.enter()
         with ExitStack() as taken:
             taken.callback(self.admission.leave)
-            response = self._answered(self._request(arrived_at, now), taken)
-            response.call_on_close(taken.pop_all().close)
-            return response
+            body = read_body(environ, limit=self.max_body, timeout_s=self.body_timeout_s, alarms=self.alarms)
+            arrival = Arrival(
+                arrived_at=arrived_at,
+                timestamp=now,
+                request_id=request_id,
+                session_id=self.ids.session_id(),
+                headers=_headers(environ),
+                date_context=date_context(now.astimezone()) if self.tell_date else "",
+                client=client,
+                organization=environ.get("HTTP_OPENAI_ORGANIZATION", ""),
+                trace=self.trace_of(environ.get("HTTP_TRACEPARENT")),
+            )
+            chat = parse_chat_request(body, arrival)
+            timing_log.incoming(len(chat.messages), chat.total_chars, chat.stream)
+            portions = self._answered(chat, environ, start_response, taken)
+            return _Answering(iter(portions), taken.pop_all())
 
-    def _request(self, arrived_at: float, now: datetime) -> ChatRequest:
-        body = read_body(request.environ, limit=self.max_body, timeout_s=self.body_timeout_s, alarms=self.alarms)
-        arrival = Arrival(
-            arrived_at=arrived_at,
-            timestamp=now,
-            request_id=g.request_id,
-            session_id=self.ids.session_id(),
-            headers=request.headers.items(),
-            date_context=date_context(now.astimezone()) if self.tell_date else "",
-            client=g.client,
-            organization=request.headers.get("openai-organization", ""),
-            trace=self.trace_of(request.headers.get("traceparent")),
-        )
-        chat = parse_chat_request(body, arrival)
-        timing_log.incoming(len(chat.messages), chat.total_chars, chat.stream)
-        return chat
-
-    def _answered(self, chat: ChatRequest, taken: ExitStack) -> Response:
+    def _answered(
+        self, chat: ChatRequest, environ: WSGIEnvironment, start_response: StartResponse, taken: ExitStack
+    ) -> Iterable[bytes]:
+        sock: socket.socket | None = environ.get("gunicorn.socket")
         scope = CancelScope(chat.trace)
         trail = Trail(chat, self.subscribers, scope)
+        replies: list[Reply] = []
         # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
         taken.callback(self.in_flight.add(trail, scope))
         taken.callback(trail.close)
-        closing = taken.enter_context(ExitStack())
+        taken.callback(_close, replies)
         taken.callback(scope.abort, ClientGone())
-        taken.callback(self._watch_client(scope))
+        if sock is not None:
+            taken.callback(self.watcher.watch(sock, lambda: scope.abort(ClientGone())))
         try:
             reply = self.pipeline.answer(trail, scope)
         except RouterError as error:
-            return error_response(error, contract_headers(trail))
-        closing.callback(reply.close)
+            return self._error(error, contract_headers(trail), start_response)
+        replies.append(reply)
         body = reply.body()
-        return _rendered(
-            body if isinstance(body, bytes) else self._kept_alive(body), contract_headers(trail), stream=chat.stream
-        )
-
-    def _kept_alive(self, portions: Iterator[bytes]) -> Iterator[bytes]:
-        sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        if isinstance(body, bytes):
+            framing = {"content-type": "application/json", "content-length": str(len(body))}
+            start_response("200 OK", [*framing.items(), *contract_headers(trail).items()])
+            return (body,)
+        start_response("200 OK", [*_STREAM.items(), *contract_headers(trail).items()])
         if sock is None:
-            return portions
-        chunked = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-        return Heartbeat(self.alarms, sock, self.keepalive_s, chunked=chunked).through(portions)
+            return body
+        # For a server that carries streams without a thread for each (ai_router.worker).
+        environ[FLOW] = reply.flow
+        chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+        return Heartbeat(self.alarms, sock, self.keepalive_s, chunked=chunked).through(body)
 
-    def _watch_client(self, scope: CancelScope) -> Callable[[], None]:
-        """Abort everything when the client leaves; a client that takes too long to read counts as one, too."""
-        sock: socket.socket | None = request.environ.get("gunicorn.socket")
-        if sock is None:
-            return lambda: None
-        # The kernel's timeout, not Python's, which would ask the kernel twice for each chunk.
-        sock.settimeout(None)
-        seconds, rest = divmod(self.write_timeout_s, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
-        return self.watcher.watch(sock, lambda: scope.abort(ClientGone()))
+    def _error(self, error: RouterError, headers: Mapping[str, str], start_response: StartResponse) -> Iterable[bytes]:
+        told, body = error_parts(error, self.scrub, headers)
+        # 499 and its like have no name that everybody knows.
+        line = _STATUS_LINES.get(error.status, f"{error.status} Unknown")
+        start_response(line, [*told.items(), ("content-length", str(len(body)))])
+        return (body,)
 
 
-def _rendered(body: bytes | Iterator[bytes], headers: dict[str, str], *, stream: bool) -> Response:
-    if not stream:
-        return Response(body, headers=headers, mimetype="application/json")
-    # nginx holds events back until its buffer is full unless told otherwise.
-    unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Response(body, headers=headers | unbuffered, content_type="text/event-stream; charset=utf-8")
+def _close(replies: Sequence[Reply]) -> None:
+    for reply in replies:
+        reply.close()
+
+
+def _headers(environ: WSGIEnvironment) -> Iterator[tuple[str, str]]:
+    return ((key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_"))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from ai_router.upstream.alarms import Alarm, Alarms
 
 _LAST = b"data: [DONE]\n\n"
-_COMMENT = b": keep-alive\n\n"
+COMMENT = b": keep-alive\n\n"
 
 
 class Heartbeat:
@@ -34,7 +34,7 @@ class Heartbeat:
         self._sock = sock
         self._every_s = every_s
         self._clock = clock
-        self._frame = b"%X\r\n%s\r\n" % (len(_COMMENT), _COMMENT) if chunked else _COMMENT
+        self._frame = b"%X\r\n%s\r\n" % (len(COMMENT), COMMENT) if chunked else COMMENT
         self._lock = threading.Lock()
         self._silent = False
         """Whether the last portion is on its way and the next is not here."""

@@ -52,17 +52,22 @@ def contract_headers(trail: Trail) -> dict[str, str]:
     }
 
 
-def error_response(error: RouterError, headers: Mapping[str, str] | None = None) -> Response:
-    """The envelope with the error's status."""
-    # An error may repeat what a client or a backend said, and they may have said a key.
-    scrub: Callable[[bytes], bytes] = current_app.extensions[_SCRUBBING]
-    response = Response(scrub(envelope_json(error)), status=error.status, mimetype="application/json")
-    response.headers.update(headers or {})
+def error_parts(
+    error: RouterError, scrub: Callable[[bytes], bytes], headers: Mapping[str, str]
+) -> tuple[dict[str, str], bytes]:
+    """The headers and the envelope of an error. ``scrub`` takes known keys out of JSON: an error may repeat what a
+    client or a backend said, and they may have said a key."""
+    told = {"content-type": "application/json", **headers}
     if error.retry_after_s is not None:
-        response.headers["retry-after"] = str(ceil(error.retry_after_s))
-    if "request_id" in g:
-        response.headers.setdefault("x-request-id", g.request_id)
-    return response
+        told["retry-after"] = str(ceil(error.retry_after_s))
+    return told, scrub(envelope_json(error))
+
+
+def error_response(error: RouterError) -> Response:
+    """The envelope with the error's status, from Flask's side."""
+    known = {"x-request-id": g.request_id} if "request_id" in g else {}
+    headers, body = error_parts(error, current_app.extensions[_SCRUBBING], known)
+    return Response(body, status=error.status, headers=headers)
 
 
 def init_app(app: Flask, scrub: Callable[[bytes], bytes], told: Callable[[RouterError], None]) -> None:

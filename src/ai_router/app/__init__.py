@@ -84,8 +84,10 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     watcher = ClientWatcher()
     closing.callback(watcher.close)
     ids = Ids()
+    keys = auth.Keys(settings.api_keys, settings.admin_key)
     chat = ChatEndpoint(
         pipeline=_pipeline(settings, registry, client, gates, admission, load, told, closing),
+        keys=keys,
         admission=admission,
         watcher=watcher,
         alarms=alarms,
@@ -94,10 +96,11 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         in_flight=runtime.in_flight,
         max_body=settings.max_body_mb << 20,
         body_timeout_s=settings.body_timeout_s,
-        write_timeout_s=settings.write_timeout_s,
         keepalive_s=settings.keepalive_s,
         tell_date=settings.date_context,
         trace_of=told.trace_of,
+        scrub=told.scrubber.json,
+        refused=told.refused,
     )
     app = Flask(__name__, static_folder=None)
     app.extensions[EXTENSION] = runtime
@@ -112,7 +115,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         runtime.in_flight.let_end(_ENDING_S)
         told.settle()
 
-    auth.init_app(app, settings.api_keys, settings.admin_key)
+    auth.init_app(app, keys)
     replies.init_app(app, told.scrubber.json, told.refused)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
@@ -122,6 +125,8 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     lookups = Lookups()
     app.register_blueprint(usage.blueprint(told.usage, told.baseline, settle, lookups))
     app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, settle, lookups))
+    # Flask's own way of putting something in front of it.
+    app.wsgi_app = chat.before(app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
 
 

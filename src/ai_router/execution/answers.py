@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.errors import Aborted, RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
+from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.exchange import Attempt
 from ai_router.execution.answer import AnswerReader
 from ai_router.providers.families import Translation
@@ -66,9 +66,11 @@ class StreamAnswer:
         self.ttft_ms: float | None = None
         self.done = False
         """Whether the backend's [DONE] has come."""
+        self.failure: UpstreamError | None = None
+        """What the backend said had gone wrong, after all that ``take`` has returned."""
         self.skipped = 0
         """Events that were not valid JSON and were left out."""
-        self._response = response
+        self.response = response
         self._chunks = response.chunks()
         self._call = call
         self._started = started
@@ -79,8 +81,8 @@ class StreamAnswer:
         self._deadline = deadline
         self._leg = leg
         self._decoder = SSEDecoder()
-        self._failure: UpstreamError | None = None
-        self._primed = b""
+        self.primed = b""
+        """What the client is to be given before all else."""
         self._closing = ExitStack()
         self._closing.callback(place.leave)
         self._closing.callback(response.close)
@@ -89,9 +91,9 @@ class StreamAnswer:
         """Read up to the first event with data. Raises UpstreamError if an error or nothing comes instead."""
         while self.ttft_ms is None:
             chunk = next(self._chunks, None)
-            self._primed += self._rest() if chunk is None else self._take(chunk)
-            if self._failure is not None:
-                raise self._failure
+            self.primed += self._rest() if chunk is None else self.take(chunk)
+            if self.failure is not None:
+                raise self.failure
             if chunk is None and self.ttft_ms is None:
                 raise UpstreamFailed("the stream ended before it began", self._call.source)
 
@@ -101,28 +103,51 @@ class StreamAnswer:
         Raises UpstreamError when the backend fails or leaves before the answer is finished: what was sent until then
         stands, and the caller has to say that it is not all.
         """
-        if self._primed:
-            yield self._primed
-            self._primed = b""
+        primed, self.primed = self.primed, b""
+        if primed:
+            yield primed
         try:
             for chunk in self._chunks:
-                relayed = self._take(chunk)
-                if relayed:
+                if relayed := self.take(chunk):
                     yield relayed
-                if self._failure is not None:
-                    raise self._failure
-        except (Aborted, UpstreamError) as problem:
-            # After [DONE] nothing is missing, whoever left or broke off then.
-            if self.done:
-                return
-            if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
-                self._place.failed()
-            raise
-        if last := self._rest():
+                if self.failure is not None:
+                    raise self.failure
+        except RouterError as problem:
+            if (broken := self.broken(problem)) is not None:
+                raise broken from None
+            return
+        last, lack = self.ended()
+        if last:
             yield last
-        if not (self.done or self.reader.finish_reason):
+        if lack is not None:
+            raise lack
+
+    def take(self, chunk: bytes) -> bytes:
+        """What the client gets of a portion of the body. ``failure`` says if there is nothing to come behind it."""
+        if (data := self._decoder.only_event(chunk)) is not None and self._translation is None:
+            return chunk if self._observe_json(data) else b""
+        try:
+            events = self._decoder.feed(chunk)
+        except EventTooLong as problem:
+            self.failure = UpstreamBroken(str(problem), self._call.source)
+            return b""
+        return self._kept(events)
+
+    def broken(self, problem: RouterError) -> RouterError | None:
+        """What it means that ``problem`` broke the stream off: after [DONE] nothing, whoever left or broke off then."""
+        if self.done:
+            return None
+        if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
             self._place.failed()
-            raise self._failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
+        return problem
+
+    def ended(self) -> tuple[bytes, UpstreamError | None]:
+        """The body is over: what is left for the client, and what is wrong, if the answer was not."""
+        last = self._rest()
+        if self.done or self.reader.finish_reason:
+            return last, None
+        self._place.failed()
+        return last, self.failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
 
     def close(self) -> None:
         """Give the connection back, or up. Idempotent."""
@@ -145,14 +170,6 @@ class StreamAnswer:
             leg=self._leg,
         )
 
-    def _take(self, chunk: bytes) -> bytes:
-        try:
-            events = self._decoder.feed(chunk)
-        except EventTooLong as problem:
-            self._failure = UpstreamBroken(str(problem), self._call.source)
-            return b""
-        return self._kept(events)
-
     def _kept(self, events: list[Event]) -> bytes:
         if self._translation is not None:
             return self._translated(events, self._translation)
@@ -160,7 +177,7 @@ class StreamAnswer:
         for event in events:
             if self._observe(event):
                 kept.append(event.raw)
-            if self._failure is not None:
+            if self.failure is not None:
                 break
         return kept[0] if len(kept) == 1 else b"".join(kept)
 
@@ -171,11 +188,14 @@ class StreamAnswer:
             return True
         if data == b"[DONE]":
             if self.ttft_ms is None:
-                self._failure = UpstreamFailed("the stream ended before it began", self._call.source)
+                self.failure = UpstreamFailed("the stream ended before it began", self._call.source)
                 return False
             self.done = True
-            self._response.expect_end(_END_PATIENCE_S)
+            self.response.expect_end(_END_PATIENCE_S)
             return True
+        return self._observe_json(data)
+
+    def _observe_json(self, data: bytes) -> bool:
         try:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -185,12 +205,13 @@ class StreamAnswer:
 
     def _note(self, payload: Any) -> bool:
         """Take what a parsed chunk says; whether the client gets it."""
-        self._failure = failure_in(payload, self._call)
-        if self._failure is not None or not isinstance(payload, dict):
-            return False
+        if not isinstance(payload, dict) or "error" in payload:
+            self.failure = failure_in(payload, self._call)
+            if self.failure is not None or not isinstance(payload, dict):
+                return False
         if self.ttft_ms is None:
             self.ttft_ms = ms_since(self._started)
-            self._response.first_byte_seen()
+            self.response.first_byte_seen()
             self._place.succeeded()
         self.reader.chunk(payload)
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
@@ -204,11 +225,11 @@ class StreamAnswer:
                 for chunk in self._chunks_of(payload, translation):
                     if self._note(chunk):
                         kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
-                    if self._failure is not None:
+                    if self.failure is not None:
                         return b"".join(kept)
                 if translation.ended and not self.done:
                     self.done = True
-                    self._response.expect_end(_END_PATIENCE_S)
+                    self.response.expect_end(_END_PATIENCE_S)
                     kept.append(_DONE)
             elif event.data not in (None, b"[DONE]"):
                 self.skipped += 1
@@ -229,7 +250,7 @@ class StreamAnswer:
         if event is None:
             return b""
         if event.data is None:
-            self._failure = failure_in(parsed(event.raw), self._call)
+            self.failure = failure_in(parsed(event.raw), self._call)
             return b""
         if self._translation is not None:
             return self._translated([event], self._translation)

@@ -37,19 +37,20 @@ class InFlight:
     """All requests that have not closed yet, by the id that their clients know. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._entries: dict[str, list[_Entry]] = {}
         self._cancelled: OrderedDict[tuple[str, str], tuple[Cancelled, ...]] = OrderedDict()
 
     def add(self, trail: Trail, scope: CancelScope) -> Callable[[], None]:
         """Count a request in; returns what counts it out."""
         name, entry = trail.request.request_id, _Entry(trail, scope)
-        with self._changed:
+        with self._lock:
             self._entries.setdefault(name, []).append(entry)
             self._cancelled.pop((trail.request.client, name), None)
 
         def remove() -> None:
-            with self._changed:
+            with self._lock:
                 entries = self._entries.get(name, [])
                 entries.remove(entry)
                 if not entries:

@@ -182,5 +182,6 @@ class _Run:
     def _take(self, answer: Answer, *, speculative: bool) -> None:
         """This answer it is: say so in the log. A stream's attempt is recorded when it has ended."""
         self._trail.phase = "streaming"
-        self._trail.answered_by(answer.attempt(), speculative=speculative)
-        timing_log.responded(dataclasses.replace(answer.attempt(), speculative=speculative))
+        attempt = answer.attempt()
+        self._trail.answered_by(attempt, speculative=speculative)
+        timing_log.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)

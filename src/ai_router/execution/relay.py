@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError, error_event
+from ai_router.errors import (
+    INTERNAL,
+    Aborted,
+    InternalError,
+    RequestCancelled,
+    RouterError,
+    error_event,
+)
 from ai_router.execution.answer import estimated_usage
 from ai_router.execution.answers import Answer, PlainAnswer, StreamAnswer
 from ai_router.execution.trail import Trail
@@ -21,6 +29,10 @@ class Reply(Protocol):
 
     def body(self) -> bytes | Iterator[bytes]:
         """All of it, or its portions; to be taken once."""
+
+    def flow(self) -> StreamReply | None:
+        """Itself, once nothing but a backend's bytes is waited for: whoever has taken a portion of the body then may
+        leave the rest of it, and push instead."""
 
     def close(self) -> None:
         """Take the last notes and give up what is still open."""
@@ -40,6 +52,10 @@ class PlainReply:
         """The backend's bytes."""
         return self._answer.body
 
+    def flow(self) -> StreamReply | None:
+        """Nothing is waited for."""
+        return None
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -52,14 +68,72 @@ class StreamReply:
         self._answer = answer
         self._error: RouterError | None = None
         self._closed = False
+        self._begun = False
+        self.over = False
+        """Whether all has been pushed."""
 
     def body(self) -> Iterator[bytes]:
         """The backend's events; a failure half-way becomes an error event, and no clean end."""
         return guarded(self._trail, self.relayed())
 
+    def flow(self) -> StreamReply | None:
+        """Itself, once the client has what was there at first, and while there is more to come."""
+        answer = self._answer
+        waits = self._begun and not (answer.primed or answer.failure or answer.response.complete)
+        return self if waits else None
+
+    def wait_elsewhere(self, let_go: Callable[[], object]) -> socket.socket:
+        """The socket whose bytes are to be pushed from now on, until ``let_go`` is called."""
+        return self._answer.response.wait_elsewhere(let_go)
+
+    def push(self, data: bytes | None) -> bytes:
+        """What the client gets of ``data``, which the backend's socket gave: b"" is its end, None a break. Then see
+        ``over``."""
+        answer, response = self._answer, self._answer.response
+        relayed = b""
+        problem: RouterError | None
+        try:
+            if portion := response.received(data):
+                relayed = answer.take(portion)
+            if answer.failure is not None:
+                problem = answer.broken(answer.failure)
+            elif not response.complete:
+                return relayed
+            else:
+                last, problem = answer.ended()
+                relayed += last
+        except RouterError as broke:
+            problem = answer.broken(broke)
+        except Exception:  # as in ``guarded``
+            log.exception("a stream broke off for a reason of our own")
+            problem = InternalError(INTERNAL)
+        return relayed + self._finish(problem)
+
+    def pause(self) -> None:
+        """The client takes nothing just now, so that nothing is read."""
+        self._answer.response.pause()
+
+    def go_on(self) -> None:
+        """Reading goes on."""
+        self._answer.response.go_on()
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer has ended, and only its connection has not."""
+        return self._answer.done
+
+    def _finish(self, problem: RouterError | None) -> bytes:
+        """There is no more; the client's last words."""
+        self.over, self._error = True, problem
+        if problem is None:
+            self._trail.complete()
+        self.close()
+        return b"" if problem is None else parting(self._trail, problem)
+
     def relayed(self) -> Iterator[bytes]:
         """The backend's events. Raises RouterError."""
         self._trail.measure("ttft_ms", self._trail.ms())
+        self._begun = True
         try:
             yield from self._answer.chunks()
             self._trail.complete()
@@ -94,10 +168,15 @@ class HeldReply:
         self._course = course
         self._keepalive_s = keepalive_s
         self._reason_in_headers = trail.reason
+        self._reply: StreamReply | None = None
 
     def body(self) -> Iterator[bytes]:
         """Comments, then the answer."""
         return guarded(self._trail, self._held())
+
+    def flow(self) -> StreamReply | None:
+        """The answer, once there is one."""
+        return None if self._reply is None else self._reply.flow()
 
     def close(self) -> None:
         """Give up what is waited for; the answer closes with its iterator."""
@@ -111,7 +190,7 @@ class HeldReply:
         answer = self._course.result
         if not isinstance(answer, StreamAnswer):
             raise TypeError("a stream was asked for")
-        reply = StreamReply(self._trail, answer)
+        reply = self._reply = StreamReply(self._trail, answer)
         try:
             if (happened := self._trail.reason) != self._reason_in_headers:
                 yield _comment(happened)
@@ -128,16 +207,16 @@ def guarded(trail: Trail, portions: Iterator[bytes]) -> Iterator[bytes]:
     """The portions; what breaks them off is noted and told as an error event, unless nobody is there to read it."""
     try:
         yield from portions
-    except RequestCancelled as cancelled:
-        trail.fail(cancelled)
-        yield error_event(cancelled)
-    except Aborted as gone:
-        trail.fail(gone)
     except RouterError as error:
-        trail.fail(error)
-        yield error_event(error)
+        if words := parting(trail, error):
+            yield words
     except Exception:  # the edge of a response that has begun: Flask can render no error page any more
         log.exception("a stream broke off for a reason of our own")
-        defect = InternalError(INTERNAL)
-        trail.fail(defect)
-        yield error_event(defect)
+        yield parting(trail, InternalError(INTERNAL))
+
+
+def parting(trail: Trail, error: RouterError) -> bytes:
+    """Note what a stream broke off for; the event that says so, b"" where nobody would read it."""
+    trail.fail(error)
+    gone = isinstance(error, Aborted) and not isinstance(error, RequestCancelled)
+    return b"" if gone else error_event(error)

@@ -214,7 +214,8 @@ class Trail:
 
     def attempt(self, attempt: Attempt) -> None:
         """A backend's call is over."""
-        attempt = dataclasses.replace(attempt, speculative=attempt.speculative or self._speculative)
+        if self._speculative and not attempt.speculative:
+            attempt = dataclasses.replace(attempt, speculative=True)
         names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error", "leg")
         with self._lock:
             self._attempts.append(attempt)
@@ -241,8 +242,9 @@ class Trail:
                 return
             self._closed = True
         if not self._complete:
-            # A response that closes before its end without an error of ours was closed by the client.
-            self.fail(ClientGone())
+            # A response that closes before its end without an error of ours was closed by the client, or cancelled
+            # while that took nothing any more.
+            self.fail(self._scope.reason or ClientGone())
         self.phase = self._phase
         outcome = self._outcome()
         for subscriber in self._subscribers:

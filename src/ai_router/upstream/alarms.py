@@ -52,7 +52,8 @@ class Alarms:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heap: list[Alarm] = []
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._sweep_at = self._SWEEP_AT
         self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
@@ -61,7 +62,7 @@ class Alarms:
     def after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
         """Call back in ``seconds``, on the alarms' thread."""
         alarm = Alarm(self._clock() + seconds, callback)
-        with self._changed:
+        with self._lock:
             heapq.heappush(self._heap, alarm)
             if self._heap[0] is alarm:
                 self._changed.notify()
@@ -90,13 +91,16 @@ class Alarms:
                 log.exception("an alarm's callback failed")
 
     def _next_due(self) -> Alarm | None:
-        """Wait for an alarm to fall due; None when closed."""
+        """Wait for an alarm to fall due; None when closed.
+
+        The cancelled are waited for like the others: without them at the top each request's first alarm would be the
+        earliest of all, and wake this thread.
+        """
         with self._changed:
             while not self._closed:
-                while self._heap and self._heap[0].cancelled:
-                    heapq.heappop(self._heap)
                 wait_s = self._heap[0].at - self._clock() if self._heap else None
-                if wait_s is not None and wait_s <= 0:
-                    return heapq.heappop(self._heap)
-                self._changed.wait(wait_s)
+                if wait_s is None or wait_s > 0:
+                    self._changed.wait(wait_s)
+                elif not (alarm := heapq.heappop(self._heap)).cancelled:
+                    return alarm
         return None

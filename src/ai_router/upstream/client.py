@@ -1,79 +1,83 @@
-"""Calling a backend: send, watch the deadlines, read, and turn every foreign exception into one of ours.
-
-``translate`` is the one border: above it nobody knows that requests or urllib3 exist.
-"""
+"""Calling a backend: send, watch the deadlines, read, and turn every foreign exception into one of ours."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import socket
-import ssl
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import requests
-import urllib3
-from requests.structures import CaseInsensitiveDict
 
 from ai_router.errors import (
     AnswerSufficient,
-    UpstreamBroken,
-    UpstreamError,
     UpstreamFailed,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
 from ai_router.upstream.alarms import Alarm, Alarms
+from ai_router.upstream.border import STALE, border, ours
 from ai_router.upstream.call import Call
-from ai_router.upstream.connections import CapturingAdapter, travelling
-from ai_router.upstream.idle import IdleWatch
+from ai_router.upstream.connections import Connections, Lent
+from ai_router.upstream.idle import IdleWatch, NoWatch, Watch
 from ai_router.upstream.leg import Leg
 from ai_router.upstream.traffic import Occupancy
+from ai_router.upstream.wire import Incoming, NotHTTP, request_head
 
 log = logging.getLogger(__name__)
 
 READ_SIZE = 65_536
+_SENT_AT_ONCE = 65_536
 _STALE_SHOWS_WITHIN_S = 0.1
-_STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """The alarms of one call."""
+    """The alarms of one call, and its longest silence."""
 
     first_byte: Alarm | None
     total: Alarm
+    idle: Watch
 
     def first_byte_seen(self) -> None:
         """The first byte came in time."""
         if self.first_byte is not None:
             self.first_byte.cancel()
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         """The call is over."""
         self.first_byte_seen()
         self.total.cancel()
+        self.idle.close()
 
 
 class UpstreamResponse:
     """An answer whose headers are here and whose body is still coming. Close it; closing early shuts the socket."""
 
     def __init__(
-        self, raw: Any, call: Call, leg: Leg, *, deadlines: Deadlines, alarms: Alarms, connect_ms: float
+        self,
+        lent: Lent,
+        incoming: Incoming,
+        call: Call,
+        leg: Leg,
+        *,
+        deadlines: Deadlines,
+        alarms: Alarms,
+        connect_ms: float,
     ) -> None:
-        self._raw = raw
+        self._lent = lent
+        self._incoming = incoming
         self._call = call
         self._leg = leg
         self._alarms = alarms
         self._deadlines = deadlines
-        self.status: int = raw.status
-        self.headers: Mapping[str, str] = raw.headers
+        self._idle = deadlines.idle
+        self._let_go: Callable[[], object] | None = None
+        self.status = incoming.status
+        self.headers: Mapping[str, str] = incoming.headers
         self.connect_ms = connect_ms
+        self.complete = incoming.complete
+        """Whether all of the body has come."""
 
     def first_byte_seen(self) -> None:
         """Stop the first-byte deadline. The caller decides what counts: a keep-alive comment is no answer."""
@@ -82,53 +86,95 @@ class UpstreamResponse:
     def expect_end(self, seconds: float) -> None:
         """All that matters has been read: give the backend ``seconds`` to end the answer, so that the connection
         can be used again, and else leave. A read after that raises AnswerSufficient."""
-        self._alarms.after(seconds, lambda: self._leg.abort(AnswerSufficient("the answer had ended")))
+        if not self.complete:
+            self._alarms.after(seconds, lambda: self._leg.abort(AnswerSufficient("the answer had ended")))
 
     def read(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes."""
-        with _border(self._call, self._leg, answering=True):
-            body: bytes = self._raw.read(limit + 1, decode_content=True)
-        self._leg.received += len(body)
-        self._leg.raise_if_aborted()
-        if len(body) > limit:
-            raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._call.source)
-        return body
+        portions, size = [], 0
+        for portion in self.chunks():
+            size += len(portion)
+            if size > limit:
+                self.close()
+                raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._call.source)
+            portions.append(portion)
+        return portions[0] if len(portions) == 1 else b"".join(portions)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body in the portions in which it arrives."""
-        read1 = self._raw.read1
-        # We ask for identity; a backend that compresses all the same costs urllib3's detour over a buffer.
-        decode = "content-encoding" in self.headers
-        leg = self._leg
-        idle = IdleWatch(self._alarms, self._call.timeouts.longest_read, self._too_idle)
-        # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
+        """The body in the portions in which it arrives; closes when there are no more."""
+        recv, incoming, idle = self._lent.sock.recv, self._incoming, self._idle
         try:
-            with _border(self._call, leg, answering=True):
-                leg.wait_without_timeout()
-                idle.read_begins()
-                while chunk := read1(READ_SIZE, decode_content=decode):
-                    idle.read_ends()
-                    leg.received += len(chunk)
-                    yield chunk
+            # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
+            with border(self._call, self._leg, answering=True):
+                portion = incoming.take()
+                self._leg.received += len(portion)
+                while True:
+                    if portion:
+                        idle.read_ends()
+                        yield portion
+                    if self.complete:
+                        break
                     idle.read_begins()
+                    portion = self._taken(recv(READ_SIZE))
         finally:
-            idle.close()
+            self.close()
         # A body without length or chunks ends just like a socket that we shut.
         self._leg.raise_if_aborted()
 
-    def _too_idle(self) -> None:
-        seconds = self._call.timeouts.longest_read
-        self._leg.abort(UpstreamTimeout(f"silent for {seconds:g} s", self._call.source))
+    def wait_elsewhere(self, let_go: Callable[[], object]) -> socket.socket:
+        """From here on nothing is read here: ``received`` is told what came. Returns the socket to read, which does not
+        block; ``let_go`` is called before it is closed, or somebody else's."""
+        self._let_go = let_go
+        self._lent.sock.setblocking(False)
+        self._idle.read_begins()
+        return self._lent.sock
+
+    def received(self, data: bytes | None) -> bytes:
+        """What there is of the body in ``data``, as the socket gave it: b"" is its end, None a break. Closes when that
+        is all. Raises UpstreamError, or the reason for which the leg was aborted."""
+        try:
+            portion = self._taken(data)
+        except (OSError, NotHTTP) as problem:
+            raise ours(problem, self._call, self._leg, answering=True) from problem
+        if not self.complete:
+            self._idle.read_begins()
+            return portion
+        self.close()
+        if not portion:
+            self._leg.raise_if_aborted()
+        return portion
+
+    def pause(self) -> None:
+        """Nothing is read for a while, and that is not the backend's silence; until ``received`` or ``go_on``."""
+        self._idle.read_ends()
+
+    def go_on(self) -> None:
+        """Reading goes on."""
+        self._idle.read_begins()
+
+    def _taken(self, data: bytes | None) -> bytes:
+        if data:
+            portion = self._incoming.feed(data)
+        elif data is None or not self._incoming.end():
+            raise ConnectionResetError("the connection has ended")
+        else:
+            portion = self._incoming.take()
+        self.complete = self._incoming.complete
+        self._leg.received += len(portion)
+        return portion
 
     def close(self) -> None:
-        """Stop the deadlines and give the connection up, or back if the body was read to its end."""
-        self._deadlines.cancel()
-        # First the leg lets go: the descriptor's number may be somebody else's once it is closed.
-        self._leg.detach()
+        """Stop the deadlines and give the connection up, or back if the body was read to its end. Idempotent."""
+        self._deadlines.close()
+        usable = self._incoming.reusable
+        let_go, self._let_go = self._let_go, None
+        if let_go is not None:
+            let_go()
+            # Whatever goes wrong, the answer has been had already.
+            with contextlib.suppress(OSError):
+                self._lent.sock.setblocking(True)
+        self._lent.give_back(usable=usable)
         self._leg.end()
-        # Whatever goes wrong while closing, the answer has been had or given up already.
-        with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
-            self._raw.close()
 
 
 class UpstreamClient:
@@ -136,9 +182,7 @@ class UpstreamClient:
 
     def __init__(self, alarms: Alarms, pool_size: int) -> None:
         self._alarms = alarms
-        self._adapter = CapturingAdapter(pool_connections=16, pool_maxsize=pool_size, max_retries=0)
-        self._session = requests.Session()
-        self._transports: dict[str, dict[str, Any]] = {}
+        self._connections = Connections(pool_size)
         self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
     def open(self, call: Call, leg: Leg) -> UpstreamResponse:
@@ -152,19 +196,21 @@ class UpstreamClient:
         if leg.purpose is not None:
             leg.begin(call.source, self._occupancies[call.source.backend])
         try:
-            with _border(call, leg, answering=False):
-                raw = self._send(call, leg)
+            with border(call, leg, answering=False):
+                lent, incoming = self._send(call, leg, deadlines.idle)
         except BaseException:  # whatever it is, it goes on; its deadlines are void
-            deadlines.cancel()
+            deadlines.close()
             leg.end()
             raise
         connect_ms = (time.monotonic() - started) * 1000
-        leg.status = raw.status
-        return UpstreamResponse(raw, call, leg, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms)
+        leg.status = incoming.status
+        return UpstreamResponse(
+            lent, incoming, call, leg, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms
+        )
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._adapter.close()
+        self._connections.close()
 
     def _set_deadlines(self, call: Call, leg: Leg) -> Deadlines:
         def alarm(seconds: float, what: str) -> Alarm:
@@ -172,91 +218,69 @@ class UpstreamClient:
             return self._alarms.after(seconds, lambda: leg.abort(late))
 
         timeouts = call.timeouts
+        silent_s = timeouts.longest_read
         first_byte = None if timeouts.first_byte is None else alarm(timeouts.first_byte, "no first byte")
-        return Deadlines(first_byte, alarm(timeouts.total, "no complete answer"))
+        idle: Watch = NoWatch()
+        if silent_s < timeouts.total:
+            silent = UpstreamTimeout(f"silent for {silent_s:g} s", call.source)
+            idle = IdleWatch(self._alarms, silent_s, lambda: leg.abort(silent))
+        return Deadlines(first_byte, alarm(timeouts.total, "no complete answer"), idle)
 
-    def _send(self, call: Call, leg: Leg) -> Any:
+    def _send(self, call: Call, leg: Leg, idle: Watch) -> tuple[Lent, Incoming]:
         started = time.monotonic()
         try:
-            return self._send_once(call, leg)
-        except requests.ConnectionError as problem:
+            return self._send_once(call, leg, idle)
+        except STALE:
             # A backend may close an idle connection in the very moment in which we pick it from the pool (uvicorn
             # does after 5 s). That shows at once; what fails later may have been read, and worked on, and billed.
             at_once = time.monotonic() - started < _STALE_SHOWS_WITHIN_S
-            if at_once and leg.reused and leg.reason is None and isinstance(_root(problem), _STALE):
+            if at_once and leg.reused and leg.reason is None:
                 log.debug("%s closed an idle connection, trying a new one", call.source.backend)
-                return self._send_once(call, leg)
+                return self._send_once(call, leg, idle)
             raise
 
-    def _send_once(self, call: Call, leg: Leg) -> Any:
-        request = requests.PreparedRequest()
-        request.method, request.url, request.body = call.method, call.url, call.body
-        request.headers = CaseInsensitiveDict(call.headers)
-        if call.body is not None:
-            request.headers["Content-Length"] = str(len(call.body))
-        if leg.traceparent is not None:
-            request.headers["traceparent"] = leg.traceparent
-        limits = (call.timeouts.connect, call.timeouts.longest_read)
-        with travelling(leg):
-            response = self._adapter.send(request, stream=True, timeout=limits, **self._transport(call.url))
-        return response.raw
-
-    def _transport(self, url: str) -> dict[str, Any]:
-        """Proxies and CA bundle for a URL as requests finds them in the environment, looked up once."""
-        found = self._transports.get(url)
-        if found is None:
-            merged = self._session.merge_environment_settings(url, {}, None, None, None)
-            found = {key: merged[key] for key in ("proxies", "verify", "cert")}
-            self._transports[url] = found
-        return found
+    def _send_once(self, call: Call, leg: Leg, idle: Watch) -> tuple[Lent, Incoming]:
+        lent = self._connections.lend(call.url, leg, call.timeouts.connect)
+        try:
+            idle.read_begins()
+            unread = _write(lent, call, leg)
+            # From here on the backend has it all, whatever becomes of its answer.
+            leg.sent = len(call.body or b"")
+            incoming = _head(lent.sock, unread)
+            idle.read_ends()
+        except BaseException:  # whatever it is, it goes on
+            lent.give_back(usable=False)
+            raise
+        return lent, incoming
 
 
-@contextmanager
-def _border(call: Call, leg: Leg, *, answering: bool) -> Iterator[None]:
-    """Foreign exceptions become ours; those of a leg that we aborted become the reason for it."""
+def _write(lent: Lent, call: Call, leg: Leg) -> OSError | None:
+    """Send the request. A backend may answer before it has read it all, and close: what sending failed with is returned
+    then, in case that there is no answer."""
+    headers = {**lent.headers, **call.headers}
+    body = call.body or b""
+    if call.body is not None:
+        headers["Content-Length"] = str(len(body))
+    if leg.traceparent is not None:
+        headers["traceparent"] = leg.traceparent
+    head = request_head(call.method, lent.target, headers)
     try:
-        yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
-        if leg.reason is not None:
-            raise leg.reason from None
-        raise translate(problem, call, answering=answering) from problem
+        if len(body) <= _SENT_AT_ONCE:
+            lent.sock.sendall(head + body)
+        else:
+            lent.sock.sendall(head)
+            lent.sock.sendall(body)
+    except (BrokenPipeError, ConnectionResetError) as problem:
+        return problem
+    return None
 
 
-def translate(problem: Exception, call: Call, *, answering: bool) -> UpstreamError:
-    """Name a foreign exception. ``answering``: whether the backend had begun to answer."""
-    root = _root(problem)
-    if isinstance(root, ssl.SSLError):
-        return UpstreamUnreachable(f"TLS failed: {root.reason or 'handshake'}", call.source)
-    if isinstance(problem, requests.ConnectTimeout):
-        return UpstreamTimeout(f"no connection within {call.timeouts.connect:g} s", call.source)
-    if isinstance(problem, (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)):
-        return UpstreamTimeout(f"silent for {call.timeouts.idle:g} s", call.source)
-    if answering:
-        return UpstreamBroken("the connection broke before the answer was complete", call.source)
-    if isinstance(root, _STALE):
-        return UpstreamBroken("the connection was closed without an answer", call.source)
-    return UpstreamUnreachable(_why_unreachable(root), call.source)
-
-
-def _why_unreachable(root: BaseException) -> str:
-    if isinstance(root, socket.gaierror):
-        return "no such host"
-    if isinstance(root, ConnectionRefusedError):
-        return "connection refused"
-    return f"no connection ({type(root).__name__})"
-
-
-def _root(problem: BaseException) -> BaseException:
-    """The innermost exception: requests and urllib3 wrap what happened up to four times."""
-    seen: set[int] = set()
-    while id(problem) not in seen:
-        seen.add(id(problem))
-        inner = getattr(problem, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = problem.__cause__ or next((a for a in problem.args if isinstance(a, BaseException)), None)
-        if inner is None:
-            inner = problem.__context__
-        if inner is None:
-            break
-        problem = inner
-    return problem
+def _head(sock: socket.socket, unread: OSError | None) -> Incoming:
+    """Wait for the headers of the answer."""
+    incoming = Incoming()
+    while not incoming.head_complete:
+        data = sock.recv(READ_SIZE)
+        if not data:
+            raise unread or ConnectionResetError("the connection has ended")
+        incoming.begin(data)
+    return incoming

@@ -1,18 +1,19 @@
 """Connections that tell the leg in progress which socket it is on.
 
-requests -> HTTPAdapter -> PoolManager -> pool -> connection: the pool classes here lend out connection classes that
-attach their socket to the thread's current leg, and detach it before the connection goes back into the pool.
+requests finds the pool for a URL (proxies, the CA bundle), urllib3 connects (TLS, tunnels) and keeps what is idle. The
+classes here attach a connection's socket to the leg that it is lent to, and detach it before it goes back.
 """
 
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import urlsplit
 
+import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
@@ -20,27 +21,18 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 
 from ai_router.upstream.leg import Leg
 
-_current = threading.local()
-
-
-@contextmanager
-def travelling(leg: Leg) -> Iterator[None]:
-    """Connections that this thread opens or reuses inside the block belong to ``leg``."""
-    _current.leg = leg
-    try:
-        yield
-    finally:
-        _current.leg = None
+_HOSTS = 64
+"""Pools that are kept, one for each scheme, host and port."""
 
 
 class _Captured:
-    """Mixed into a connection: its leg knows the socket from before the connect, and again on reuse."""
+    """Mixed into a connection: its leg knows the socket from before the connect."""
 
     leg: Leg | None = None
     host: str
     port: int
     timeout: float | None
-    sock: socket.socket | None
+    sock: Any
     _dns_host: str
 
     def _new_conn(self) -> socket.socket:
@@ -48,7 +40,6 @@ class _Captured:
 
         urllib3's own hands the socket out only when it is connected, and nobody could abort a connect that hangs.
         """
-        self.leg = getattr(_current, "leg", None)
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
         except socket.gaierror as problem:
@@ -85,16 +76,6 @@ class _Captured:
             # With TLS the socket is another object now, on the same descriptor.
             self.leg.attach(self.sock, reused=False)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        leg = getattr(_current, "leg", None)
-        if self.sock is not None and leg is not None and self.leg is None:
-            self.leg = leg
-            leg.attach(self.sock, reused=True)
-        super().request(*args, **kwargs)  # type: ignore[misc]
-        if self.leg is not None:
-            # From here on the backend has it all, whatever becomes of its answer.
-            self.leg.sent = len(kwargs.get("body") or b"")
-
 
 class _HTTPConnection(_Captured, HTTPConnection):
     pass
@@ -104,30 +85,51 @@ class _HTTPSConnection(_Captured, HTTPSConnection):
     pass
 
 
-class _DetachingPool:
-    """Mixed into a pool: what comes back is nobody's; what was aborted comes back closed."""
+class _Lending:
+    """Mixed into a pool: its connections are taken and returned one by one, past urllib3's own requests."""
 
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None and conn.leg is not None:
-            usable = conn.leg.detach()
-            conn.leg = None
-            if not usable:
-                conn.close()
-        super()._put_conn(conn)  # type: ignore[misc]
+    pool: Any
+    """None once it is closed."""
+
+    def take(self, leg: Leg, connect_s: float, *, tunnelled: bool) -> Any:
+        """A connection that is the leg's, idle or new, on a socket that blocks without a timeout."""
+        conn = self._get_conn()  # type: ignore[attr-defined]
+        try:
+            conn.leg = leg
+            if conn.is_closed:
+                conn.timeout = connect_s
+                if tunnelled:
+                    self._prepare_proxy(conn)  # type: ignore[attr-defined]
+                else:
+                    conn.connect()
+                conn.sock.settimeout(None)
+            else:
+                leg.attach(conn.sock, reused=True)
+        except BaseException:  # whatever it is, it goes on
+            self.put(conn, usable=False)
+            raise
+        return conn
+
+    def put(self, conn: Any, *, usable: bool) -> None:
+        """First the leg lets go: the descriptor's number may be somebody else's once it is closed."""
+        leg, conn.leg = conn.leg, None
+        if not (leg.detach() and usable):
+            conn.close()
+        self._put_conn(conn)  # type: ignore[attr-defined]
 
 
-class _HTTPPool(_DetachingPool, HTTPConnectionPool):
+class _HTTPPool(_Lending, HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
 
 
-class _HTTPSPool(_DetachingPool, HTTPSConnectionPool):
+class _HTTPSPool(_Lending, HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
 _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
-class CapturingAdapter(HTTPAdapter):
+class _Adapter(HTTPAdapter):
     """An HTTPAdapter whose pools are made of the classes above, directly and through a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -138,3 +140,81 @@ class CapturingAdapter(HTTPAdapter):
         manager = cast(ProxyManager, super().proxy_manager_for(proxy, **kwargs))
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a URL is reached: the pool, what to name in the request's first line, and headers that go with it."""
+
+    pool: _Lending
+    target: str
+    headers: dict[str, str]
+    tunnelled: bool
+
+
+class Lent:
+    """A connection that is one leg's alone, until it is given back."""
+
+    __slots__ = ("_conn", "_way", "sock")
+
+    def __init__(self, conn: Any, way: _Way) -> None:
+        self._conn = conn
+        self._way = way
+        self.sock: socket.socket = conn.sock
+
+    @property
+    def target(self) -> str:
+        """For the first line of the request."""
+        return self._way.target
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """That every request on this way carries."""
+        return self._way.headers
+
+    def give_back(self, *, usable: bool) -> None:
+        """To whoever is next, or closed. Idempotent."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            self._way.pool.put(conn, usable=usable)
+
+
+class Connections:
+    """Kept-alive connections to all backends. ``size``: how many idle ones are kept for each."""
+
+    def __init__(self, size: int) -> None:
+        self._adapter = _Adapter(pool_connections=_HOSTS, pool_maxsize=size, max_retries=0)
+        self._session = requests.Session()
+        self._ways: dict[str, _Way] = {}
+
+    def lend(self, url: str, leg: Leg, connect_s: float) -> Lent:
+        """A connection for a call of ``url``.
+
+        Raises what urllib3 and the socket raise, or what ``leg`` was aborted for.
+        """
+        way = self._ways.get(url)
+        if way is None or way.pool.pool is None:  # the least lately used pools are closed
+            way = self._ways[url] = self._way(url)
+        return Lent(way.pool.take(leg, connect_s, tunnelled=way.tunnelled), way)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._adapter.close()
+
+    def _way(self, url: str) -> _Way:
+        """As requests finds it in the environment: a proxy, a CA bundle."""
+        found = self._session.merge_environment_settings(url, {}, None, None, None)
+        request = requests.PreparedRequest()
+        request.url = url
+        pool: Any = self._adapter.get_connection_with_tls_context(
+            request, found["verify"], proxies=found["proxies"], cert=found["cert"]
+        )
+        # As requests does for each of its own: certifi's bundle where the environment names none.
+        self._adapter.cert_verify(pool, url, found["verify"], found["cert"])  # type: ignore[no-untyped-call]
+        proxy = select_proxy(url, found["proxies"])
+        secure = urlsplit(url).scheme == "https"
+        headers = {"Host": urlsplit(url).netloc.rpartition("@")[2]}
+        if proxy and not secure:
+            headers |= self._adapter.proxy_headers(proxy)
+        target = self._adapter.request_url(request, found["proxies"])
+        return _Way(pool, target, headers, tunnelled=bool(proxy) and secure)

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from ai_router.upstream.alarms import Alarms
+
+
+class Watch(Protocol):
+    """What is told when somebody waits for a backend."""
+
+    def read_begins(self) -> None:
+        """From here on somebody waits."""
+
+    def read_ends(self) -> None:
+        """Nobody waits any more."""
+
+    def close(self) -> None:
+        """There will be no more reads."""
+
+
+class NoWatch:
+    """For a call whose other deadlines are no later."""
+
+    def read_begins(self) -> None: ...
+    def read_ends(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class IdleWatch:
@@ -29,15 +51,12 @@ class IdleWatch:
         self._alarm = alarms.after(idle_s, self._look)
 
     def read_begins(self) -> None:
-        """From here on somebody waits."""
         self._since = self._clock()
 
     def read_ends(self) -> None:
-        """Nobody waits any more."""
         self._since = None
 
     def close(self) -> None:
-        """There will be no more reads."""
         self._over = True
         self._alarm.cancel()
 

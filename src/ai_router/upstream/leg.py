@@ -80,13 +80,6 @@ class Leg:
             _shut(sock)
         raise self._reason
 
-    def wait_without_timeout(self) -> None:
-        """Let reads of this socket take as long as they take: whoever reads watches the time. The connection's next
-        call sets a timeout anew."""
-        with self._lock:
-            if self._socket is not None:
-                self._socket.settimeout(None)
-
     def detach(self) -> bool:
         """Let the socket go, before the pool may lend it to somebody else. False if it was shut and is of no use."""
         with self._lock:

@@ -35,6 +35,13 @@ class SSEDecoder:
     def __init__(self) -> None:
         self._pending = b""
 
+    def only_event(self, chunk: bytes) -> bytes | None:
+        """The data of ``chunk`` where that is one whole event of one line, as most portions are; None: feed it."""
+        # JSON that begins an object ends in one, so that all before the two line ends is the one line.
+        if self._pending or chunk[:7] != b"data: {" or chunk.find(b"\n") != len(chunk) - 2 or chunk[-1:] != b"\n":
+            return None
+        return chunk[6:-2]
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that ``chunk`` completes, in order. Raises EventTooLong."""
         buffer = self._pending + chunk if self._pending else chunk
