@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.apache import apache_bench
 from benchmarks.cancel import cancelling
 from benchmarks.embedded import cold_start, embedded
 from benchmarks.extras import gpu_memory, health_timing, session_files, strategies
@@ -56,6 +57,7 @@ def _extras(folder: Path, report: Report, options: argparse.Namespace) -> None:
 def _load(folder: Path, report: Report, options: argparse.Namespace) -> None:
     plain_load(folder / "plain", report, options.rounds, options.seconds)
     open_load(folder / "open", report, (50, 100, 150), 2 * options.seconds)
+    apache_bench(folder / "ab", report)
 
 
 def _streams(folder: Path, report: Report, options: argparse.Namespace) -> None:
@@ -86,7 +88,7 @@ PARTS: Mapping[str, Part] = {
     "six": Part("the first design's six: routes, throughput, long context, ten at once, first token, overhead", _six),
     "strategies": Part("from the sequential classifier to today's default: the first event of a stream", _strategies),
     "extras": Part("GET /health, session files, the cold start, cancelling phase by phase", _extras),
-    "load": Part("closed loops of 1, 8 and 32 connections and an open loop, beside a bare hop", _load),
+    "load": Part("closed loops of 1, 8 and 32 connections, an open loop and ab, beside a bare hop", _load),
     "streams": Part("the cost of a chunk, and up to a thousand streams at once, beside a bare hop", _streams),
     "history": Part("processor time of a megabyte of history, beside parsing and serialising it once", _history),
     "hours": Part("p99 with eight hours of sessions and usage on disk, beside none", _hours),

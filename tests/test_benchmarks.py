@@ -13,6 +13,7 @@ import pytest
 
 from ai_router.stores.session_files import SessionFiles, Wanted
 from ai_router.stores.usage import UsageStore
+from benchmarks.apache import figures
 from benchmarks.backend import Timing
 from benchmarks.embedded import model_of
 from benchmarks.history import Round, history, history_section, parse_and_serialise_ms
@@ -274,3 +275,14 @@ def test_the_command_measures_the_simulated_home_lab(tmp_path: Path) -> None:
     rows = {row[0]: row for row in told["sections"][0]["rows"]}
     assert rows["ENRICH, streamed"][4] is not None, "enrichment_ms is read from the log"
     assert rows["COMPLEX, plain"][-1].startswith("xai, ")
+
+
+def test_ab_s_figures_are_read_and_what_it_leaves_out_did_not_happen() -> None:
+    said = """Complete requests:      250
+Failed requests:        0
+Requests per second:    311.04 [#/sec] (mean)
+Percentage of the requests served within a certain time (ms)
+  50%     70
+  99%    140
+"""
+    assert figures(said) == [250, 0, 0, 311.04, 70, 140]
