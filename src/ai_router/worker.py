@@ -162,7 +162,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from slow
         except OSError:
             raise
-        except Exception:
+        except Exception:  # gunicorn renders its own page for what is raised here, but not behind a head that is out
             if not response.headers_sent:
                 raise
             # Another answer on top of half of one would help nobody.
