@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ai_router.upstream.alarms import Alarms
-from ai_router.upstream.client import UpstreamClient
+from ai_router.http.client import UpstreamClient
+from ai_router.http.timers import Alarms
 from tests.fakes.upstream import FakeUpstream, fake_upstream
 
 # On a fresh checkout the first strategy of texts builds Hypothesis' tables of Unicode, which takes seconds once.

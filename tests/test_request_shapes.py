@@ -8,14 +8,14 @@ import pytest
 
 from ai_router.execution.enrichment import fetch_enrichment_context
 from ai_router.execution.forward import Forwarder
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.gates import Gates
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.leg import Leg
 from tests.chat_requests import chat_request
 from tests.fakes.personas import completion, finds
 from tests.fakes.upstream import FakeUpstream, Plain, Stream

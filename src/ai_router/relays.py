@@ -20,7 +20,7 @@ from functools import partial
 from typing import Protocol
 
 from ai_router.api.heartbeat import COMMENT
-from ai_router.upstream.alarms import Alarm, Alarms
+from ai_router.http.timers import Alarm, Alarms
 
 log = logging.getLogger(__name__)
 

@@ -30,9 +30,9 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from ai_router.api.chat import FLOW
 from ai_router.app import close_app, drain_app, stop_app
+from ai_router.http.timers import Alarms
 from ai_router.http_response import TogetherResponse
 from ai_router.relays import Relay, Relays
-from ai_router.upstream.alarms import Alarms
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from ai_router.api.parsing import Ids
 from ai_router.errors import RouterError, Source, UpstreamUnavailable
 from ai_router.execution.cancellation import ClientWatcher
 from ai_router.execution.inflight import InFlight
-from ai_router.upstream.alarms import Alarms
+from ai_router.http.timers import Alarms
 
 KEY = "a-client-key"
 BODY = orjson.dumps({"messages": [{"role": "user", "content": "hi"}]})

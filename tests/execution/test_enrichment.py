@@ -9,9 +9,9 @@ import pytest
 
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
 from ai_router.execution.enrichment import findings, search_body
+from ai_router.http.request import Call, Timeouts
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings
-from ai_router.upstream.call import Call, Timeouts
 from tests.chat_requests import chat_request
 from tests.fakes.personas import finds
 

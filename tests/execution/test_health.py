@@ -10,8 +10,8 @@ import pytest
 
 from ai_router.execution import health
 from ai_router.execution.health import BackendHealth, HealthChecker, overall
+from ai_router.http.client import UpstreamClient
 from ai_router.providers.backend import Backend
-from ai_router.upstream.client import UpstreamClient
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, fake_upstream
 
 

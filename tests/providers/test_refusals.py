@@ -20,8 +20,8 @@ from ai_router.errors import (
     UpstreamRefused,
     envelope,
 )
+from ai_router.http.request import Call, Timeouts
 from ai_router.providers.refusals import complaint_in, failure_in, refusal, retry_after_s
-from ai_router.upstream.call import Call, Timeouts
 
 CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 

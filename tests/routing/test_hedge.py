@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ai_router.errors import ClientGone, HedgeLost, ShuttingDown, Source, UpstreamFailed, UpstreamTimeout
+from ai_router.http.calls import CancelScope, Leg
 from ai_router.routing.hedge import Hedge
-from ai_router.upstream.leg import CancelScope, Leg
 
 FAILED = UpstreamFailed("no", Source("classifier", "m"))
 

@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 
 from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest, SlowBody
-from ai_router.upstream.alarms import Alarm, Alarms
+from ai_router.http.timers import Alarm, Alarms
 
 _PORTION = 1 << 20
 """Of a body whose length is known: gunicorn copies all that is left of it for each portion that is taken."""

@@ -31,11 +31,11 @@ from ai_router.execution.inflight import InFlight
 from ai_router.execution.pipeline import Pipeline
 from ai_router.execution.relay import Reply
 from ai_router.execution.trail import Subscriber, Trail
+from ai_router.http.calls import CancelScope
+from ai_router.http.timers import Alarms
 from ai_router.routing.date_context import date_context
 from ai_router.telemetry import timing_log
 from ai_router.trace_context import Trace
-from ai_router.upstream.alarms import Alarms
-from ai_router.upstream.leg import CancelScope
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

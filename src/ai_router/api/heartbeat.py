@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from ai_router.upstream.alarms import Alarm, Alarms
+from ai_router.http.timers import Alarm, Alarms
 
 _LAST = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"

@@ -29,6 +29,8 @@ from ai_router.execution.pipeline import Pipeline
 from ai_router.execution.primary_load import PrimaryLoad
 from ai_router.execution.speculating import Speculating
 from ai_router.execution.speculation_policy import Budget
+from ai_router.http.client import UpstreamClient
+from ai_router.http.timers import Alarms
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.gates import Gates
 from ai_router.resilience.retry import Backoff, RetryBudget
@@ -40,8 +42,6 @@ from ai_router.telemetry import timing_log
 from ai_router.telemetry.cold_start import process_started
 from ai_router.telemetry.metrics import watch_gates
 from ai_router.telemetry.registry import one
-from ai_router.upstream.alarms import Alarms
-from ai_router.upstream.client import UpstreamClient
 
 EXTENSION = "ai_router"
 _PARTING_S = 2.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from ai_router.http.client import UpstreamClient
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.gates import Gates
@@ -17,7 +18,6 @@ from ai_router.routing.shadow import Shadow
 from ai_router.settings import Settings
 from ai_router.telemetry.metrics import RoutingMetrics
 from ai_router.telemetry.registry import Metrics, one
-from ai_router.upstream.client import UpstreamClient
 
 _CACHED_DECISIONS = 10_000
 _REMEMBERED_TURNS = 50_000

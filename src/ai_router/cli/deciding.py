@@ -19,6 +19,7 @@ from ai_router.cli.tables import difficulty_table, replay_table, reports_table
 from ai_router.errors import UpstreamError
 from ai_router.exchange import Decision
 from ai_router.execution.plan import Plan, plan_answer
+from ai_router.http.calls import CancelScope, Leg
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import Report, Said, always_primary, at_random, by_length, report
 from ai_router.learning.examples import Example, ExamplesError, Outcomes, read_examples, read_outcomes
@@ -34,7 +35,6 @@ from ai_router.routing.router import Router, Undecided
 from ai_router.routing.text import last_user_text
 from ai_router.settings import Settings
 from ai_router.telemetry.metrics import RoutingMetrics
-from ai_router.upstream.leg import CancelScope, Leg
 
 
 @click.command()

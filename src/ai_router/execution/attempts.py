@@ -25,13 +25,13 @@ from ai_router.errors import (
 )
 from ai_router.execution.trail import Trail
 from ai_router.execution.waiting import Pause, Queued, Steps
+from ai_router.http.calls import CancelScope
 from ai_router.providers.backend import Candidate
 from ai_router.resilience.breaker import Why
 from ai_router.resilience.gates import Gates, Pass, RoomFull
 from ai_router.resilience.retry import Backoff, RetryBudget
 from ai_router.telemetry import timing_log
 from ai_router.telemetry.metrics import ResilienceMetrics
-from ai_router.upstream.leg import CancelScope
 
 T = TypeVar("T")
 Ask = Callable[[Candidate, Pass], Steps[T]]

@@ -20,6 +20,9 @@ from ai_router.execution.attempts import Attempts
 from ai_router.execution.forward import leg_id
 from ai_router.execution.trail import Trail
 from ai_router.execution.waiting import Steps, Under
+from ai_router.http.calls import CancelScope, Leg
+from ai_router.http.client import UpstreamClient
+from ai_router.http.request import Call, Timeouts
 from ai_router.providers.backend import Candidate
 from ai_router.providers.refusals import failure_in, refusal
 from ai_router.providers.registry import Searcher
@@ -28,9 +31,6 @@ from ai_router.resilience.gates import Pass
 from ai_router.resilience.telling import tell
 from ai_router.routing.transcript import render_conversation
 from ai_router.telemetry import timing_log
-from ai_router.upstream.call import Call, Timeouts
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.leg import CancelScope, Leg
 
 _MAX_RESULT = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000

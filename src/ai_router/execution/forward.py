@@ -16,6 +16,9 @@ from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, Upstre
 from ai_router.exchange import Attempt, ChatRequest
 from ai_router.execution.answer import AnswerReader
 from ai_router.execution.answers import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient, UpstreamResponse
+from ai_router.http.request import Call
 from ai_router.providers.backend import Candidate
 from ai_router.providers.families import Family, Phrase
 from ai_router.providers.refusals import failure_in, refusal
@@ -24,9 +27,6 @@ from ai_router.providers.shaping import params_for
 from ai_router.resilience.gates import Pass
 from ai_router.resilience.telling import tell
 from ai_router.settings import MaxTokensPolicy
-from ai_router.upstream.call import Call
-from ai_router.upstream.client import UpstreamClient, UpstreamResponse
-from ai_router.upstream.leg import Leg
 
 _MAX_ANSWER = 64 << 20
 _MAX_COMPLAINT = 1 << 20

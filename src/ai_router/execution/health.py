@@ -10,15 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient
+from ai_router.http.request import Call, Timeouts
 from ai_router.providers.backend import Backend
 from ai_router.providers.refusals import refusal
 from ai_router.providers.registry import CLASSIFIER
 from ai_router.resilience.breaker import State
 from ai_router.resilience.gates import Gates
 from ai_router.telemetry import timing_log
-from ai_router.upstream.call import Call, Timeouts
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.leg import Leg
 
 LIMIT_S = 5.0
 CACHE_S = 1.0

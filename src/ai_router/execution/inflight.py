@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ai_router.errors import RequestCancelled, RouterError
 from ai_router.execution.trail import Trail
-from ai_router.upstream.leg import CancelScope
+from ai_router.http.calls import CancelScope
 
 _REMEMBERED = 1_000
 

@@ -20,13 +20,13 @@ from ai_router.execution.speculating import Speculating
 from ai_router.execution.speculation import Speculation
 from ai_router.execution.trail import Trail
 from ai_router.execution.waiting import Course, Steps
+from ai_router.http.calls import CancelScope
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
 from ai_router.resilience.gates import Pass
 from ai_router.routing.router import Router, Undecided
 from ai_router.telemetry import timing_log
-from ai_router.upstream.leg import CancelScope
 
 PATIENCE_BEFORE_HEADERS_S = 0.5
 """Waits that end sooner are told in the headers; after that they have to go, with the first comment."""

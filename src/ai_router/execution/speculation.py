@@ -12,8 +12,8 @@ from concurrent.futures import Executor, Future
 
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
 from ai_router.execution.answers import Answer
+from ai_router.http.calls import Leg
 from ai_router.resilience.gates import Pass
-from ai_router.upstream.leg import Leg
 
 
 class Speculation:

@@ -18,7 +18,7 @@ from ai_router.exchange import (
     Status,
     Step,
 )
-from ai_router.upstream.leg import CancelScope
+from ai_router.http.calls import CancelScope
 
 Subscriber = Callable[[Outcome], None]
 

@@ -14,8 +14,8 @@ from concurrent.futures import wait as wait_for
 from typing import Generic, Protocol, TypeVar
 
 from ai_router.errors import RouterError
+from ai_router.http.calls import CancelScope
 from ai_router.resilience.gates import Pass, Ticket
-from ai_router.upstream.leg import CancelScope
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import orjson
 
 from ai_router.errors import UpstreamFailed
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient
+from ai_router.http.request import Call, Timeouts
 from ai_router.providers.backend import Backend
 from ai_router.providers.refusals import refusal
-from ai_router.upstream.call import Call, Timeouts
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.leg import Leg
 
 _LIMIT_S = 15.0
 _MAX_BODY = 16 << 20

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 from ai_router.errors import HedgeLost, ShuttingDown, Source, UpstreamError, UpstreamTimeout
-from ai_router.upstream.leg import Leg
+from ai_router.http.calls import Leg
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from ai_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ai_router.upstream.call import Call, Timeouts
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.leg import Leg
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient
+from ai_router.http.request import Call, Timeouts
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ai_router.upstream.alarms import Alarms
+from ai_router.http.timers import Alarms
 
 
 class Watch(Protocol):

@@ -14,11 +14,11 @@ import requests
 import trustme
 
 from ai_router.errors import ClientGone, UpstreamUnreachable
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.connections import Connections
-from ai_router.upstream.leg import Leg
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient
+from ai_router.http.connections import Connections
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Stream, fake_upstream
-from tests.upstream.test_client import call
+from tests.http.test_client import call
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.upstream.sse import MAX_EVENT_BYTES, EventTooLong, SSEDecoder
+from ai_router.http.sse import MAX_EVENT_BYTES, EventTooLong, SSEDecoder
 
 _LINE_END = st.sampled_from(["\n", "\r\n"])
 _TEXT = st.text('ab :{}[]"\\\u00e9\u4f60\U0001f600', max_size=30)

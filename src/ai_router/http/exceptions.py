@@ -11,9 +11,9 @@ import requests
 import urllib3
 
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from ai_router.upstream.call import Call
-from ai_router.upstream.leg import Leg
-from ai_router.upstream.wire import NotHTTP
+from ai_router.http.calls import Leg
+from ai_router.http.http1 import NotHTTP
+from ai_router.http.request import Call
 
 STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 """What a connection fails with that its other end has closed."""

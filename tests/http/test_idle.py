@@ -8,11 +8,11 @@ import pytest
 
 from ai_router.errors import Source, UpstreamTimeout
 from ai_router.exchange import Purpose
-from ai_router.upstream.alarms import Alarms
-from ai_router.upstream.call import Call, Timeouts
-from ai_router.upstream.client import UpstreamClient
-from ai_router.upstream.idle import IdleWatch
-from ai_router.upstream.leg import Leg
+from ai_router.http.calls import Leg
+from ai_router.http.client import UpstreamClient
+from ai_router.http.idle import IdleWatch
+from ai_router.http.request import Call, Timeouts
+from ai_router.http.timers import Alarms
 from tests.fakes.personas import CHAT, chunk, says
 from tests.fakes.upstream import FakeUpstream, Hang, Stream
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.upstream.wire import MAX_HEAD_BYTES, Incoming, NotHTTP, request_head
+from ai_router.http.http1 import MAX_HEAD_BYTES, Incoming, NotHTTP, request_head
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\n0123456789"
 CHUNKED = (

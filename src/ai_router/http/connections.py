@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
-from ai_router.upstream.leg import Leg
+from ai_router.http.calls import Leg
 
 _HOSTS = 64
 """Pools that are kept, one for each scheme, host and port."""

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 
-from ai_router.upstream.alarms import Alarms
+from ai_router.http.timers import Alarms
 
 
 def test_alarms_ring_in_the_order_of_their_times_not_of_their_making(alarms: Alarms) -> None:

@@ -15,14 +15,14 @@ from ai_router.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from ai_router.upstream.alarms import Alarm, Alarms
-from ai_router.upstream.border import STALE, border, ours
-from ai_router.upstream.call import Call
-from ai_router.upstream.connections import Connections, Lent
-from ai_router.upstream.idle import IdleWatch, NoWatch, Watch
-from ai_router.upstream.leg import Leg
-from ai_router.upstream.traffic import Occupancy
-from ai_router.upstream.wire import Incoming, NotHTTP, request_head
+from ai_router.http.calls import Leg
+from ai_router.http.connections import Connections, Lent
+from ai_router.http.exceptions import STALE, border, ours
+from ai_router.http.http1 import Incoming, NotHTTP, request_head
+from ai_router.http.idle import IdleWatch, NoWatch, Watch
+from ai_router.http.request import Call
+from ai_router.http.timers import Alarm, Alarms
+from ai_router.http.traffic import Occupancy
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ai_router.errors import ClientGone, SpeculationLost
-from ai_router.upstream.leg import CancelScope, Leg
+from ai_router.http.calls import CancelScope, Leg
 
 
 @pytest.fixture
