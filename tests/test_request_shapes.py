@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from ai_router.execution.enrichment import fetch_enrichment_context
-from ai_router.execution.forward import Forwarder
+from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.web_search import fetch_enrichment_context
 from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.breaker import BreakerRules
-from ai_router.resilience.gates import Gates
+from ai_router.resilience.limiter import Gates
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
 from tests.chat_requests import chat_request

@@ -13,9 +13,9 @@ from ai_router.api.admission import Admission
 from ai_router.api.auth import Keys
 from ai_router.api.chat import PATH, ChatEndpoint
 from ai_router.api.parsing import Ids
+from ai_router.dispatch.disconnects import ClientWatcher
+from ai_router.dispatch.in_flight import InFlight
 from ai_router.errors import RouterError, Source, UpstreamUnavailable
-from ai_router.execution.cancellation import ClientWatcher
-from ai_router.execution.inflight import InFlight
 from ai_router.http.timers import Alarms
 
 KEY = "a-client-key"

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, g, jsonify
 
+from ai_router.dispatch.in_flight import InFlight
 from ai_router.errors import NotFound
-from ai_router.execution.inflight import InFlight
 from ai_router.telemetry.metrics import ResilienceMetrics
 
 

@@ -24,15 +24,15 @@ from ai_router.api.body import read_body
 from ai_router.api.heartbeat import Heartbeat
 from ai_router.api.parsing import Arrival, Ids, parse_chat_request
 from ai_router.api.replies import contract_headers, error_parts
+from ai_router.dispatch.disconnects import ClientWatcher
+from ai_router.dispatch.in_flight import InFlight
+from ai_router.dispatch.record import Subscriber, Trail
+from ai_router.dispatch.reply import Reply
 from ai_router.errors import INTERNAL, ClientGone, InternalError, RouterError
 from ai_router.exchange import ChatRequest
-from ai_router.execution.cancellation import ClientWatcher
-from ai_router.execution.inflight import InFlight
-from ai_router.execution.pipeline import Pipeline
-from ai_router.execution.relay import Reply
-from ai_router.execution.trail import Subscriber, Trail
 from ai_router.http.calls import CancelScope
 from ai_router.http.timers import Alarms
+from ai_router.pipeline import Pipeline
 from ai_router.routing.date_context import date_context
 from ai_router.telemetry import timing_log
 from ai_router.trace_context import Trace

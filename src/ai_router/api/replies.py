@@ -10,6 +10,7 @@ from math import ceil
 from flask import Flask, Response, current_app, g
 from werkzeug.exceptions import HTTPException
 
+from ai_router.dispatch.record import Trail
 from ai_router.errors import (
     INTERNAL,
     BodyTooLarge,
@@ -21,7 +22,6 @@ from ai_router.errors import (
     StoreUnavailable,
     envelope_json,
 )
-from ai_router.execution.trail import Trail
 
 log = logging.getLogger(__name__)
 

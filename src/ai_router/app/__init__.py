@@ -18,21 +18,21 @@ from ai_router.api.lookups import Lookups
 from ai_router.api.parsing import Ids
 from ai_router.app.deciding import build_classifier, build_gates, start_fast_path
 from ai_router.app.observing import Observing, observe, watch_backends
+from ai_router.dispatch.disconnects import ClientWatcher
+from ai_router.dispatch.dispatcher import Persistence
+from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.health import HealthChecker
+from ai_router.dispatch.in_flight import InFlight
+from ai_router.dispatch.primary_load import PrimaryLoad
+from ai_router.dispatch.speculating import Speculating
+from ai_router.dispatch.speculation_policy import Budget
+from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import ShuttingDown
-from ai_router.execution.attempts import Persistence
-from ai_router.execution.cancellation import ClientWatcher
-from ai_router.execution.enrichment import WebSearch
-from ai_router.execution.forward import Forwarder
-from ai_router.execution.health import HealthChecker
-from ai_router.execution.inflight import InFlight
-from ai_router.execution.pipeline import Pipeline
-from ai_router.execution.primary_load import PrimaryLoad
-from ai_router.execution.speculating import Speculating
-from ai_router.execution.speculation_policy import Budget
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import Alarms
+from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
-from ai_router.resilience.gates import Gates
+from ai_router.resilience.limiter import Gates
 from ai_router.resilience.retry import Backoff, RetryBudget
 from ai_router.routing.classifier import StartupProbe
 from ai_router.routing.router import Router

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from ai_router.http.client import UpstreamClient
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import BreakerRules
-from ai_router.resilience.gates import Gates
+from ai_router.resilience.limiter import Gates
 from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.routing.conversations import Conversations

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_router import __version__
+from ai_router.dispatch.health import HealthChecker
+from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
 from ai_router.exchange import Cost, Outcome, Status
-from ai_router.execution.health import HealthChecker
-from ai_router.execution.trail import Subscriber
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
 from ai_router.session_logger import SessionLogger

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from ai_router.app.deciding import build_classifier, build_fast_path, build_gates
 from ai_router.cli.common import die, registry_of, request_of, settings_or_die, upstream_client
 from ai_router.cli.tables import difficulty_table, replay_table, reports_table
+from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.errors import UpstreamError
 from ai_router.exchange import Decision
-from ai_router.execution.plan import Plan, plan_answer
 from ai_router.http.calls import CancelScope, Leg
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import Report, Said, always_primary, at_random, by_length, report

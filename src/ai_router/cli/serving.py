@@ -14,8 +14,8 @@ import click
 
 from ai_router import __version__
 from ai_router.cli.common import die, registry_of, settings_or_die, upstream_client
+from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
-from ai_router.execution.health import BackendHealth, HealthChecker
 from ai_router.providers.backend import Backend
 from ai_router.server import Server
 from ai_router.settings import Settings, unknown_names

@@ -14,8 +14,8 @@ from ai_router.exchange import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision,
 from ai_router.http.calls import Leg
 from ai_router.providers.naming import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
-from ai_router.resilience.gates import Gates
-from ai_router.resilience.telling import tell
+from ai_router.resilience.limiter import Gates
+from ai_router.resilience.results import tell
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Place, places, stay
 from ai_router.routing.fast_path import FastPath

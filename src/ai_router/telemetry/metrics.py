@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from ai_router.exchange import Cost, DecidedBy, Label, Outcome, SpeculationResult
 from ai_router.resilience.breaker import State
-from ai_router.resilience.gates import GateReport
+from ai_router.resilience.limiter import GateReport
 from ai_router.telemetry.registry import Metrics, Mode, Reading
 
 _FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ai_router.errors import RouterError
 from ai_router.http.calls import CancelScope
-from ai_router.resilience.gates import Pass, Ticket
+from ai_router.resilience.limiter import Pass, Ticket
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ai_router.dispatch.dispatcher import Attempts
+from ai_router.dispatch.forward import leg_id
+from ai_router.dispatch.record import Trail
+from ai_router.dispatch.waits import Steps, Under
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
 from ai_router.exchange import ChatRequest, Purpose
-from ai_router.execution.attempts import Attempts
-from ai_router.execution.forward import leg_id
-from ai_router.execution.trail import Trail
-from ai_router.execution.waiting import Steps, Under
 from ai_router.http.calls import CancelScope, Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
@@ -27,8 +27,8 @@ from ai_router.providers.backend import Candidate
 from ai_router.providers.refusals import failure_in, refusal
 from ai_router.providers.registry import Searcher
 from ai_router.providers.response_items import output_texts, sources
-from ai_router.resilience.gates import Pass
-from ai_router.resilience.telling import tell
+from ai_router.resilience.limiter import Pass
+from ai_router.resilience.results import tell
 from ai_router.routing.transcript import render_conversation
 from ai_router.telemetry import timing_log
 

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ai_router.dispatch.record import Trail
 from ai_router.errors import RequestCancelled, RouterError
-from ai_router.execution.trail import Trail
 from ai_router.http.calls import CancelScope
 
 _REMEMBERED = 1_000

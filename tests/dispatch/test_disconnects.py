@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ai_router.execution.cancellation import ClientWatcher
+from ai_router.dispatch.disconnects import ClientWatcher
 from tests.fakes.clients import RawClient
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ai_router.execution import health
-from ai_router.execution.health import BackendHealth, HealthChecker, overall
+from ai_router.dispatch import health
+from ai_router.dispatch.health import BackendHealth, HealthChecker, overall
 from ai_router.http.client import UpstreamClient
 from ai_router.providers.backend import Backend
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, fake_upstream

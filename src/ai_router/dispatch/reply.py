@@ -7,6 +7,10 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from ai_router.dispatch.answer import estimated_usage
+from ai_router.dispatch.answers import Answer, PlainAnswer, StreamAnswer
+from ai_router.dispatch.record import Trail
+from ai_router.dispatch.waits import Course
 from ai_router.errors import (
     INTERNAL,
     Aborted,
@@ -15,10 +19,6 @@ from ai_router.errors import (
     RouterError,
     error_event,
 )
-from ai_router.execution.answer import estimated_usage
-from ai_router.execution.answers import Answer, PlainAnswer, StreamAnswer
-from ai_router.execution.trail import Trail
-from ai_router.execution.waiting import Course
 from ai_router.telemetry import timing_log
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from ai_router.dispatch.plan import Plan, plan_answer, unfit
 from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route
-from ai_router.execution.plan import Plan, plan_answer, unfit
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings

@@ -12,7 +12,7 @@ from ai_router.errors import (
     UpstreamRefused,
 )
 from ai_router.resilience.breaker import Why
-from ai_router.resilience.gates import Pass
+from ai_router.resilience.limiter import Pass
 
 _EXHAUSTED_S = 60.0
 """A quota that is used up may be filled by its owner at any time."""

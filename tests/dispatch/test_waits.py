@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ai_router.dispatch.waits import Course, Pause, Queued, Steps, Under
 from ai_router.errors import ClientGone, RequestCancelled
-from ai_router.execution.waiting import Course, Pause, Queued, Steps, Under
 from ai_router.http.calls import CancelScope
 from ai_router.resilience.breaker import BreakerRules
-from ai_router.resilience.gates import Gates
+from ai_router.resilience.limiter import Gates
 
 
 class Scripted:

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.dispatch.web_search import findings, search_body
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
-from ai_router.execution.enrichment import findings, search_body
 from ai_router.http.request import Call, Timeouts
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings

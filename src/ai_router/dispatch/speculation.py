@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
+from ai_router.dispatch.answers import Answer
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
-from ai_router.execution.answers import Answer
 from ai_router.http.calls import Leg
-from ai_router.resilience.gates import Pass
+from ai_router.resilience.limiter import Pass
 
 
 class Speculation:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ai_router.resilience.breaker import BreakerRules, State, Why
-from ai_router.resilience.gates import Gates, Pass, RoomFull, Ticket
+from ai_router.resilience.limiter import Gates, Pass, RoomFull, Ticket
 
 RULES = BreakerRules(in_a_row=2, open_s=1.0)
 

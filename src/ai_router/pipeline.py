@@ -8,23 +8,23 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
+from ai_router.dispatch.answers import Answer, StreamAnswer
+from ai_router.dispatch.dispatcher import Attempts, Persistence
+from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.plan import Plan, plan_answer, unfit
+from ai_router.dispatch.record import Trail
+from ai_router.dispatch.reply import HeldReply, PlainReply, Reply, StreamReply
+from ai_router.dispatch.speculating import Speculating
+from ai_router.dispatch.speculation import Speculation
+from ai_router.dispatch.waits import Course, Steps
+from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
 from ai_router.exchange import Decision, Purpose, Route, SpeculationResult
-from ai_router.execution.answers import Answer, StreamAnswer
-from ai_router.execution.attempts import Attempts, Persistence
-from ai_router.execution.enrichment import WebSearch
-from ai_router.execution.forward import Forwarder
-from ai_router.execution.plan import Plan, plan_answer, unfit
-from ai_router.execution.relay import HeldReply, PlainReply, Reply, StreamReply
-from ai_router.execution.speculating import Speculating
-from ai_router.execution.speculation import Speculation
-from ai_router.execution.trail import Trail
-from ai_router.execution.waiting import Course, Steps
 from ai_router.http.calls import CancelScope
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
-from ai_router.resilience.gates import Pass
+from ai_router.resilience.limiter import Pass
 from ai_router.routing.router import Router, Undecided
 from ai_router.telemetry import timing_log
 

@@ -19,8 +19,8 @@ from ai_router.errors import (
     UpstreamUnreachable,
 )
 from ai_router.resilience.breaker import BreakerRules, Why
-from ai_router.resilience.gates import Gates
-from ai_router.resilience.telling import tell
+from ai_router.resilience.limiter import Gates
+from ai_router.resilience.results import tell
 
 HERE = Source("xai", "grok")
 

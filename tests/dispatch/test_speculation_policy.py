@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ai_router.dispatch.primary_load import waiting_in
+from ai_router.dispatch.speculation_policy import Budget, Pressure, why_not
 from ai_router.exchange import Label
-from ai_router.execution.primary_load import waiting_in
-from ai_router.execution.speculation_policy import Budget, Pressure, why_not
 from ai_router.routing.head.guess import Guess
 from ai_router.settings import SpeculationMode
 

@@ -17,18 +17,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ai_router.dispatch.record import Trail
+from ai_router.dispatch.waits import Pause, Queued, Steps
 from ai_router.errors import (
     Source,
     UpstreamError,
     UpstreamLimited,
     UpstreamUnavailable,
 )
-from ai_router.execution.trail import Trail
-from ai_router.execution.waiting import Pause, Queued, Steps
 from ai_router.http.calls import CancelScope
 from ai_router.providers.backend import Candidate
 from ai_router.resilience.breaker import Why
-from ai_router.resilience.gates import Gates, Pass, RoomFull
+from ai_router.resilience.limiter import Gates, Pass, RoomFull
 from ai_router.resilience.retry import Backoff, RetryBudget
 from ai_router.telemetry import timing_log
 from ai_router.telemetry.metrics import ResilienceMetrics

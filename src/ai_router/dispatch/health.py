@@ -17,7 +17,7 @@ from ai_router.providers.backend import Backend
 from ai_router.providers.refusals import refusal
 from ai_router.providers.registry import CLASSIFIER
 from ai_router.resilience.breaker import State
-from ai_router.resilience.gates import Gates
+from ai_router.resilience.limiter import Gates
 from ai_router.telemetry import timing_log
 
 LIMIT_S = 5.0
