@@ -19,8 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from ai_router.api.heartbeat import COMMENT
 from ai_router.http.timers import Alarm, Alarms
+from ai_router.web.heartbeat import COMMENT
 
 log = logging.getLogger(__name__)
 

@@ -28,11 +28,11 @@ from gunicorn.http import wsgi
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 
-from ai_router.api.chat import FLOW
 from ai_router.app import close_app, drain_app, stop_app
 from ai_router.http.timers import Alarms
 from ai_router.http_response import TogetherResponse
 from ai_router.relays import Relay, Relays
+from ai_router.web.chat import FLOW
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,6 @@ from typing import cast
 from flask import Flask, g, request
 from flask.json.provider import DefaultJSONProvider
 
-from ai_router.api import auth, cancel, health, metrics, models, replies, sessions, usage
-from ai_router.api.admission import Admission
-from ai_router.api.chat import ChatEndpoint
-from ai_router.api.lookups import Lookups
-from ai_router.api.parsing import Ids
 from ai_router.app.deciding import build_classifier, build_gates, start_fast_path
 from ai_router.app.observing import Observing, observe, watch_backends
 from ai_router.dispatch.disconnects import ClientWatcher
@@ -42,6 +37,11 @@ from ai_router.telemetry import timing_log
 from ai_router.telemetry.cold_start import process_started
 from ai_router.telemetry.metrics import watch_gates
 from ai_router.telemetry.registry import one
+from ai_router.web import auth, cancel, health, metrics, models, responses, sessions, usage
+from ai_router.web.chat import ChatEndpoint
+from ai_router.web.limits import Admission
+from ai_router.web.lookups import Lookups
+from ai_router.web.requests import Ids
 
 EXTENSION = "ai_router"
 _PARTING_S = 2.0
@@ -116,7 +116,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         told.settle()
 
     auth.init_app(app, keys)
-    replies.init_app(app, told.scrubber.json, told.refused)
+    responses.init_app(app, told.scrubber.json, told.refused)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(cancel.blueprint(runtime.in_flight, told.resilience))

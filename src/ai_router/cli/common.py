@@ -12,7 +12,6 @@ from typing import NoReturn
 import click
 import orjson
 
-from ai_router.api.parsing import Arrival, Ids, parse_chat_request
 from ai_router.embedded.start import MODEL_NAME
 from ai_router.exchange import ChatRequest, Message
 from ai_router.http.client import UpstreamClient
@@ -20,6 +19,7 @@ from ai_router.http.timers import Alarms
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.date_context import date_context
 from ai_router.settings import Settings, SettingsError, load_settings
+from ai_router.web.requests import Arrival, Ids, parse_chat_request
 
 
 def settings_or_die() -> Settings:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ai_router.api.heartbeat import Heartbeat
+from ai_router.web.heartbeat import Heartbeat
 
 FRAMED = b"E\r\n: keep-alive\n\n\r\n"
 

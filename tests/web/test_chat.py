@@ -9,14 +9,14 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.api.admission import Admission
-from ai_router.api.auth import Keys
-from ai_router.api.chat import PATH, ChatEndpoint
-from ai_router.api.parsing import Ids
 from ai_router.dispatch.disconnects import ClientWatcher
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.errors import RouterError, Source, UpstreamUnavailable
 from ai_router.http.timers import Alarms
+from ai_router.web.auth import Keys
+from ai_router.web.chat import PATH, ChatEndpoint
+from ai_router.web.limits import Admission
+from ai_router.web.requests import Ids
 
 KEY = "a-client-key"
 BODY = orjson.dumps({"messages": [{"role": "user", "content": "hi"}]})

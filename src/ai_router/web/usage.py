@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify
 
-from ai_router.api import query
-from ai_router.api.auth import whose
-from ai_router.api.lookups import Lookups
 from ai_router.errors import InvalidRequest, StoreUnavailable
 from ai_router.providers.pricing import Baseline
 from ai_router.telemetry.usage_writer import UsageWriter
+from ai_router.web import query
+from ai_router.web.auth import whose
+from ai_router.web.lookups import Lookups
 
 if TYPE_CHECKING:
     from ai_router.stores.usage import UsageStore

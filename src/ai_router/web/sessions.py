@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response, jsonify, request
 
-from ai_router.api import query
-from ai_router.api.auth import whose
-from ai_router.api.lookups import Lookups
 from ai_router.errors import InvalidRequest, SessionNotFound
 from ai_router.exchange import Status
 from ai_router.session_logger import SessionLogger
 from ai_router.stores.session_files import CURSOR, SESSION_ID, SessionFiles, Wanted
 from ai_router.telemetry.timing_log import is_slow
+from ai_router.web import query
+from ai_router.web.auth import whose
+from ai_router.web.lookups import Lookups
 
 _MOST, _USUAL = 200, 50
 _LONGEST_TEXT = 200

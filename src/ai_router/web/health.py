@@ -9,9 +9,9 @@ from dataclasses import asdict
 from flask import Blueprint, Response, jsonify
 
 from ai_router import __version__
-from ai_router.api.admission import Admission
 from ai_router.dispatch.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecker
 from ai_router.session_logger import SessionLogger
+from ai_router.web.limits import Admission
 
 
 def blueprint(

@@ -18,12 +18,6 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, request
 
-from ai_router.api.admission import Admission
-from ai_router.api.auth import Keys
-from ai_router.api.body import read_body
-from ai_router.api.heartbeat import Heartbeat
-from ai_router.api.parsing import Arrival, Ids, parse_chat_request
-from ai_router.api.replies import contract_headers, error_parts
 from ai_router.dispatch.disconnects import ClientWatcher
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import Subscriber, Trail
@@ -36,6 +30,12 @@ from ai_router.pipeline import Pipeline
 from ai_router.routing.date_context import date_context
 from ai_router.telemetry import timing_log
 from ai_router.trace_context import Trace
+from ai_router.web.auth import Keys
+from ai_router.web.body import read_body
+from ai_router.web.heartbeat import Heartbeat
+from ai_router.web.limits import Admission
+from ai_router.web.requests import Arrival, Ids, parse_chat_request
+from ai_router.web.responses import contract_headers, error_parts
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
