@@ -9,7 +9,7 @@ from typing import Any
 
 from ai_router.exchange import ChatRequest, Message
 from ai_router.routing.text import text_of
-from ai_router.session_logger import SessionLogger
+from ai_router.storage.session_logger import SessionLogger
 
 
 def chat_request(text: str = "hello", *, messages: Sequence[Message] | None = None, **changes: Any) -> ChatRequest:

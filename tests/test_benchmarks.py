@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ai_router.stores.session_files import SessionFiles, Wanted
-from ai_router.stores.usage import UsageStore
+from ai_router.storage.session_reader import SessionFiles, Wanted
+from ai_router.storage.usage import UsageStore
 from benchmarks.apache import figures
 from benchmarks.backend import Timing
 from benchmarks.embedded import model_of

@@ -33,7 +33,7 @@ def test_every_setting_is_documented_with_its_default_and_meaning() -> None:
 
 
 def test_the_log_lines_that_are_documented_are_those_in_the_code() -> None:
-    code = (ROOT / "src/ai_router/telemetry/timing_log.py").read_text()
+    code = (ROOT / "src/ai_router/observability/log_lines.py").read_text()
     for line in between(OPERATIONS, "log lines").splitlines()[1:]:
         if line and not line.startswith("```"):
             begin = re.split(r"[:={]| session", line)[0]

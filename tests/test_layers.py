@@ -20,9 +20,9 @@ RANKS = [
     {"pipeline", "learning"},
     {"dispatch"},
     {"routing"},
-    {"session_logger"},
-    {"telemetry", "providers"},
-    {"http", "stores", "resilience"},
+    {"storage"},
+    {"observability", "providers"},
+    {"http", "resilience"},
     {"exchange", "errors", "settings", "__init__"},
     {"trace_context"},
 ]
@@ -36,10 +36,10 @@ FOREIGN = {
     "numpy": {"routing", "learning"},
     "scipy": {"learning"},
     "jax": {"learning"},
-    "prometheus_client": {"telemetry", "web", "cli"},
-    "sqlalchemy": {"stores"},
-    "alembic": {"stores"},
-    "opentelemetry": {"telemetry"},
+    "prometheus_client": {"observability", "web", "cli"},
+    "sqlalchemy": {"storage"},
+    "alembic": {"storage"},
+    "opentelemetry": {"observability"},
     "genai_prices": {"providers"},
 }
 
@@ -116,7 +116,12 @@ def test_only_the_settings_read_the_environment() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
     }
-    assert readers <= {"settings/reading.py", "telemetry/registry.py", "embedded/start.py", "embedded/llama_server.py"}
+    assert readers <= {
+        "settings/reading.py",
+        "observability/registry.py",
+        "embedded/start.py",
+        "embedded/llama_server.py",
+    }
 
 
 def test_modules_stay_short() -> None:

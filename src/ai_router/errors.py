@@ -33,7 +33,7 @@
        |- HedgeLost                  the same was asked twice, and the other call was faster
        `- AnswerSufficient           the classifier's word stands; the rest is not needed
 
-Foreign exceptions become these at one border each: http/client.py for HTTP, stores/usage.py for the database, api/
+Foreign exceptions become these at one border each: http/client.py for HTTP, storage/usage.py for the database, api/
 for Flask.
 """
 

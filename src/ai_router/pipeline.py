@@ -21,12 +21,12 @@ from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
 from ai_router.exchange import Decision, Purpose, Route, SpeculationResult
 from ai_router.http.calls import CancelScope
+from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
 from ai_router.resilience.limiter import Pass
 from ai_router.routing.router import Router, Undecided
-from ai_router.telemetry import timing_log
 
 PATIENCE_BEFORE_HEADERS_S = 0.5
 """Waits that end sooner are told in the headers; after that they have to go, with the first comment."""
@@ -122,7 +122,7 @@ class _Run:
         new_leg = partial(self._scope.leg, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_leg)
         self._decided_at = time.monotonic()
-        timing_log.classified(decision)
+        log_lines.classified(decision)
         trail.classified(decision, started)
         return decision
 
@@ -134,7 +134,7 @@ class _Run:
             return
         self._lose(self._speculation)
         self._trail.speculated(SpeculationResult.CANCELLED, self._speculation.started)
-        timing_log.speculation_cancelled(plan.route)
+        log_lines.speculation_cancelled(plan.route)
         self._speculation = None
 
     def _messages(self, decision: Decision) -> bytes:
@@ -184,4 +184,4 @@ class _Run:
         self._trail.phase = "streaming"
         attempt = answer.attempt()
         self._trail.answered_by(attempt, speculative=speculative)
-        timing_log.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)
+        log_lines.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)

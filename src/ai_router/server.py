@@ -11,9 +11,9 @@ from gunicorn.app.base import BaseApplication
 
 from ai_router.app import create_app
 from ai_router.app.observing import shared_folder
+from ai_router.observability.cold_start import process_started
+from ai_router.observability.registry import forget_worker, share_metrics
 from ai_router.settings import Settings
-from ai_router.telemetry.cold_start import process_started
-from ai_router.telemetry.registry import forget_worker, share_metrics
 from ai_router.worker import Worker, close_worker
 
 _KEEPALIVE_S = 75

@@ -101,7 +101,7 @@ def test_no_key_is_in_any_file_that_the_router_wrote(lab: Lab) -> None:
 
 
 def test_a_quick_request_is_not_called_slow(lab: Lab) -> None:
-    """A slow one's line is tested in tests/telemetry/test_timing_log.py: the limits are seconds away."""
+    """A slow one's line is tested in tests/telemetry/test_log_lines.py: the limits are seconds away."""
     session = lab.router.chat()[1]["x-session-id"]
     lab.router.wait_for_log(rf"REQUEST session={session} .*")
     assert not [line for line in lab.router.log() if line.startswith("SLOW_REQUEST")]

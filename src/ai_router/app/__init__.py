@@ -25,6 +25,10 @@ from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import Alarms
+from ai_router.observability import log_lines
+from ai_router.observability.cold_start import process_started
+from ai_router.observability.metrics import watch_gates
+from ai_router.observability.registry import one
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.limiter import Gates
@@ -32,11 +36,7 @@ from ai_router.resilience.retry import Backoff, RetryBudget
 from ai_router.routing.classifier import StartupProbe
 from ai_router.routing.router import Router
 from ai_router.settings import MaxTokensPolicy, Settings
-from ai_router.stores.session_files import SessionFiles
-from ai_router.telemetry import timing_log
-from ai_router.telemetry.cold_start import process_started
-from ai_router.telemetry.metrics import watch_gates
-from ai_router.telemetry.registry import one
+from ai_router.storage.session_reader import SessionFiles
 from ai_router.web import auth, cancel, health, metrics, models, responses, sessions, usage
 from ai_router.web.chat import ChatEndpoint
 from ai_router.web.limits import Admission
@@ -91,7 +91,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         admission=admission,
         watcher=watcher,
         alarms=alarms,
-        subscribers=(timing_log.finished, load.finished, told.subscriber),
+        subscribers=(log_lines.finished, load.finished, told.subscriber),
         ids=ids,
         in_flight=runtime.in_flight,
         max_body=settings.max_body_mb << 20,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from ai_router.http.client import UpstreamClient
+from ai_router.observability.metrics import RoutingMetrics
+from ai_router.observability.registry import Metrics, one
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.limiter import Gates
@@ -16,8 +18,6 @@ from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.shadow import Shadow
 from ai_router.settings import Settings
-from ai_router.telemetry.metrics import RoutingMetrics
-from ai_router.telemetry.registry import Metrics, one
 
 _CACHED_DECISIONS = 10_000
 _REMEMBERED_TURNS = 50_000

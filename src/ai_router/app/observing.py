@@ -13,27 +13,27 @@ from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
 from ai_router.exchange import Cost, Outcome, Status
+from ai_router.observability.cold_start import ColdStart
+from ai_router.observability.log import LogWriter
+from ai_router.observability.metrics import ResilienceMetrics, RoutingMetrics
+from ai_router.observability.recorder import Keeper, Recorder
+from ai_router.observability.registry import Metrics, one
+from ai_router.observability.request_metrics import LossMetrics, ModelNames, RequestMetrics
+from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.windows import WINDOWS, Windows, seeded
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
-from ai_router.session_logger import SessionLogger
 from ai_router.settings import LogFormat, Settings
-from ai_router.stores.opening import open_usage_store
-from ai_router.telemetry.cold_start import ColdStart
-from ai_router.telemetry.logs import LogWriter
-from ai_router.telemetry.metrics import ResilienceMetrics, RoutingMetrics
-from ai_router.telemetry.recorder import Keeper, Recorder
-from ai_router.telemetry.registry import Metrics, one
-from ai_router.telemetry.request_metrics import LossMetrics, ModelNames, RequestMetrics
-from ai_router.telemetry.scrubbing import Scrubber
-from ai_router.telemetry.unsaved import Unsaved
-from ai_router.telemetry.usage_rows import rows_of
-from ai_router.telemetry.usage_writer import UsageWriter
-from ai_router.telemetry.windows import WINDOWS, Windows, seeded
+from ai_router.storage.opening import open_usage_store
+from ai_router.storage.session_logger import SessionLogger
+from ai_router.storage.spill_file import Unsaved
+from ai_router.storage.usage_rows import rows_of
+from ai_router.storage.usage_writer import UsageWriter
 from ai_router.trace_context import Trace, parse_traceparent
 
 if TYPE_CHECKING:
-    from ai_router.stores.usage import UsageStore
-    from ai_router.telemetry.tracing import Tracing
+    from ai_router.observability.tracing import Tracing
+    from ai_router.storage.usage import UsageStore
 
 _UP_FOR_S = 30.0
 """How old the word on a backend may be that /metrics repeats."""
@@ -153,7 +153,7 @@ def _counting(pricing: Pricing, names: ModelNames, windows: Windows, usage: Usag
 
 
 def _tracing(scrubber: Scrubber, closing: ExitStack) -> Tracing:
-    from ai_router.telemetry.tracing import Tracing, exporting_processor  # noqa: PLC0415 - an extra, and slow to load
+    from ai_router.observability.tracing import Tracing, exporting_processor  # noqa: PLC0415 - an extra, and slow to load
 
     tracing = Tracing(exporting_processor(), scrubber)
     closing.callback(tracing.close)

@@ -26,6 +26,7 @@ from ai_router.learning.examples import Example, ExamplesError, Outcomes, read_e
 from ai_router.learning.replay import policy_named
 from ai_router.learning.replay import replay as replay_sessions
 from ai_router.learning.sessions import StoredSession, read_sessions
+from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.model import Head
@@ -34,7 +35,6 @@ from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router, Undecided
 from ai_router.routing.text import last_user_text
 from ai_router.settings import Settings
-from ai_router.telemetry.metrics import RoutingMetrics
 
 
 @click.command()

@@ -26,12 +26,12 @@ from ai_router.errors import (
     UpstreamUnavailable,
 )
 from ai_router.http.calls import CancelScope
+from ai_router.observability import log_lines
+from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.providers.backend import Candidate
 from ai_router.resilience.breaker import Why
 from ai_router.resilience.limiter import Gates, Pass, RoomFull
 from ai_router.resilience.retry import Backoff, RetryBudget
-from ai_router.telemetry import timing_log
-from ai_router.telemetry.metrics import ResilienceMetrics
 
 T = TypeVar("T")
 Ask = Callable[[Candidate, Pass], Steps[T]]
@@ -105,7 +105,7 @@ class Attempts:
         if delay_s is not None:
             self._trail.failed(problem, started)
             self._trail.retrying(candidate.backend.name, delay_s)
-            timing_log.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
+            log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
             self._shared.metrics.retried(candidate.gate)
             if not isinstance(problem, UpstreamLimited):
                 self._trail.phase = "backing off"
@@ -115,7 +115,7 @@ class Attempts:
         if following:
             self._trail.fell_back(problem, following[0].backend.name)
             self._shared.metrics.fell_back(candidate.gate, following[0].gate)
-        timing_log.provider_failed(
+        log_lines.provider_failed(
             problem, f"falling back to {following[0].backend.name}" if following else "no fallback left"
         )
         return following
@@ -175,7 +175,7 @@ class Attempts:
             self._turned_away = True
             return None
         self._trail.phase = "queued"
-        timing_log.queued(wanted, *ticket.outlook())
+        log_lines.queued(wanted, *ticket.outlook())
         waiting = Queued(self._scope, ticket, started + self._patience_s(), shared.clock)
         place = None
         try:

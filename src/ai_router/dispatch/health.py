@@ -13,12 +13,12 @@ from ai_router.errors import UpstreamError
 from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
+from ai_router.observability import log_lines
 from ai_router.providers.backend import Backend
 from ai_router.providers.refusals import refusal
 from ai_router.providers.registry import CLASSIFIER
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import Gates
-from ai_router.telemetry import timing_log
 
 LIMIT_S = 5.0
 CACHE_S = 1.0
@@ -106,7 +106,7 @@ class HealthChecker:
             backends = {name: self._result(name, check) for name, check in checks.items()}
             report = HealthReport(overall(backends), backends, taken_at=self._clock())
             if told:
-                timing_log.health_checked(report.status, (report.taken_at - started) * 1000)
+                log_lines.health_checked(report.status, (report.taken_at - started) * 1000)
             self._latest = report
             return report
         finally:

@@ -19,7 +19,7 @@ from ai_router.errors import (
     RouterError,
     error_event,
 )
-from ai_router.telemetry import timing_log
+from ai_router.observability import log_lines
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class StreamReply:
         self._answer.close()
         self._trail.events_skipped += self._answer.skipped
         if self._answer.skipped:
-            timing_log.events_skipped(self._answer.attempt().backend, self._answer.skipped)
+            log_lines.events_skipped(self._answer.attempt().backend, self._answer.skipped)
         if self._answer.done and self._error is None:
             # A client that has read [DONE] may close before we do; it lacks nothing.
             self._trail.complete()

@@ -23,6 +23,7 @@ from ai_router.exchange import ChatRequest, Purpose
 from ai_router.http.calls import CancelScope, Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
+from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
 from ai_router.providers.refusals import failure_in, refusal
 from ai_router.providers.registry import Searcher
@@ -30,7 +31,6 @@ from ai_router.providers.response_items import output_texts, sources
 from ai_router.resilience.limiter import Pass
 from ai_router.resilience.results import tell
 from ai_router.routing.transcript import render_conversation
-from ai_router.telemetry import timing_log
 
 _MAX_RESULT = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000
@@ -115,12 +115,12 @@ class WebSearch:
         try:
             found = yield from attempts.first_success(tuple(ways), ask)
         except UpstreamError as problem:
-            timing_log.enrichment_failed(str(problem), trail.ms() - trail.ms(started))
+            log_lines.enrichment_failed(str(problem), trail.ms() - trail.ms(started))
             # A search that found nothing has been charged for all the same.
             search = None if problem.usage is None else (legs[-1].number, problem.usage)
             trail.enriched(started, None, problem.detail, search)
             return None
-        timing_log.enriched(len(found.text), trail.ms() - trail.ms(started))
+        log_lines.enriched(len(found.text), trail.ms() - trail.ms(started))
         trail.enriched(started, found.text, search=(legs[-1].number, found.usage))
         return found.text
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, g, jsonify
 
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.errors import NotFound
-from ai_router.telemetry.metrics import ResilienceMetrics
+from ai_router.observability.metrics import ResilienceMetrics
 
 
 def blueprint(in_flight: InFlight, metrics: ResilienceMetrics) -> Blueprint:

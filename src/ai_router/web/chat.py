@@ -26,9 +26,9 @@ from ai_router.errors import INTERNAL, ClientGone, InternalError, RouterError
 from ai_router.exchange import ChatRequest
 from ai_router.http.calls import CancelScope
 from ai_router.http.timers import Alarms
+from ai_router.observability import log_lines
 from ai_router.pipeline import Pipeline
 from ai_router.routing.date_context import date_context
-from ai_router.telemetry import timing_log
 from ai_router.trace_context import Trace
 from ai_router.web.auth import Keys
 from ai_router.web.body import read_body
@@ -146,7 +146,7 @@ class ChatEndpoint:
                 trace=self.trace_of(environ.get("HTTP_TRACEPARENT")),
             )
             chat = parse_chat_request(body, arrival)
-            timing_log.incoming(len(chat.messages), chat.total_chars, chat.stream)
+            log_lines.incoming(len(chat.messages), chat.total_chars, chat.stream)
             portions = self._answered(chat, environ, start_response, taken)
             return _Answering(iter(portions), taken.pop_all())
 

@@ -8,9 +8,9 @@ from flask import Blueprint, Response, jsonify, request
 
 from ai_router.errors import InvalidRequest, SessionNotFound
 from ai_router.exchange import Status
-from ai_router.session_logger import SessionLogger
-from ai_router.stores.session_files import CURSOR, SESSION_ID, SessionFiles, Wanted
-from ai_router.telemetry.timing_log import is_slow
+from ai_router.observability.log_lines import is_slow
+from ai_router.storage.session_logger import SessionLogger
+from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, Wanted
 from ai_router.web import query
 from ai_router.web.auth import whose
 from ai_router.web.lookups import Lookups

@@ -10,13 +10,13 @@ from flask import Blueprint, Response, jsonify
 
 from ai_router.errors import InvalidRequest, StoreUnavailable
 from ai_router.providers.pricing import Baseline
-from ai_router.telemetry.usage_writer import UsageWriter
+from ai_router.storage.usage_writer import UsageWriter
 from ai_router.web import query
 from ai_router.web.auth import whose
 from ai_router.web.lookups import Lookups
 
 if TYPE_CHECKING:
-    from ai_router.stores.usage import UsageStore
+    from ai_router.storage.usage import UsageStore
 
 _MOST_DAYS = 3_660
 GROUPINGS = ("day", "route", "model", "organization", "client", "backend", "status")

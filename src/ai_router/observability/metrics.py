@@ -1,0 +1,159 @@
+"""Prometheus metrics of deciding, speculating, retries and queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from ai_router.exchange import Cost, DecidedBy, Label, Outcome, SpeculationResult
+from ai_router.observability.registry import Metrics, Mode, Reading
+from ai_router.resilience.breaker import State
+from ai_router.resilience.limiter import GateReport
+
+_FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
+_CLASSIFIER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+_WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
+_SHARES = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.999)
+
+
+class RoutingMetrics:
+    """What deciding and speculating came to. Label values are from enums, so their number is bounded."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._decisions = Counter("ai_router_decisions", "Decisions", ["decided_by", "label"], registry=registry)
+        self._head_seconds = Histogram(
+            "ai_router_head_seconds", "Time the head took", buckets=_FAST_BUCKETS, registry=registry
+        )
+        self._head_confidence = Histogram(
+            "ai_router_head_confidence", "Confidence of the head", buckets=_SHARES, registry=registry
+        )
+        self._classifier_seconds = Histogram(
+            "ai_router_classifier_seconds", "Time a classification took", buckets=_CLASSIFIER_BUCKETS, registry=registry
+        )
+        self._shadow = Counter(
+            "ai_router_shadow",
+            "Decisions of the head that the classifier was asked about",
+            ["label", "agreed"],
+            registry=registry,
+        )
+        self._speculations = Counter(
+            "ai_router_speculations", "Speculations, and why there was none", ["result"], registry=registry
+        )
+        self._saved_seconds = Counter(
+            "ai_router_speculation_saved_seconds", "Waiting that speculation spared clients", registry=registry
+        )
+        self._wasted_seconds = Counter(
+            "ai_router_speculation_wasted_seconds", "Time of the primary spent on lost speculations", registry=registry
+        )
+        self._saved_tokens = Counter(
+            "ai_router_speculation_saved_tokens",
+            "Tokens there when it was decided (estimate)",
+            registry=registry,
+        )
+        self._wasted_tokens = Counter(
+            "ai_router_speculation_wasted_tokens", "Tokens of lost speculations (estimate)", registry=registry
+        )
+
+    def guessed(self, confidence: float, seconds: float) -> None:
+        """The head has guessed."""
+        self._head_seconds.observe(seconds)
+        self._head_confidence.observe(confidence)
+
+    def shadowed(self, label: Label, *, agreed: bool) -> None:
+        """The classifier was asked about a decision of the head's."""
+        self._shadow.labels(label, str(agreed).lower()).inc()
+
+    def speculated(self, result: SpeculationResult, ms: float, tokens: int) -> None:
+        """A speculation has come out: ``ms`` and ``tokens`` saved by a hit, wasted by any other."""
+        self._speculations.labels(result).inc()
+        hit = result is SpeculationResult.HIT
+        (self._saved_seconds if hit else self._wasted_seconds).inc(max(ms, 0.0) / 1000)
+        (self._saved_tokens if hit else self._wasted_tokens).inc(max(tokens, 0))
+
+    def not_speculated(self, why: str) -> None:
+        """The classifier was asked without a speculation; ``why`` is a word of the policy's."""
+        self._speculations.labels(f"skipped_{why}").inc()
+
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """Count an outcome."""
+        decision = outcome.decision
+        if decision is None:
+            return
+        self._decisions.labels(decision.decided_by, decision.label).inc()
+        if decision.decided_by is DecidedBy.CLASSIFIER and decision.duration_ms is not None:
+            self._classifier_seconds.observe(decision.duration_ms / 1000)
+
+
+class ResilienceMetrics:
+    """What retries, fallbacks and the queue came to. Label values are the names of gates: providers and their tiers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._retries = Counter("ai_router_retries", "Calls made again", ["backend"], registry=registry)
+        self._fallbacks = Counter(
+            "ai_router_fallbacks", "Calls made elsewhere instead", ["failed", "instead"], registry=registry
+        )
+        self._waits = Histogram(
+            "ai_router_queue_wait_seconds",
+            "Time in the queue",
+            ["backend", "admitted"],
+            buckets=_WAITS,
+            registry=registry,
+        )
+        self._turned_away = Counter(
+            "ai_router_queue_full", "Requests that found the queue full", ["backend"], registry=registry
+        )
+        self._skipped = Counter(
+            "ai_router_stream_events_skipped", "Events that were no JSON", ["backend"], registry=registry
+        )
+        self._cancels = Counter(
+            "ai_router_cancels", "Requests cancelled, by what they were at", ["phase"], registry=registry
+        )
+        self._shed = Counter("ai_router_requests_shed", "Requests refused for want of a place", registry=registry)
+
+    def retried(self, backend: str) -> None:
+        """A backend will be asked again."""
+        self._retries.labels(backend).inc()
+
+    def fell_back(self, failed: str, instead: str) -> None:
+        """Another backend will be asked."""
+        self._fallbacks.labels(failed, instead).inc()
+
+    def waited(self, backend: str, seconds: float, *, admitted: bool) -> None:
+        """A request has left the queue."""
+        self._waits.labels(backend, str(admitted).lower()).observe(seconds)
+
+    def turned_away(self, backend: str) -> None:
+        """The queue was full."""
+        self._turned_away.labels(backend).inc()
+
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """Count an outcome."""
+        if outcome.events_skipped:
+            self._skipped.labels(outcome.attempts[-1].backend if outcome.attempts else "").inc(outcome.events_skipped)
+
+    def cancelled(self, phase: str) -> None:
+        """Somebody asked for a request's end."""
+        self._cancels.labels(phase).inc()
+
+    def shed(self) -> None:
+        """A request found no place."""
+        self._shed.inc()
+
+
+def watch_gates(metrics: Metrics, reports: Callable[[], Mapping[str, GateReport]]) -> None:
+    """Gauges of the gates as they are when it is scraped."""
+    for name, text, value, mode in _GATE_GAUGES:
+        metrics.watch(name, text, _reading(reports, value), ["backend"], mode)
+
+
+def _reading(reports: Callable[[], Mapping[str, GateReport]], value: Callable[[GateReport], float]) -> Reading:
+    return lambda: [((backend,), value(report)) for backend, report in reports().items()]
+
+
+_STATES = (State.CLOSED, State.HALF_OPEN, State.OPEN)
+_GATE_GAUGES: tuple[tuple[str, str, Callable[[GateReport], float], Mode], ...] = (
+    ("ai_router_breaker_state", "0 closed, 1 half-open, 2 open", lambda report: _STATES.index(report.state), "livemax"),
+    ("ai_router_backend_in_flight", "Calls under way", lambda report: report.in_flight, "livesum"),
+    ("ai_router_queue_depth", "Requests that wait for it", lambda report: report.waiting, "livesum"),
+)

@@ -1,0 +1,235 @@
+"""OpenTelemetry spans, made when all is over: while a request is under way, tracing is two random numbers.
+
+The names are those of the conventions for generative AI (semconv 1.38). Backends are sent the ids of spans that are
+only made afterwards; see trace_context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from ai_router import __version__
+from ai_router.exchange import Cost, Outcome, Purpose, Step
+from ai_router.exchange import Status as Ending
+from ai_router.observability.scrubbing import Scrubber
+from ai_router.trace_context import SAMPLED, Trace, begin_trace
+
+_SCOPE = InstrumentationScope("ai_router", __version__)
+_EVENTS = frozenset({"retry", "fallback"})
+_PURPOSES = {
+    "classification": Purpose.CLASSIFICATION,
+    "speculation": Purpose.SPECULATION,
+    "enrichment": Purpose.SEARCH,
+}
+"""Steps that are a call of a backend, by what the call was made for."""
+_NAMES = {"classification": "classify", "speculation": "speculate", "enrichment": "enrich"}
+
+
+def exporting_processor() -> SpanProcessor:
+    """Sends spans where OTEL_EXPORTER_OTLP_* say, in batches, from a thread of its own."""
+    return BatchSpanProcessor(OTLPSpanExporter())
+
+
+class Tracing:
+    """Begins traces, and makes their spans. The OTEL_* variables are read by OpenTelemetry's own code."""
+
+    def __init__(
+        self, processor: SpanProcessor, scrubber: Scrubber | None = None, chance: random.Random | None = None
+    ) -> None:
+        self._processor = processor
+        self._scrub = (scrubber or Scrubber()).text
+        self._chance = chance or random.SystemRandom()
+        self._resource = Resource.create({"service.name": "ai-router", "service.version": __version__})
+        # Only its sampler is used, which is the one that OTEL_TRACES_SAMPLER names.
+        self._sampler = TracerProvider(resource=self._resource).sampler
+
+    def begin(self, traceparent: str | None) -> Trace:
+        """The trace of a request that has just come."""
+        trace = begin_trace(traceparent, self._chance)
+        parent = None
+        if trace.parent_id is not None:
+            context = SpanContext(trace.trace_id, trace.parent_id, is_remote=True, trace_flags=TraceFlags(trace.flags))
+            parent = set_span_in_context(NonRecordingSpan(context), Context())
+        decision = self._sampler.should_sample(parent or Context(), trace.trace_id, "chat").decision
+        flags = SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0
+        return dataclasses.replace(trace, flags=flags)
+
+    def finished(self, outcome: Outcome, cost: Cost) -> None:
+        """Make the spans of an outcome and hand them on."""
+        trace = outcome.request.trace
+        if trace is not None and trace.span_id is not None and trace.flags & SAMPLED:
+            for span in _Spans(outcome, cost, trace, self._resource, self._chance, self._scrub).all():
+                self._processor.on_end(span)
+
+    def close(self) -> None:
+        """Send what is waiting, then stop."""
+        self._processor.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """The spans of one outcome."""
+
+    outcome: Outcome
+    cost: Cost
+    trace: Trace
+    resource: Resource
+    chance: random.Random
+    scrub: Callable[[str], str]
+
+    def all(self) -> Iterator[ReadableSpan]:
+        """The request's own span, and one for each thing that took time."""
+        outcome, root = self.outcome, self.trace.span_id
+        parts = outcome.parts
+        yield self._root()
+        if "decide_ms" in outcome.timings:
+            began_ms, took_ms = parts.get("receive", 0.0), outcome.timings["decide_ms"]
+            yield self._span("decide", began_ms, took_ms, root, _decision(outcome))
+        for step in outcome.steps:
+            if step.kind == "provider_call":
+                yield self._call(step)
+            elif step.kind not in _EVENTS:
+                detail = {name: value for name, value in step.detail.items() if name != "context"}
+                told = {f"ai_router.{step.kind}.{name}": value for name, value in detail.items()}
+                name = _NAMES.get(step.kind, step.kind)
+                yield self._span(name, step.started_ms, step.duration_ms, root, told, span_id=self._leg_of(step))
+        if (stream_ms := parts.get("stream")) is not None:
+            yield self._span("relay", outcome.timings["total_ms"] - stream_ms, stream_ms, root, {})
+
+    def _root(self) -> ReadableSpan:
+        outcome, request = self.outcome, self.outcome.request
+        usage = self.cost.usage
+        told: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": request.model,
+            "gen_ai.response.model": outcome.model,
+            "gen_ai.provider.name": outcome.attempts[-1].backend if outcome.attempts else None,
+            "gen_ai.usage.input_tokens": usage.input if usage else None,
+            "gen_ai.usage.output_tokens": usage.output if usage else None,
+            "ai_router.route": outcome.route,
+            "ai_router.session_id": request.session_id,
+            "ai_router.request_id": request.request_id,
+            "ai_router.reason": outcome.reason,
+            "ai_router.speculation": outcome.speculation,
+            "ai_router.cost_usd": self.cost.usd,
+            "ai_router.stream": request.stream,
+            "error.type": outcome.error_code,
+        }
+        failed = outcome.status is Ending.ERROR
+        return self._span(
+            f"chat {outcome.model or request.model}",
+            0.0,
+            outcome.timings["total_ms"],
+            self.trace.parent_id,
+            told | _decision(outcome),
+            span_id=self.trace.span_id,
+            kind=SpanKind.SERVER,
+            error=outcome.error if failed else None,
+            events=tuple(self._event(step) for step in outcome.steps if step.kind in _EVENTS),
+        )
+
+    def _call(self, step: Step) -> ReadableSpan:
+        detail = step.detail
+        told = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": detail.get("backend"),
+            "gen_ai.request.model": detail.get("model"),
+            "gen_ai.response.finish_reasons": (detail["finish_reason"],) if detail.get("finish_reason") else None,
+            "http.response.status_code": detail.get("status"),
+            "ai_router.speculative": detail.get("speculative"),
+            "ai_router.connect_ms": detail.get("connect_ms"),
+            "ai_router.ttft_ms": detail.get("ttft_ms"),
+            "error.type": "failed" if detail.get("error") else None,
+        }
+        error = detail.get("error")
+        leg = detail.get("leg")
+        return self._span(
+            f"chat {detail.get('model')}",
+            step.started_ms,
+            step.duration_ms,
+            self.trace.span_id,
+            told,
+            span_id=None if leg is None else self.trace.leg_span(leg),
+            kind=SpanKind.CLIENT,
+            error=error,
+        )
+
+    def _leg_of(self, step: Step) -> int | None:
+        """The id that the backend was told for this call, if no call of an answer has it."""
+        taken = {attempt.leg for attempt in self.outcome.attempts}
+        wanted = _PURPOSES.get(step.kind)
+        legs = [call.leg for call in self.outcome.traffic if call.purpose is wanted and call.leg not in taken]
+        return self.trace.leg_span(legs[0]) if legs else None
+
+    def _span(
+        self,
+        name: str,
+        started_ms: float,
+        duration_ms: float,
+        parent: int | None,
+        attributes: Mapping[str, Any],
+        *,
+        span_id: int | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        error: str | None = None,
+        events: tuple[Event, ...] = (),
+    ) -> ReadableSpan:
+        start = self._nanoseconds(started_ms)
+        return ReadableSpan(
+            name=name,
+            context=self._context(span_id or self.chance.getrandbits(64) or 1),
+            parent=None if parent is None else self._context(parent),
+            resource=self.resource,
+            attributes={key: self._kept(value) for key, value in attributes.items() if value is not None},
+            events=events,
+            kind=kind,
+            instrumentation_scope=_SCOPE,
+            status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, self.scrub(error)),
+            start_time=start,
+            end_time=start + round(duration_ms * 1e6),
+        )
+
+    def _kept(self, value: Any) -> Any:
+        return self.scrub(value) if isinstance(value, str) else value
+
+    def _event(self, step: Step) -> Event:
+        told = {name: self.scrub(str(value)) for name, value in step.detail.items()}
+        return Event(step.kind, told, self._nanoseconds(step.started_ms))
+
+    def _context(self, span_id: int) -> SpanContext:
+        return SpanContext(self.trace.trace_id, span_id, is_remote=False, trace_flags=TraceFlags(SAMPLED))
+
+    def _nanoseconds(self, ms: float) -> int:
+        return round(self.outcome.request.timestamp.timestamp() * 1e9 + ms * 1e6)
+
+
+def _decision(outcome: Outcome) -> dict[str, Any]:
+    decision = outcome.decision
+    if decision is None:
+        return {}
+    return {
+        "ai_router.label": decision.label,
+        "ai_router.decided_by": decision.decided_by,
+        "ai_router.confidence": decision.confidence,
+    }

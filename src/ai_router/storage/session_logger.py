@@ -1,0 +1,262 @@
+"""One JSON file per request, written after its response has gone, by a thread of its own.
+
+A file is written whole (temporary name, then rename) with mode 0600. At most MAX_FILES are kept: every 100 saves or
+60 seconds the oldest beyond that are deleted. File names start with the time, so that age is read from the name and no
+file has to be opened or stat'ed for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ai_router.exchange import Cost, Message, Outcome
+from ai_router.observability import log_lines
+from ai_router.observability.batches import Batches
+from ai_router.observability.redaction import kept_of_messages, kept_of_response, kept_of_step
+from ai_router.observability.scrubbing import Scrubber
+from ai_router.settings import SessionBodies
+from ai_router.storage.session_reader import file_name
+
+log = logging.getLogger(__name__)
+
+MAX_FILES = 5_000
+CLEANUP_INTERVAL = 100
+CLEANUP_PERIOD_S = 60.0
+_QUEUE_LIMIT = 2_000
+_TMP_SUFFIX = ".tmp"
+
+
+class SessionLogger:
+    """Saves outcomes behind the requests' back. A queue that is full or a disk that is costs sessions, nothing else."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        max_files: int = MAX_FILES,
+        period_s: float = CLEANUP_PERIOD_S,
+        bodies: SessionBodies = SessionBodies.FULL,
+        scrubber: Scrubber | None = None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._directory = directory
+        self._bodies = bodies
+        self._scrubber = scrubber or Scrubber()
+        self._on_lost = on_lost
+        self._max_files = max_files
+        self._period_s = period_s
+        self._prefix = os.path.join(os.fspath(directory), "")  # noqa: PTH118 - Path costs as much as the rename
+        self._batches: Batches[tuple[Outcome, Cost | None]] = Batches(
+            self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s
+        )
+        self._saves_since_cleanup = 0
+        self._last_cleanup = time.monotonic()
+        self._prepared = False
+        self.lost = 0
+        """Sessions that could not be written, since the start."""
+        self.last_error: str | None = None
+        """Why the last save failed; None once one has worked again."""
+
+    @staticmethod
+    def set_query(messages: Sequence[Message]) -> bytes:
+        """Serialise a conversation: done once, when it arrives, for the backends and for the session file alike."""
+        return orjson.dumps(messages)
+
+    def start(self) -> None:
+        """Begin to write; what an earlier process left half-written is swept."""
+        # A directory that cannot be had is told of with the first session that is lost.
+        with contextlib.suppress(OSError):
+            self._prepare()
+        self._batches.start()
+
+    def record(self, outcome: Outcome, cost: Cost | None = None) -> None:
+        """Take an outcome to be saved; returns at once."""
+        if not self._batches.put((outcome, cost)):
+            self._lose("the writer cannot keep up")
+
+    def settle(self) -> None:
+        """Save what is waiting now, for whoever is about to read it."""
+        self._batches.settle()
+
+    def close(self) -> None:
+        """Save what is waiting, then stop."""
+        for _ in self._batches.close():
+            self._lose("the stop came first")
+
+    def save(self, outcome: Outcome, cost: Cost | None = None) -> None:
+        """Write one session, and clean up when it is time."""
+        started = time.monotonic()
+        try:
+            self._prepare()
+            self._write(outcome, cost)
+        except OSError as problem:
+            self._lose(problem.strerror or type(problem).__name__)
+            return
+        written = time.monotonic()
+        self.last_error = None
+        self._saves_since_cleanup += 1
+        self._cleanup_if_due()
+        log_lines.session_saved(
+            outcome.request.session_id,
+            write_ms=(written - started) * 1000,
+            cleanup_ms=(time.monotonic() - written) * 1000,
+        )
+
+    def _save_all(self, outcomes: Sequence[tuple[Outcome, Cost | None]]) -> None:
+        for outcome, cost in outcomes:
+            try:
+                self.save(outcome, cost)
+            except Exception as problem:  # the border of a background thread: a session that cannot be written is one
+                log.exception("a session could not be written")
+                self._lose(type(problem).__name__)
+        self._cleanup_if_due()
+
+    def _prepare(self) -> None:
+        """Make the directory, and sweep what an earlier process left half-written."""
+        if self._prepared:
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self._directory.glob(f".*{_TMP_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+        self._prepared = True
+
+    def _write(self, outcome: Outcome, cost: Cost | None) -> None:
+        name = file_name(outcome.request.timestamp, outcome.request.session_id)
+        temporary = f"{self._prefix}.{name}{_TMP_SUFFIX}"
+        body = self._scrubber.json(_serialised(session_document(outcome, cost, self._bodies)))
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                _write_all(descriptor, body)
+            finally:
+                os.close(descriptor)
+            os.rename(temporary, self._prefix + name)  # noqa: PTH104 - as above
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108 - as above
+            raise
+
+    def _cleanup_if_due(self) -> None:
+        due = self._saves_since_cleanup >= CLEANUP_INTERVAL or time.monotonic() - self._last_cleanup >= self._period_s
+        if due:
+            self._cleanup()
+            self._saves_since_cleanup = 0
+            self._last_cleanup = time.monotonic()
+
+    def _cleanup(self) -> None:
+        """Delete the oldest files beyond the limit.
+
+        Names are put into buckets by their first characters (the hour), so that only the buckets that have to go are
+        sorted: sorting 50,000 names at once would hold the interpreter's lock for as long as it takes.
+        """
+        buckets: defaultdict[str, list[str]] = defaultdict(list)
+        count = 0
+        try:
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".json") and not entry.name.startswith("."):
+                        buckets[entry.name[:11]].append(entry.name)
+                        count += 1
+            self._delete_oldest(buckets, count - self._max_files)
+        except OSError as problem:
+            log.warning("Session cleanup failed: %s", problem.strerror)
+
+    def _delete_oldest(self, buckets: Mapping[str, list[str]], excess: int) -> None:
+        for hour in sorted(buckets):
+            if excess <= 0:
+                return
+            for name in sorted(buckets[hour])[:excess]:
+                # Another process may clean the same directory.
+                (self._directory / name).unlink(missing_ok=True)
+                excess -= 1
+
+    def _lose(self, why: str) -> None:
+        self.lost += 1
+        self._on_lost()
+        if self.last_error != why:
+            log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
+        self.last_error = why
+
+
+def _serialised(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
+    except orjson.JSONEncodeError as problem:
+        # orjson reads 1,024 levels of nesting but writes 254: a backend's answer may have more.
+        without = {**document, "response": None, "usage": None, "error": f"the answer cannot be saved: {problem}"}
+        return orjson.dumps(without, option=orjson.OPT_INDENT_2, default=str)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _timings(outcome: Outcome) -> dict[str, Any]:
+    """``parts`` add up to ``total_ms``; what they lack of it, beyond rounding, is ``unaccounted_ms``. All other values
+    may overlap."""
+    parts = {name: round(value, 2) for name, value in outcome.parts.items()}
+    total_ms = round(outcome.timings["total_ms"], 1)
+    unaccounted = {"unaccounted_ms": round(total_ms - sum(parts.values()), 1)}
+    return {name: round(value, 1) for name, value in outcome.timings.items()} | {"parts": parts} | unaccounted
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    return {
+        "known_usd": cost.known_usd,
+        "basis": cost.basis,
+        "unknown": cost.unknown,
+        "gpu_seconds": round(cost.gpu_s, 3),
+        "baseline_usd": cost.baseline_usd,
+    }
+
+
+def session_document(
+    outcome: Outcome, cost: Cost | None = None, bodies: SessionBodies = SessionBodies.FULL
+) -> dict[str, Any]:
+    """The content of a session file. ``client_messages`` is the serialisation made at arrival, as it is, or what
+    ``bodies`` leaves of it."""
+    request = outcome.request
+    return {
+        "session_id": request.session_id,
+        "timestamp": request.timestamp.isoformat(),
+        "request_id": request.request_id,
+        "client": request.client,
+        "organization": request.organization,
+        "trace_id": None if request.trace is None else f"{request.trace.trace_id:032x}",
+        "status": outcome.status,
+        "error": outcome.error,
+        "model": request.model,
+        "answered_by": outcome.model,
+        "stream": request.stream,
+        "route": outcome.route,
+        "reason": outcome.reason,
+        "decision": outcome.decision,
+        "speculation": outcome.speculation,
+        "steps": [
+            {
+                "kind": step.kind,
+                "started_ms": round(step.started_ms, 1),
+                "duration_ms": round(step.duration_ms, 1),
+                **kept_of_step(step.detail, bodies),
+            }
+            for step in outcome.steps
+        ],
+        "bodies": bodies,
+        "client_messages": kept_of_messages(request.messages_json, bodies),
+        "response": kept_of_response(outcome.response, bodies),
+        "usage": outcome.usage,
+        "cost_usd": None if cost is None else cost.usd,
+        "cost": None if cost is None else _cost(cost),
+        "timings": _timings(outcome),
+    }

@@ -1,0 +1,46 @@
+"""Outcomes, priced and handed on behind everybody's back."""
+
+from __future__ import annotations
+
+from ai_router.exchange import Cost, Outcome
+from ai_router.observability.recorder import Recorder
+from tests.outcomes import FREE, outcome
+
+
+def test_keepers_are_given_each_outcome_with_its_cost() -> None:
+    kept: list[tuple[Outcome, Cost]] = []
+    recorder = Recorder(lambda _: FREE, [lambda told, cost: kept.append((told, cost))], lambda: None)
+    recorder.start()
+    told = outcome()
+    recorder.take(told)
+    recorder.settle()
+    assert kept == [(told, FREE)]
+    recorder.close()
+
+
+def test_a_keeper_that_fails_keeps_nothing_from_the_others() -> None:
+    def fails(_: Outcome, __: Cost) -> None:
+        raise RuntimeError("no")
+
+    kept: list[Outcome] = []
+    recorder = Recorder(lambda _: FREE, [fails, lambda told, _: kept.append(told)], lambda: None)
+    recorder.start()
+    recorder.take(outcome())
+    recorder.take(outcome())
+    recorder.close()
+    assert len(kept) == 2
+
+
+def test_an_outcome_whose_price_cannot_be_worked_out_is_kept_as_one_of_unknown_cost() -> None:
+    def price(told: Outcome) -> Cost:
+        if told.route == "broken":
+            raise ValueError(told.route)
+        return FREE
+
+    kept: list[tuple[str, bool]] = []
+    recorder = Recorder(price, [lambda told, cost: kept.append((told.route, cost.usd is None))], lambda: None)
+    recorder.start()
+    for route in ("primary", "broken", "xai"):
+        recorder.take(outcome(route=route))
+    recorder.close()
+    assert kept == [("primary", False), ("broken", True), ("xai", False)]

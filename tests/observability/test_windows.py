@@ -1,0 +1,107 @@
+"""The last five minutes, hour and day."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ai_router.exchange import Cost, Status
+from ai_router.observability.windows import Durations, Windows, described, grouped, seeded, together
+from ai_router.storage.usage_rows import rows_of
+from tests.outcomes import FREE, attempt, outcome
+
+DAY = 86_400.0
+
+
+class Now:
+    """A clock that is set; not at a slot's edge."""
+
+    def __init__(self) -> None:
+        self.at = 1_795_326_125.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def row(cost: Cost = FREE, **changes: object) -> dict[str, object]:
+    if "model" in changes:
+        changes["attempts"] = (attempt(model=str(changes["model"])),)
+    return rows_of(outcome(**changes), cost, lambda backend: backend == "primary").request
+
+
+def count(windows: Windows, seconds: float) -> float:
+    return together(windows.within(seconds).values()).counts["requests"]
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
+def test_a_percentile_is_right_within_two_percent(spread: float) -> None:
+    chance = random.Random(spread)
+    values = sorted(chance.lognormvariate(6, spread) for _ in range(5_000))
+    durations = Durations()
+    for value in values:
+        durations.add(value)
+    for share in (0.5, 0.95, 0.99):
+        assert durations.percentile(share) == pytest.approx(values[int(share * 5_000) - 1], rel=0.021)
+
+
+def test_nothing_has_no_percentile() -> None:
+    assert Durations().percentile(0.5) is None
+
+
+def test_what_is_over_leaves_the_windows_one_after_the_other() -> None:
+    now = Now()
+    windows = Windows(now)
+    windows.add(row())
+    assert [count(windows, seconds) for seconds in (300, 3600, DAY)] == [1, 1, 1]
+    now.at += 400
+    windows.add(row())
+    assert [count(windows, seconds) for seconds in (300, 3600, DAY)] == [1, 2, 2]
+    now.at += 4000
+    windows.add(row())
+    assert [count(windows, seconds) for seconds in (300, 3600, DAY)] == [1, 1, 3]
+    now.at += DAY + 600
+    windows.add(row())
+    assert [count(windows, seconds) for seconds in (300, 3600, DAY)] == [1, 1, 1]
+
+
+def test_a_day_of_traffic_is_kept_in_a_bounded_number_of_slots() -> None:
+    now = Now()
+    windows = Windows(now)
+    for _ in range(3 * 24 * 60):
+        now.at += 60
+        windows.add(row())
+    assert len(windows._fine) <= 62
+    assert len(windows._coarse) <= 146
+    assert count(windows, DAY) == pytest.approx(24 * 60, abs=11)
+
+
+def test_what_an_earlier_process_saw_counts() -> None:
+    now = Now()
+    windows = Windows(now)
+    rows = [{**row(), "at": now.at - age} for age in (10.0, 1_000.0, 50_000.0)]
+    seeded(windows, rows)
+    assert [count(windows, seconds) for seconds in (300, 3600, DAY)] == [1, 2, 3]
+
+
+def test_routes_and_models_are_told_apart() -> None:
+    windows = Windows(Now())
+    windows.add(row(route="primary", model="a"))
+    windows.add(row(route="xai", model="b"))
+    windows.add(row(route="xai", model="a"))
+    cells = windows.within(300)
+    assert {name: cell.counts["requests"] for name, cell in grouped(cells, 0).items()} == {"primary": 1, "xai": 2}
+    assert {name: cell.counts["requests"] for name, cell in grouped(cells, 1).items()} == {"a": 2, "b": 1}
+
+
+def test_only_what_is_not_the_client_s_own_fault_counts_as_an_error() -> None:
+    windows = Windows(Now())
+    windows.add(row())
+    windows.add(row(status=Status.ERROR, http_status=502, error="x"))
+    windows.add(row(status=Status.ERROR, http_status=404, error="x"))
+    windows.add(row(status=Status.CANCELLED, http_status=499, error="x", timings={"total_ms": 9.0, "cancel_ms": 4.0}))
+    told = described(together(windows.within(300).values()))
+    assert (told["requests"], told["errors"], told["failed"], told["cancelled"]) == (4, 2, 1, 1)
+    assert told["error_rate"] == 0.5
+    assert told["cancel_ms"]["p99"] == pytest.approx(4.0, rel=0.02)
+    assert told["latency_ms"]["p50"] == pytest.approx(100.0, rel=0.02)

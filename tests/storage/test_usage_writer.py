@@ -1,0 +1,288 @@
+"""Rows into a database that works, fails, hangs, or comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai_router.errors import RowRefused, StoreUnavailable
+from ai_router.storage.spill_file import Unsaved
+from ai_router.storage.usage_rows import Rows
+from ai_router.storage.usage_writer import UsageWriter
+
+
+class FakeStore:
+    """A database that does as it is told; keeps rows by their ids, as the real one."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Mapping[str, Any]] = {}
+        self.exported: dict[str, Mapping[str, Any]] = {}
+        self.broken = False
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.asked = threading.Event()
+        self.forgotten: list[str] = []
+
+    def insert(self, rows: Sequence[Mapping[str, Any]], exported: Sequence[Mapping[str, Any]]) -> None:
+        self.asked.set()
+        self.may_go_on.wait(30)
+        if self.broken:
+            raise StoreUnavailable("locked")
+        if any(row["id"] == "bad" for row in rows):
+            raise RowRefused("beyond its type")
+        if any(row["id"] == "odd" for row in rows):
+            raise RuntimeError("nobody thought of this")
+        self.rows.update({row["id"]: row for row in rows})
+        self.exported.update({row["id"]: row for row in exported})
+
+    def running(self, run: str, started: float, now: float) -> None:
+        pass
+
+    def lives(self, since: float) -> Sequence[tuple[float, float]]:
+        return [(1.0, 2.0)]
+
+    def forget_before(self, day: str) -> int:
+        self.forgotten.append(day)
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+def rows(number: int) -> Rows:
+    return Rows({"id": f"r{number}"}, [{"id": f"r{number}-1"}])
+
+
+def writer(store: FakeStore, folder: Path, **changes: Any) -> UsageWriter[FakeStore]:
+    made = UsageWriter(
+        changes.pop("open_store", lambda: store), Unsaved(folder / "unsaved.jsonl"), keep_days=30, **changes
+    )
+    made.start()
+    return made
+
+
+def names(count: int) -> set[str]:
+    return {f"r{number}" for number in range(count)}
+
+
+def test_what_is_put_is_there_when_it_has_settled(tmp_path: Path) -> None:
+    store = FakeStore()
+    usage = writer(store, tmp_path)
+    usage.put(rows(0))
+    usage.settle()
+    assert (set(store.rows), set(store.exported)) == ({"r0"}, {"r0-1"})
+    assert usage.store is store
+    assert usage.lives == [(1.0, 2.0)]
+    assert len(store.forgotten) == 1
+    usage.close()
+
+
+def test_a_clean_stop_writes_all_that_waits(tmp_path: Path) -> None:
+    store = FakeStore()
+    usage = writer(store, tmp_path)
+    for number in range(1_234):
+        usage.put(rows(number))
+    usage.close()
+    assert set(store.rows) == names(1_234)
+    assert not (tmp_path / "unsaved.jsonl").exists()
+
+
+def test_a_database_that_fails_has_its_rows_when_it_works_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    store = FakeStore()
+    store.broken = True
+    usage = writer(store, tmp_path, retry_s=0.001)
+    usage.put(rows(0))
+    usage.settle()
+    assert usage.problem == "locked"
+    assert usage.waiting == 1
+    store.broken = False
+    usage.put(rows(1))
+    usage.close()
+    assert set(store.rows) == names(2)
+    assert usage.problem is None
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["Usage not saved yet", "Usage"]
+
+
+def test_while_a_database_hangs_whoever_puts_rows_does_not_wait_and_loses_none(tmp_path: Path) -> None:
+    store = FakeStore()
+    store.may_go_on.clear()
+    usage = writer(store, tmp_path)
+    usage.put(rows(0))
+    usage._batches._gather_s = 0.0
+    assert store.asked.wait(10)
+    for number in range(1, 100):
+        usage.put(rows(number))
+    assert usage.waiting == 100
+    store.may_go_on.set()
+    usage.close()
+    assert set(store.rows) == names(100)
+
+
+def test_a_stop_with_a_dead_database_puts_the_rows_aside_and_the_next_start_writes_them(tmp_path: Path) -> None:
+    store = FakeStore()
+    store.broken = True
+    first = writer(store, tmp_path)
+    for number in range(700):
+        first.put(rows(number))
+    first.close()
+    assert (tmp_path / "unsaved.jsonl").stat().st_mode & 0o777 == 0o600
+    store.broken = False
+    second = writer(store, tmp_path)
+    second.put(rows(700))
+    second.close()
+    assert set(store.rows) == names(701)
+    assert set(store.exported) == {f"{name}-1" for name in names(701)}
+    assert not (tmp_path / "unsaved.jsonl").exists()
+
+
+def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    store, tries = FakeStore(), [StoreUnavailable("no")]
+
+    def open_store() -> FakeStore:
+        if tries:
+            raise tries.pop()
+        return store
+
+    usage = writer(store, tmp_path, open_store=open_store, retry_s=3600)
+    usage.put(rows(0))
+    usage.settle()
+    with pytest.raises(StoreUnavailable) as caught:
+        _ = usage.store
+    assert caught.value.detail == "no"
+    usage._retry_at = 0.0
+    usage.put(rows(1))
+    usage.settle()
+    assert usage.store is store
+    usage.close()
+    assert set(store.rows) == names(2)
+
+
+def test_more_rows_than_are_kept_go_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ai_router.storage.usage_writer.KEPT", 10)
+    store = FakeStore()
+    store.broken = True
+    usage = writer(store, tmp_path)
+    for number in range(50):
+        usage.put(rows(number))
+    usage.settle()
+    assert usage.waiting <= 10
+    store.broken = False
+    usage._retry_at = 0.0
+    usage.put(rows(50))
+    usage.close()
+    assert set(store.rows) == names(51)
+
+
+def test_rows_are_lost_only_if_the_disk_fails_as_well_and_that_is_counted(tmp_path: Path) -> None:
+    store, lost = FakeStore(), list[int]()
+    store.broken = True
+    (tmp_path / "unsaved.jsonl").mkdir()
+    usage = writer(store, tmp_path, on_lost=lost.append)
+    usage.put(rows(0))
+    usage.put(rows(1))
+    usage.close()
+    assert sum(lost) == 2
+
+
+def test_a_row_that_the_database_refuses_costs_itself_only_and_is_counted(tmp_path: Path) -> None:
+    store, lost = FakeStore(), list[int]()
+    usage = writer(store, tmp_path, on_lost=lost.append)
+    for number in range(40):
+        usage.put(rows(number) if number != 17 else Rows({"id": "bad"}))
+    usage.close()
+    assert set(store.rows) == names(40) - {"r17"}
+    assert lost == [1]
+
+
+def test_a_problem_that_nobody_thought_of_is_one_of_the_database_and_rows_stay_within_their_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ai_router.storage.usage_writer.KEPT", 10)
+    usage = writer(FakeStore(), tmp_path, retry_s=0.0)
+    usage.put(Rows({"id": "odd"}))
+    for number in range(50):
+        usage.put(rows(number))
+    usage.settle()
+    assert usage.problem == "RuntimeError"
+    assert usage.waiting <= 10
+    usage.close()
+
+
+def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_path: Path) -> None:
+    store = FakeStore()
+    Unsaved(tmp_path / "unsaved.jsonl").put([rows(1)])
+    store.may_go_on.clear()
+    usage = writer(store, tmp_path)
+    usage.put(rows(2))
+    usage._batches._gather_s = 0.0
+    assert store.asked.wait(10)
+    usage.put(rows(3))
+    usage._put_aside([rows(4)])
+    taken: list[Rows] = []
+    store.may_go_on.set()
+    usage.close()
+    Unsaved(tmp_path / "unsaved.jsonl").take(taken.extend)
+    assert set(store.rows) | {row.request["id"] for row in taken} == {"r1", "r2", "r3", "r4"}
+
+
+@pytest.mark.parametrize("line", [b"123", b"[1,2]", b'[{"no": "id"},[]]', b'[{"id": "x"},[3]]', b"\xff\xfe"])
+def test_a_line_from_another_hand_is_counted_and_passed_over(tmp_path: Path, line: bytes) -> None:
+    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
+    (tmp_path / "unsaved.jsonl").write_bytes(line)
+    unsaved.put([rows(0)])
+    taken: list[Rows] = []
+    assert unsaved.take(taken.extend) == 1
+    assert taken == [rows(0)]
+
+
+def test_a_line_that_a_crash_has_cut_off_costs_that_line_only(tmp_path: Path) -> None:
+    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
+    unsaved.put([rows(0), rows(1)])
+    with (tmp_path / "unsaved.jsonl").open("ab") as file:
+        file.write(b'[{"id": "r2"')
+    unsaved.put([rows(3)])
+    taken: list[Rows] = []
+    assert unsaved.take(taken.extend) == 1
+    assert taken == [rows(0), rows(1), rows(3)]
+    unsaved.take(taken.extend)
+    assert len(taken) == 3
+
+
+def test_what_cannot_be_saved_stays_in_the_file(tmp_path: Path) -> None:
+    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
+    unsaved.put([rows(0)])
+
+    def fails(_: Sequence[Rows]) -> None:
+        raise StoreUnavailable("no")
+
+    with pytest.raises(StoreUnavailable):
+        unsaved.take(fails)
+    taken: list[Rows] = []
+    unsaved.take(taken.extend)
+    assert taken == [rows(0)]
+
+
+def _put_many(path: Path, begin: int) -> None:
+    for number in range(begin, begin + 50):
+        Unsaved(path).put([rows(number)])
+
+
+def test_processes_that_put_and_take_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "unsaved.jsonl"
+    spawn = get_context("spawn")
+    processes = [spawn.Process(target=_put_many, args=(path, begin)) for begin in (0, 50)]
+    for process in processes:
+        process.start()
+    taken: list[Rows] = []
+    while any(process.is_alive() for process in processes):
+        Unsaved(path).take(taken.extend)
+    Unsaved(path).take(taken.extend)
+    assert {row.request["id"] for row in taken} == names(100)
