@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ai_router.exchange import DecidedBy, Decision, Label, Outcome, SpeculationResult, Status
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import file_name
+from ai_router.types import DecidedBy, Decision, Label, Outcome, SpeculationResult, Status
 from benchmarks.backend import Timing
 from benchmarks.home_lab import home_lab
 from benchmarks.measure import Endpoint, p50

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ai_router.exchange import ChatRequest, Message
 from ai_router.routing.text import text_of
 from ai_router.storage.session_logger import SessionLogger
+from ai_router.types import ChatRequest, Message
 
 
 def chat_request(text: str = "hello", *, messages: Sequence[Message] | None = None, **changes: Any) -> ChatRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ai_router.exchange import (
+from ai_router.types import (
     Attempt,
     Cost,
     DecidedBy,

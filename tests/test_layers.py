@@ -12,8 +12,6 @@ SOURCE = Path(__file__).parents[1] / "src" / "ai_router"
 RANKS = [
     {"cli"},
     {"server"},
-    {"worker"},
-    {"relays", "http_response"},
     {"app"},
     {"embedded", "console"},
     {"web"},
@@ -23,13 +21,13 @@ RANKS = [
     {"storage"},
     {"observability", "providers"},
     {"http", "resilience"},
-    {"exchange", "errors", "settings", "__init__"},
+    {"types", "errors", "settings", "__init__"},
     {"trace_context"},
 ]
 FOREIGN = {
-    "flask": {"web", "app", "server", "worker"},
+    "flask": {"web", "app", "server"},
     "werkzeug": {"web"},
-    "gunicorn": {"web", "server", "worker", "http_response"},
+    "gunicorn": {"web", "server"},
     "requests": {"http"},
     "httptools": {"http"},
     "urllib3": {"http"},

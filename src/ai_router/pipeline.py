@@ -19,7 +19,6 @@ from ai_router.dispatch.speculation import Speculation
 from ai_router.dispatch.waits import Course, Steps
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
-from ai_router.exchange import Decision, Purpose, Route, SpeculationResult
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
@@ -27,6 +26,7 @@ from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
 from ai_router.resilience.limiter import Pass
 from ai_router.routing.router import Router, Undecided
+from ai_router.types import Decision, Purpose, Route, SpeculationResult
 
 PATIENCE_BEFORE_HEADERS_S = 0.5
 """Waits that end sooner are told in the headers; after that they have to go, with the first comment."""

@@ -7,12 +7,12 @@ import threading
 import pytest
 
 from ai_router.errors import Source, UpstreamTimeout
-from ai_router.exchange import Purpose
 from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.idle import IdleWatch
 from ai_router.http.request import Call, Timeouts
 from ai_router.http.timers import Alarms
+from ai_router.types import Purpose
 from tests.fakes.personas import CHAT, chunk, says
 from tests.fakes.upstream import FakeUpstream, Hang, Stream
 

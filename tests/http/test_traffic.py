@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ai_router.errors import AnswerSufficient, ClientGone, Source
-from ai_router.exchange import Purpose
 from ai_router.http.calls import CancelScope, Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
 from ai_router.http.traffic import Occupancy
 from ai_router.trace_context import Trace
+from ai_router.types import Purpose
 from tests.fakes.personas import CHAT, says
 from tests.fakes.upstream import FakeUpstream
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ai_router.exchange import Label
 from ai_router.learning.encoder_training import Recipe, forward, train_encoder
 from ai_router.learning.examples import Example
 from ai_router.routing.head.encoder import WIDTH, Encoder
 from ai_router.routing.head.view import View, view_of
+from ai_router.types import Label
 
 SIZE, WIDE, LAYERS = 24, 48, 2
 WORDS = ["weather", "poem", "prove", "today", "write", "theorem", "in", "##ing", "a", "the"]

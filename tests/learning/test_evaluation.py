@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from ai_router.exchange import Label
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import (
     Said,
@@ -18,6 +17,7 @@ from ai_router.learning.evaluation import (
     expected_calibration_error,
     report,
 )
+from ai_router.types import Label
 
 M, C, E = Label.MODERATE, Label.COMPLEX, Label.ENRICH
 

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.exchange import DecidedBy, Label
 from ai_router.learning.distillation import (
     FEWEST_EXAMINED,
     Examination,
@@ -19,6 +18,7 @@ from ai_router.learning.distillation import (
 from ai_router.learning.replay import policy_named, replay
 from ai_router.learning.sessions import StoredSession, read_sessions
 from ai_router.routing.head.guess import Guess
+from ai_router.types import DecidedBy, Label
 
 
 def session(text: str = "hi", *, label: str = "MODERATE", route: str = "primary", **changes: Any) -> StoredSession:

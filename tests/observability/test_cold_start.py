@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from ai_router.exchange import Status
 from ai_router.observability.cold_start import ColdStart, process_started
+from ai_router.types import Status
 from tests.outcomes import FREE, outcome
 
 

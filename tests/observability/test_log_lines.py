@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from ai_router.errors import Source, UpstreamFailed
-from ai_router.exchange import Attempt, Status
 from ai_router.observability import log_lines
+from ai_router.types import Attempt, Status
 from tests.storage.test_session_logger import outcome
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ai_router.exchange import Cost, Outcome
 from ai_router.observability.recorder import Recorder
+from ai_router.types import Cost, Outcome
 from tests.outcomes import FREE, outcome
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ai_router.exchange import Cost, LegCost, Status, Usage
 from ai_router.observability.request_metrics import SECONDS, LossMetrics, ModelNames, RequestMetrics
+from ai_router.types import Cost, LegCost, Status, Usage
 from tests.outcomes import FREE, attempt, call, outcome
 
 GEN_AI = {

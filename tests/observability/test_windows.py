@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from ai_router.exchange import Cost, Status
 from ai_router.observability.windows import Durations, Windows, described, grouped, seeded, together
 from ai_router.storage.usage_rows import rows_of
+from ai_router.types import Cost, Status
 from tests.outcomes import FREE, attempt, outcome
 
 DAY = 86_400.0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.exchange import Usage
 from ai_router.providers.usage import told_usd, usage_of
+from ai_router.types import Usage
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Decision, Label
 from ai_router.routing.cache import DecisionCache, cache_key
+from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
 from tests.chat_requests import chat_request
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
 from ai_router.routing.conversations import STAY_BELOW, Conversations, places, stay
+from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
 
 
 def talk(*turns: str) -> list[Message]:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.exchange import Label
 from ai_router.routing.verdict import (
     LABELS,
     WordFinder,
@@ -18,6 +17,7 @@ from ai_router.routing.verdict import (
     label_probability,
     word_in_answer,
 )
+from ai_router.types import Label
 from tests.fakes.personas import completion
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.exchange import ChatRequest, DecidedBy, Decision, Label, Outcome, Route, SpeculationResult, Status
 from ai_router.settings import SessionBodies
 from ai_router.storage.session_logger import CLEANUP_INTERVAL, SessionLogger, file_name, session_document
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Outcome, Route, SpeculationResult, Status
 
 
 def outcome(session_id: str = "dba46d38", **changes: Any) -> Outcome:

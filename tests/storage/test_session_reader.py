@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.exchange import Status
 from ai_router.observability.log_lines import is_slow
 from ai_router.settings import SessionBodies
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import SessionFiles, Wanted
+from ai_router.types import Status
 from tests.chat_requests import chat_request
 from tests.outcomes import outcome
 

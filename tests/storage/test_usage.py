@@ -14,12 +14,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from ai_router.errors import RowRefused, StoreUnavailable
-from ai_router.exchange import Cost, LegCost, Purpose, Status, Usage
 from ai_router.storage import database as database_module
 from ai_router.storage.database import open_database
 from ai_router.storage.tables import REVISION, metadata
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, rows_of
+from ai_router.types import Cost, LegCost, Purpose, Status, Usage
 from tests.chat_requests import chat_request
 from tests.outcomes import FREE, attempt, call, outcome
 

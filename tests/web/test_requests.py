@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.errors import InvalidRequest
-from ai_router.exchange import ChatRequest
+from ai_router.types import ChatRequest
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
 
 ARRIVAL = Arrival(0.0, datetime(2026, 11, 21, tzinfo=UTC), "req_1", "s1", (), "DATE")

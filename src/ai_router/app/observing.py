@@ -12,7 +12,6 @@ from ai_router import __version__
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
-from ai_router.exchange import Cost, Outcome, Status
 from ai_router.observability.cold_start import ColdStart
 from ai_router.observability.log import LogWriter
 from ai_router.observability.metrics import ResilienceMetrics, RoutingMetrics
@@ -30,6 +29,7 @@ from ai_router.storage.spill_file import Unsaved
 from ai_router.storage.usage_rows import rows_of
 from ai_router.storage.usage_writer import UsageWriter
 from ai_router.trace_context import Trace, parse_traceparent
+from ai_router.types import Cost, Outcome, Status
 
 if TYPE_CHECKING:
     from ai_router.observability.tracing import Tracing

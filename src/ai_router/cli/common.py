@@ -13,12 +13,12 @@ import click
 import orjson
 
 from ai_router.embedded.start import MODEL_NAME
-from ai_router.exchange import ChatRequest, Message
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import Alarms
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.date_context import date_context
 from ai_router.settings import Settings, SettingsError, load_settings
+from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
 
 

@@ -18,7 +18,6 @@ from ai_router.cli.common import die, registry_of, request_of, settings_or_die, 
 from ai_router.cli.tables import difficulty_table, replay_table, reports_table
 from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.errors import UpstreamError
-from ai_router.exchange import Decision
 from ai_router.http.calls import CancelScope, Leg
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import Report, Said, always_primary, at_random, by_length, report
@@ -35,6 +34,7 @@ from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router, Undecided
 from ai_router.routing.text import last_user_text
 from ai_router.settings import Settings
+from ai_router.types import Decision
 
 
 @click.command()

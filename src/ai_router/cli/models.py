@@ -15,7 +15,7 @@ from ai_router.cli.common import registry_of, settings_or_die, upstream_client
 from ai_router.errors import UpstreamError
 from ai_router.providers.catalogue import Model, Provider
 from ai_router.providers.model_check import Comparison, compare, served_models
-from ai_router.providers.naming import listed_as
+from ai_router.providers.names import listed_as
 from ai_router.providers.registry import Registry
 
 _SHOWN_UNKNOWN = 8

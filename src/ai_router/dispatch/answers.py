@@ -11,13 +11,13 @@ import orjson
 
 from ai_router.dispatch.answer import AnswerReader
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
-from ai_router.exchange import Attempt
 from ai_router.http.client import UpstreamResponse
 from ai_router.http.request import Call
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
+from ai_router.providers.errors import failure_in
 from ai_router.providers.families import Translation
-from ai_router.providers.refusals import failure_in
 from ai_router.resilience.limiter import Pass
+from ai_router.types import Attempt
 
 _END_PATIENCE_S = 1.0
 ODD_SHAPES = (KeyError, ValueError, TypeError, AttributeError)

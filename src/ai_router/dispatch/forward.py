@@ -15,18 +15,18 @@ import orjson
 from ai_router.dispatch.answer import AnswerReader
 from ai_router.dispatch.answers import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
-from ai_router.exchange import Attempt, ChatRequest
 from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.request import Call
 from ai_router.providers.backend import Candidate
+from ai_router.providers.errors import failure_in, refusal
 from ai_router.providers.families import Family, Phrase
-from ai_router.providers.refusals import failure_in, refusal
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import params_for
 from ai_router.resilience.limiter import Pass
 from ai_router.resilience.results import tell
 from ai_router.settings import MaxTokensPolicy
+from ai_router.types import Attempt, ChatRequest
 
 _MAX_ANSWER = 64 << 20
 _MAX_COMPLAINT = 1 << 20

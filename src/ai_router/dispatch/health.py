@@ -15,7 +15,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Backend
-from ai_router.providers.refusals import refusal
+from ai_router.providers.errors import refusal
 from ai_router.providers.registry import CLASSIFIER
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import Gates

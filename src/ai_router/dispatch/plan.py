@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.exchange import ChatRequest, DecidedBy, Decision, Label, Message, Route
 from ai_router.providers.backend import Candidate
 from ai_router.providers.catalogue import SEARCH
 from ai_router.providers.registry import Registry
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Route
 
 _CHARS_PER_TOKEN = 6
 """More than there are: only a request that cannot fit is kept from a stand-in."""

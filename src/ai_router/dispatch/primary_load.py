@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 from ai_router.errors import UpstreamError
-from ai_router.exchange import Outcome, Status
 from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
 from ai_router.providers.backend import Backend
+from ai_router.types import Outcome, Status
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
-from ai_router.exchange import (
+from ai_router.http.calls import CancelScope
+from ai_router.types import (
     Attempt,
     ChatRequest,
     Decision,
@@ -18,7 +19,6 @@ from ai_router.exchange import (
     Status,
     Step,
 )
-from ai_router.http.calls import CancelScope
 
 Subscriber = Callable[[Outcome], None]
 

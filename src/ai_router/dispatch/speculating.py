@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.dispatch.speculation_policy import Budget, Pressure, why_not
-from ai_router.exchange import Attempt, SpeculationResult
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.catalogue import PRIMARY
 from ai_router.resilience.limiter import Gates, Pass
 from ai_router.routing.head.guess import Guess
 from ai_router.settings import SpeculationMode
+from ai_router.types import Attempt, SpeculationResult
 
 
 class Speculating:

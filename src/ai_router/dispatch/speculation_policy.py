@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ai_router.exchange import Label
 from ai_router.routing.head.guess import Guess
 from ai_router.settings import SpeculationMode
+from ai_router.types import Label
 
 UNLIKELY = 0.25
 """Below this probability of MODERATE the call would be given up three times out of four."""

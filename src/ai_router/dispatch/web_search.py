@@ -19,18 +19,18 @@ from ai_router.dispatch.forward import leg_id
 from ai_router.dispatch.record import Trail
 from ai_router.dispatch.waits import Steps, Under
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
-from ai_router.exchange import ChatRequest, Purpose
 from ai_router.http.calls import CancelScope, Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
-from ai_router.providers.refusals import failure_in, refusal
+from ai_router.providers.errors import failure_in, refusal
 from ai_router.providers.registry import Searcher
 from ai_router.providers.response_items import output_texts, sources
 from ai_router.resilience.limiter import Pass
 from ai_router.resilience.results import tell
-from ai_router.routing.transcript import render_conversation
+from ai_router.routing.prompt import render_conversation
+from ai_router.types import ChatRequest, Purpose
 
 _MAX_RESULT = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000

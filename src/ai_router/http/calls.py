@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from ai_router.errors import AnswerSufficient, RouterError, Source
-from ai_router.exchange import Purpose, Traffic
 from ai_router.http.traffic import Occupancy
 from ai_router.trace_context import Trace
+from ai_router.types import Purpose, Traffic
 
 
 class Leg:

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.exchange import Label
 from ai_router.routing.verdict import LABELS
+from ai_router.types import Label
 
 RISKS = (0.01, 0.02, 0.03, 0.05)
 _BINS = 10

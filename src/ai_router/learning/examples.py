@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from ai_router.exchange import Label, Message
 from ai_router.routing.verdict import LABELS
+from ai_router.types import Label, Message
 
 GROUP_LINES = 20
 

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.exchange import ROUTE_OF_LABEL, DecidedBy, Label
 from ai_router.learning.sessions import StoredSession
 from ai_router.routing.head.guess import Guess
+from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Label
 
 
 @dataclass(frozen=True, slots=True)

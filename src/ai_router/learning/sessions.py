@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from ai_router.exchange import DecidedBy, Label, Message
 from ai_router.routing.text import text_of
 from ai_router.routing.verdict import LABELS
+from ai_router.types import DecidedBy, Label, Message
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ai_router.exchange import Cost, Outcome, Status
+from ai_router.types import Cost, Outcome, Status
 
 
 def process_started() -> float:

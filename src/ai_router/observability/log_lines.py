@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ai_router.errors import UpstreamError
-from ai_router.exchange import Attempt, Decision, Outcome, Status
+from ai_router.types import Attempt, Decision, Outcome, Status
 
 log = logging.getLogger("ai_router.request")
 

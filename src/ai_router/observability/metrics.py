@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from ai_router.exchange import Cost, DecidedBy, Label, Outcome, SpeculationResult
 from ai_router.observability.registry import Metrics, Mode, Reading
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import GateReport
+from ai_router.types import Cost, DecidedBy, Label, Outcome, SpeculationResult
 
 _FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
 _CLASSIFIER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)

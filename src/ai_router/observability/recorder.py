@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from ai_router.exchange import Cost, Outcome
 from ai_router.observability.batches import Batches
+from ai_router.types import Cost, Outcome
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
 from ai_router.errors import RouterError
-from ai_router.exchange import Attempt, Cost, Outcome, Status, Traffic, Usage
+from ai_router.types import Attempt, Cost, Outcome, Status, Traffic, Usage
 
 SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.3, 0.5, 0.75),

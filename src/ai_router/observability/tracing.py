@@ -30,10 +30,10 @@ from opentelemetry.trace import (
 )
 
 from ai_router import __version__
-from ai_router.exchange import Cost, Outcome, Purpose, Step
-from ai_router.exchange import Status as Ending
 from ai_router.observability.scrubbing import Scrubber
 from ai_router.trace_context import SAMPLED, Trace, begin_trace
+from ai_router.types import Cost, Outcome, Purpose, Step
+from ai_router.types import Status as Ending
 
 _SCOPE = InstrumentationScope("ai_router", __version__)
 _EVENTS = frozenset({"retry", "fallback"})

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ai_router.exchange import Status
+from ai_router.types import Status
 
 WINDOWS: Mapping[str, float] = {"5m": 300.0, "1h": 3600.0, "24h": 86_400.0}
 _FINE_S, _COARSE_S = 60.0, 600.0

@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from ai_router.exchange import Label
 from ai_router.providers.families import FAMILIES
 from ai_router.settings import SettingsError
 from ai_router.settings.parse import base_url as parse_base_url
+from ai_router.types import Label
 
 PRIMARY = "primary"
 SEARCH = "search"

@@ -12,7 +12,7 @@ from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Call, Timeouts
 from ai_router.providers.backend import Backend
-from ai_router.providers.refusals import refusal
+from ai_router.providers.errors import refusal
 
 _LIMIT_S = 15.0
 _MAX_BODY = 16 << 20

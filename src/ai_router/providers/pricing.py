@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ai_router.exchange import Cost, LegCost, Outcome, Traffic, Usage
 from ai_router.providers.backend import Backend
 from ai_router.providers.catalogue import PRIMARY, Catalogue, Price
 from ai_router.providers.registry import Registry
 from ai_router.providers.usage import usage_of
+from ai_router.types import Cost, LegCost, Outcome, Traffic, Usage
 
 _PER_TOKEN = 1e-6
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from ai_router.exchange import ChatRequest, Message
 from ai_router.providers.catalogue import Rules
 from ai_router.settings import MaxTokensPolicy
+from ai_router.types import ChatRequest, Message
 
 _PASS = MaxTokensPolicy("pass")
 _LIMITS = ("max_tokens", "max_completion_tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ai_router.exchange import Usage
+from ai_router.types import Usage
 
 _TICKS_PER_USD = 10_000_000_000
 _MOST = 1e18

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ai_router.exchange import ChatRequest, Decision, Label
-from ai_router.routing.transcript import render_conversation
+from ai_router.routing.prompt import render_conversation
+from ai_router.types import ChatRequest, Decision, Label
 
 ENRICH_TTL_S = 60.0
 """ENRICH says that the answer changes, and so may the need for it: "who won?" is one thing during a match, another

@@ -22,17 +22,17 @@ from ai_router.errors import (
     UpstreamFailed,
     UpstreamRefused,
 )
-from ai_router.exchange import ChatRequest, Message
 from ai_router.http.calls import Leg
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.request import Call, Timeouts
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.backend import Backend
-from ai_router.providers.refusals import failure_in, refusal
+from ai_router.providers.errors import failure_in, refusal
 from ai_router.routing.hedge import Hedge
-from ai_router.routing.transcript import SYSTEM_PROMPT, classifier_messages
+from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
 from ai_router.settings import ClassifierMode
+from ai_router.types import ChatRequest, Message
 
 log = logging.getLogger(__name__)
 

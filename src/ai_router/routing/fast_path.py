@@ -8,7 +8,6 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
-from ai_router.exchange import ChatRequest, DecidedBy, Decision, Label
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.conversations import Conversations, Place
@@ -16,6 +15,7 @@ from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.shadow import Shadow
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label
 
 
 @dataclass(frozen=True, slots=True)

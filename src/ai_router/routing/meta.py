@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ai_router.exchange import Message
 from ai_router.routing.text import text_of
+from ai_router.types import Message
 
 _TASK_NAME = re.compile(r"[a-z_]+_generation|function_calling|context_compaction")
 _REAL_ANSWERS = frozenset({"moa_response_generation"})

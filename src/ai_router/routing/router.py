@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ai_router.errors import RouterError, UpstreamError
-from ai_router.exchange import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 from ai_router.http.calls import Leg
-from ai_router.providers.naming import resolve
+from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import Gates
 from ai_router.resilience.results import tell
@@ -22,6 +21,7 @@ from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.meta import task_in_template
 from ai_router.routing.verdict import Verdict
+from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
 RELIED_ON = 0.5
 """When the classifier fails, the head's guess stands if it is at least this likely; below, the default route does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ai_router.exchange import Message
+from ai_router.types import Message
 
 
 def text_of(message: Message) -> str:

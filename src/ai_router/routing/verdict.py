@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ai_router.exchange import Label
+from ai_router.types import Label
 
 LABELS = (Label.MODERATE, Label.COMPLEX, Label.ENRICH)
 _EXACT = re.compile(rf"\b({'|'.join(LABELS)})")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
 
-from ai_router.exchange import Cost, Outcome, Traffic
+from ai_router.types import Cost, Outcome, Traffic
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import Subscriber, Trail
 from ai_router.dispatch.reply import Reply
 from ai_router.errors import INTERNAL, ClientGone, InternalError, RouterError
-from ai_router.exchange import ChatRequest
 from ai_router.http.calls import CancelScope
 from ai_router.http.timers import Alarms
 from ai_router.observability import log_lines
 from ai_router.pipeline import Pipeline
 from ai_router.routing.date_context import date_context
 from ai_router.trace_context import Trace
+from ai_router.types import ChatRequest
 from ai_router.web.auth import Keys
 from ai_router.web.body import read_body
 from ai_router.web.heartbeat import Heartbeat
@@ -177,7 +177,7 @@ class ChatEndpoint:
         start_response("200 OK", [*_STREAM.items(), *contract_headers(trail).items()])
         if sock is None:
             return body
-        # For a server that carries streams without a thread for each (ai_router.worker).
+        # For a server that carries streams without a thread for each (ai_router.server.worker).
         environ[FLOW] = reply.flow
         chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
         return Heartbeat(self.alarms, sock, self.keepalive_s, chunked=chunked).through(body)

@@ -7,7 +7,7 @@ import time
 from flask import Blueprint, Response, jsonify
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.naming import listing, nearest
+from ai_router.providers.names import listing, nearest
 from ai_router.providers.registry import Registry
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import orjson
 
 from ai_router.errors import InvalidRequest
-from ai_router.exchange import ChatRequest
 from ai_router.providers.registry import AUTO
 from ai_router.routing.meta import task_in_headers
 from ai_router.routing.text import text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
+from ai_router.types import ChatRequest
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 

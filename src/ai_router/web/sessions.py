@@ -7,10 +7,10 @@ from collections.abc import Callable
 from flask import Blueprint, Response, jsonify, request
 
 from ai_router.errors import InvalidRequest, SessionNotFound
-from ai_router.exchange import Status
 from ai_router.observability.log_lines import is_slow
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, Wanted
+from ai_router.types import Status
 from ai_router.web import query
 from ai_router.web.auth import whose
 from ai_router.web.lookups import Lookups

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from ai_router.exchange import Message
 from ai_router.routing.head.model import Head
 from ai_router.routing.head.store import packaged_head
+from ai_router.types import Message
 
 MODERATE, COMPLEX, ENRICH = "MODERATE", "COMPLEX", "ENRICH"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ai_router.exchange import Label
+from ai_router.types import Label
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ai_router.exchange import Message
 from ai_router.routing.head.encoder import Array, Encoder
 from ai_router.routing.head.features import Features, view_features, word_buckets
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.view import View, view_of
 from ai_router.routing.verdict import LABELS
+from ai_router.types import Message
 
 EVIDENCE = 3
 BINS = 10

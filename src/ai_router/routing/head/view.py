@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.exchange import Message
 from ai_router.routing.text import text_of
+from ai_router.types import Message
 
 TURN_CHARS = 1_200
 """Of a turn, at both ends: people put the question at either."""

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.naming import Named, listing, resolve
+from ai_router.providers.names import Named, listing, resolve
 from tests.providers.test_registry import TODAY, registry
 
 WITH_XAI = {"XAI_API_KEY": "k", "XAI_MODEL": "grok-4.7"}

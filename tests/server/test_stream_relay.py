@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ai_router.http.timers import Alarms
-from ai_router.relays import Relay, Relays
+from ai_router.server.stream_relay import Relay, Relays
 
 BEAT = b"E\r\n: keep-alive\n\n\r\n"
 END = b"0\r\n\r\n"

@@ -21,7 +21,7 @@ from ai_router.errors import (
     envelope,
 )
 from ai_router.http.request import Call, Timeouts
-from ai_router.providers.refusals import complaint_in, failure_in, refusal, retry_after_s
+from ai_router.providers.errors import complaint_in, failure_in, refusal, retry_after_s
 
 CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.transcript import SYSTEM_PROMPT, classifier_messages, render_conversation
+from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages, render_conversation
 from tests.chat_requests import chat_request
 
 _TURNS = st.lists(

@@ -13,8 +13,8 @@ from ai_router.app import create_app
 from ai_router.app.observing import shared_folder
 from ai_router.observability.cold_start import process_started
 from ai_router.observability.registry import forget_worker, share_metrics
+from ai_router.server.worker import Worker, close_worker
 from ai_router.settings import Settings
-from ai_router.worker import Worker, close_worker
 
 _KEEPALIVE_S = 75
 _LAST_WORDS_S = 5

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from ai_router.http_response import TogetherResponse
+from ai_router.server.response import TogetherResponse
 
 END = b"0\r\n\r\n"
 

@@ -30,8 +30,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from ai_router.app import close_app, drain_app, stop_app
 from ai_router.http.timers import Alarms
-from ai_router.http_response import TogetherResponse
-from ai_router.relays import Relay, Relays
+from ai_router.server.response import TogetherResponse
+from ai_router.server.stream_relay import Relay, Relays
 from ai_router.web.chat import FLOW
 
 log = logging.getLogger(__name__)

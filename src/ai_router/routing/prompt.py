@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ai_router.exchange import ChatRequest, Message
 from ai_router.routing.text import text_of
+from ai_router.types import ChatRequest, Message
 
 SYSTEM_PROMPT = """\
 You sort chat requests for a router. Read the conversation and decide where its last user message should be answered. \
