@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.conversations import STAY_BELOW, Conversations, places, stay
+from ai_router.routing.conversations import STAY_BELOW, Conversations, stay, turn_keys
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
 
 
@@ -20,35 +20,35 @@ def decided(label: Label, confidence: float | None) -> Decision:
 
 
 def test_a_first_turn_has_none_before_it() -> None:
-    assert places(talk("hi"))[0] is None
+    assert turn_keys(talk("hi"))[0] is None
 
 
 def test_a_turn_knows_the_place_of_the_one_before() -> None:
-    assert places(talk("prove it", "Done.", "and now?"))[0] == places(talk("prove it"))[1]
+    assert turn_keys(talk("prove it", "Done.", "and now?"))[0] == turn_keys(talk("prove it"))[1]
 
 
 def test_what_the_assistant_said_does_not_move_the_place() -> None:
-    assert places(talk("a", "one", "b"))[1] == places(talk("a", "two", "b"))[1]
+    assert turn_keys(talk("a", "one", "b"))[1] == turn_keys(talk("a", "two", "b"))[1]
 
 
 def test_a_tool_s_result_continues_the_turn() -> None:
     turn = talk("a", "one", "b")
-    here = places(turn)[1]
-    assert places([*turn, {"role": "assistant", "content": None}, {"role": "tool", "content": "x"}]) == (here, here)
+    here = turn_keys(turn)[1]
+    assert turn_keys([*turn, {"role": "assistant", "content": None}, {"role": "tool", "content": "x"}]) == (here, here)
 
 
 def test_another_system_message_or_another_picture_is_another_conversation() -> None:
     def with_picture(url: str) -> list[Message]:
         return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
-    assert places([{"role": "system", "content": "Be brief."}, *talk("a")])[1] != places(talk("a"))[1]
-    assert places(with_picture("data:,AAAA"))[1] != places(with_picture("data:,BBBB"))[1]
+    assert turn_keys([{"role": "system", "content": "Be brief."}, *talk("a")])[1] != turn_keys(talk("a"))[1]
+    assert turn_keys(with_picture("data:,AAAA"))[1] != turn_keys(with_picture("data:,BBBB"))[1]
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4), st.lists(st.text(max_size=30), min_size=1, max_size=4))
 def test_other_turns_are_another_place(some: list[str], others: list[str]) -> None:
     def of(turns: list[str]) -> bytes:
-        return places([{"role": "user", "content": turn} for turn in turns])[1]
+        return turn_keys([{"role": "user", "content": turn} for turn in turns])[1]
 
     assert (of(some) == of(others)) == (some == others)
 

@@ -23,11 +23,11 @@ _TURN_CHARS = 200
 _FIRST_TURNS, _LAST_TURNS = 4, 60
 _TELLING = frozenset({"user", "system", "developer"})
 
-Place = bytes
+TurnKey = bytes
 """A digest of what the user has said up to a turn: where in which conversation one is."""
 
 
-def places(messages: Sequence[Message]) -> tuple[Place | None, Place]:
+def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
     """(the place of the previous user turn, or None for a first one; the place of this one).
 
     What a tool said after the last user turn continues that turn: then both are the same place. System messages count:
@@ -86,17 +86,17 @@ class Conversations:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._labels: OrderedDict[Place, Label] = OrderedDict()
+        self._labels: OrderedDict[TurnKey, Label] = OrderedDict()
         self._lock = threading.Lock()
 
-    def label_at(self, place: Place | None) -> Label | None:
+    def label_at(self, key: TurnKey | None) -> Label | None:
         """The label to stay with, of the turn at ``place``; None if there is none or it was forgotten."""
-        if place is None:
+        if key is None:
             return None
         with self._lock:
-            return self._labels.get(place)
+            return self._labels.get(key)
 
-    def remember(self, before: Place | None, here: Place, label: Label) -> None:
+    def remember(self, before: TurnKey | None, here: TurnKey, label: Label) -> None:
         """The turn at ``here`` got ``label``; an ENRICH passes on what was before it."""
         with self._lock:
             kept = label if label in _STAYING else self._labels.get(before) if before is not None else None

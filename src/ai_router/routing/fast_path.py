@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.cache import DecisionCache, Key, cache_key
-from ai_router.routing.conversations import Conversations, Place
+from ai_router.routing.conversations import Conversations, TurnKey
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
@@ -72,10 +72,10 @@ class FastPath:
         if self.shadow_asks is not None:
             self.shadow_asks.offer(request, guess)
 
-    def label_at(self, place: Place | None) -> Label | None:
+    def label_at(self, key: TurnKey | None) -> Label | None:
         """The label of the turn at ``place`` that may be stayed with."""
-        return self.conversations.label_at(place)
+        return self.conversations.label_at(key)
 
-    def remember(self, place: tuple[Place | None, Place], decision: Decision) -> None:
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], decision: Decision) -> None:
         """The turn at ``place`` was decided."""
-        self.conversations.remember(*place, decision.label)
+        self.conversations.remember(*keys, decision.label)

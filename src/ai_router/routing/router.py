@@ -16,7 +16,7 @@ from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import Gates
 from ai_router.resilience.results import tell
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.conversations import Place, places, stay
+from ai_router.routing.conversations import TurnKey, stay, turn_keys
 from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.meta import task_in_template
@@ -34,10 +34,10 @@ class Undecided:
     key: bytes | None
     guess: Guess | None
     before: Label | None
-    place: tuple[Place | None, Place]
+    turn_keys: tuple[TurnKey | None, TurnKey]
 
 
-_UNKNOWN = Undecided(key=None, guess=None, before=None, place=(None, b""))
+_UNKNOWN = Undecided(key=None, guess=None, before=None, turn_keys=(None, b""))
 
 
 class Router:
@@ -86,7 +86,7 @@ class Router:
         if self._fast is not None:
             self._fast.learn(undecided.key, undecided.guess, decision)
             decision = stay(decision, undecided.before)
-            self._fast.remember(undecided.place, decision)
+            self._fast.remember(undecided.turn_keys, decision)
         return decision
 
     def _explicit(self, request: ChatRequest) -> Decision | None:
@@ -107,16 +107,16 @@ class Router:
         """What is known or plain. Without a classifier the head's guess has to do, sure or not."""
         if self._fast is None:
             return _UNKNOWN if self._classifier else _default("no classifier and FAST_ROUTING=off")
-        place = places(request.messages)
-        before = self._fast.label_at(place[0])
+        keys = turn_keys(request.messages)
+        before = self._fast.label_at(keys[0])
         key = self._fast.key(request) if self._classifier is not None else None
         known = self._fast.known(key)
         guess = None if known else self._fast.guess(request)
         decision = known or self._of_guess(guess)
         if decision is None:
-            return Undecided(key, guess, before, place)
+            return Undecided(key, guess, before, keys)
         decision = stay(decision, before)
-        self._fast.remember(place, decision)
+        self._fast.remember(keys, decision)
         if guess is not None:
             self._fast.shadow(request, guess)
         return decision
