@@ -13,7 +13,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.breaker import BreakerRules
-from ai_router.resilience.limiter import Gates
+from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
 from tests.chat_requests import chat_request
@@ -46,9 +46,9 @@ def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any
     assert chosen is not None
     request = chat_request(**changes)
     candidate = Candidate(chosen, chosen.model)
-    place = Gates(8, 8, BreakerRules()).enter([candidate.gate])
-    assert place is not None
-    forwarder.forward_request(request, candidate, request.messages_json, Leg(), place)
+    permit = ConcurrencyLimiter(8, 8, BreakerRules()).acquire([candidate.limiter_key])
+    assert permit is not None
+    forwarder.forward_request(request, candidate, request.messages_json, Leg(), permit)
 
 
 def test_the_primary(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:

@@ -24,7 +24,7 @@ from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import with_context, with_date
-from ai_router.resilience.limiter import Pass
+from ai_router.resilience.limiter import Permit
 from ai_router.routing.router import Router, Undecided
 from ai_router.types import Decision, Purpose, Route, SpeculationResult
 
@@ -112,12 +112,12 @@ class _Run:
         found = pipeline.router.decide_at_once(self._request)
         if not isinstance(found, Undecided):
             return found
-        place = pipeline.speculating.place_for(found.guess)
-        if place is not None:
+        permit = pipeline.speculating.permit_for(found.guess)
+        if permit is not None:
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
             call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
             leg = self._scope.leg(Purpose.SPECULATION)
-            self._speculation = Speculation(pipeline.speculations, call, leg, place)
+            self._speculation = Speculation(pipeline.speculations, call, leg, permit)
         started = time.monotonic()
         new_leg = partial(self._scope.leg, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_leg)
@@ -147,13 +147,13 @@ class _Run:
         first, *stand_ins = plan.candidates
         unfitting = {candidate: why for candidate in stand_ins if (why := unfit(candidate, self._request))}
         candidates = [first, *(candidate for candidate in stand_ins if candidate not in unfitting)]
-        held = (self._speculation.started, self._speculation.place) if self._speculation is not None else None
+        held = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
-        def ask(candidate: Candidate, place: Pass) -> Steps[Answer]:
+        def ask(candidate: Candidate, permit: Permit) -> Steps[Answer]:
             yield from ()
             speculation, self._speculation = self._speculation, None
             self._trail.phase = "asking"
-            answer = self._ask(candidate, place, messages_json, speculation)
+            answer = self._ask(candidate, permit, messages_json, speculation)
             self._trail.route = plan.route_for(candidate)
             self._take(answer, speculative=speculation is not None)
             return answer
@@ -165,10 +165,12 @@ class _Run:
                 self._trail.passed_over(candidate.backend.name, why)
             raise
 
-    def _ask(self, candidate: Candidate, place: Pass, messages_json: bytes, speculation: Speculation | None) -> Answer:
+    def _ask(
+        self, candidate: Candidate, permit: Permit, messages_json: bytes, speculation: Speculation | None
+    ) -> Answer:
         if speculation is None:
             forward = self._pipeline.forwarder.forward_request
-            return forward(self._request, candidate, messages_json, self._scope.leg(), place)
+            return forward(self._request, candidate, messages_json, self._scope.leg(), permit)
         try:
             answer = speculation.confirm()
         except RouterError:

@@ -13,7 +13,7 @@ from ai_router.dispatch.waits import Course, Pause, Queued, Steps, Under
 from ai_router.errors import ClientGone, RequestCancelled
 from ai_router.http.calls import CancelScope
 from ai_router.resilience.breaker import BreakerRules
-from ai_router.resilience.limiter import Gates
+from ai_router.resilience.limiter import ConcurrencyLimiter
 
 
 class Scripted:
@@ -98,13 +98,13 @@ def test_a_pause_tells_what_is_left_of_it(scope: CancelScope) -> None:
 
 
 @pytest.fixture
-def taken() -> Iterator[Gates]:
-    gates = Gates(1, 5, BreakerRules())
-    gates.enter(["a"])
-    return gates
+def taken() -> Iterator[ConcurrencyLimiter]:
+    limiter = ConcurrencyLimiter(1, 5, BreakerRules())
+    limiter.acquire(["a"])
+    return limiter
 
 
-def test_an_abort_wakes_whoever_stands_in_the_queue(scope: CancelScope, taken: Gates) -> None:
+def test_an_abort_wakes_whoever_stands_in_the_queue(scope: CancelScope, taken: ConcurrencyLimiter) -> None:
     ticket = taken.queue(["a"], "")
     waiting = Queued(scope, ticket, time.monotonic() + 60, time.monotonic)
     threading.Timer(0.05, scope.abort, [ClientGone()]).start()
@@ -112,7 +112,7 @@ def test_an_abort_wakes_whoever_stands_in_the_queue(scope: CancelScope, taken: G
         waiting.over(60)
 
 
-def test_the_queue_is_left_when_its_time_is_up(scope: CancelScope, taken: Gates) -> None:
+def test_the_queue_is_left_when_its_time_is_up(scope: CancelScope, taken: ConcurrencyLimiter) -> None:
     waiting = Queued(scope, taken.queue(["a"], ""), time.monotonic() + 0.05, time.monotonic)
     assert waiting.over(60)
     assert waiting.granted is None

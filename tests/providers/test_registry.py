@@ -120,8 +120,8 @@ def test_a_key_that_is_none_is_named_and_not_shown(tmp_path: Path) -> None:
 
 def test_the_free_tier_has_a_gate_of_its_own() -> None:
     openrouter = registry(OPENROUTER_API_KEY="k").clouds["openrouter"]
-    assert Candidate(openrouter, "a/b:free").gate == "openrouter:free"
-    assert Candidate(openrouter, "a/b").gate == "openrouter"
+    assert Candidate(openrouter, "a/b:free").limiter_key == "openrouter:free"
+    assert Candidate(openrouter, "a/b").limiter_key == "openrouter"
 
 
 def test_a_plain_answer_has_no_first_byte_deadline() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ai_router.resilience.breaker import BreakerRules, State, Why
-from ai_router.resilience.limiter import Gates, Pass, RoomFull, Ticket
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull, QueueTicket
 
 RULES = BreakerRules(in_a_row=2, open_s=1.0)
 
@@ -29,105 +29,105 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gates(clock: Clock) -> Gates:
-    return Gates(2, 3, RULES, {"narrow": 1}, clock, chance=lambda: 0.5)
+def limiter(clock: Clock) -> ConcurrencyLimiter:
+    return ConcurrencyLimiter(2, 3, RULES, {"narrow": 1}, clock, chance=lambda: 0.5)
 
 
-def entered(gates: Gates, name: str = "a") -> Pass:
-    place = gates.enter([name])
-    assert place is not None
-    return place
+def entered(limiter: ConcurrencyLimiter, name: str = "a") -> Permit:
+    permit = limiter.acquire([name])
+    assert permit is not None
+    return permit
 
 
-def test_as_many_as_the_cap_allows(gates: Gates) -> None:
-    first, _ = entered(gates), entered(gates)
-    assert gates.enter(["a"]) is None
-    first.leave()
-    first.leave()
-    entered(gates)
-    assert gates.enter(["a"]) is None, "leaving twice is leaving once"
+def test_as_many_as_the_cap_allows(limiter: ConcurrencyLimiter) -> None:
+    first, _ = entered(limiter), entered(limiter)
+    assert limiter.acquire(["a"]) is None
+    first.release()
+    first.release()
+    entered(limiter)
+    assert limiter.acquire(["a"]) is None, "leaving twice is leaving once"
 
 
-def test_a_gate_may_have_a_cap_of_its_own(gates: Gates) -> None:
-    entered(gates, "narrow")
-    assert gates.enter(["narrow"]) is None
+def test_a_gate_may_have_a_cap_of_its_own(limiter: ConcurrencyLimiter) -> None:
+    entered(limiter, "narrow")
+    assert limiter.acquire(["narrow"]) is None
 
 
-def test_the_first_that_admits_is_taken(gates: Gates) -> None:
-    entered(gates, "narrow")
-    place = gates.enter(["narrow", "a"])
-    assert place is not None
-    assert place.gate == "a"
+def test_the_first_that_admits_is_taken(limiter: ConcurrencyLimiter) -> None:
+    entered(limiter, "narrow")
+    permit = limiter.acquire(["narrow", "a"])
+    assert permit is not None
+    assert permit.backend == "a"
 
 
-def test_only_below_so_many(gates: Gates) -> None:
-    entered(gates)
-    assert gates.enter(["a"], below=1) is None
-    assert gates.enter(["a"], below=2) is not None
+def test_only_below_so_many(limiter: ConcurrencyLimiter) -> None:
+    entered(limiter)
+    assert limiter.acquire(["a"], below=1) is None
+    assert limiter.acquire(["a"], below=2) is not None
 
 
-def test_who_waits_is_called_when_somebody_leaves(gates: Gates) -> None:
-    place = entered(gates, "narrow")
-    ticket = gates.queue(["narrow"], "")
+def test_who_waits_is_called_when_somebody_leaves(limiter: ConcurrencyLimiter) -> None:
+    permit = entered(limiter, "narrow")
+    ticket = limiter.queue(["narrow"], "")
     assert ticket.wait(0) is None
-    place.leave()
+    permit.release()
     granted = ticket.wait(0)
     assert granted is not None
-    assert granted.gate == "narrow"
+    assert granted.backend == "narrow"
 
 
-def test_a_newcomer_passes_nobody(gates: Gates) -> None:
-    first, second = entered(gates), entered(gates)
-    ticket = gates.queue(["a"], "")
-    first.leave()
-    second.leave()
+def test_a_newcomer_passes_nobody(limiter: ConcurrencyLimiter) -> None:
+    first, second = entered(limiter), entered(limiter)
+    ticket = limiter.queue(["a"], "")
+    first.release()
+    second.release()
     assert ticket.granted is not None
-    assert gates.enter(["a"]) is not None
-    waiting = gates.queue(["narrow"], "")
-    assert gates.enter(["narrow"]) is None, "somebody waits for it, and gets it"
+    assert limiter.acquire(["a"]) is not None
+    waiting = limiter.queue(["narrow"], "")
+    assert limiter.acquire(["narrow"]) is None, "somebody waits for it, and gets it"
     assert waiting.granted is not None
 
 
 def test_clients_take_turns(clock: Clock) -> None:
-    gates = Gates(1, 10, RULES, None, clock)
-    place: Pass | None = entered(gates)
-    tickets = {name: gates.queue(["a"], name[0]) for name in ("x1", "x2", "x3", "y1")}
+    limiter = ConcurrencyLimiter(1, 10, RULES, None, clock)
+    permit: Permit | None = entered(limiter)
+    tickets = {name: limiter.queue(["a"], name[0]) for name in ("x1", "x2", "x3", "y1")}
     served = []
-    while place is not None:
-        place.leave()
+    while permit is not None:
+        permit.release()
         name, ticket = next(((n, t) for n, t in tickets.items() if t.granted), (None, None))
         if name is None or ticket is None:
             break
         served.append(name)
         del tickets[name]
-        place = ticket.granted
+        permit = ticket.granted
     assert served == ["x1", "y1", "x2", "x3"]
 
 
-def test_the_room_is_bounded(gates: Gates) -> None:
-    entered(gates, "narrow")
+def test_the_room_is_bounded(limiter: ConcurrencyLimiter) -> None:
+    entered(limiter, "narrow")
     for _ in range(3):
-        gates.queue(["narrow"], "")
-    with pytest.raises(RoomFull):
-        gates.queue(["narrow"], "")
+        limiter.queue(["narrow"], "")
+    with pytest.raises(QueueFull):
+        limiter.queue(["narrow"], "")
 
 
-def test_whoever_leaves_the_queue_gives_up_a_pass_that_came_just_now(gates: Gates) -> None:
-    place = entered(gates, "narrow")
-    ticket = gates.queue(["narrow"], "")
-    place.leave()
+def test_whoever_leaves_the_queue_gives_up_a_pass_that_came_just_now(limiter: ConcurrencyLimiter) -> None:
+    permit = entered(limiter, "narrow")
+    ticket = limiter.queue(["narrow"], "")
+    permit.release()
     assert ticket.granted is not None
-    ticket.leave()
-    assert gates.report("narrow").in_flight == 0
+    ticket.release()
+    assert limiter.report("narrow").in_flight == 0
 
 
-def test_a_cooldown_is_waited_out_and_one_goes_first(gates: Gates, clock: Clock) -> None:
-    place = entered(gates)
-    place.limited(5)
-    place.leave()
-    assert gates.closed_for("a") == (5, Why.LIMITED)
-    first, second = gates.queue(["a"], ""), gates.queue(["a"], "")
-    assert first.outlook() == (1, 5)
+def test_a_cooldown_is_waited_out_and_one_goes_first(limiter: ConcurrencyLimiter, clock: Clock) -> None:
+    permit = entered(limiter)
+    permit.limited(5)
+    permit.release()
+    assert limiter.closed_for("a") == (5, Why.LIMITED)
+    first, second = limiter.queue(["a"], ""), limiter.queue(["a"], "")
+    assert first.estimate() == (1, 5)
     clock.now += 5
     probe = first.wait(0)
     assert probe is not None
@@ -137,15 +137,15 @@ def test_a_cooldown_is_waited_out_and_one_goes_first(gates: Gates, clock: Clock)
 
 
 def test_after_a_cooldown_the_queue_is_let_in_by_and_by(clock: Clock) -> None:
-    gates = Gates(100, 100, RULES, None, clock)
-    place = entered(gates)
-    place.limited(5)
-    place.leave()
-    tickets = [gates.queue(["a"], "") for _ in range(12)]
+    limiter = ConcurrencyLimiter(100, 100, RULES, None, clock)
+    permit = entered(limiter)
+    permit.limited(5)
+    permit.release()
+    tickets = [limiter.queue(["a"], "") for _ in range(12)]
     clock.now += 5
     let_in = []
     for _ in range(4):
-        gates.admit_waiting()
+        limiter.admit_waiting()
         inside = [ticket for ticket in tickets if ticket.granted is not None]
         let_in.append(len(inside))
         assert inside[0].granted is not None
@@ -153,91 +153,93 @@ def test_after_a_cooldown_the_queue_is_let_in_by_and_by(clock: Clock) -> None:
     assert let_in == [1, 2, 4, 8]
 
 
-def test_a_429_without_a_time_is_waited_for_longer_each_time(gates: Gates, clock: Clock) -> None:
+def test_a_429_without_a_time_is_waited_for_longer_each_time(limiter: ConcurrencyLimiter, clock: Clock) -> None:
     waits = []
     for _ in range(5):
-        place = entered(gates)
-        place.limited(None)
-        place.leave()
-        waits.append(gates.closed_for("a")[0])
+        permit = entered(limiter)
+        permit.limited(None)
+        permit.release()
+        waits.append(limiter.closed_for("a")[0])
         clock.now += waits[-1]
     assert waits == [1, 2, 4, 8, 8]
 
 
-def test_a_call_that_was_given_up_says_nothing_of_the_backend(gates: Gates) -> None:
+def test_a_call_that_was_given_up_says_nothing_of_the_backend(limiter: ConcurrencyLimiter) -> None:
     for _ in range(5):
-        entered(gates).leave()
-    assert gates.report("a").state is State.CLOSED
+        entered(limiter).release()
+    assert limiter.report("a").state is State.CLOSED
 
 
-def test_one_who_waits_for_several_takes_the_first_that_opens(gates: Gates, clock: Clock) -> None:
+def test_one_who_waits_for_several_takes_the_first_that_opens(limiter: ConcurrencyLimiter, clock: Clock) -> None:
     for name, seconds in (("a", 9), ("b", 3)):
-        place = entered(gates, name)
-        place.limited(seconds)
-        place.leave()
-    ticket = gates.queue(["a", "b"], "")
-    assert ticket.outlook() == (1, 3)
+        permit = entered(limiter, name)
+        permit.limited(seconds)
+        permit.release()
+    ticket = limiter.queue(["a", "b"], "")
+    assert ticket.estimate() == (1, 3)
     clock.now += 3
     granted = ticket.wait(0)
     assert granted is not None
-    assert granted.gate == "b"
+    assert granted.backend == "b"
 
 
-def test_a_wake_up_is_no_pass(gates: Gates) -> None:
-    entered(gates, "narrow")
-    ticket = gates.queue(["narrow"], "")
+def test_a_wake_up_is_no_pass(limiter: ConcurrencyLimiter) -> None:
+    entered(limiter, "narrow")
+    ticket = limiter.queue(["narrow"], "")
     threading.Timer(0.01, ticket.wake).start()
     assert ticket.wait(30) is None
 
 
-def test_a_place_that_came_free_before_the_wait_began_is_seen(gates: Gates) -> None:
-    place = entered(gates, "narrow")
-    ticket = gates.queue(["narrow"], "")
+def test_a_place_that_came_free_before_the_wait_began_is_seen(limiter: ConcurrencyLimiter) -> None:
+    permit = entered(limiter, "narrow")
+    ticket = limiter.queue(["narrow"], "")
     ticket.called.clear()
-    place.leave()
+    permit.release()
     ticket.called.clear()
     assert ticket.wait(3600) is not None, "without being woken"
 
 
-def test_who_waits_at_a_full_gate_learns_that_its_breaker_has_opened(gates: Gates, clock: Clock) -> None:
-    place = entered(gates, "narrow")
-    ticket = gates.queue(["narrow"], "")
-    place.limited(2)
+def test_who_waits_at_a_full_gate_learns_that_its_breaker_has_opened(limiter: ConcurrencyLimiter, clock: Clock) -> None:
+    permit = entered(limiter, "narrow")
+    ticket = limiter.queue(["narrow"], "")
+    permit.limited(2)
     assert ticket.called.is_set(), "it has to wait for another thing now"
-    place.leave()
+    permit.release()
     assert ticket.wait(0) is None
     clock.now += 2
     assert ticket.wait(0) is not None
 
 
-def test_a_retry_after_of_nothing_is_not_taken_at_its_word_for_ever(gates: Gates, clock: Clock) -> None:
+def test_a_retry_after_of_nothing_is_not_taken_at_its_word_for_ever(limiter: ConcurrencyLimiter, clock: Clock) -> None:
     waits = []
     for _ in range(5):
-        place = entered(gates)
-        place.limited(0)
-        place.leave()
-        waits.append(gates.closed_for("a")[0])
+        permit = entered(limiter)
+        permit.limited(0)
+        permit.release()
+        waits.append(limiter.closed_for("a")[0])
         clock.now += waits[-1]
     assert waits == [0, 1, 2, 4, 8]
 
 
-def test_a_backend_that_wants_to_be_left_alone_for_years_is_asked_again_after_an_hour(gates: Gates) -> None:
-    entered(gates).limited(2.5e11)
-    assert gates.closed_for("a")[0] == 3600
+def test_a_backend_that_wants_to_be_left_alone_for_years_is_asked_again_after_an_hour(
+    limiter: ConcurrencyLimiter,
+) -> None:
+    entered(limiter).limited(2.5e11)
+    assert limiter.closed_for("a")[0] == 3600
 
 
-def test_what_came_of_a_call_from_before_the_opening_is_old_news(gates: Gates, clock: Clock) -> None:
-    old, last = entered(gates), entered(gates)
+def test_what_came_of_a_call_from_before_the_opening_is_old_news(limiter: ConcurrencyLimiter, clock: Clock) -> None:
+    old, last = entered(limiter), entered(limiter)
     last.limited(5)
-    last.leave()
+    last.release()
     clock.now += 5
-    probe = entered(gates)
+    probe = entered(limiter)
     old.succeeded()
-    old.leave()
-    assert gates.report("a").state is State.HALF_OPEN
-    assert gates.enter(["a"]) is None, "the probe is still out"
+    old.release()
+    assert limiter.report("a").state is State.HALF_OPEN
+    assert limiter.acquire(["a"]) is None, "the probe is still out"
     probe.succeeded()
-    assert gates.report("a").state is State.CLOSED
+    assert limiter.report("a").state is State.CLOSED
 
 
 class AnyUse(RuleBasedStateMachine):
@@ -246,35 +248,35 @@ class AnyUse(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.gates = Gates(2, 4, RULES, None, self.clock)
-        self.places: list[Pass] = []
-        self.tickets: list[Ticket] = []
+        self.limiter = ConcurrencyLimiter(2, 4, RULES, None, self.clock)
+        self.places: list[Permit] = []
+        self.tickets: list[QueueTicket] = []
 
     @rule()
-    def enter(self) -> None:
-        place = self.gates.enter(["a"])
-        self.places += [place] if place else []
+    def acquire(self) -> None:
+        permit = self.limiter.acquire(["a"])
+        self.places += [permit] if permit else []
 
     @rule(client=st.sampled_from("xy"))
     def queue(self, client: str) -> None:
-        if self.gates.waiting < 4:
-            self.tickets.append(self.gates.queue(["a"], client))
+        if self.limiter.waiting < 4:
+            self.tickets.append(self.limiter.queue(["a"], client))
 
     @rule(seconds=st.floats(0, 3))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.gates.admit_waiting()
+        self.limiter.admit_waiting()
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
     def give_up_waiting(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.tickets))
         self.tickets.remove(ticket)
-        ticket.leave()
+        ticket.release()
 
     @precondition(lambda self: self.places)
-    @rule(data=st.data(), news=st.sampled_from([Pass.succeeded, Pass.failed, Pass.misconfigured]))
-    def tell(self, data: st.DataObject, news: Callable[[Pass], None]) -> None:
+    @rule(data=st.data(), news=st.sampled_from([Permit.succeeded, Permit.failed, Permit.misconfigured]))
+    def tell(self, data: st.DataObject, news: Callable[[Permit], None]) -> None:
         news(data.draw(st.sampled_from(self.places)))
 
     @precondition(lambda self: self.places)
@@ -284,15 +286,15 @@ class AnyUse(RuleBasedStateMachine):
 
     @precondition(lambda self: self.places)
     @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        place = data.draw(st.sampled_from(self.places))
-        self.places.remove(place)
-        place.leave()
+    def release(self, data: st.DataObject) -> None:
+        permit = data.draw(st.sampled_from(self.places))
+        self.places.remove(permit)
+        permit.release()
 
     @invariant()
     def no_gate_is_overfull_and_the_counts_are_right(self) -> None:
         self._collect()
-        report = self.gates.report("a")
+        report = self.limiter.report("a")
         assert report.in_flight == len(self.places) <= 2
         assert report.waiting == len(self.tickets)
 
@@ -300,11 +302,11 @@ class AnyUse(RuleBasedStateMachine):
         """In the end everybody who still waits is served."""
         for _ in range(len(self.tickets) + len(self.places) + 1):
             self.clock.now += 100
-            self.gates.admit_waiting()
+            self.limiter.admit_waiting()
             self._collect()
-            for place in self.places:
-                place.succeeded()
-                place.leave()
+            for permit in self.places:
+                permit.succeeded()
+                permit.release()
             self.places.clear()
         assert not self.tickets
 

@@ -19,8 +19,8 @@ from ai_router.errors import (
     UpstreamUnreachable,
 )
 from ai_router.resilience.breaker import BreakerRules, Why
-from ai_router.resilience.limiter import Gates
-from ai_router.resilience.results import tell
+from ai_router.resilience.limiter import ConcurrencyLimiter
+from ai_router.resilience.results import record_result
 
 HERE = Source("xai", "grok")
 
@@ -43,9 +43,9 @@ HERE = Source("xai", "grok")
     ],
 )
 def test_what_an_error_says_of_the_backend(problem: RouterError, why: Why | None) -> None:
-    gates = Gates(5, 5, BreakerRules(in_a_row=1))
-    place = gates.enter(["xai"])
-    assert place is not None
-    tell(place, problem)
-    place.leave()
-    assert gates.report("xai").why is why
+    limiter = ConcurrencyLimiter(5, 5, BreakerRules(in_a_row=1))
+    permit = limiter.acquire(["xai"])
+    assert permit is not None
+    record_result(permit, problem)
+    permit.release()
+    assert limiter.report("xai").why is why

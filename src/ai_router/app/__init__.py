@@ -11,7 +11,7 @@ from typing import cast
 from flask import Flask, g, request
 from flask.json.provider import DefaultJSONProvider
 
-from ai_router.app.deciding import build_classifier, build_gates, start_fast_path
+from ai_router.app.deciding import build_classifier, build_limiter, start_fast_path
 from ai_router.app.observing import Observing, observe, watch_backends
 from ai_router.dispatch.disconnects import ClientWatcher
 from ai_router.dispatch.dispatcher import Persistence
@@ -27,11 +27,11 @@ from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import Alarms
 from ai_router.observability import log_lines
 from ai_router.observability.cold_start import process_started
-from ai_router.observability.metrics import watch_gates
+from ai_router.observability.metrics import watch_limiter
 from ai_router.observability.registry import one
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
-from ai_router.resilience.limiter import Gates
+from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import Backoff, RetryBudget
 from ai_router.routing.classifier import StartupProbe
 from ai_router.routing.router import Router
@@ -71,9 +71,9 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     closing.callback(alarms.close)
     client = UpstreamClient(alarms, pool_size=2 * settings.admitted)
     closing.callback(client.close)
-    gates = build_gates(settings, registry)
-    watch_gates(told.metrics, lambda: {name: gates.report(name) for name in gates.names()})
-    checker = HealthChecker(client, registry.backends(), gates)
+    limiter = build_limiter(settings, registry)
+    watch_limiter(told.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
+    checker = HealthChecker(client, registry.backends(), limiter)
     closing.callback(checker.close)
     watch_backends(told.metrics, checker)
     admission = Admission(settings.admitted, told.resilience.shed)
@@ -86,7 +86,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     ids = Ids()
     keys = auth.Keys(settings.api_keys, settings.admin_key)
     chat = ChatEndpoint(
-        pipeline=_pipeline(settings, registry, client, gates, admission, load, told, closing),
+        pipeline=_pipeline(settings, registry, client, limiter, admission, load, told, closing),
         keys=keys,
         admission=admission,
         watcher=watcher,
@@ -134,7 +134,7 @@ def _pipeline(
     settings: Settings,
     registry: Registry,
     client: UpstreamClient,
-    gates: Gates,
+    limiter: ConcurrencyLimiter,
     admission: Admission,
     load: PrimaryLoad,
     told: Observing,
@@ -157,7 +157,7 @@ def _pipeline(
         fast_path = start_fast_path(settings, classifier, told.routing, told.metrics, closing)
     return Pipeline(
         registry=registry,
-        router=Router(registry, classifier, fast_path, gates),
+        router=Router(registry, classifier, fast_path, limiter),
         forwarder=Forwarder(
             client,
             registry,
@@ -175,13 +175,13 @@ def _pipeline(
         speculating=Speculating(
             settings.speculation,
             load,
-            gates,
+            limiter,
             Budget(settings.speculation_budget_s),
             told.routing,
             slots=settings.primary_slots,
         ),
         persistence=Persistence(
-            gates=gates,
+            limiter=limiter,
             budget=RetryBudget(lambda: admission.inside),
             backoff=Backoff(settings.backoff_s),
             metrics=told.resilience,

@@ -9,7 +9,7 @@ from ai_router.observability.metrics import RoutingMetrics
 from ai_router.observability.registry import Metrics, one
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import BreakerRules
-from ai_router.resilience.limiter import Gates
+from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.routing.conversations import Conversations
@@ -26,7 +26,7 @@ _DISAGREEMENT_LIMIT = 0.1
 _UNKNOWN = float("nan")
 
 
-def build_gates(settings: Settings, registry: Registry) -> Gates:
+def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
     """One gate a backend. With several that answer chats, none of them may take all places."""
     cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.admitted
     own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
@@ -36,7 +36,7 @@ def build_gates(settings: Settings, registry: Registry) -> Gates:
         open_s=settings.backoff_s,
         most_open_s=30 * settings.backoff_s,
     )
-    return Gates(cap, settings.waiting_room, rules, {CLASSIFIER: settings.admitted, **own})
+    return ConcurrencyLimiter(cap, settings.queue_limit, rules, {CLASSIFIER: settings.admitted, **own})
 
 
 def build_classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:

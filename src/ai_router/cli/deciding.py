@@ -13,7 +13,7 @@ import click
 import orjson
 from prometheus_client import CollectorRegistry
 
-from ai_router.app.deciding import build_classifier, build_fast_path, build_gates
+from ai_router.app.deciding import build_classifier, build_fast_path, build_limiter
 from ai_router.cli.common import die, registry_of, request_of, settings_or_die, upstream_client
 from ai_router.cli.tables import difficulty_table, replay_table, reports_table
 from ai_router.dispatch.plan import Plan, plan_answer
@@ -50,7 +50,7 @@ def route(text: str, *, as_json: bool) -> None:
         if settings.fast_routing:
             metrics = RoutingMetrics(CollectorRegistry())
             fast = build_fast_path(settings, HeadStore(settings.data_dir), Monitor(1.0), metrics)
-        router = Router(registry, classifier, fast, build_gates(settings, registry))
+        router = Router(registry, classifier, fast, build_limiter(settings, registry))
         found = router.decide_at_once(request)
         decision = router.determine_route(request, found, CancelScope().leg) if isinstance(found, Undecided) else found
     plan = plan_answer(decision, registry, cloud_fallback=settings.cloud_fallback)

@@ -16,7 +16,7 @@ from ai_router.http.request import Call
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.errors import failure_in
 from ai_router.providers.families import Translation
-from ai_router.resilience.limiter import Pass
+from ai_router.resilience.limiter import Permit
 from ai_router.types import Attempt
 
 _END_PATIENCE_S = 1.0
@@ -51,7 +51,7 @@ class StreamAnswer:
         self,
         response: UpstreamResponse,
         call: Call,
-        place: Pass,
+        permit: Permit,
         *,
         started: float,
         arrived_at: float,
@@ -77,14 +77,14 @@ class StreamAnswer:
         self._arrived_at = arrived_at
         self._hide_usage = hide_usage
         self._translation = translation
-        self._place = place
+        self._permit = permit
         self._deadline = deadline
         self._leg = leg
         self._decoder = SSEDecoder()
         self.primed = b""
         """What the client is to be given before all else."""
         self._closing = ExitStack()
-        self._closing.callback(place.leave)
+        self._closing.callback(permit.release)
         self._closing.callback(response.close)
 
     def prime(self) -> None:
@@ -138,7 +138,7 @@ class StreamAnswer:
         if self.done:
             return None
         if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
-            self._place.failed()
+            self._permit.failed()
         return problem
 
     def ended(self) -> tuple[bytes, UpstreamError | None]:
@@ -146,7 +146,7 @@ class StreamAnswer:
         last = self._rest()
         if self.done or self.reader.finish_reason:
             return last, None
-        self._place.failed()
+        self._permit.failed()
         return last, self.failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class StreamAnswer:
         if self.ttft_ms is None:
             self.ttft_ms = ms_since(self._started)
             self.response.first_byte_seen()
-            self._place.succeeded()
+            self._permit.succeeded()
         self.reader.chunk(payload)
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
 

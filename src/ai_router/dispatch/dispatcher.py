@@ -30,12 +30,12 @@ from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.providers.backend import Candidate
 from ai_router.resilience.breaker import Why
-from ai_router.resilience.limiter import Gates, Pass, RoomFull
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull
 from ai_router.resilience.retry import Backoff, RetryBudget
 
 T = TypeVar("T")
-Ask = Callable[[Candidate, Pass], Steps[T]]
-Held = tuple[float, Pass]
+Ask = Callable[[Candidate, Permit], Steps[T]]
+Held = tuple[float, Permit]
 """Since when a call is under way already, for the first candidate, and its pass."""
 
 RETRIES = 2
@@ -50,7 +50,7 @@ GUESSES = 4
 class Persistence:
     """What all requests share: gates, budgets, patience (``queue_s`` to wait in queues, ``total_s`` for everything)."""
 
-    gates: Gates
+    limiter: ConcurrencyLimiter
     budget: RetryBudget
     backoff: Backoff
     metrics: ResilienceMetrics
@@ -84,11 +84,11 @@ class Attempts:
             while left:
                 if failures and self.left_s() <= 0:
                     raise failures[0]
-                since, place = held or (None, (yield from self._admitted(left, failures)))
+                since, permit = held or (None, (yield from self._admitted(left, failures)))
                 held, started = None, self._shared.clock() if since is None else since
-                candidate = next(candidate for candidate in left if candidate.gate == place.gate)
+                candidate = next(candidate for candidate in left if candidate.limiter_key == permit.backend)
                 try:
-                    return (yield from ask(candidate, place))
+                    return (yield from ask(candidate, permit))
                 except UpstreamError as problem:
                     failures.append(problem)
                 finally:
@@ -106,7 +106,7 @@ class Attempts:
             self._trail.failed(problem, started)
             self._trail.retrying(candidate.backend.name, delay_s)
             log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
-            self._shared.metrics.retried(candidate.gate)
+            self._shared.metrics.retried(candidate.limiter_key)
             if not isinstance(problem, UpstreamLimited):
                 self._trail.phase = "backing off"
                 yield Pause(self._scope, delay_s, f"{candidate.backend.name} failed", self._shared.clock)
@@ -114,7 +114,7 @@ class Attempts:
         self._trail.failed(problem, started)
         if following:
             self._trail.fell_back(problem, following[0].backend.name)
-            self._shared.metrics.fell_back(candidate.gate, following[0].gate)
+            self._shared.metrics.fell_back(candidate.limiter_key, following[0].limiter_key)
         log_lines.provider_failed(
             problem, f"falling back to {following[0].backend.name}" if following else "no fallback left"
         )
@@ -140,55 +140,59 @@ class Attempts:
         return delay_s
 
     def _limited_for(self, problem: UpstreamLimited, candidate: Candidate) -> float | None:
-        closed_s, _ = self._shared.gates.closed_for(candidate.gate)
+        closed_s, _ = self._shared.limiter.closed_for(candidate.limiter_key)
         if problem.retry_after_s is None:
             problem.retry_after_s = closed_s
             self._guesses += 1
         return closed_s if closed_s <= self._patience_s() > 0 and self._guesses <= GUESSES else None
 
-    def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Steps[Pass]:
+    def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Steps[Permit]:
         """A pass for one of the candidates. Raises the first failure, or UpstreamUnavailable, if none is to be had."""
-        gates = self._shared.gates
+        limiter = self._shared.limiter
         for candidate in left:
-            place = gates.enter([candidate.gate])
-            if place is not None:
-                return place
-            closed_s, why = gates.closed_for(candidate.gate)
+            permit = limiter.acquire([candidate.limiter_key])
+            if permit is not None:
+                return permit
+            closed_s, why = limiter.closed_for(candidate.limiter_key)
             if why in _WORTH_WAITING and closed_s <= self._patience_s() > 0:
-                place = yield from self._queued([candidate.gate])
-                if place is not None:
-                    return place
+                permit = yield from self._queued([candidate.limiter_key])
+                if permit is not None:
+                    return permit
             if len(left) > 1:
                 self._trail.passed_over(candidate.backend.name, why or "all its places are taken")
-        soon = [candidate.gate for candidate in left if gates.closed_for(candidate.gate)[0] <= self._patience_s()]
-        place = (yield from self._queued(soon)) if soon and not self._turned_away else None
-        if place is None:
+        soon = [
+            candidate.limiter_key
+            for candidate in left
+            if limiter.closed_for(candidate.limiter_key)[0] <= self._patience_s()
+        ]
+        permit = (yield from self._queued(soon)) if soon and not self._turned_away else None
+        if permit is None:
             raise failures[0] if failures else self._unavailable(left)
-        return place
+        return permit
 
-    def _queued(self, wanted: Sequence[str]) -> Steps[Pass | None]:
+    def _queued(self, wanted: Sequence[str]) -> Steps[Permit | None]:
         shared, started = self._shared, self._shared.clock()
         try:
-            ticket = shared.gates.queue(wanted, self._trail.request.client)
-        except RoomFull:
+            ticket = shared.limiter.queue(wanted, self._trail.request.client)
+        except QueueFull:
             shared.metrics.turned_away(wanted[0])
             self._turned_away = True
             return None
         self._trail.phase = "queued"
-        log_lines.queued(wanted, *ticket.outlook())
+        log_lines.queued(wanted, *ticket.estimate())
         waiting = Queued(self._scope, ticket, started + self._patience_s(), shared.clock)
-        place = None
+        permit = None
         try:
             yield waiting
-            place = waiting.granted
-            return place
+            permit = waiting.granted
+            return permit
         finally:
-            if place is None:
-                ticket.leave()
+            if permit is None:
+                ticket.release()
             waited_s = shared.clock() - started
             self._waited_s += waited_s
-            shared.metrics.waited(wanted[0], waited_s, admitted=place is not None)
-            self._trail.waited(started, wanted, place.gate if place else None)
+            shared.metrics.waited(wanted[0], waited_s, admitted=permit is not None)
+            self._trail.waited(started, wanted, permit.backend if permit else None)
 
     def left_s(self) -> float:
         """What is left of the request's total time."""
@@ -200,7 +204,7 @@ class Attempts:
 
     def _unavailable(self, left: Sequence[Candidate]) -> UpstreamUnavailable:
         """Nobody was asked: say why, and when to come back."""
-        closed = [(*self._shared.gates.closed_for(candidate.gate), candidate) for candidate in left]
+        closed = [(*self._shared.limiter.closed_for(candidate.limiter_key), candidate) for candidate in left]
         seconds, why, candidate = min(closed, key=lambda entry: entry[0])
         source = Source(candidate.backend.name, candidate.model)
         if why is None:

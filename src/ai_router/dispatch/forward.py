@@ -23,8 +23,8 @@ from ai_router.providers.errors import failure_in, refusal
 from ai_router.providers.families import Family, Phrase
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import params_for
-from ai_router.resilience.limiter import Pass
-from ai_router.resilience.results import tell
+from ai_router.resilience.limiter import Permit
+from ai_router.resilience.results import record_result
 from ai_router.settings import MaxTokensPolicy
 from ai_router.types import Attempt, ChatRequest
 
@@ -52,7 +52,7 @@ class Forwarder:
         self._clock = clock
 
     def forward_request(
-        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, leg: Leg, place: Pass
+        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, leg: Leg, permit: Permit
     ) -> Answer:
         """Ask ``candidate``. Raises UpstreamError, or what ``leg`` was aborted for.
 
@@ -60,15 +60,15 @@ class Forwarder:
         """
         started = self._clock()
         try:
-            return self._asked(request, candidate, messages_json, leg, place, started)
+            return self._asked(request, candidate, messages_json, leg, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
                 # What the request's own deadline cut short may have been about to answer.
-                tell(place, problem)
-            place.leave()
+                record_result(permit, problem)
+            permit.release()
             raise
         except BaseException:  # whatever it is, it goes on; the place must not stay taken behind it
-            place.leave()
+            permit.release()
             raise
 
     def _asked(
@@ -77,7 +77,7 @@ class Forwarder:
         candidate: Candidate,
         messages_json: bytes,
         leg: Leg,
-        place: Pass,
+        permit: Permit,
         started: float,
     ) -> Answer:
         family = candidate.backend.family
@@ -88,14 +88,14 @@ class Forwarder:
             if request.stream:
                 deadline = self._deadline(request)
                 return _stream(
-                    response, call, family, place, started=started, request=request, deadline=deadline, leg=leg.number
+                    response, call, family, permit, started=started, request=request, deadline=deadline, leg=leg.number
                 )
             answer = _plain(response, call, family, started=started, request=request, leg=leg.number)
         except BaseException:  # as above, with the response
             response.close()
             raise
-        place.succeeded()
-        place.leave()
+        permit.succeeded()
+        permit.release()
         return answer
 
     def _call(self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int) -> Call:
@@ -150,7 +150,7 @@ def _stream(
     response: UpstreamResponse,
     call: Call,
     family: Family,
-    place: Pass,
+    permit: Permit,
     *,
     started: float,
     request: ChatRequest,
@@ -163,7 +163,7 @@ def _stream(
     answer = StreamAnswer(
         response,
         call,
-        place,
+        permit,
         started=started,
         arrived_at=request.arrived_at,
         hide_usage=not request.wants_usage,

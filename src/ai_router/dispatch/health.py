@@ -18,7 +18,7 @@ from ai_router.providers.backend import Backend
 from ai_router.providers.errors import refusal
 from ai_router.providers.registry import CLASSIFIER
 from ai_router.resilience.breaker import State
-from ai_router.resilience.limiter import Gates
+from ai_router.resilience.limiter import ConcurrencyLimiter
 
 LIMIT_S = 5.0
 CACHE_S = 1.0
@@ -55,12 +55,12 @@ class HealthChecker:
         self,
         client: UpstreamClient,
         backends: Sequence[Backend],
-        gates: Gates | None = None,
+        limiter: ConcurrencyLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._backends = backends
-        self._gates = gates
+        self._limiter = limiter
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: HealthReport | None = None
@@ -141,13 +141,13 @@ class HealthChecker:
         latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
         if problem is not None:
             self._errors[name] = problem
-        gate = None if self._gates is None else self._gates.report(name)
+        backend = None if self._limiter is None else self._limiter.report(name)
         return BackendHealth(
             ok=problem is None,
             latency_ms=round(latency_ms, 1),
             last_error=self._errors.get(name),
-            breaker=State.CLOSED if gate is None else gate.state,
-            why=None if gate is None else gate.why,
+            breaker=State.CLOSED if backend is None else backend.state,
+            why=None if backend is None else backend.why,
         )
 
 

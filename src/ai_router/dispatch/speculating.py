@@ -6,7 +6,7 @@ from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.dispatch.speculation_policy import Budget, Pressure, why_not
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.catalogue import PRIMARY
-from ai_router.resilience.limiter import Gates, Pass
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit
 from ai_router.routing.head.guess import Guess
 from ai_router.settings import SpeculationMode
 from ai_router.types import Attempt, SpeculationResult
@@ -19,14 +19,14 @@ class Speculating:
         self,
         mode: SpeculationMode,
         load: PrimaryLoad,
-        gates: Gates,
+        limiter: ConcurrencyLimiter,
         budget: Budget,
         metrics: RoutingMetrics,
         *,
         slots: int,
     ) -> None:
         self._mode = mode
-        self._gates = gates
+        self._limiter = limiter
         self._load = load
         self._budget = budget
         self._metrics = metrics
@@ -34,19 +34,19 @@ class Speculating:
         self.unless_begun = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
         """What to report for a request without a speculation."""
 
-    def place_for(self, guess: Guess | None) -> Pass | None:
+    def permit_for(self, guess: Guess | None) -> Permit | None:
         """A place at the primary for a call although the classifier may yet decide otherwise; None: better not."""
         self._load.want()
         pressure = Pressure(self._load.waiting, self._budget.left_s())
         why = why_not(self._mode, guess, pressure)
-        place = None
+        permit = None
         if why is None:
             slots = None if self._mode is SpeculationMode.ALWAYS else self._slots
-            place = self._gates.enter([PRIMARY], below=slots)
-            why = None if place else "saturated"
+            permit = self._limiter.acquire([PRIMARY], below=slots)
+            why = None if permit else "saturated"
         if why is not None:
             self._metrics.not_speculated(why)
-        return place
+        return permit
 
     def won(self, ahead_ms: float, attempt: Attempt) -> None:
         """The call is the answer; it began ``ahead_ms`` before it would have without speculation.

@@ -13,21 +13,21 @@ from concurrent.futures import Executor, Future
 from ai_router.dispatch.answers import Answer
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
 from ai_router.http.calls import Leg
-from ai_router.resilience.limiter import Pass
+from ai_router.resilience.limiter import Permit
 
 
 class Speculation:
     """One speculative call, under way from the moment this is made."""
 
-    def __init__(self, executor: Executor, call: Callable[[Leg, Pass], Answer], leg: Leg, place: Pass) -> None:
+    def __init__(self, executor: Executor, call: Callable[[Leg, Permit], Answer], leg: Leg, permit: Permit) -> None:
         self.started = time.monotonic()
-        self.place = place
+        self.permit = permit
         self._leg = leg
         self._ended: float | None = None
         try:
-            self._answer: Future[Answer] = executor.submit(call, leg, place)
+            self._answer: Future[Answer] = executor.submit(call, leg, permit)
         except RuntimeError:  # the threads were ended: nothing is begun any more
-            place.leave()
+            permit.release()
             raise ShuttingDown("the router is being stopped") from None
         self._answer.add_done_callback(self._stamp)
 

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ai_router.errors import RouterError
 from ai_router.http.calls import CancelScope
-from ai_router.resilience.limiter import Pass, Ticket
+from ai_router.resilience.limiter import Permit, QueueTicket
 
 T = TypeVar("T")
 
@@ -56,12 +56,12 @@ class Pause:
 class Queued:
     """A place in the queue, until ``end``."""
 
-    def __init__(self, scope: CancelScope, ticket: Ticket, end: float, clock: Callable[[], float]) -> None:
+    def __init__(self, scope: CancelScope, ticket: QueueTicket, end: float, clock: Callable[[], float]) -> None:
         self._scope = scope
         self._ticket = ticket
         self._end = end
         self._clock = clock
-        self.granted: Pass | None = None
+        self.granted: Permit | None = None
 
     def over(self, seconds: float) -> bool:
         end = min(self._end, self._clock() + seconds)
@@ -72,7 +72,7 @@ class Queued:
         return self.granted is not None or self._clock() >= self._end
 
     def notice(self) -> str:
-        position, expected_s = self._ticket.outlook()
+        position, expected_s = self._ticket.estimate()
         return f"waiting for {' or '.join(self._ticket.wanted)}: position {position}, about {expected_s:.0f} s"
 
 

@@ -27,8 +27,8 @@ from ai_router.providers.backend import Candidate
 from ai_router.providers.errors import failure_in, refusal
 from ai_router.providers.registry import Searcher
 from ai_router.providers.response_items import output_texts, sources
-from ai_router.resilience.limiter import Pass
-from ai_router.resilience.results import tell
+from ai_router.resilience.limiter import Permit
+from ai_router.resilience.results import record_result
 from ai_router.routing.prompt import render_conversation
 from ai_router.types import ChatRequest, Purpose
 
@@ -98,16 +98,16 @@ class WebSearch:
         ways = {searcher.candidate: searcher for searcher in self._searchers}
         legs: list[Leg] = []
 
-        def ask(candidate: Candidate, place: Pass) -> Steps[Findings]:
+        def ask(candidate: Candidate, permit: Permit) -> Steps[Findings]:
             limit_s = min(self._timeout_s, max(attempts.left_s(), 0.001))
             trail.phase = "searching"
             leg = scope.leg(Purpose.SEARCH)
             legs.append(leg)
-            call = partial(self._search, trail.request, ways[candidate], leg, place, limit_s)
+            call = partial(self._search, trail.request, ways[candidate], leg, permit, limit_s)
             try:
                 work = self._threads.submit(call)
             except RuntimeError:  # the threads were ended: nothing is begun any more
-                place.leave()
+                permit.release()
                 raise ShuttingDown("the router is being stopped") from None
             yield Under(work, "searching the web")
             return work.result()
@@ -124,19 +124,19 @@ class WebSearch:
         trail.enriched(started, found.text, search=(legs[-1].number, found.usage))
         return found.text
 
-    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, place: Pass, limit_s: float) -> Findings:
+    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, permit: Permit, limit_s: float) -> Findings:
         try:
             found = fetch_enrichment_context(
                 self._client, searcher, request, leg, timeout_s=limit_s, connect_s=self._connect_s
             )
         except RouterError as problem:
-            tell(place, problem)
+            record_result(permit, problem)
             raise
         else:
-            place.succeeded()
+            permit.succeeded()
             return found
         finally:
-            place.leave()
+            permit.release()
 
 
 def search_body(request: ChatRequest, searcher: Searcher) -> bytes:

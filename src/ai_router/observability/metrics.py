@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from ai_router.observability.registry import Metrics, Mode, Reading
 from ai_router.resilience.breaker import State
-from ai_router.resilience.limiter import GateReport
+from ai_router.resilience.limiter import LimiterReport
 from ai_router.types import Cost, DecidedBy, Label, Outcome, SpeculationResult
 
 _FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
@@ -141,18 +141,18 @@ class ResilienceMetrics:
         self._shed.inc()
 
 
-def watch_gates(metrics: Metrics, reports: Callable[[], Mapping[str, GateReport]]) -> None:
+def watch_limiter(metrics: Metrics, reports: Callable[[], Mapping[str, LimiterReport]]) -> None:
     """Gauges of the gates as they are when it is scraped."""
     for name, text, value, mode in _GATE_GAUGES:
         metrics.watch(name, text, _reading(reports, value), ["backend"], mode)
 
 
-def _reading(reports: Callable[[], Mapping[str, GateReport]], value: Callable[[GateReport], float]) -> Reading:
+def _reading(reports: Callable[[], Mapping[str, LimiterReport]], value: Callable[[LimiterReport], float]) -> Reading:
     return lambda: [((backend,), value(report)) for backend, report in reports().items()]
 
 
 _STATES = (State.CLOSED, State.HALF_OPEN, State.OPEN)
-_GATE_GAUGES: tuple[tuple[str, str, Callable[[GateReport], float], Mode], ...] = (
+_GATE_GAUGES: tuple[tuple[str, str, Callable[[LimiterReport], float], Mode], ...] = (
     ("ai_router_breaker_state", "0 closed, 1 half-open, 2 open", lambda report: _STATES.index(report.state), "livemax"),
     ("ai_router_backend_in_flight", "Calls under way", lambda report: report.in_flight, "livesum"),
     ("ai_router_queue_depth", "Requests that wait for it", lambda report: report.waiting, "livesum"),

@@ -82,7 +82,7 @@ class Candidate:
     model: str
 
     @property
-    def gate(self) -> str:
+    def limiter_key(self) -> str:
         """The name under which its limits are counted: the backend's, or that of one of its tiers."""
         tier = None if self.backend.provider is None else self.backend.provider.tier(self.model)
         return self.backend.name if tier is None else f"{self.backend.name}:{tier}"

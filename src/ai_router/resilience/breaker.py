@@ -55,7 +55,7 @@ class Breaker:
         self._in_a_row = 0
         self._openings = 0
         self._probing = False
-        self.opening = 0
+        self.epoch = 0
         """How often it has opened: calls begun before the last time say nothing of what is now."""
         self._recent: deque[tuple[float, bool]] = deque(maxlen=200)
         self.why: Why | None = None
@@ -104,7 +104,7 @@ class Breaker:
         """Leave the backend alone for so long; a longer wait that is on already stays."""
         self._opens_at = max(now + seconds, self._opens_at if self._state is State.OPEN else 0.0)
         self._state, self.why, self._probing = State.OPEN, why, False
-        self.opening += 1
+        self.epoch += 1
 
     def given_up(self, now: float) -> None:
         """A call ended without telling anything of the backend: another may probe."""

@@ -20,12 +20,12 @@ from ai_router.resilience.retry import Backoff
 _WEIGHT_OF_NEWEST = 0.2
 
 
-class RoomFull(Exception):
+class QueueFull(Exception):
     """As many wait as may."""
 
 
 @dataclass(frozen=True, slots=True)
-class GateReport:
+class LimiterReport:
     """How a gate is doing."""
 
     state: State
@@ -35,7 +35,7 @@ class GateReport:
     waiting: int
 
 
-class _Gate:
+class _BackendLimit:
     """One backend's. Its room's lock guards it."""
 
     def __init__(self, cap: int, rules: BreakerRules) -> None:
@@ -72,79 +72,81 @@ class _Gate:
         self.breaker.succeeded(now)
 
 
-class Pass:
+class Permit:
     """A place at a gate. Say what came of the call, then leave; leaving twice is leaving once."""
 
-    __slots__ = ("_gates", "_open", "_opening", "_told", "gate")
+    __slots__ = ("_epoch", "_limiter", "_open", "_reported", "backend")
 
-    def __init__(self, gates: Gates, gate: str, opening: int) -> None:
-        self._gates = gates
-        self._opening = opening
+    def __init__(self, limiter: ConcurrencyLimiter, backend: str, epoch: int) -> None:
+        self._limiter = limiter
+        self._epoch = epoch
         self._open = True
-        self._told = False
-        self.gate = gate
+        self._reported = False
+        self.backend = backend
 
     def succeeded(self) -> None:
         """The backend answers."""
-        self._told = True
-        self._gates.tell(self.gate, _Gate.succeeded, self._opening)
+        self._reported = True
+        self._limiter.record(self.backend, _BackendLimit.succeeded, self._epoch)
 
     def failed(self) -> None:
         """The backend did not answer, or broke off."""
-        self._told = True
-        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now), self._opening)
+        self._reported = True
+        self._limiter.record(self.backend, lambda backend, now: backend.breaker.failed(now), self._epoch)
 
     def limited(self, seconds: float | None, why: Why = Why.LIMITED) -> None:
         """The backend is to be left alone for so long; None: it did not say how long."""
-        self._told = True
-        self._gates.limit(self.gate, seconds, why)
+        self._reported = True
+        self._limiter.limit(self.backend, seconds, why)
 
     def misconfigured(self) -> None:
         """The backend refuses our key or our address of it."""
-        self._told = True
-        self._gates.tell(self.gate, lambda gate, now: gate.breaker.failed(now, Why.MISCONFIGURED), self._opening)
+        self._reported = True
+        self._limiter.record(
+            self.backend, lambda backend, now: backend.breaker.failed(now, Why.MISCONFIGURED), self._epoch
+        )
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The call is over."""
         if self._open:
             self._open = False
-            self._gates.leave(self.gate, self._opening, told=self._told)
+            self._limiter.release(self.backend, self._epoch, reported=self._reported)
 
 
-class Ticket:
+class QueueTicket:
     """A place in the queue, for ``wanted``, best first."""
 
-    def __init__(self, gates: Gates, wanted: Sequence[str], turn: int) -> None:
-        self._gates = gates
+    def __init__(self, limiter: ConcurrencyLimiter, wanted: Sequence[str], round_number: int) -> None:
+        self._limiter = limiter
         self.wanted = tuple(wanted)
-        self.turn = turn
+        self.round_number = round_number
         """Its place among its client's, counted from the turn that is served: lower goes first."""
         self.called = threading.Event()
-        self.granted: Pass | None = None
+        self.granted: Permit | None = None
 
-    def wait(self, seconds: float) -> Pass | None:
+    def wait(self, seconds: float) -> Permit | None:
         """The pass, as soon as there is one; None after so long, or when woken."""
-        self._gates.admit_waiting()
+        self._limiter.admit_waiting()
         if self.granted is None:
-            self.called.wait(min(seconds, self._gates.opens_in(self.wanted)))
+            self.called.wait(min(seconds, self._limiter.opens_in(self.wanted)))
             self.called.clear()
-            self._gates.admit_waiting()
+            self._limiter.admit_waiting()
         return self.granted
 
     def wake(self) -> None:
         """Let whoever waits look around. From any thread."""
         self.called.set()
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the place in the queue up, and the pass if it came just now."""
-        self._gates.forget(self)
+        self._limiter.remove(self)
 
-    def outlook(self) -> tuple[int, float]:
+    def estimate(self) -> tuple[int, float]:
         """Position, from 1, and about how many seconds it will take."""
-        return self._gates.outlook(self)
+        return self._limiter.estimate(self)
 
 
-class Gates:
+class ConcurrencyLimiter:
     """All gates by name, made when first named. Safe from any thread."""
 
     def __init__(
@@ -160,14 +162,14 @@ class Gates:
         self._clock = clock
         self._lock = threading.RLock()
         self._caps = dict(caps or {})
-        self._gates: dict[str, _Gate] = defaultdict(lambda: _Gate(cap, rules))
+        self._backends: dict[str, _BackendLimit] = defaultdict(lambda: _BackendLimit(cap, rules))
         self._backoff = Backoff(rules.open_s)
         self._chance = chance
-        self._waiting: list[Ticket] = []
-        self._turn = 0
-        self._last_turns: dict[str, int] = {}
+        self._waiting: list[QueueTicket] = []
+        self._round = 0
+        self._last_rounds: dict[str, int] = {}
 
-    def enter(self, wanted: Iterable[str], below: int | None = None) -> Pass | None:
+    def acquire(self, wanted: Iterable[str], below: int | None = None) -> Permit | None:
         """A pass for the first that admits one more now, ahead of nobody; None if none does.
 
         ``below``: only where fewer calls than that are under way.
@@ -176,22 +178,22 @@ class Gates:
             self.admit_waiting()
             now = self._clock()
             for name in wanted:
-                gate = self._gate(name)
-                if (below is None or gate.in_flight < below) and not self._awaited(name) and gate.admits(now):
-                    gate.entered(now)
-                    return Pass(self, name, gate.breaker.opening)
+                backend = self._backend(name)
+                if (below is None or backend.in_flight < below) and not self._has_waiters(name) and backend.admits(now):
+                    backend.entered(now)
+                    return Permit(self, name, backend.breaker.epoch)
             return None
 
-    def queue(self, wanted: Sequence[str], client: str) -> Ticket:
+    def queue(self, wanted: Sequence[str], client: str) -> QueueTicket:
         """A place in the queue; leave it in any case. Raises RoomFull."""
         with self._lock:
             if len(self._waiting) >= self._size:
-                raise RoomFull
+                raise QueueFull
             if not self._waiting:
-                self._last_turns.clear()
-            turn = max(self._turn, self._last_turns.get(client, 0)) + 1
-            self._last_turns[client] = turn
-            ticket = Ticket(self, wanted, turn)
+                self._last_rounds.clear()
+            round_number = max(self._round, self._last_rounds.get(client, 0)) + 1
+            self._last_rounds[client] = round_number
+            ticket = QueueTicket(self, wanted, round_number)
             self._waiting.append(ticket)
             return ticket
 
@@ -199,58 +201,58 @@ class Gates:
         """Seconds until the first of these may admit somebody, breakers considered and caps not."""
         with self._lock:
             now = self._clock()
-            return min((self._gate(name).breaker.opens_in(now) or _A_WHILE for name in wanted), default=_A_WHILE)
+            return min((self._backend(name).breaker.opens_in(now) or _A_WHILE for name in wanted), default=_A_WHILE)
 
     def closed_for(self, name: str) -> tuple[float, Why | None]:
         """Seconds for which the breaker lets nobody pass, and why; 0 where a call may be tried."""
         with self._lock:
-            breaker = self._gate(name).breaker
+            breaker = self._backend(name).breaker
             return breaker.opens_in(self._clock()), breaker.why
 
-    def report(self, name: str) -> GateReport:
+    def report(self, name: str) -> LimiterReport:
         """How a gate is doing."""
         with self._lock:
-            now, gate = self._clock(), self._gate(name)
+            now, backend = self._clock(), self._backend(name)
             waiting = sum(name in ticket.wanted for ticket in self._waiting)
-            state = gate.breaker.state(now)
-            return GateReport(state, gate.breaker.why, gate.breaker.opens_in(now), gate.in_flight, waiting)
+            state = backend.breaker.state(now)
+            return LimiterReport(state, backend.breaker.why, backend.breaker.opens_in(now), backend.in_flight, waiting)
 
     def names(self) -> Sequence[str]:
         """The gates that there are."""
         with self._lock:
-            return tuple(self._gates)
+            return tuple(self._backends)
 
     @property
     def waiting(self) -> int:
         """How many wait, at all gates together."""
         return len(self._waiting)
 
-    def tell(self, name: str, news: Callable[[_Gate, float], None], opening: int) -> None:
+    def record(self, name: str, update: Callable[[_BackendLimit, float], None], epoch: int) -> None:
         """What came of a call. If the breaker has opened since the call began, it is old news."""
         with self._lock:
-            gate = self._gate(name)
-            if gate.breaker.opening == opening:
-                news(gate, self._clock())
-                self._stir(name, gate)
+            backend = self._backend(name)
+            if backend.breaker.epoch == epoch:
+                update(backend, self._clock())
+                self._wake_waiting(name, backend)
 
     def limit(self, name: str, seconds: float | None, why: Why) -> None:
         """A backend wants to be left alone. From the second time in a row on, at least as long as the backoff says: a
         Retry-After of 0 must not be taken at its word for ever."""
         with self._lock:
-            gate = self._gate(name)
-            gate.limits_in_a_row += 1
-            again = gate.limits_in_a_row if seconds is None else gate.limits_in_a_row - 1
+            backend = self._backend(name)
+            backend.limits_in_a_row += 1
+            again = backend.limits_in_a_row if seconds is None else backend.limits_in_a_row - 1
             least_s = self._backoff.delay_s(again, self._chance()) if again else 0.0
-            gate.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _LONGEST_S), why)
-            self._stir(name, gate)
+            backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _LONGEST_S), why)
+            self._wake_waiting(name, backend)
 
-    def leave(self, name: str, opening: int, *, told: bool) -> None:
+    def release(self, name: str, epoch: int, *, reported: bool) -> None:
         """A call is over."""
         with self._lock:
-            now, gate = self._clock(), self._gate(name)
-            if not told and gate.breaker.opening == opening:
-                gate.breaker.given_up(now)
-            gate.left(now)
+            now, backend = self._clock(), self._backend(name)
+            if not reported and backend.breaker.epoch == epoch:
+                backend.breaker.given_up(now)
+            backend.left(now)
             self.admit_waiting()
 
     def admit_waiting(self) -> None:
@@ -259,52 +261,52 @@ class Gates:
             if not self._waiting:
                 return
             now = self._clock()
-            for ticket in self._in_turn():
-                name = next((name for name in ticket.wanted if self._gate(name).admits(now)), None)
+            for ticket in self._in_order():
+                name = next((name for name in ticket.wanted if self._backend(name).admits(now)), None)
                 if name is not None:
-                    self._gate(name).entered(now)
+                    self._backend(name).entered(now)
                     self._waiting.remove(ticket)
-                    self._turn = max(self._turn, ticket.turn)
-                    ticket.granted = Pass(self, name, self._gate(name).breaker.opening)
+                    self._round = max(self._round, ticket.round_number)
+                    ticket.granted = Permit(self, name, self._backend(name).breaker.epoch)
                     ticket.called.set()
 
-    def forget(self, ticket: Ticket) -> None:
+    def remove(self, ticket: QueueTicket) -> None:
         """Somebody waits no longer."""
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
             elif ticket.granted is not None:
-                ticket.granted.leave()
+                ticket.granted.release()
 
-    def outlook(self, ticket: Ticket) -> tuple[int, float]:
+    def estimate(self, ticket: QueueTicket) -> tuple[int, float]:
         """Position and expected wait of a ticket: what the breaker says, and the pace of those before it."""
         with self._lock:
-            now, ahead = self._clock(), self._in_turn()
+            now, ahead = self._clock(), self._in_order()
             position = ahead.index(ticket) + 1 if ticket in ahead else 1
             return position, min(
-                max(self._gate(name).breaker.opens_in(now), self._gate(name).interval_s * position)
+                max(self._backend(name).breaker.opens_in(now), self._backend(name).interval_s * position)
                 for name in ticket.wanted
             )
 
-    def _stir(self, name: str, gate: _Gate) -> None:
+    def _wake_waiting(self, name: str, backend: _BackendLimit) -> None:
         """After news: admit whom it lets in; those who now have to wait until the breaker opens must learn of that."""
         self.admit_waiting()
-        if gate.breaker.state(self._clock()) is State.OPEN:
+        if backend.breaker.state(self._clock()) is State.OPEN:
             for ticket in self._waiting:
                 if name in ticket.wanted:
                     ticket.wake()
 
-    def _in_turn(self) -> list[Ticket]:
+    def _in_order(self) -> list[QueueTicket]:
         """Everybody's first, then everybody's second, and so on; of one turn, the first to come."""
-        return sorted(self._waiting, key=lambda ticket: ticket.turn)
+        return sorted(self._waiting, key=lambda ticket: ticket.round_number)
 
-    def _awaited(self, name: str) -> bool:
+    def _has_waiters(self, name: str) -> bool:
         return any(name in ticket.wanted for ticket in self._waiting)
 
-    def _gate(self, name: str) -> _Gate:
-        gate = self._gates[name]
-        gate.cap = self._caps.get(name, gate.cap)
-        return gate
+    def _backend(self, name: str) -> _BackendLimit:
+        backend = self._backends[name]
+        backend.cap = self._caps.get(name, backend.cap)
+        return backend
 
 
 _LONGEST_S = 3600.0

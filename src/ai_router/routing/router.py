@@ -13,8 +13,8 @@ from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import Leg
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
-from ai_router.resilience.limiter import Gates
-from ai_router.resilience.results import tell
+from ai_router.resilience.limiter import ConcurrencyLimiter
+from ai_router.resilience.results import record_result
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import TurnKey, stay, turn_keys
 from ai_router.routing.fast_path import FastPath
@@ -44,18 +44,18 @@ class Router:
     """Decides. ``decide_at_once`` takes no call; ``determine_route`` asks the classifier; ``learn`` remembers."""
 
     def __init__(
-        self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, gates: Gates
+        self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, limiter: ConcurrencyLimiter
     ) -> None:
         self._registry = registry
         self._classifier = classifier
         self._fast = fast_path
-        self._gates = gates
+        self._limiter = limiter
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
         """The decision, where it takes no call, or where a call would be in vain. Raises ModelNotFound."""
         found = self._explicit(request) or _meta(request) or self._fast_decision(request)
         if isinstance(found, Undecided):
-            closed_s, why = self._gates.closed_for(CLASSIFIER)
+            closed_s, why = self._limiter.closed_for(CLASSIFIER)
             if closed_s > 0:
                 return _without_verdict(found, f"not asked, it is {why}")
         return found
@@ -67,21 +67,21 @@ class Router:
         """
         if self._classifier is None:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
-        place = self._gates.enter([CLASSIFIER])
-        if place is None:
+        permit = self._limiter.acquire([CLASSIFIER])
+        if permit is None:
             return _without_verdict(undecided, "not asked, it is being tried by another request", 0.0)
         started = time.monotonic()
         try:
             verdict = self._classifier.classify(request, new_leg)
         except RouterError as problem:
-            tell(place, problem)
+            record_result(permit, problem)
             if isinstance(problem, UpstreamError):
                 return _without_verdict(undecided, problem.detail, _ms_since(started))
             raise
         else:
-            place.succeeded()
+            permit.succeeded()
         finally:
-            place.leave()
+            permit.release()
         decision = _of_verdict(verdict, _ms_since(started))
         if self._fast is not None:
             self._fast.learn(undecided.key, undecided.guess, decision)

@@ -254,7 +254,7 @@ class Settings:
         return self.backend_cap or max(1, self.admitted * 3 // 4)
 
     @property
-    def waiting_room(self) -> int:
+    def queue_limit(self) -> int:
         """QUEUE_SIZE, or half of what is admitted."""
         return self.admitted // 2 if self.queue_size is None else self.queue_size
 
