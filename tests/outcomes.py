@@ -45,12 +45,14 @@ def outcome(text: str = "hello", **changes: Any) -> Outcome:
     return Outcome(**{**values, **changes})
 
 
-def attempt(backend: str = "primary", model: str = "m", leg: int = 1, **changes: Any) -> Attempt:
+def attempt(backend: str = "primary", model: str = "m", call_number: int = 1, **changes: Any) -> Attempt:
     """A call that gave the answer."""
-    return Attempt(backend, model, started_ms=2.0, duration_ms=90.0, stream=False, status=200, leg=leg, **changes)
+    return Attempt(
+        backend, model, started_ms=2.0, duration_ms=90.0, stream=False, status=200, call_number=call_number, **changes
+    )
 
 
-def call(backend: str = "primary", model: str = "m", leg: int = 1, **changes: Any) -> Traffic:
+def call(backend: str = "primary", model: str = "m", call_number: int = 1, **changes: Any) -> Traffic:
     """The same, as the network saw it."""
     values: dict[str, Any] = {
         "purpose": Purpose.ANSWER,
@@ -59,4 +61,4 @@ def call(backend: str = "primary", model: str = "m", leg: int = 1, **changes: An
         "used_s": 0.5,
         "status": 200,
     }
-    return Traffic(leg=leg, backend=backend, model=model, **{**values, **changes})
+    return Traffic(call_number=call_number, backend=backend, model=model, **{**values, **changes})

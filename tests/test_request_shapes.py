@@ -8,7 +8,7 @@ import pytest
 
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.web_search import fetch_enrichment_context
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
 from ai_router.providers.backend import Candidate
 from ai_router.providers.registry import Registry, build_registry
@@ -48,7 +48,7 @@ def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any
     candidate = Candidate(chosen, chosen.model)
     permit = ConcurrencyLimiter(8, 8, BreakerRules()).acquire([candidate.limiter_key])
     assert permit is not None
-    forwarder.forward_request(request, candidate, request.messages_json, Leg(), permit)
+    forwarder.forward_request(request, candidate, request.messages_json, UpstreamCall(), permit)
 
 
 def test_the_primary(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
@@ -83,7 +83,7 @@ def test_xai_gets_its_key_and_the_client_s_limit(
 def test_the_search(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
     upstream.on("/v1/responses", finds("It rains."))
     found = fetch_enrichment_context(
-        client, registry.searchers[0], chat_request("rain?"), Leg(), timeout_s=5, connect_s=1
+        client, registry.searchers[0], chat_request("rain?"), UpstreamCall(), timeout_s=5, connect_s=1
     )
     headers, body = sent(upstream)
     assert found.text.startswith("It rains.")
@@ -103,7 +103,7 @@ def classifier(client: UpstreamClient, registry: Registry, mode: ClassifierMode)
 
 def test_the_constrained_classifier(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, Plain(completion("COM", finish_reason="length")))
-    verdict = classifier(client, registry, ClassifierMode.CONSTRAINED).classify(chat_request(), Leg)
+    verdict = classifier(client, registry, ClassifierMode.CONSTRAINED).classify(chat_request(), UpstreamCall)
     headers, body = sent(upstream)
     assert verdict.label == "COMPLEX"
     assert "authorization" not in headers
@@ -116,7 +116,7 @@ def test_the_constrained_classifier(client: UpstreamClient, registry: Registry, 
 def test_the_reasoning_classifier(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:
     stream = b'data: {"choices": [{"delta": {"content": "ENRICH"}}]}\n\n'
     upstream.on(CHAT, Stream([stream]))
-    verdict = classifier(client, registry, ClassifierMode.REASONING).classify(chat_request(), Leg)
+    verdict = classifier(client, registry, ClassifierMode.REASONING).classify(chat_request(), UpstreamCall)
     _, body = sent(upstream)
     assert verdict.label == "ENRICH"
     assert body["stream"] is True

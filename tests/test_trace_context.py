@@ -49,7 +49,7 @@ def test_with_tracing_each_call_has_a_span_of_its_own_in_the_client_s_trace() ->
     headers = [trace.header(leg) for leg in (1, 2)]
     assert len({CLIENTS, *headers}) == 3
     assert all(header.startswith(CLIENTS[:36]) for header in headers)
-    assert f"{trace.leg_span(2):016x}" in headers[1]
+    assert f"{trace.call_span(2):016x}" in headers[1]
 
 
 def test_a_request_without_a_trace_begins_one_that_is_sampled() -> None:

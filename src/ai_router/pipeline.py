@@ -115,12 +115,12 @@ class _Run:
         permit = pipeline.speculating.permit_for(found.guess)
         if permit is not None:
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
-            call = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
-            leg = self._scope.leg(Purpose.SPECULATION)
-            self._speculation = Speculation(pipeline.speculations, call, leg, permit)
+            forward = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
+            call = self._scope.new_call(Purpose.SPECULATION)
+            self._speculation = Speculation(pipeline.speculations, forward, call, permit)
         started = time.monotonic()
-        new_leg = partial(self._scope.leg, Purpose.CLASSIFICATION)
-        decision = pipeline.router.determine_route(self._request, found, new_leg)
+        new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
+        decision = pipeline.router.determine_route(self._request, found, new_call)
         self._decided_at = time.monotonic()
         log_lines.classified(decision)
         trail.classified(decision, started)
@@ -170,7 +170,7 @@ class _Run:
     ) -> Answer:
         if speculation is None:
             forward = self._pipeline.forwarder.forward_request
-            return forward(self._request, candidate, messages_json, self._scope.leg(), permit)
+            return forward(self._request, candidate, messages_json, self._scope.new_call(), permit)
         try:
             answer = speculation.confirm()
         except RouterError:

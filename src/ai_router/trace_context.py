@@ -21,13 +21,13 @@ class Trace:
     span_id: int | None
     flags: int
 
-    def leg_span(self, leg: int) -> int:
+    def call_span(self, number: int) -> int:
         """The span of a request's n-th call of a backend: known before it begins, without being kept anywhere."""
-        return ((self.span_id or 0) + leg) % (1 << _ID_BITS) or 1
+        return ((self.span_id or 0) + number) % (1 << _ID_BITS) or 1
 
-    def header(self, leg: int) -> str:
+    def header(self, number: int) -> str:
         """The traceparent for a request's n-th call."""
-        parent = self.parent_id or 0 if self.span_id is None else self.leg_span(leg)
+        parent = self.parent_id or 0 if self.span_id is None else self.call_span(number)
         return f"00-{self.trace_id:032x}-{parent:016x}-{self.flags:02x}"
 
 

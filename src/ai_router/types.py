@@ -146,14 +146,14 @@ class Attempt:
     finish_reason: str | None = None
     error: str | None = None
     error_code: str | None = None
-    leg: int | None = None
+    call_number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """One call as the network saw it, ``leg`` its number: bytes of bodies, and its share of the backend's time."""
+    """One call as the network saw it, ``call`` its number: bytes of bodies, and its share of the backend's time."""
 
-    leg: int
+    call_number: int
     purpose: Purpose
     backend: str
     model: str
@@ -185,7 +185,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class LegCost:
+class CallCost:
     """The tokens of one call of a cloud, and what it cost; None: nobody knows."""
 
     usage: Usage
@@ -206,7 +206,7 @@ class Cost:
     unknown: tuple[str, ...] = ()
     gpu_s: float = 0.0
     usage: Usage | None = None
-    by_leg: Mapping[int, LegCost] = field(default_factory=dict)
+    by_call: Mapping[int, CallCost] = field(default_factory=dict)
     baseline_usd: float | None = None
 
     @property
@@ -249,7 +249,7 @@ class Outcome:
     """What the client was told, or would have been, had its headers not gone out before."""
     events_skipped: int = 0
     search: tuple[int, Mapping[str, Any]] | None = None
-    """The leg of the search that found the context, and what it told of its usage."""
+    """The number of the search call that found the context, and what it told of its usage."""
     traffic: Sequence[Traffic] = ()
 
     @property

@@ -9,7 +9,7 @@ import pytest
 
 from ai_router.dispatch.web_search import findings, search_body
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings
 from tests.chat_requests import chat_request
@@ -17,7 +17,7 @@ from tests.fakes.personas import finds
 
 REGISTRY = build_registry(load_settings({"PRIMARY_URL": "http://gpu", "XAI_API_KEY": "k"}, dotenv=None))
 XAI = REGISTRY.searchers[0]
-CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
+CALL = UpstreamRequest(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 
 
 def made_of(payload: Any) -> str:

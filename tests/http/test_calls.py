@@ -1,4 +1,4 @@
-"""Legs and scopes: aborting from another thread, at any moment."""
+"""Calls and scopes: aborting from another thread, at any moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from ai_router.errors import ClientGone, SpeculationLost
-from ai_router.http.calls import CancelScope, Leg
+from ai_router.http.calls import CancelScope, UpstreamCall
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def test_an_abort_wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    leg, woken = Leg(), threading.Event()
-    leg.attach(ours, reused=False)
+    call, woken = UpstreamCall(), threading.Event()
+    call.attach(ours, reused=False)
     reader = threading.Thread(target=lambda: (ours.recv(1), woken.set()))
     reader.start()
-    leg.abort(ClientGone())
+    call.abort(ClientGone())
     assert woken.wait(5)
     assert theirs.recv(1) == b"", "the peer must see the end"
     reader.join()
@@ -33,41 +33,41 @@ def test_an_abort_wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket]
 
 def test_a_leg_aborted_before_it_has_a_socket_shuts_the_one_it_gets(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    leg = Leg()
-    leg.abort(ClientGone())
+    call = UpstreamCall()
+    call.abort(ClientGone())
     with pytest.raises(ClientGone):
-        leg.attach(ours, reused=False)
+        call.attach(ours, reused=False)
     assert theirs.recv(1) == b""
 
 
 def test_a_detached_socket_is_safe_from_a_late_abort(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    leg = Leg()
-    leg.attach(ours, reused=False)
-    assert leg.detach()
-    leg.abort(ClientGone())
+    call = UpstreamCall()
+    call.attach(ours, reused=False)
+    assert call.detach()
+    call.abort(ClientGone())
     ours.send(b"x")
     assert theirs.recv(1) == b"x"
 
 
 def test_a_socket_that_was_shut_is_reported_useless_on_detach(pair: tuple[socket.socket, socket.socket]) -> None:
-    leg = Leg()
-    leg.attach(pair[0], reused=False)
-    leg.abort(ClientGone())
-    assert not leg.detach()
+    call = UpstreamCall()
+    call.attach(pair[0], reused=False)
+    call.abort(ClientGone())
+    assert not call.detach()
 
 
 def test_the_first_reason_stays() -> None:
-    leg = Leg()
-    leg.abort(SpeculationLost("first"))
-    leg.abort(ClientGone())
+    call = UpstreamCall()
+    call.abort(SpeculationLost("first"))
+    call.abort(ClientGone())
     with pytest.raises(SpeculationLost):
-        leg.raise_if_aborted()
+        call.raise_if_aborted()
 
 
 def test_a_scope_aborts_all_its_legs_and_those_to_come() -> None:
     scope = CancelScope()
-    before = scope.leg()
+    before = scope.new_call()
     scope.abort(ClientGone())
     assert isinstance(before.reason, ClientGone)
-    assert isinstance(scope.leg().reason, ClientGone)
+    assert isinstance(scope.new_call().reason, ClientGone)

@@ -16,38 +16,38 @@ from ai_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
 
 
-def call(url: str, **timeouts: Any) -> Call:
+def upstream_request(url: str, **timeouts: Any) -> UpstreamRequest:
     limits = Timeouts(**{"connect": 2.0, "total": 20.0, "idle": 20.0, **timeouts})
-    return Call(Source("primary", "m"), "POST", f"{url}/x", limits, headers={}, body=b"{}")
+    return UpstreamRequest(Source("primary", "m"), "POST", f"{url}/x", limits, headers={}, body=b"{}")
 
 
 def test_a_refused_connection_is_unreachable(client: UpstreamClient) -> None:
     with fake_upstream() as gone:
         url = gone.url
     with pytest.raises(UpstreamUnreachable, match=r"primary \(m\): connection refused"):
-        client.open(call(url), Leg())
+        client.open(upstream_request(url), UpstreamCall())
 
 
 def test_an_unknown_host_is_unreachable(client: UpstreamClient) -> None:
     with pytest.raises(UpstreamUnreachable, match="no such host"):
-        client.open(call("http://no-such-host.invalid"), Leg())
+        client.open(upstream_request("http://no-such-host.invalid"), UpstreamCall())
 
 
 def test_tls_to_a_plain_port_is_unreachable_and_named(client: UpstreamClient, upstream: FakeUpstream) -> None:
     with pytest.raises(UpstreamUnreachable, match="TLS failed"):
-        client.open(call(upstream.url.replace("http:", "https:")), Leg())
+        client.open(upstream_request(upstream.url.replace("http:", "https:")), UpstreamCall())
 
 
 def test_a_reset_before_the_headers_is_broken(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Slam())
     with pytest.raises(UpstreamBroken, match="closed without an answer"):
-        client.open(call(upstream.url), Leg())
+        client.open(upstream_request(upstream.url), UpstreamCall())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_each_deadline_ends_a_hang(
 ) -> None:
     upstream.on("/x", Hang())
     with pytest.raises(UpstreamTimeout, match=message):
-        client.open(call(upstream.url, **timeouts), Leg())
+        client.open(upstream_request(upstream.url, **timeouts), UpstreamCall())
     assert upstream.wait_for("/x").gone.wait(5)
 
 
@@ -72,9 +72,9 @@ def test_an_abort_from_another_thread_ends_a_read_with_its_reason(
     client: UpstreamClient, upstream: FakeUpstream, portions: list[bytes]
 ) -> None:
     upstream.on("/x", Stream(portions, ending="hang"))
-    leg = Leg()
-    response = client.open(call(upstream.url), leg)
-    threading.Timer(0.05, leg.abort, [ClientGone()]).start()
+    call = UpstreamCall()
+    response = client.open(upstream_request(upstream.url), call)
+    threading.Timer(0.05, call.abort, [ClientGone()]).start()
     with pytest.raises(ClientGone):
         response.read(1000)
     assert upstream.wait_for("/x").gone.wait(5)
@@ -85,10 +85,10 @@ def test_an_answer_read_to_its_end_leaves_the_connection_to_the_next_call(
     client: UpstreamClient, upstream: FakeUpstream
 ) -> None:
     upstream.on("/x", Plain({"a": 1}), Stream([b"one", b"two"]))
-    legs = [Leg(), Leg()]
-    assert client.open(call(upstream.url), legs[0]).read(100) == b'{"a":1}'
-    assert b"".join(client.open(call(upstream.url), legs[1]).chunks()) == b"onetwo"
-    assert [leg.reused for leg in legs] == [False, True]
+    calls = [UpstreamCall(), UpstreamCall()]
+    assert client.open(upstream_request(upstream.url), calls[0]).read(100) == b'{"a":1}'
+    assert b"".join(client.open(upstream_request(upstream.url), calls[1]).chunks()) == b"onetwo"
+    assert [call.reused for call in calls] == [False, True]
     assert [request.connection for request in upstream.requests] == [1, 1]
 
 
@@ -96,16 +96,16 @@ def test_a_late_abort_of_a_finished_call_does_not_touch_the_next_one(
     client: UpstreamClient, upstream: FakeUpstream
 ) -> None:
     upstream.on("/x", Plain({}), Stream([b"one", b"two"], gap=0.1))
-    first = Leg()
-    client.open(call(upstream.url), first).read(100)
-    second = client.open(call(upstream.url), Leg())
+    first = UpstreamCall()
+    client.open(upstream_request(upstream.url), first).read(100)
+    second = client.open(upstream_request(upstream.url), UpstreamCall())
     first.abort(ClientGone())
     assert b"".join(second.chunks()) == b"onetwo"
 
 
 def test_an_answer_left_early_closes_its_connection(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Stream([b"one"], ending="hang"))
-    response = client.open(call(upstream.url), Leg())
+    response = client.open(upstream_request(upstream.url), UpstreamCall())
     assert next(response.chunks()) == b"one"
     response.close()
     assert upstream.wait_for("/x").gone.wait(5)
@@ -114,29 +114,31 @@ def test_an_answer_left_early_closes_its_connection(client: UpstreamClient, upst
 def test_an_answer_over_the_limit_is_refused(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Plain(raw=b"x" * 101))
     with pytest.raises(UpstreamFailed, match="longer than 100 bytes"):
-        client.open(call(upstream.url), Leg()).read(100)
+        client.open(upstream_request(upstream.url), UpstreamCall()).read(100)
 
 
 def test_a_truncated_body_is_broken(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Stream([b"one"], ending="truncate"))
-    response = client.open(call(upstream.url), Leg())
+    response = client.open(upstream_request(upstream.url), UpstreamCall())
     with pytest.raises(UpstreamBroken):
         b"".join(response.chunks())
 
 
 def test_portions_come_as_they_are_sent(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Stream([b"one", b"two", b"three"], gap=0.05))
-    response = client.open(call(upstream.url), Leg())
+    response = client.open(upstream_request(upstream.url), UpstreamCall())
     assert list(response.chunks()) == [b"one", b"two", b"three"]
 
 
 def test_no_key_is_shown_by_a_call_s_repr() -> None:
-    secret = Call(Source("xai", "m"), "GET", "http://x", Timeouts(1, 1, 1), headers={"Authorization": "Bearer s3cret"})
+    secret = UpstreamRequest(
+        Source("xai", "m"), "GET", "http://x", Timeouts(1, 1, 1), headers={"Authorization": "Bearer s3cret"}
+    )
     assert "s3cret" not in repr(secret)
 
 
 def test_every_error_names_backend_and_model(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Slam())
     with pytest.raises(UpstreamError) as caught:
-        client.open(call(upstream.url), Leg())
+        client.open(upstream_request(upstream.url), UpstreamCall())
     assert caught.value.source == Source("primary", "m")

@@ -7,18 +7,18 @@ import threading
 import pytest
 
 from ai_router.errors import Source, UpstreamTimeout
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
 from ai_router.http.idle import IdleWatch
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.timers import Alarms
 from ai_router.types import Purpose
 from tests.fakes.personas import CHAT, chunk, says
 from tests.fakes.upstream import FakeUpstream, Hang, Stream
 
 
-def call(upstream: FakeUpstream, idle: float) -> Call:
-    return Call(
+def upstream_request(upstream: FakeUpstream, idle: float) -> UpstreamRequest:
+    return UpstreamRequest(
         Source("primary", "m"), "POST", f"{upstream.url}{CHAT}", Timeouts(2.0, 20.0, idle), body=b'{"stream":true}'
     )
 
@@ -65,13 +65,13 @@ def test_a_stream_that_falls_silent_ends_and_its_connection_serves_nobody_else(
     client: UpstreamClient, upstream: FakeUpstream
 ) -> None:
     upstream.on(CHAT, Stream([chunk({"content": "x"})], ending="hang"), says("well"))
-    response = client.open(call(upstream, 0.1), Leg(1, Purpose.ANSWER))
+    response = client.open(upstream_request(upstream, 0.1), UpstreamCall(1, Purpose.ANSWER))
     chunks = response.chunks()
     assert next(chunks)
     with pytest.raises(UpstreamTimeout, match=r"silent for 0\.1 s"):
         next(chunks)
     response.close()
-    again = client.open(call(upstream, 5.0), Leg(2, Purpose.ANSWER))
+    again = client.open(upstream_request(upstream, 5.0), UpstreamCall(2, Purpose.ANSWER))
     assert b"well" in b"".join(again.chunks())
     again.close()
 
@@ -80,10 +80,10 @@ def test_a_plain_read_after_a_stream_on_the_same_connection_has_its_timeout_agai
     client: UpstreamClient, upstream: FakeUpstream
 ) -> None:
     upstream.on(CHAT, says("well"), Hang())
-    first = client.open(call(upstream, 5.0), Leg(1, Purpose.ANSWER))
+    first = client.open(upstream_request(upstream, 5.0), UpstreamCall(1, Purpose.ANSWER))
     b"".join(first.chunks())
     first.close()
-    leg = Leg(2, Purpose.ANSWER)
+    call = UpstreamCall(2, Purpose.ANSWER)
     with pytest.raises(UpstreamTimeout, match="silent"):
-        client.open(call(upstream, 0.1), leg).read(100)
-    assert leg.reused
+        client.open(upstream_request(upstream, 0.1), call).read(100)
+    assert call.reused

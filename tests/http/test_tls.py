@@ -14,11 +14,11 @@ import requests
 import trustme
 
 from ai_router.errors import ClientGone, UpstreamUnreachable
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
 from ai_router.http.connections import Connections
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Stream, fake_upstream
-from tests.http.test_client import call
+from tests.http.test_client import upstream_request
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_unknown_authority_is_refused_and_named(client: UpstreamClient, secure: FakeUpstream) -> None:
     with pytest.raises(UpstreamUnreachable, match="TLS failed: CERTIFICATE_VERIFY_FAILED"):
-        client.open(call(secure.url), Leg())
+        client.open(upstream_request(secure.url), UpstreamCall())
     assert not secure.requests
 
 
@@ -51,7 +51,7 @@ def test_an_unknown_authority_is_refused_and_named(client: UpstreamClient, secur
 def test_the_connection_is_kept_alive(client: UpstreamClient, secure: FakeUpstream) -> None:
     secure.on("/x", Plain({"a": 1}))
     for _ in range(2):
-        assert client.open(call(secure.url), Leg()).read(100) == b'{"a":1}'
+        assert client.open(upstream_request(secure.url), UpstreamCall()).read(100) == b'{"a":1}'
     assert [request.connection for request in secure.requests] == [1, 1]
 
 
@@ -63,17 +63,17 @@ def test_an_abort_ends_the_read_and_the_backend_sees_it_in_time(
     client: UpstreamClient, secure: FakeUpstream, script: Hang | Stream
 ) -> None:
     secure.on("/x", script)
-    leg, aborted_at = Leg(), []
+    call, aborted_at = UpstreamCall(), []
 
     def abort() -> None:
         secure.wait_for("/x")
         aborted_at.append(time.monotonic())
-        leg.abort(ClientGone())
+        call.abort(ClientGone())
 
     aborting = threading.Thread(target=abort)
     aborting.start()
     with pytest.raises(ClientGone):
-        client.open(call(secure.url), leg).read(1000)
+        client.open(upstream_request(secure.url), call).read(1000)
     aborting.join()
     request = secure.wait_for("/x")
     assert request.gone.wait(5)

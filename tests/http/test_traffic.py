@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ai_router.errors import AnswerSufficient, ClientGone, Source
-from ai_router.http.calls import CancelScope, Leg
+from ai_router.http.calls import CancelScope, UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.traffic import Occupancy
 from ai_router.trace_context import Trace
 from ai_router.types import Purpose
@@ -16,8 +16,8 @@ SOURCE = Source("primary", "m")
 BODY = b'{"messages": []}'
 
 
-def call(upstream: FakeUpstream) -> Call:
-    return Call(SOURCE, "POST", f"{upstream.url}{CHAT}", Timeouts(2.0, 20.0, 20.0), body=BODY)
+def upstream_request(upstream: FakeUpstream) -> UpstreamRequest:
+    return UpstreamRequest(SOURCE, "POST", f"{upstream.url}{CHAT}", Timeouts(2.0, 20.0, 20.0), body=BODY)
 
 
 class Clock:
@@ -63,12 +63,12 @@ def test_time_without_calls_is_nobody_s() -> None:
 def test_a_leg_tells_its_bytes_and_its_time(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, says("hello"))
     scope = CancelScope()
-    leg = scope.leg(Purpose.SEARCH)
-    response = client.open(call(upstream), leg)
+    call = scope.new_call(Purpose.SEARCH)
+    response = client.open(upstream_request(upstream), call)
     body = response.read(1 << 20)
     response.close()
     (told,) = scope.traffic()
-    assert (told.leg, told.purpose, told.backend) == (1, Purpose.SEARCH, "primary")
+    assert (told.call_number, told.purpose, told.backend) == (1, Purpose.SEARCH, "primary")
     assert (told.bytes_sent, told.bytes_received) == (len(BODY), len(body))
     assert told.used_s > 0
     assert not told.given_up
@@ -76,34 +76,34 @@ def test_a_leg_tells_its_bytes_and_its_time(client: UpstreamClient, upstream: Fa
 
 def test_a_call_that_never_began_is_not_told_of() -> None:
     scope = CancelScope()
-    scope.leg()
+    scope.new_call()
     assert scope.traffic() == ()
 
 
 def test_a_health_check_is_nobody_s_traffic(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, says("well"))
-    leg = Leg()
-    client.open(call(upstream), leg).close()
-    assert leg.traffic() is None
+    call = UpstreamCall()
+    client.open(upstream_request(upstream), call).close()
+    assert call.traffic() is None
 
 
 def test_a_call_that_was_aborted_was_given_up() -> None:
     for reason, given_up in ((ClientGone(), True), (AnswerSufficient("enough"), False)):
-        leg = Leg(1, Purpose.ANSWER)
-        leg.begin(SOURCE, Occupancy())
-        leg.abort(reason)
-        leg.end()
-        told = leg.traffic()
+        call = UpstreamCall(1, Purpose.ANSWER)
+        call.begin(SOURCE, Occupancy())
+        call.abort(reason)
+        call.end()
+        told = call.traffic()
         assert told is not None
         assert told.given_up is given_up
 
 
 def test_an_abort_after_the_end_is_no_giving_up() -> None:
-    leg = Leg(1, Purpose.ANSWER)
-    leg.begin(SOURCE, Occupancy())
-    leg.end()
-    leg.abort(ClientGone())
-    assert leg.traffic().given_up is False  # type: ignore[union-attr]
+    call = UpstreamCall(1, Purpose.ANSWER)
+    call.begin(SOURCE, Occupancy())
+    call.end()
+    call.abort(ClientGone())
+    assert call.traffic().given_up is False  # type: ignore[union-attr]
 
 
 def test_every_call_of_a_trace_carries_its_own_traceparent(client: UpstreamClient, upstream: FakeUpstream) -> None:
@@ -111,6 +111,6 @@ def test_every_call_of_a_trace_carries_its_own_traceparent(client: UpstreamClien
     trace = Trace(trace_id=0xABC, parent_id=None, span_id=7, flags=1)
     scope = CancelScope(trace)
     for _ in range(2):
-        client.open(call(upstream), scope.leg()).close()
+        client.open(upstream_request(upstream), scope.new_call()).close()
     sent = [request.headers["traceparent"] for request in upstream.calls(CHAT)]
     assert sent == [trace.header(1), trace.header(2)]

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ai_router.observability.request_metrics import SECONDS, LossMetrics, ModelNames, RequestMetrics
-from ai_router.types import Cost, LegCost, Status, Usage
+from ai_router.types import CallCost, Cost, Status, Usage
 from tests.outcomes import FREE, attempt, call, outcome
 
 GEN_AI = {
@@ -89,7 +89,7 @@ def test_the_stages_of_a_request_add_up_to_it() -> None:
 
 def test_cost_is_counted_where_it_is_known_and_said_where_it_is_not() -> None:
     paid = outcome(attempts=(attempt("xai", "grok"),), traffic=(call("xai", "grok"),), route="xai", model="grok")
-    known = counted(paid, cost=Cost(0.02, ("provider",), by_leg={1: LegCost(Usage(1, 1), 0.02)}))
+    known = counted(paid, cost=Cost(0.02, ("provider",), by_call={1: CallCost(Usage(1, 1), 0.02)}))
     assert value(known, "ai_router_cost_usd_total", route="xai", model="grok") == 0.02
     assert value(known, "ai_router_cost_unknown_total", route="xai") is None
     unknown = counted(paid, cost=Cost(0.0, (), unknown=("xai: no price known",)))
@@ -105,7 +105,7 @@ def test_local_answers_save_what_the_baseline_would_have_cost() -> None:
 
 
 def test_bytes_say_whether_they_left_the_house() -> None:
-    registry = counted(outcome(traffic=(call(), call("xai", leg=2))))
+    registry = counted(outcome(traffic=(call(), call("xai", call_number=2))))
     labels = {"direction": "sent"}
     assert value(registry, "ai_router_backend_bytes_total", backend="xai", local="false", **labels) == 100
     assert value(registry, "ai_router_backend_bytes_total", backend="primary", local="true", **labels) == 100

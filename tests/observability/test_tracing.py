@@ -36,8 +36,11 @@ def traced(header: str | None = CLIENTS, **changes: Any) -> tuple[dict[str, Read
     told = outcome(
         request=chat_request("my words", trace=trace),
         steps=steps,
-        attempts=(attempt(leg=2),),
-        traffic=(call("classifier", leg=1, purpose=Purpose.CLASSIFICATION), call(leg=2, purpose=Purpose.SPECULATION)),
+        attempts=(attempt(call_number=2),),
+        traffic=(
+            call("classifier", call_number=1, purpose=Purpose.CLASSIFICATION),
+            call(call_number=2, purpose=Purpose.SPECULATION),
+        ),
         **changes,
     )
     tracing.finished(told, COST)

@@ -20,10 +20,10 @@ from ai_router.errors import (
     UpstreamRefused,
     envelope,
 )
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.errors import complaint_in, failure_in, refusal, retry_after_s
 
-CALL = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
+CALL = UpstreamRequest(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 
 
 def refused(status: int, payload: Any, headers: dict[str, str] | None = None) -> Any:
@@ -195,7 +195,7 @@ def test_a_client_s_words_about_api_keys_are_no_bad_key() -> None:
 
 
 def test_a_key_at_the_edge_of_a_long_message_is_not_left_half_shown() -> None:
-    call = Call(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1), secret="sk-SECRETSECRET")
+    call = UpstreamRequest(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1), secret="sk-SECRETSECRET")
     body = orjson.dumps({"error": {"message": "x" * 1_990 + " sk-SECRETSECRET"}})
     assert "SECRET" not in str(refusal(500, {}, body, call))
 

@@ -124,20 +124,24 @@ def test_a_local_answer_costs_electricity_where_that_has_a_price() -> None:
 
 
 def test_lost_speculations_and_classifications_take_seconds_too() -> None:
-    calls = (call(), call(leg=2, purpose=Purpose.SPECULATION, used_s=1.0), call("classifier", leg=3, used_s=0.25))
+    calls = (
+        call(),
+        call(call_number=2, purpose=Purpose.SPECULATION, used_s=1.0),
+        call("classifier", call_number=3, used_s=0.25),
+    )
     registry = build_registry(load_settings({**SETTINGS, "ROUTER_URL": "http://small"}, dotenv=None))
     assert Pricing(registry, BASELINE, None).cost(outcome(traffic=calls)).gpu_s == 1.75
 
 
 def searched(usage: dict[str, Any]) -> Any:
-    search = call("xai", "grok-4.3", leg=1, purpose=Purpose.SEARCH)
-    return outcome(attempts=(attempt(leg=2),), traffic=(search, call(leg=2)), search=(1, usage))
+    search = call("xai", "grok-4.3", call_number=1, purpose=Purpose.SEARCH)
+    return outcome(attempts=(attempt(call_number=2),), traffic=(search, call(call_number=2)), search=(1, usage))
 
 
 def test_a_search_is_part_of_the_cost() -> None:
     cost = pricing().cost(searched({"input_tokens": 10, "output_tokens": 5, "cost_in_usd_ticks": 100_000_000}))
     assert (cost.usd, cost.basis) == (0.01, ("provider", "local"))
-    assert cost.by_leg[1].usd == 0.01
+    assert cost.by_call[1].usd == 0.01
 
 
 def test_what_a_provider_takes_for_searching_is_unknown_if_it_does_not_say() -> None:

@@ -19,11 +19,11 @@ from ai_router.storage.database import open_database
 from ai_router.storage.tables import REVISION, metadata
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, rows_of
-from ai_router.types import Cost, LegCost, Purpose, Status, Usage
+from ai_router.types import CallCost, Cost, Purpose, Status, Usage
 from tests.chat_requests import chat_request
 from tests.outcomes import FREE, attempt, call, outcome
 
-PAID = Cost(0.03, ("provider",), usage=Usage(100, 50, 20, 10), by_leg={1: LegCost(Usage(100, 50), 0.03)})
+PAID = Cost(0.03, ("provider",), usage=Usage(100, 50, 20, 10), by_call={1: CallCost(Usage(100, 50), 0.03)})
 TODAY = ("2026-11-21", "2026-11-21", None)
 
 
@@ -140,8 +140,8 @@ def test_errors_cancellations_and_unknown_costs_are_counted(store: UsageStore) -
 
 
 def test_the_ledger_of_what_left_the_house_has_no_local_calls(store: UsageStore) -> None:
-    search = call("xai", "grok-4.3", leg=1, purpose=Purpose.SEARCH, bytes_sent=70)
-    enriched = rows("a" * 8, traffic=(search, call(leg=2)))
+    search = call("xai", "grok-4.3", call_number=1, purpose=Purpose.SEARCH, bytes_sent=70)
+    enriched = rows("a" * 8, traffic=(search, call(call_number=2)))
     insert(store, enriched, cloud("b" * 8), cloud("c" * 8))
     answered, searched = store.left_the_house(*TODAY)
     assert (searched["purpose"], searched["calls"], searched["bytes_sent"]) == ("search", 1, 70)

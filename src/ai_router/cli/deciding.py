@@ -18,7 +18,7 @@ from ai_router.cli.common import die, registry_of, request_of, settings_or_die, 
 from ai_router.cli.tables import difficulty_table, replay_table, reports_table
 from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import CancelScope, Leg
+from ai_router.http.calls import CancelScope, UpstreamCall
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import Report, Said, always_primary, at_random, by_length, report
 from ai_router.learning.examples import Example, ExamplesError, Outcomes, read_examples, read_outcomes
@@ -52,7 +52,9 @@ def route(text: str, *, as_json: bool) -> None:
             fast = build_fast_path(settings, HeadStore(settings.data_dir), Monitor(1.0), metrics)
         router = Router(registry, classifier, fast, build_limiter(settings, registry))
         found = router.decide_at_once(request)
-        decision = router.determine_route(request, found, CancelScope().leg) if isinstance(found, Undecided) else found
+        decision = (
+            router.determine_route(request, found, CancelScope().new_call) if isinstance(found, Undecided) else found
+        )
     plan = plan_answer(decision, registry, cloud_fallback=settings.cloud_fallback)
     guess = found.guess if isinstance(found, Undecided) else None
     if as_json:
@@ -172,7 +174,7 @@ def _said(
 def _ask(classifier: Classifier, settings: Settings, example: Example) -> Said:
     started = time.perf_counter()
     try:
-        verdict = classifier.classify(request_of(settings, example.messages), Leg)
+        verdict = classifier.classify(request_of(settings, example.messages), UpstreamCall)
     except UpstreamError:
         return Said(None, ms=(time.perf_counter() - started) * 1000)
     return Said(verdict.label, verdict.confidence, ms=(time.perf_counter() - started) * 1000)

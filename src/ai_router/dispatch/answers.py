@@ -12,7 +12,7 @@ import orjson
 from ai_router.dispatch.answer import AnswerReader
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.http.client import UpstreamResponse
-from ai_router.http.request import Call
+from ai_router.http.request import UpstreamRequest
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.errors import failure_in
 from ai_router.providers.families import Translation
@@ -50,7 +50,7 @@ class StreamAnswer:
     def __init__(
         self,
         response: UpstreamResponse,
-        call: Call,
+        upstream_request: UpstreamRequest,
         permit: Permit,
         *,
         started: float,
@@ -58,7 +58,7 @@ class StreamAnswer:
         hide_usage: bool,
         translation: Translation | None,
         deadline: float,
-        leg: int,
+        call_number: int,
     ) -> None:
         self.reader = AnswerReader()
         self.status = response.status
@@ -72,14 +72,14 @@ class StreamAnswer:
         """Events that were not valid JSON and were left out."""
         self.response = response
         self._chunks = response.chunks()
-        self._call = call
+        self._upstream_request = upstream_request
         self._started = started
         self._arrived_at = arrived_at
         self._hide_usage = hide_usage
         self._translation = translation
         self._permit = permit
         self._deadline = deadline
-        self._leg = leg
+        self._call_number = call_number
         self._decoder = SSEDecoder()
         self.primed = b""
         """What the client is to be given before all else."""
@@ -95,7 +95,7 @@ class StreamAnswer:
             if self.failure is not None:
                 raise self.failure
             if chunk is None and self.ttft_ms is None:
-                raise UpstreamFailed("the stream ended before it began", self._call.source)
+                raise UpstreamFailed("the stream ended before it began", self._upstream_request.source)
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes for the client, whole events only, as they arrive.
@@ -129,7 +129,7 @@ class StreamAnswer:
         try:
             events = self._decoder.feed(chunk)
         except EventTooLong as problem:
-            self.failure = UpstreamBroken(str(problem), self._call.source)
+            self.failure = UpstreamBroken(str(problem), self._upstream_request.source)
             return b""
         return self._kept(events)
 
@@ -147,7 +147,9 @@ class StreamAnswer:
         if self.done or self.reader.finish_reason:
             return last, None
         self._permit.failed()
-        return last, self.failure or UpstreamBroken("the stream ended before the answer did", self._call.source)
+        return last, self.failure or UpstreamBroken(
+            "the stream ended before the answer did", self._upstream_request.source
+        )
 
     def close(self) -> None:
         """Give the connection back, or up. Idempotent."""
@@ -156,8 +158,8 @@ class StreamAnswer:
     def attempt(self, error: RouterError | None = None) -> Attempt:
         """What the call has come to by now."""
         return Attempt(
-            backend=self._call.source.backend,
-            model=self._call.source.model,
+            backend=self._upstream_request.source.backend,
+            model=self._upstream_request.source.model,
             started_ms=(self._started - self._arrived_at) * 1000,
             duration_ms=ms_since(self._started),
             stream=True,
@@ -167,7 +169,7 @@ class StreamAnswer:
             finish_reason=self.reader.finish_reason,
             error=None if error is None else str(error),
             error_code=None if error is None else error.code,
-            leg=self._leg,
+            call_number=self._call_number,
         )
 
     def _kept(self, events: list[Event]) -> bytes:
@@ -188,7 +190,7 @@ class StreamAnswer:
             return True
         if data == b"[DONE]":
             if self.ttft_ms is None:
-                self.failure = UpstreamFailed("the stream ended before it began", self._call.source)
+                self.failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
                 return False
             self.done = True
             self.response.expect_end(_END_PATIENCE_S)
@@ -206,7 +208,7 @@ class StreamAnswer:
     def _note(self, payload: Any) -> bool:
         """Take what a parsed chunk says; whether the client gets it."""
         if not isinstance(payload, dict) or "error" in payload:
-            self.failure = failure_in(payload, self._call)
+            self.failure = failure_in(payload, self._upstream_request)
             if self.failure is not None or not isinstance(payload, dict):
                 return False
         if self.ttft_ms is None:
@@ -250,7 +252,7 @@ class StreamAnswer:
         if event is None:
             return b""
         if event.data is None:
-            self.failure = failure_in(parsed(event.raw), self._call)
+            self.failure = failure_in(parsed(event.raw), self._upstream_request)
             return b""
         if self._translation is not None:
             return self._translated([event], self._translation)

@@ -15,9 +15,9 @@ import orjson
 from ai_router.dispatch.answer import AnswerReader
 from ai_router.dispatch.answers import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.http.request import Call
+from ai_router.http.request import UpstreamRequest
 from ai_router.providers.backend import Candidate
 from ai_router.providers.errors import failure_in, refusal
 from ai_router.providers.families import Family, Phrase
@@ -52,15 +52,15 @@ class Forwarder:
         self._clock = clock
 
     def forward_request(
-        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, leg: Leg, permit: Permit
+        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call: UpstreamCall, permit: Permit
     ) -> Answer:
-        """Ask ``candidate``. Raises UpstreamError, or what ``leg`` was aborted for.
+        """Ask ``candidate``. Raises UpstreamError, or what ``call`` was aborted for.
 
         The pass is told how it went; it is left when the answer is closed, a plain one at once.
         """
         started = self._clock()
         try:
-            return self._asked(request, candidate, messages_json, leg, permit, started)
+            return self._asked(request, candidate, messages_json, call, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
                 # What the request's own deadline cut short may have been about to answer.
@@ -76,21 +76,30 @@ class Forwarder:
         request: ChatRequest,
         candidate: Candidate,
         messages_json: bytes,
-        leg: Leg,
+        call: UpstreamCall,
         permit: Permit,
         started: float,
     ) -> Answer:
         family = candidate.backend.family
-        call = self._call(request, candidate, messages_json, leg.number)
-        response = self._client.open(call, leg)
+        upstream_request = self._upstream_request(request, candidate, messages_json, call.number)
+        response = self._client.open(upstream_request, call)
         try:
-            _raise_for_status(response, call)
+            _raise_for_status(response, upstream_request)
             if request.stream:
                 deadline = self._deadline(request)
                 return _stream(
-                    response, call, family, permit, started=started, request=request, deadline=deadline, leg=leg.number
+                    response,
+                    upstream_request,
+                    family,
+                    permit,
+                    started=started,
+                    request=request,
+                    deadline=deadline,
+                    call_number=call.number,
                 )
-            answer = _plain(response, call, family, started=started, request=request, leg=leg.number)
+            answer = _plain(
+                response, upstream_request, family, started=started, request=request, call_number=call.number
+            )
         except BaseException:  # as above, with the response
             response.close()
             raise
@@ -98,7 +107,9 @@ class Forwarder:
         permit.release()
         return answer
 
-    def _call(self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int) -> Call:
+    def _upstream_request(
+        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int
+    ) -> UpstreamRequest:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
         policy = self._primary_max_tokens if backend is self._registry.primary else _PASS_ON
@@ -109,13 +120,13 @@ class Forwarder:
             messages_json=messages_json,
             params=params_for(request.params, backend.rules(model), policy),
         )
-        return Call(
+        return UpstreamRequest(
             source=backend.source._replace(model=model),
             method="POST",
             url=backend.url(backend.family.path),
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
-            headers={**backend.headers, "X-Request-Id": leg_id(request.request_id, number)},
+            headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, number)},
             body=_body(backend.family, phrase),
         )
 
@@ -123,8 +134,8 @@ class Forwarder:
         return request.arrived_at + self._request_timeout_s
 
 
-def leg_id(request_id: str, number: int) -> str:
-    """The id for a backend: the request's own, numbered from the second leg on. vLLM takes it for its own id, and a
+def upstream_request_id(request_id: str, number: int) -> str:
+    """The id for a backend: the request's own, numbered from the second call on. vLLM takes it for its own id, and a
     speculative call of the same one may not have ended yet."""
     return request_id if number == 1 else f"{request_id}-{number}"
 
@@ -141,71 +152,79 @@ def _body(family: Family, phrase: Phrase) -> bytes:
         ) from problem
 
 
-def _raise_for_status(response: UpstreamResponse, call: Call) -> None:
+def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequest) -> None:
     if response.status != 200:
-        raise refusal(response.status, response.headers, response.read(_MAX_COMPLAINT), call)
+        raise refusal(response.status, response.headers, response.read(_MAX_COMPLAINT), upstream_request)
 
 
 def _stream(
     response: UpstreamResponse,
-    call: Call,
+    upstream_request: UpstreamRequest,
     family: Family,
     permit: Permit,
     *,
     started: float,
     request: ChatRequest,
     deadline: float,
-    leg: int,
+    call_number: int,
 ) -> StreamAnswer:
     if response.headers.get("content-type", "").startswith("application/json"):
         body = response.read(_MAX_COMPLAINT)
-        raise failure_in(parsed(body), call) or UpstreamFailed("a plain answer where a stream was due", call.source)
+        raise failure_in(parsed(body), upstream_request) or UpstreamFailed(
+            "a plain answer where a stream was due", upstream_request.source
+        )
     answer = StreamAnswer(
         response,
-        call,
+        upstream_request,
         permit,
         started=started,
         arrived_at=request.arrived_at,
         hide_usage=not request.wants_usage,
         translation=family.translation(),
         deadline=deadline,
-        leg=leg,
+        call_number=call_number,
     )
     answer.prime()
     return answer
 
 
 def _plain(
-    response: UpstreamResponse, call: Call, family: Family, *, started: float, request: ChatRequest, leg: int
+    response: UpstreamResponse,
+    upstream_request: UpstreamRequest,
+    family: Family,
+    *,
+    started: float,
+    request: ChatRequest,
+    call_number: int,
 ) -> PlainAnswer:
     body = response.read(_MAX_ANSWER)
     response.close()
     payload = parsed(body)
-    if failure := failure_in(payload, call):
+    if failure := failure_in(payload, upstream_request):
         raise failure
-    translated = _translated(family, payload, call)
+    translated = _translated(family, payload, upstream_request)
     if translated is not None:
         payload, body = translated, orjson.dumps(translated)
     if not isinstance(payload, Mapping) or not isinstance(payload.get("choices"), list):
-        raise UpstreamFailed("the answer is not a chat completion", call.source)
+        raise UpstreamFailed("the answer is not a chat completion", upstream_request.source)
     reader = AnswerReader()
     message = reader.whole(payload)
     attempt = Attempt(
-        backend=call.source.backend,
-        model=call.source.model,
+        backend=upstream_request.source.backend,
+        model=upstream_request.source.model,
         started_ms=(started - request.arrived_at) * 1000,
         duration_ms=ms_since(started),
         stream=False,
         status=response.status,
         connect_ms=response.connect_ms,
         finish_reason=reader.finish_reason,
-        leg=leg,
+        call_number=call_number,
     )
     return PlainAnswer(body, message, reader.usage, attempt)
 
 
-def _translated(family: Family, payload: Any, call: Call) -> Mapping[str, Any] | None:
+def _translated(family: Family, payload: Any, upstream_request: UpstreamRequest) -> Mapping[str, Any] | None:
     try:
         return family.completion(payload) if isinstance(payload, dict) else None
     except ODD_SHAPES as problem:
-        raise UpstreamFailed("the answer is of no shape that is known, or failed", call.source) from problem
+        raise UpstreamFailed("the answer is of no shape that is known, or failed", upstream_request.source) from problem

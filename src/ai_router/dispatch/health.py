@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import refusal
@@ -116,7 +116,7 @@ class HealthChecker:
     def _check(self, backend: Backend) -> tuple[float, str | None]:
         """Latency in ms and what is wrong, if anything."""
         started = self._clock()
-        call = Call(
+        upstream_request = UpstreamRequest(
             source=backend.source,
             method="GET",
             url=backend.base_url + backend.health_path if backend.health_path else backend.url("/models"),
@@ -126,11 +126,11 @@ class HealthChecker:
         )
         problem = None
         try:
-            response = self._client.open(call, Leg())
+            response = self._client.open(upstream_request, UpstreamCall())
             try:
                 body = response.read(_MAX_BODY)
                 if response.status != 200:
-                    problem = refusal(response.status, response.headers, body, call).detail
+                    problem = refusal(response.status, response.headers, body, upstream_request).detail
             finally:
                 response.close()
         except UpstreamError as error:

@@ -102,4 +102,4 @@ class InFlight:
 
 def _told(entry: _Entry) -> Cancelled:
     trail = entry.trail
-    return Cancelled(trail.request.session_id, trail.route, trail.phase, entry.scope.legs)
+    return Cancelled(trail.request.session_id, trail.route, trail.phase, entry.scope.calls_made)

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.backend import Backend
 from ai_router.types import Outcome, Status
 
@@ -98,7 +98,7 @@ class PrimaryLoad:
                 self._stopped.wait(POLL_S if self.waiting is not None else _ASK_AGAIN_S)
 
     def _look(self) -> int | None:
-        call = Call(
+        upstream_request = UpstreamRequest(
             source=self._primary.source,
             method="GET",
             url=f"{self._primary.base_url}/metrics",
@@ -106,7 +106,7 @@ class PrimaryLoad:
             headers=self._primary.headers,
             secret=self._primary.key,
         )
-        response = self._client.open(call, Leg())
+        response = self._client.open(upstream_request, UpstreamCall())
         try:
             return waiting_in(response.read(_MAX_BODY)) if response.status == 200 else None
         finally:

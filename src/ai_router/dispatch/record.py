@@ -108,7 +108,7 @@ class Trail:
         if self._speculative:
             return {"ttft": waited}
         ttft = min(waited, whole - connect)
-        if not any(attempt.leg is None for attempt in self._attempts):
+        if not any(attempt.call_number is None for attempt in self._attempts):
             return {"connect": waited - ttft, "ttft": ttft}
         connect = min(waited - ttft, connect)
         return {"connect": connect, "ttft": ttft, "failed": waited - ttft - connect}
@@ -164,7 +164,7 @@ class Trail:
         problem: str | None = None,
         search: tuple[int, Mapping[str, Any]] | None = None,
     ) -> None:
-        """The web was searched, with a context or a problem to show for it; ``search`` is the leg that found it, with
+        """The web was searched, with a context or a problem to show for it; ``search`` is the call that found it, with
         the usage that it told."""
         self._search = search
         self.measure("enrichment_ms", self.ms() - self.ms(started))
@@ -216,10 +216,11 @@ class Trail:
         """A backend's call is over."""
         if self._speculative and not attempt.speculative:
             attempt = dataclasses.replace(attempt, speculative=True)
-        names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error", "leg")
+        names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error")
         with self._lock:
             self._attempts.append(attempt)
             detail = {name: _rounded(getattr(attempt, name)) for name in names}
+            detail["leg"] = attempt.call_number
             self._steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
 
     def answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:

@@ -12,20 +12,22 @@ from concurrent.futures import Executor, Future
 
 from ai_router.dispatch.answers import Answer
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.resilience.limiter import Permit
 
 
 class Speculation:
     """One speculative call, under way from the moment this is made."""
 
-    def __init__(self, executor: Executor, call: Callable[[Leg, Permit], Answer], leg: Leg, permit: Permit) -> None:
+    def __init__(
+        self, executor: Executor, forward: Callable[[UpstreamCall, Permit], Answer], call: UpstreamCall, permit: Permit
+    ) -> None:
         self.started = time.monotonic()
         self.permit = permit
-        self._leg = leg
+        self._call = call
         self._ended: float | None = None
         try:
-            self._answer: Future[Answer] = executor.submit(call, leg, permit)
+            self._answer: Future[Answer] = executor.submit(forward, call, permit)
         except RuntimeError:  # the threads were ended: nothing is begun any more
             permit.release()
             raise ShuttingDown("the router is being stopped") from None
@@ -45,7 +47,7 @@ class Speculation:
 
     def cancel(self) -> None:
         """Give the call up; returns at once."""
-        self._leg.abort(SpeculationLost("another route was decided"))
+        self._call.abort(SpeculationLost("another route was decided"))
         self._answer.add_done_callback(_discard)
 
 

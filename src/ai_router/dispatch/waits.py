@@ -77,7 +77,7 @@ class Queued:
 
 
 class Under:
-    """Work under way on another thread, which ends by itself when the request's legs are aborted."""
+    """Work under way on another thread, which ends by itself when the request's calls are aborted."""
 
     def __init__(self, work: Future[T], what: str) -> None:
         self._work = work

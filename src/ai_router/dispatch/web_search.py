@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from ai_router.dispatch.dispatcher import Attempts
-from ai_router.dispatch.forward import leg_id
+from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import Trail
 from ai_router.dispatch.waits import Steps, Under
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
-from ai_router.http.calls import CancelScope, Leg
+from ai_router.http.calls import CancelScope, UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
 from ai_router.providers.errors import failure_in, refusal
@@ -50,27 +50,33 @@ class Findings(NamedTuple):
 
 
 def fetch_enrichment_context(
-    client: UpstreamClient, searcher: Searcher, request: ChatRequest, leg: Leg, *, timeout_s: float, connect_s: float
+    client: UpstreamClient,
+    searcher: Searcher,
+    request: ChatRequest,
+    call: UpstreamCall,
+    *,
+    timeout_s: float,
+    connect_s: float,
 ) -> Findings:
-    """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``leg``."""
+    """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``call``."""
     backend, how = searcher.backend, searcher.how
-    call = Call(
+    upstream_request = UpstreamRequest(
         source=Source(backend.name, how.model),
         method="POST",
         url=backend.url(how.path),
         timeouts=Timeouts(connect=connect_s, total=timeout_s, idle=timeout_s),
         secret=backend.key,
-        headers={**backend.headers, "X-Request-Id": leg_id(request.request_id, leg.number)},
+        headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call.number)},
         body=search_body(request, searcher),
     )
-    response = client.open(call, leg)
+    response = client.open(upstream_request, call)
     try:
         body = response.read(_MAX_RESULT)
         if response.status != 200:
-            raise refusal(response.status, response.headers, body, call)
+            raise refusal(response.status, response.headers, body, upstream_request)
     finally:
         response.close()
-    return findings(body, call)
+    return findings(body, upstream_request)
 
 
 class WebSearch:
@@ -96,16 +102,16 @@ class WebSearch:
         aborted for."""
         started = time.monotonic()
         ways = {searcher.candidate: searcher for searcher in self._searchers}
-        legs: list[Leg] = []
+        calls: list[UpstreamCall] = []
 
         def ask(candidate: Candidate, permit: Permit) -> Steps[Findings]:
             limit_s = min(self._timeout_s, max(attempts.left_s(), 0.001))
             trail.phase = "searching"
-            leg = scope.leg(Purpose.SEARCH)
-            legs.append(leg)
-            call = partial(self._search, trail.request, ways[candidate], leg, permit, limit_s)
+            call = scope.new_call(Purpose.SEARCH)
+            calls.append(call)
+            search = partial(self._search, trail.request, ways[candidate], call, permit, limit_s)
             try:
-                work = self._threads.submit(call)
+                work = self._threads.submit(search)
             except RuntimeError:  # the threads were ended: nothing is begun any more
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
@@ -117,17 +123,19 @@ class WebSearch:
         except UpstreamError as problem:
             log_lines.enrichment_failed(str(problem), trail.ms() - trail.ms(started))
             # A search that found nothing has been charged for all the same.
-            search = None if problem.usage is None else (legs[-1].number, problem.usage)
-            trail.enriched(started, None, problem.detail, search)
+            billed = None if problem.usage is None else (calls[-1].number, problem.usage)
+            trail.enriched(started, None, problem.detail, billed)
             return None
         log_lines.enriched(len(found.text), trail.ms() - trail.ms(started))
-        trail.enriched(started, found.text, search=(legs[-1].number, found.usage))
+        trail.enriched(started, found.text, search=(calls[-1].number, found.usage))
         return found.text
 
-    def _search(self, request: ChatRequest, searcher: Searcher, leg: Leg, permit: Permit, limit_s: float) -> Findings:
+    def _search(
+        self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, limit_s: float
+    ) -> Findings:
         try:
             found = fetch_enrichment_context(
-                self._client, searcher, request, leg, timeout_s=limit_s, connect_s=self._connect_s
+                self._client, searcher, request, call, timeout_s=limit_s, connect_s=self._connect_s
             )
         except RouterError as problem:
             record_result(permit, problem)
@@ -154,22 +162,22 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
     )
 
 
-def findings(body: bytes, call: Call) -> Findings:
+def findings(body: bytes, upstream_request: UpstreamRequest) -> Findings:
     """The text of a response with the addresses it cites, and its usage. Raises UpstreamError when there is none."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
         payload = None
     if not isinstance(payload, dict):
-        raise UpstreamFailed("the search answered something that is not a response", call.source)
+        raise UpstreamFailed("the search answered something that is not a response", upstream_request.source)
     usage = payload.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     text = "\n\n".join(part for part in output_texts(payload) if part)
-    failure: UpstreamError | None = failure_in(payload, call)
+    failure: UpstreamError | None = failure_in(payload, upstream_request)
     if failure is None and payload.get("status") == "failed":
-        failure = UpstreamFailed("the search failed and does not say why", call.source)
+        failure = UpstreamFailed("the search failed and does not say why", upstream_request.source)
     if failure is None and not text:
-        failure = UpstreamFoundNothing("the search found nothing", call.source)
+        failure = UpstreamFoundNothing("the search found nothing", upstream_request.source)
     if failure is not None:
         failure.usage = usage or None
         raise failure

@@ -1,8 +1,8 @@
-"""Legs and scopes: how one thread stops what another thread is reading.
+"""Calls and scopes: how one thread stops what another thread is reading.
 
 Closing a response from a second thread does not wake a blocked read; shutting its socket down does, TLS too.
 So every upstream call is a Leg that knows its socket while, and only while, the socket is its own. A CancelScope
-holds the legs of one request and aborts them together.
+holds the calls of one request and aborts them together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ai_router.trace_context import Trace
 from ai_router.types import Purpose, Traffic
 
 
-class Leg:
+class UpstreamCall:
     """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
 
     __slots__ = (
@@ -43,7 +43,7 @@ class Leg:
 
     def __init__(self, number: int = 1, purpose: Purpose | None = None, traceparent: str | None = None) -> None:
         self.number = number
-        """Which of its request's legs this is, from 1."""
+        """Which of its request's calls this is, from 1."""
         self.purpose = purpose
         """What the call is made for; None for one that no client asked for."""
         self.traceparent = traceparent
@@ -67,11 +67,11 @@ class Leg:
 
     @property
     def reason(self) -> RouterError | None:
-        """Why this leg was aborted; None while it was not."""
+        """Why this call was aborted; None while it was not."""
         return self._reason
 
     def attach(self, sock: socket.socket, *, reused: bool) -> None:
-        """Take the socket that this leg's bytes will travel on. Raises the reason if the leg is aborted already."""
+        """Take the socket that this call's bytes will travel on. Raises the reason if the call is aborted already."""
         with self._lock:
             self.reused = reused
             self._socket = sock
@@ -124,7 +124,7 @@ class Leg:
             then()
 
     def when_aborted(self, then: Callable[[], object]) -> None:
-        """Call ``then`` if this leg is aborted, at once if it is: for a call that has no socket yet."""
+        """Call ``then`` if this call is aborted, at once if it is: for a call that has no socket yet."""
         with self._lock:
             self._then = then
             if self._reason is None:
@@ -138,16 +138,16 @@ class Leg:
 
 
 class CancelScope:
-    """All legs of one request. Once aborted, every leg it had and every leg it is asked for is aborted."""
+    """All calls of one request. Once aborted, every call it had and every call it is asked for is aborted."""
 
-    __slots__ = ("_callbacks", "_legs", "_lock", "_reason", "_trace", "aborted_at")
+    __slots__ = ("_callbacks", "_calls", "_lock", "_reason", "_trace", "aborted_at")
 
     def __init__(self, trace: Trace | None = None) -> None:
         self._trace = trace
         self.aborted_at: float | None = None
         """When it was aborted, in monotonic seconds."""
         self._lock = threading.Lock()
-        self._legs: list[Leg] = []
+        self._calls: list[UpstreamCall] = []
         self._callbacks: list[Callable[[], object]] = []
         self._reason: RouterError | None = None
 
@@ -156,25 +156,25 @@ class CancelScope:
         """Why the scope was aborted; None while it was not."""
         return self._reason
 
-    def leg(self, purpose: Purpose = Purpose.ANSWER) -> Leg:
-        """A new leg of this request."""
+    def new_call(self, purpose: Purpose = Purpose.ANSWER) -> UpstreamCall:
+        """A new call of this request."""
         with self._lock:
-            number = len(self._legs) + 1
-            leg = Leg(number, purpose, None if self._trace is None else self._trace.header(number))
-            self._legs.append(leg)
+            number = len(self._calls) + 1
+            call = UpstreamCall(number, purpose, None if self._trace is None else self._trace.header(number))
+            self._calls.append(call)
             reason = self._reason
         if reason is not None:
-            leg.abort(reason)
-        return leg
+            call.abort(reason)
+        return call
 
     def abort(self, reason: RouterError) -> None:
-        """Abort every leg, present and future. The first reason stays."""
+        """Abort every call, present and future. The first reason stays."""
         with self._lock:
             if self._reason is None:
                 self._reason, self.aborted_at = reason, time.monotonic()
-            legs, callbacks = tuple(self._legs), tuple(self._callbacks)
-        for leg in legs:
-            leg.abort(reason)
+            calls, callbacks = tuple(self._calls), tuple(self._callbacks)
+        for call in calls:
+            call.abort(reason)
         for callback in callbacks:
             callback()
 
@@ -193,15 +193,15 @@ class CancelScope:
                 self._callbacks.remove(callback)
 
     @property
-    def legs(self) -> int:
+    def calls_made(self) -> int:
         """How many calls were begun."""
-        return len(self._legs)
+        return len(self._calls)
 
     def traffic(self) -> tuple[Traffic, ...]:
         """What the calls have come to by now, those that were made."""
         with self._lock:
-            legs = tuple(self._legs)
-        return tuple(told for leg in legs if (told := leg.traffic()) is not None)
+            calls = tuple(self._calls)
+        return tuple(told for call in calls if (told := call.traffic()) is not None)
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""

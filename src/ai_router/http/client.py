@@ -15,12 +15,12 @@ from ai_router.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.connections import Connections, Lent
 from ai_router.http.exceptions import STALE, border, ours
 from ai_router.http.http1 import Incoming, NotHTTP, request_head
 from ai_router.http.idle import IdleWatch, NoWatch, Watch
-from ai_router.http.request import Call
+from ai_router.http.request import UpstreamRequest
 from ai_router.http.timers import Alarm, Alarms
 from ai_router.http.traffic import Occupancy
 
@@ -58,8 +58,8 @@ class UpstreamResponse:
         self,
         lent: Lent,
         incoming: Incoming,
-        call: Call,
-        leg: Leg,
+        request: UpstreamRequest,
+        call: UpstreamCall,
         *,
         deadlines: Deadlines,
         alarms: Alarms,
@@ -67,8 +67,8 @@ class UpstreamResponse:
     ) -> None:
         self._lent = lent
         self._incoming = incoming
+        self._request = request
         self._call = call
-        self._leg = leg
         self._alarms = alarms
         self._deadlines = deadlines
         self._idle = deadlines.idle
@@ -87,7 +87,7 @@ class UpstreamResponse:
         """All that matters has been read: give the backend ``seconds`` to end the answer, so that the connection
         can be used again, and else leave. A read after that raises AnswerSufficient."""
         if not self.complete:
-            self._alarms.after(seconds, lambda: self._leg.abort(AnswerSufficient("the answer had ended")))
+            self._alarms.after(seconds, lambda: self._call.abort(AnswerSufficient("the answer had ended")))
 
     def read(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes."""
@@ -96,7 +96,7 @@ class UpstreamResponse:
             size += len(portion)
             if size > limit:
                 self.close()
-                raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._call.source)
+                raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._request.source)
             portions.append(portion)
         return portions[0] if len(portions) == 1 else b"".join(portions)
 
@@ -105,9 +105,9 @@ class UpstreamResponse:
         recv, incoming, idle = self._lent.sock.recv, self._incoming, self._idle
         try:
             # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
-            with border(self._call, self._leg, answering=True):
+            with border(self._request, self._call, answering=True):
                 portion = incoming.take()
-                self._leg.received += len(portion)
+                self._call.received += len(portion)
                 while True:
                     if portion:
                         idle.read_ends()
@@ -119,7 +119,7 @@ class UpstreamResponse:
         finally:
             self.close()
         # A body without length or chunks ends just like a socket that we shut.
-        self._leg.raise_if_aborted()
+        self._call.raise_if_aborted()
 
     def wait_elsewhere(self, let_go: Callable[[], object]) -> socket.socket:
         """From here on nothing is read here: ``received`` is told what came. Returns the socket to read, which does not
@@ -131,17 +131,17 @@ class UpstreamResponse:
 
     def received(self, data: bytes | None) -> bytes:
         """What there is of the body in ``data``, as the socket gave it: b"" is its end, None a break. Closes when that
-        is all. Raises UpstreamError, or the reason for which the leg was aborted."""
+        is all. Raises UpstreamError, or the reason for which the call was aborted."""
         try:
             portion = self._taken(data)
         except (OSError, NotHTTP) as problem:
-            raise ours(problem, self._call, self._leg, answering=True) from problem
+            raise ours(problem, self._request, self._call, answering=True) from problem
         if not self.complete:
             self._idle.read_begins()
             return portion
         self.close()
         if not portion:
-            self._leg.raise_if_aborted()
+            self._call.raise_if_aborted()
         return portion
 
     def pause(self) -> None:
@@ -160,7 +160,7 @@ class UpstreamResponse:
         else:
             portion = self._incoming.take()
         self.complete = self._incoming.complete
-        self._leg.received += len(portion)
+        self._call.received += len(portion)
         return portion
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class UpstreamResponse:
             with contextlib.suppress(OSError):
                 self._lent.sock.setblocking(True)
         self._lent.give_back(usable=usable)
-        self._leg.end()
+        self._call.end()
 
 
 class UpstreamClient:
@@ -185,67 +185,67 @@ class UpstreamClient:
         self._connections = Connections(pool_size)
         self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
-    def open(self, call: Call, leg: Leg) -> UpstreamResponse:
+    def open(self, request: UpstreamRequest, call: UpstreamCall) -> UpstreamResponse:
         """Send the call and wait for the headers of the answer, whatever its status.
 
-        Raises UpstreamUnreachable, UpstreamTimeout or UpstreamBroken, or the reason for which ``leg`` was aborted.
+        Raises UpstreamUnreachable, UpstreamTimeout or UpstreamBroken, or the reason for which ``call`` was aborted.
         """
-        leg.raise_if_aborted()
+        call.raise_if_aborted()
         started = time.monotonic()
-        deadlines = self._set_deadlines(call, leg)
-        if leg.purpose is not None:
-            leg.begin(call.source, self._occupancies[call.source.backend])
+        deadlines = self._set_deadlines(request, call)
+        if call.purpose is not None:
+            call.begin(request.source, self._occupancies[request.source.backend])
         try:
-            with border(call, leg, answering=False):
-                lent, incoming = self._send(call, leg, deadlines.idle)
+            with border(request, call, answering=False):
+                lent, incoming = self._send(request, call, deadlines.idle)
         except BaseException:  # whatever it is, it goes on; its deadlines are void
             deadlines.close()
-            leg.end()
+            call.end()
             raise
         connect_ms = (time.monotonic() - started) * 1000
-        leg.status = incoming.status
+        call.status = incoming.status
         return UpstreamResponse(
-            lent, incoming, call, leg, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms
+            lent, incoming, request, call, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms
         )
 
     def close(self) -> None:
         """Close the idle connections."""
         self._connections.close()
 
-    def _set_deadlines(self, call: Call, leg: Leg) -> Deadlines:
+    def _set_deadlines(self, request: UpstreamRequest, call: UpstreamCall) -> Deadlines:
         def alarm(seconds: float, what: str) -> Alarm:
-            late = UpstreamTimeout(f"{what} within {seconds:g} s", call.source)
-            return self._alarms.after(seconds, lambda: leg.abort(late))
+            late = UpstreamTimeout(f"{what} within {seconds:g} s", request.source)
+            return self._alarms.after(seconds, lambda: call.abort(late))
 
-        timeouts = call.timeouts
+        timeouts = request.timeouts
         silent_s = timeouts.longest_read
         first_byte = None if timeouts.first_byte is None else alarm(timeouts.first_byte, "no first byte")
         idle: Watch = NoWatch()
         if silent_s < timeouts.total:
-            silent = UpstreamTimeout(f"silent for {silent_s:g} s", call.source)
-            idle = IdleWatch(self._alarms, silent_s, lambda: leg.abort(silent))
+            silent = UpstreamTimeout(f"silent for {silent_s:g} s", request.source)
+            idle = IdleWatch(self._alarms, silent_s, lambda: call.abort(silent))
         return Deadlines(first_byte, alarm(timeouts.total, "no complete answer"), idle)
 
-    def _send(self, call: Call, leg: Leg, idle: Watch) -> tuple[Lent, Incoming]:
+    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lent, Incoming]:
         started = time.monotonic()
         try:
-            return self._send_once(call, leg, idle)
+            return self._send_once(request, call, idle)
         except STALE:
             # A backend may close an idle connection in the very moment in which we pick it from the pool (uvicorn
             # does after 5 s). That shows at once; what fails later may have been read, and worked on, and billed.
             at_once = time.monotonic() - started < _STALE_SHOWS_WITHIN_S
-            if at_once and leg.reused and leg.reason is None:
-                log.debug("%s closed an idle connection, trying a new one", call.source.backend)
-                return self._send_once(call, leg, idle)
+            if at_once and call.reused and call.reason is None:
+                log.debug("%s closed an idle connection, trying a new one", request.source.backend)
+                return self._send_once(request, call, idle)
             raise
 
-    def _send_once(self, call: Call, leg: Leg, idle: Watch) -> tuple[Lent, Incoming]:
-        lent = self._connections.lend(call.url, leg, call.timeouts.connect)
+    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lent, Incoming]:
+        lent = self._connections.lend(request.url, call, request.timeouts.connect)
         try:
             idle.read_begins()
-            unread = _write(lent, call, leg)
+            unread = _write(lent, request, call)
             # From here on the backend has it all, whatever becomes of its answer.
-            leg.sent = len(call.body or b"")
+            call.sent = len(request.body or b"")
             incoming = _head(lent.sock, unread)
             idle.read_ends()
         except BaseException:  # whatever it is, it goes on
@@ -254,16 +254,16 @@ class UpstreamClient:
         return lent, incoming
 
 
-def _write(lent: Lent, call: Call, leg: Leg) -> OSError | None:
+def _write(lent: Lent, request: UpstreamRequest, call: UpstreamCall) -> OSError | None:
     """Send the request. A backend may answer before it has read it all, and close: what sending failed with is returned
     then, in case that there is no answer."""
-    headers = {**lent.headers, **call.headers}
-    body = call.body or b""
-    if call.body is not None:
+    headers = {**lent.headers, **request.headers}
+    body = request.body or b""
+    if request.body is not None:
         headers["Content-Length"] = str(len(body))
-    if leg.traceparent is not None:
-        headers["traceparent"] = leg.traceparent
-    head = request_head(call.method, lent.target, headers)
+    if call.traceparent is not None:
+        headers["traceparent"] = call.traceparent
+    head = request_head(request.method, lent.target, headers)
     try:
         if len(body) <= _SENT_AT_ONCE:
             lent.sock.sendall(head + body)

@@ -1,7 +1,7 @@
-"""Connections that tell the leg in progress which socket it is on.
+"""Connections that tell the call in progress which socket it is on.
 
 requests finds the pool for a URL (proxies, the CA bundle), urllib3 connects (TLS, tunnels) and keeps what is idle. The
-classes here attach a connection's socket to the leg that it is lent to, and detach it before it goes back.
+classes here attach a connection's socket to the call that it is lent to, and detach it before it goes back.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
 
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 
 _HOSTS = 64
 """Pools that are kept, one for each scheme, host and port."""
 
 
 class _Captured:
-    """Mixed into a connection: its leg knows the socket from before the connect."""
+    """Mixed into a connection: its call knows the socket from before the connect."""
 
-    leg: Leg | None = None
+    call: UpstreamCall | None = None
     host: str
     port: int
     timeout: float | None
@@ -58,23 +58,23 @@ class _Captured:
         try:
             sock.settimeout(self.timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.leg is not None:
-                self.leg.attach(sock, reused=False)
+            if self.call is not None:
+                self.call.attach(sock, reused=False)
             sock.connect(address)
-            if self.leg is not None:
-                self.leg.raise_if_aborted()
+            if self.call is not None:
+                self.call.raise_if_aborted()
         except BaseException:  # whatever it is, it goes on; the socket is nobody's
-            if self.leg is not None:
-                self.leg.detach()
+            if self.call is not None:
+                self.call.detach()
             sock.close()
             raise
         return sock
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        if self.leg is not None and self.sock is not None:
+        if self.call is not None and self.sock is not None:
             # With TLS the socket is another object now, on the same descriptor.
-            self.leg.attach(self.sock, reused=False)
+            self.call.attach(self.sock, reused=False)
 
 
 class _HTTPConnection(_Captured, HTTPConnection):
@@ -91,11 +91,11 @@ class _Lending:
     pool: Any
     """None once it is closed."""
 
-    def take(self, leg: Leg, connect_s: float, *, tunnelled: bool) -> Any:
-        """A connection that is the leg's, idle or new, on a socket that blocks without a timeout."""
+    def take(self, call: UpstreamCall, connect_s: float, *, tunnelled: bool) -> Any:
+        """A connection that is the call's, idle or new, on a socket that blocks without a timeout."""
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
-            conn.leg = leg
+            conn.call = call
             if conn.is_closed:
                 conn.timeout = connect_s
                 if tunnelled:
@@ -104,16 +104,16 @@ class _Lending:
                     conn.connect()
                 conn.sock.settimeout(None)
             else:
-                leg.attach(conn.sock, reused=True)
+                call.attach(conn.sock, reused=True)
         except BaseException:  # whatever it is, it goes on
             self.put(conn, usable=False)
             raise
         return conn
 
     def put(self, conn: Any, *, usable: bool) -> None:
-        """First the leg lets go: the descriptor's number may be somebody else's once it is closed."""
-        leg, conn.leg = conn.leg, None
-        if not (leg.detach() and usable):
+        """First the call lets go: the descriptor's number may be somebody else's once it is closed."""
+        call, conn.call = conn.call, None
+        if not (call.detach() and usable):
             conn.close()
         self._put_conn(conn)  # type: ignore[attr-defined]
 
@@ -153,7 +153,7 @@ class _Way:
 
 
 class Lent:
-    """A connection that is one leg's alone, until it is given back."""
+    """A connection that is one call's alone, until it is given back."""
 
     __slots__ = ("_conn", "_way", "sock")
 
@@ -187,15 +187,15 @@ class Connections:
         self._session = requests.Session()
         self._ways: dict[str, _Way] = {}
 
-    def lend(self, url: str, leg: Leg, connect_s: float) -> Lent:
+    def lend(self, url: str, call: UpstreamCall, connect_s: float) -> Lent:
         """A connection for a call of ``url``.
 
-        Raises what urllib3 and the socket raise, or what ``leg`` was aborted for.
+        Raises what urllib3 and the socket raise, or what ``call`` was aborted for.
         """
         way = self._ways.get(url)
         if way is None or way.pool.pool is None:  # the least lately used pools are closed
             way = self._ways[url] = self._way(url)
-        return Lent(way.pool.take(leg, connect_s, tunnelled=way.tunnelled), way)
+        return Lent(way.pool.take(call, connect_s, tunnelled=way.tunnelled), way)
 
     def close(self) -> None:
         """Close the idle connections."""

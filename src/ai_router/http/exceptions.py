@@ -11,43 +11,43 @@ import requests
 import urllib3
 
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.http1 import NotHTTP
-from ai_router.http.request import Call
+from ai_router.http.request import UpstreamRequest
 
 STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 """What a connection fails with that its other end has closed."""
 
 
 @contextmanager
-def border(call: Call, leg: Leg, *, answering: bool) -> Iterator[None]:
-    """Foreign exceptions become ours; those of a leg that we aborted become the reason for it."""
+def border(request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> Iterator[None]:
+    """Foreign exceptions become ours; those of a call that we aborted become the reason for it."""
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, NotHTTP) as problem:
-        raise ours(problem, call, leg, answering=answering) from (None if leg.reason else problem)
+        raise ours(problem, request, call, answering=answering) from (None if call.reason else problem)
 
 
-def ours(problem: Exception, call: Call, leg: Leg, *, answering: bool) -> RouterError:
+def ours(problem: Exception, request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> RouterError:
     """The same as an error of ours."""
-    return leg.reason or translate(problem, call, answering=answering)
+    return call.reason or translate(problem, request, answering=answering)
 
 
-def translate(problem: Exception, call: Call, *, answering: bool) -> UpstreamError:
+def translate(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
     """Name a foreign exception. ``answering``: whether the backend had begun to answer."""
     root = _root(problem)
     if isinstance(root, ssl.SSLError):
-        return UpstreamUnreachable(f"TLS failed: {root.reason or 'handshake'}", call.source)
+        return UpstreamUnreachable(f"TLS failed: {root.reason or 'handshake'}", request.source)
     # Nothing but connecting has a timeout on the socket; urllib3 derives what was refused from what took too long.
     if isinstance(root, TimeoutError):
-        return UpstreamTimeout(f"no connection within {call.timeouts.connect:g} s", call.source)
+        return UpstreamTimeout(f"no connection within {request.timeouts.connect:g} s", request.source)
     if isinstance(problem, NotHTTP):
-        return UpstreamBroken(f"the answer is not HTTP/1.1 as it should be: {problem}", call.source)
+        return UpstreamBroken(f"the answer is not HTTP/1.1 as it should be: {problem}", request.source)
     if answering:
-        return UpstreamBroken("the connection broke before the answer was complete", call.source)
+        return UpstreamBroken("the connection broke before the answer was complete", request.source)
     if isinstance(root, STALE):
-        return UpstreamBroken("the connection was closed without an answer", call.source)
-    return UpstreamUnreachable(_why_unreachable(root), call.source)
+        return UpstreamBroken("the connection was closed without an answer", request.source)
+    return UpstreamUnreachable(_why_unreachable(root), request.source)
 
 
 def _why_unreachable(root: BaseException) -> str:

@@ -28,7 +28,7 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamRequest:
     """One HTTP call of a backend. ``source`` names it in errors; the headers hold keys and are not shown."""
 
     source: Source

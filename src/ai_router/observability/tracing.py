@@ -113,7 +113,9 @@ class _Spans:
                 detail = {name: value for name, value in step.detail.items() if name != "context"}
                 told = {f"ai_router.{step.kind}.{name}": value for name, value in detail.items()}
                 name = _NAMES.get(step.kind, step.kind)
-                yield self._span(name, step.started_ms, step.duration_ms, root, told, span_id=self._leg_of(step))
+                yield self._span(
+                    name, step.started_ms, step.duration_ms, root, told, span_id=self._call_number_of(step)
+                )
         if (stream_ms := parts.get("stream")) is not None:
             yield self._span("relay", outcome.timings["total_ms"] - stream_ms, stream_ms, root, {})
 
@@ -163,24 +165,28 @@ class _Spans:
             "error.type": "failed" if detail.get("error") else None,
         }
         error = detail.get("error")
-        leg = detail.get("leg")
+        number = detail.get("leg")
         return self._span(
             f"chat {detail.get('model')}",
             step.started_ms,
             step.duration_ms,
             self.trace.span_id,
             told,
-            span_id=None if leg is None else self.trace.leg_span(leg),
+            span_id=None if number is None else self.trace.call_span(number),
             kind=SpanKind.CLIENT,
             error=error,
         )
 
-    def _leg_of(self, step: Step) -> int | None:
+    def _call_number_of(self, step: Step) -> int | None:
         """The id that the backend was told for this call, if no call of an answer has it."""
-        taken = {attempt.leg for attempt in self.outcome.attempts}
+        taken = {attempt.call_number for attempt in self.outcome.attempts}
         wanted = _PURPOSES.get(step.kind)
-        legs = [call.leg for call in self.outcome.traffic if call.purpose is wanted and call.leg not in taken]
-        return self.trace.leg_span(legs[0]) if legs else None
+        numbers = [
+            call.call_number
+            for call in self.outcome.traffic
+            if call.purpose is wanted and call.call_number not in taken
+        ]
+        return self.trace.call_span(numbers[0]) if numbers else None
 
     def _span(
         self,

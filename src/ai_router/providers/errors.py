@@ -24,7 +24,7 @@ from ai_router.errors import (
     UpstreamMisconfigured,
     UpstreamRefused,
 )
-from ai_router.http.request import Call
+from ai_router.http.request import UpstreamRequest
 
 _MAX_MESSAGE = 2_000
 _DIGITS = re.compile(r"[0-9]{1,9}")
@@ -87,50 +87,54 @@ def complaint_in(payload: Any) -> Complaint | None:
     return Complaint(text, code=str(outer) if outer is not None else None)
 
 
-def complaint_of(payload: Any, call: Call) -> Complaint | None:
+def complaint_of(payload: Any, upstream_request: UpstreamRequest) -> Complaint | None:
     """``complaint_in``, without the backend's key in it."""
     complaint = complaint_in(payload)
-    return None if complaint is None else _redacted(complaint, call)
+    return None if complaint is None else _redacted(complaint, upstream_request)
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, call: Call) -> UpstreamError:
+def refusal(status: int, headers: Mapping[str, str], body: bytes, upstream_request: UpstreamRequest) -> UpstreamError:
     """The error that an answer of ``status`` other than 200 amounts to."""
-    complaint = _redacted(_read(body) or Complaint(f"HTTP {status} without an explanation"), call)
-    return _named(status, complaint, call, retry_after_s(headers), said=f"HTTP {status}: ")
+    complaint = _redacted(_read(body) or Complaint(f"HTTP {status} without an explanation"), upstream_request)
+    return _named(status, complaint, upstream_request, retry_after_s(headers), said=f"HTTP {status}: ")
 
 
-def failure_in(payload: Any, call: Call) -> UpstreamError | None:
+def failure_in(payload: Any, upstream_request: UpstreamRequest) -> UpstreamError | None:
     """The error that hides in an answer of status 200, or in an event of a stream: what its code says, if that is a
     status, as OpenRouter's and vLLM's are; else a failure of the backend's own."""
     if isinstance(payload, dict) and not payload.get("error"):
         return None
-    complaint = complaint_of(payload, call)
+    complaint = complaint_of(payload, upstream_request)
     if complaint is None:
         return None
     code = complaint.code or ""
     status = (
         int(code) if code.isascii() and code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
     )
-    return _named(status, complaint, call, None, said="")
+    return _named(status, complaint, upstream_request, None, said="")
 
 
-def _named(status: int, complaint: Complaint, call: Call, retry_after: float | None, said: str) -> UpstreamError:
+def _named(
+    status: int, complaint: Complaint, upstream_request: UpstreamRequest, retry_after: float | None, said: str
+) -> UpstreamError:
     message, code = complaint.message, complaint.code
     if 300 <= status < 400:
-        return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", call.source)
+        return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", upstream_request.source)
     if status == 403 and (complaint.moderated or _MODERATED.search(message)):
-        return UpstreamRefused(message, call.source, status=status, code=code, param=complaint.param)
+        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=complaint.param)
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
-        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", call.source)
+        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", upstream_request.source)
     retry_after = complaint.retry_after_s if retry_after is None else retry_after
     if status == 402 or (status == 429 and (code in _EXHAUSTED or "per-day" in message)):
-        return UpstreamExhausted(f"{said}{message}", call.source, code=code)
+        return UpstreamExhausted(f"{said}{message}", upstream_request.source, code=code)
     if status == 429:
-        return UpstreamLimited(f"{said}{message}", call.source, code=code, retry_after_s=retry_after)
+        return UpstreamLimited(f"{said}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
     if 400 <= status < 500 and status not in _RETRYABLE:
-        return UpstreamRefused(message, call.source, status=status, code=code, param=complaint.param)
+        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=complaint.param)
     shown = status if status in (503, 504) else 502
-    return UpstreamFailed(f"{said}{message}", call.source, status=shown, code=code, retry_after_s=retry_after)
+    return UpstreamFailed(
+        f"{said}{message}", upstream_request.source, status=shown, code=code, retry_after_s=retry_after
+    )
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -178,11 +182,11 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
 
 
-def _redacted(complaint: Complaint, call: Call) -> Complaint:
+def _redacted(complaint: Complaint, upstream_request: UpstreamRequest) -> Complaint:
     """The complaint without our key, which some providers echo, and at no more than so much length."""
-    if not call.secret:
+    if not upstream_request.secret:
         return replace(complaint, message=_clip(complaint.message))
-    secret = call.secret
+    secret = upstream_request.secret
 
     def clean(text: str | None) -> str | None:
         return None if text is None else text.replace(secret, "***")

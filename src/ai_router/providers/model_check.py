@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import orjson
 
 from ai_router.errors import UpstreamFailed
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import refusal
 
@@ -28,7 +28,7 @@ class Comparison:
 
 def served_models(client: UpstreamClient, backend: Backend) -> frozenset[str]:
     """The ids of a provider's GET /models. Raises UpstreamError."""
-    call = Call(
+    upstream_request = UpstreamRequest(
         source=backend.source,
         method="GET",
         url=backend.url("/models"),
@@ -36,11 +36,11 @@ def served_models(client: UpstreamClient, backend: Backend) -> frozenset[str]:
         headers=backend.headers,
         secret=backend.key,
     )
-    response = client.open(call, Leg())
+    response = client.open(upstream_request, UpstreamCall())
     try:
         body = response.read(_MAX_BODY)
         if response.status != 200:
-            raise refusal(response.status, response.headers, body, call)
+            raise refusal(response.status, response.headers, body, upstream_request)
     finally:
         response.close()
     try:
@@ -48,7 +48,7 @@ def served_models(client: UpstreamClient, backend: Backend) -> frozenset[str]:
         # Gemini's begin with models/.
         return frozenset(str(entry["id"]).removeprefix("models/") for entry in entries)
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise UpstreamFailed("its list of models is of no shape that is known", call.source) from None
+        raise UpstreamFailed("its list of models is of no shape that is known", upstream_request.source) from None
 
 
 def compare(backend: Backend, served: frozenset[str]) -> Comparison:

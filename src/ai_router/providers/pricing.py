@@ -14,7 +14,7 @@ from ai_router.providers.backend import Backend
 from ai_router.providers.catalogue import PRIMARY, Catalogue, Price
 from ai_router.providers.registry import Registry
 from ai_router.providers.usage import usage_of
-from ai_router.types import Cost, LegCost, Outcome, Traffic, Usage
+from ai_router.types import CallCost, Cost, Outcome, Traffic, Usage
 
 _PER_TOKEN = 1e-6
 
@@ -79,7 +79,7 @@ class Pricing:
     def cost(self, outcome: Outcome) -> Cost:
         """The cost of all that was done for a request."""
         known, gpu_s, here = 0.0, 0.0, False
-        unknown, by_leg, basis = list[str](), dict[int, LegCost](), dict[str, None]()
+        unknown, by_call, basis = list[str](), dict[int, CallCost](), dict[str, None]()
         for call in outcome.traffic:
             if self.is_local(call.backend):
                 gpu_s += call.used_s
@@ -91,20 +91,20 @@ class Pricing:
             if charge.basis is not None:
                 basis[charge.basis] = None
             if charge.usage is not None:
-                by_leg[call.leg] = LegCost(charge.usage, charge.usd)
+                by_call[call.call_number] = CallCost(charge.usage, charge.usd)
         if here:
             known += gpu_s * (self._usd_per_gpu_s or 0.0)
             basis[LOCAL if self._usd_per_gpu_s is None else ELECTRICITY] = None
         usage = usage_of(outcome.usage) if outcome.attempts else None
         told = tuple(basis) or (() if unknown else (NONE,))
-        return Cost(known, told, tuple(unknown), gpu_s, usage, by_leg, self._baseline_usd(usage))
+        return Cost(known, told, tuple(unknown), gpu_s, usage, by_call, self._baseline_usd(usage))
 
     def _charge(self, call: Traffic, outcome: Outcome) -> _Charge:
         """What a call of a cloud cost, and in words what of it is not known."""
         who = f"{call.backend} ({call.model})"
-        answers = bool(outcome.attempts) and outcome.attempts[-1].leg == call.leg
-        search_leg, search_usage = outcome.search or (None, None)
-        searches = search_leg == call.leg
+        answers = bool(outcome.attempts) and outcome.attempts[-1].call_number == call.call_number
+        search_call, search_usage = outcome.search or (None, None)
+        searches = search_call == call.call_number
         usage = usage_of(outcome.usage if answers else search_usage if searches else None)
         if usage is None:
             # Whoever refuses does not charge; what broke off, or was given up, may have been worked on all the same.

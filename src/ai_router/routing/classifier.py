@@ -22,9 +22,9 @@ from ai_router.errors import (
     UpstreamFailed,
     UpstreamRefused,
 )
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.http.request import Call, Timeouts
+from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import failure_in, refusal
@@ -77,16 +77,16 @@ class Classifier:
         """Whether the mode is certain."""
         return self._settled.is_set()
 
-    def classify(self, request: ChatRequest, new_leg: Callable[[], Leg]) -> Verdict:
-        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when a leg is.
+    def classify(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> Verdict:
+        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when a call is.
 
         Asked a second time on a new connection when it takes much longer than it has lately; the first word counts.
         """
         self._settled.wait(_PROBE_PATIENCE_S)
         messages = classifier_messages(request, self._settings.context_chars)
         if self.mode is ClassifierMode.CONSTRAINED:
-            return self._hedge.first(lambda leg: self._ask_constrained(messages, leg, tokens=1), new_leg)
-        return self._hedge.first(lambda leg: self._ask_reasoning(messages, leg), new_leg)
+            return self._hedge.first(lambda call: self._ask_constrained(messages, call, tokens=1), new_call)
+        return self._hedge.first(lambda call: self._ask_reasoning(messages, call), new_call)
 
     def close(self) -> None:
         """End its threads."""
@@ -99,7 +99,7 @@ class Classifier:
         An unreachable server settles nothing: raises UpstreamError, call again.
         """
         try:
-            payload = self._complete(_constrained_body(self._backend.model, _PROBE, _PROBE_TOKENS), Leg())
+            payload = self._complete(_constrained_body(self._backend.model, _PROBE, _PROBE_TOKENS), UpstreamCall())
             honoured = _sole_content(payload) in LABELS
         except UpstreamRefused as refused:
             log.warning("Classifier probe refused: %s", refused)
@@ -117,7 +117,7 @@ class Classifier:
 
         Raises UpstreamError.
         """
-        response = self._open(_warming_body(self._backend.model), Leg())
+        response = self._open(_warming_body(self._backend.model), UpstreamCall())
         try:
             response.read(_MAX_ANSWER)
         finally:
@@ -127,21 +127,21 @@ class Classifier:
         """Let requests go ahead in the configured mode: the server could not be probed yet."""
         self._settled.set()
 
-    def _ask_constrained(self, messages: tuple[Message, ...], leg: Leg, tokens: int) -> Verdict:
-        payload = self._complete(_constrained_body(self._backend.model, messages, tokens), leg)
+    def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall, tokens: int) -> Verdict:
+        payload = self._complete(_constrained_body(self._backend.model, messages, tokens), call)
         verdict = constrained_verdict(payload)
         if verdict is None:
             raise self._failed("no decision word in its answer")
         return verdict
 
-    def _ask_reasoning(self, messages: tuple[Message, ...], leg: Leg) -> Verdict:
-        response = self._open(_reasoning_body(self._backend.model, messages), leg)
+    def _ask_reasoning(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
+        response = self._open(_reasoning_body(self._backend.model, messages), call)
         try:
-            return self._read_until_word(response, leg)
+            return self._read_until_word(response, call)
         finally:
             response.close()
 
-    def _read_until_word(self, response: UpstreamResponse, leg: Leg) -> Verdict:
+    def _read_until_word(self, response: UpstreamResponse, call: UpstreamCall) -> Verdict:
         decoder, finder, finish_reason = SSEDecoder(), WordFinder(), "none"
         for chunk in response.chunks():
             for event in self._events(decoder, chunk):
@@ -149,7 +149,7 @@ class Classifier:
                 content, reasoning, reason = delta_texts(payload)
                 finish_reason = reason or finish_reason
                 if (label := finder.feed(content, reasoning)) is not None:
-                    leg.abort(AnswerSufficient("the decision word stands"))
+                    call.abort(AnswerSufficient("the decision word stands"))
                     return Verdict(label, None, reason or "early")
         label = finder.finish()
         if label is None:
@@ -169,31 +169,31 @@ class Classifier:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
             raise self._failed("its stream is not JSON") from None
-        if failure := failure_in(payload, self._call(b"")):
+        if failure := failure_in(payload, self._upstream_request(b"")):
             raise failure
         return payload if isinstance(payload, dict) else {}
 
-    def _complete(self, body: bytes, leg: Leg) -> Mapping[str, Any]:
-        response = self._open(body, leg)
+    def _complete(self, body: bytes, call: UpstreamCall) -> Mapping[str, Any]:
+        response = self._open(body, call)
         try:
             answer = response.read(_MAX_ANSWER)
         finally:
             response.close()
         return self._payload(answer)
 
-    def _open(self, body: bytes, leg: Leg) -> UpstreamResponse:
-        call = self._call(body)
-        response = self._client.open(call, leg)
+    def _open(self, body: bytes, call: UpstreamCall) -> UpstreamResponse:
+        upstream_request = self._upstream_request(body)
+        response = self._client.open(upstream_request, call)
         if response.status == 200:
             return response
         try:
-            raise refusal(response.status, response.headers, response.read(_MAX_ANSWER), call)
+            raise refusal(response.status, response.headers, response.read(_MAX_ANSWER), upstream_request)
         finally:
             response.close()
 
-    def _call(self, body: bytes) -> Call:
+    def _upstream_request(self, body: bytes) -> UpstreamRequest:
         timeout = self._settings.timeout_s
-        return Call(
+        return UpstreamRequest(
             source=self._backend.source,
             method="POST",
             url=f"{self._backend.base_url}/v1/chat/completions",

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 from ai_router.errors import HedgeLost, ShuttingDown, Source, UpstreamError, UpstreamTimeout
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 
 T = TypeVar("T")
 
@@ -47,23 +47,23 @@ class Hedge(Generic[T]):
         """End the threads; calls under way are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def first(self, call: Callable[[Leg], T], new_leg: Callable[[], Leg]) -> T:
+    def first(self, ask: Callable[[UpstreamCall], T], new_call: Callable[[], UpstreamCall]) -> T:
         """The first answer. Raises what a call raised if none succeeds, UpstreamTimeout at the deadline.
 
         The deadline is the same for both: the second call has what the first has left of it.
         """
         started = self._clock()
-        calls: list[tuple[Future[T], Leg]] = []
+        calls: list[tuple[Future[T], UpstreamCall]] = []
         try:
-            self._start(call, new_leg, calls)
+            self._start(ask, new_call, calls)
             late_s = self.late_after_s()
             if late_s is not None and not wait([calls[0][0]], late_s).done and self._allowed():
-                self._start(call, new_leg, calls)
+                self._start(ask, new_call, calls)
             answer = self._first_success(calls, started + self._deadline_s + _GRACE_S)
         finally:
-            for future, leg in calls:
+            for future, call in calls:
                 if not future.done():
-                    leg.abort(HedgeLost("the other call was faster, or it is too late"))
+                    call.abort(HedgeLost("the other call was faster, or it is too late"))
                     future.cancel()
         with self._lock:
             self._took_s.append(self._clock() - started)
@@ -78,17 +78,22 @@ class Hedge(Generic[T]):
         late_s = max(_EARLIEST_S, _LATE * usual)
         return late_s if late_s < self._deadline_s else None
 
-    def _start(self, call: Callable[[Leg], T], new_leg: Callable[[], Leg], calls: list[tuple[Future[T], Leg]]) -> None:
-        leg = new_leg()
+    def _start(
+        self,
+        ask: Callable[[UpstreamCall], T],
+        new_call: Callable[[], UpstreamCall],
+        calls: list[tuple[Future[T], UpstreamCall]],
+    ) -> None:
+        call = new_call()
         with self._lock:
             self._credit = min(3.0, self._credit + _SHARE)
         try:
-            future = self._threads.submit(call, leg)
+            future = self._threads.submit(ask, call)
         except RuntimeError:  # the threads were ended: nothing is begun any more
             raise ShuttingDown("the router is being stopped") from None
-        calls.append((future, leg))
+        calls.append((future, call))
         # One that still waits for a thread has no socket to shut.
-        leg.when_aborted(future.cancel)
+        call.when_aborted(future.cancel)
 
     def _allowed(self) -> bool:
         with self._lock:
@@ -98,7 +103,7 @@ class Hedge(Generic[T]):
             self.second_calls += 1
             return True
 
-    def _first_success(self, calls: Sequence[tuple[Future[T], Leg]], end: float) -> T:
+    def _first_success(self, calls: Sequence[tuple[Future[T], UpstreamCall]], end: float) -> T:
         """The first result; a call that fails leaves it to the other. An abort is nobody's to make good."""
         pending, failure = {future for future, _ in calls}, None
         while pending:
@@ -107,7 +112,7 @@ class Hedge(Generic[T]):
                 break
             for future in done:
                 if future.cancelled():
-                    next(leg for other, leg in calls if other is future).raise_if_aborted()
+                    next(call for other, call in calls if other is future).raise_if_aborted()
                     raise ShuttingDown("the router is being stopped")
                 problem = future.exception()
                 if problem is None:

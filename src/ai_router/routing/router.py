@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ai_router.errors import RouterError, UpstreamError
-from ai_router.http.calls import Leg
+from ai_router.http.calls import UpstreamCall
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
@@ -60,10 +60,12 @@ class Router:
                 return _without_verdict(found, f"not asked, it is {why}")
         return found
 
-    def determine_route(self, request: ChatRequest, undecided: Undecided, new_leg: Callable[[], Leg]) -> Decision:
+    def determine_route(
+        self, request: ChatRequest, undecided: Undecided, new_call: Callable[[], UpstreamCall]
+    ) -> Decision:
         """The classifier's decision, or what stands in for it, with the classifier's failure in it.
 
-        Raises only what a leg was aborted for.
+        Raises only what a call was aborted for.
         """
         if self._classifier is None:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
@@ -72,7 +74,7 @@ class Router:
             return _without_verdict(undecided, "not asked, it is being tried by another request", 0.0)
         started = time.monotonic()
         try:
-            verdict = self._classifier.classify(request, new_leg)
+            verdict = self._classifier.classify(request, new_call)
         except RouterError as problem:
             record_result(permit, problem)
             if isinstance(problem, UpstreamError):

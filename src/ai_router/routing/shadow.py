@@ -65,7 +65,7 @@ class Shadow:
         if self._stopped.is_set():
             return
         try:
-            verdict = self._classifier.classify(request, scope.leg)
+            verdict = self._classifier.classify(request, scope.new_call)
         except UpstreamError as problem:
             log.info("Shadow classification failed: %s", problem)
             return

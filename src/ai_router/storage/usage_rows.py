@@ -63,9 +63,9 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
 
 
 def _exported(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) -> dict[str, Any]:
-    told = cost.by_leg.get(call.leg)
+    told = cost.by_call.get(call.call_number)
     return common | {
-        "id": f"{row_id}-{call.leg}",
+        "id": f"{row_id}-{call.call_number}",
         "request": row_id,
         "backend": call.backend,
         "model": _text(call.model, 256),
