@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ai_router.http.client import UpstreamClient
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from tests.fakes.upstream import FakeUpstream, fake_upstream
 
 # On a fresh checkout the first strategy of texts builds Hypothesis' tables of Unicode, which takes seconds once.
@@ -23,14 +23,14 @@ def upstream() -> Iterator[FakeUpstream]:
 
 
 @pytest.fixture
-def alarms() -> Iterator[Alarms]:
-    alarms = Alarms()
-    yield alarms
-    alarms.close()
+def timers() -> Iterator[TimerThread]:
+    timers = TimerThread()
+    yield timers
+    timers.close()
 
 
 @pytest.fixture
-def client(alarms: Alarms) -> Iterator[UpstreamClient]:
-    client = UpstreamClient(alarms, pool_size=8)
+def client(timers: TimerThread) -> Iterator[UpstreamClient]:
+    client = UpstreamClient(timers, pool_size=8)
     yield client
     client.close()

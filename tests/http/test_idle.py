@@ -11,7 +11,7 @@ from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
 from ai_router.http.idle import IdleWatch
 from ai_router.http.request import Timeouts, UpstreamRequest
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.types import Purpose
 from tests.fakes.personas import CHAT, chunk, says
 from tests.fakes.upstream import FakeUpstream, Hang, Stream
@@ -23,14 +23,14 @@ def upstream_request(upstream: FakeUpstream, idle: float) -> UpstreamRequest:
     )
 
 
-def test_a_read_that_waits_too_long_is_told_of_once(alarms: Alarms) -> None:
+def test_a_read_that_waits_too_long_is_told_of_once(timers: TimerThread) -> None:
     told = threading.Event()
-    watch = IdleWatch(alarms, 0.02, told.set)
+    watch = IdleWatch(timers, 0.02, told.set)
     watch.read_begins()
     assert told.wait(10)
 
 
-def test_reads_that_come_back_and_the_time_between_them_are_not_idle(alarms: Alarms) -> None:
+def test_reads_that_come_back_and_the_time_between_them_are_not_idle(timers: TimerThread) -> None:
     class Clock:
         now = 0.0
 
@@ -38,7 +38,7 @@ def test_reads_that_come_back_and_the_time_between_them_are_not_idle(alarms: Ala
             return self.now
 
     clock, told = Clock(), list[float]()
-    watch = IdleWatch(alarms, 3600.0, lambda: told.append(clock.now), clock)
+    watch = IdleWatch(timers, 3600.0, lambda: told.append(clock.now), clock)
     watch.read_begins()
     clock.now = 3599.0
     watch._look()
@@ -52,9 +52,9 @@ def test_reads_that_come_back_and_the_time_between_them_are_not_idle(alarms: Ala
     watch.close()
 
 
-def test_a_watch_that_is_closed_says_nothing(alarms: Alarms) -> None:
+def test_a_watch_that_is_closed_says_nothing(timers: TimerThread) -> None:
     told: list[int] = []
-    watch = IdleWatch(alarms, 0.0, lambda: told.append(1))
+    watch = IdleWatch(timers, 0.0, lambda: told.append(1))
     watch.close()
     watch._since = -1.0
     watch._look()

@@ -6,53 +6,53 @@ import queue
 import threading
 import time
 
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 
 
-def test_alarms_ring_in_the_order_of_their_times_not_of_their_making(alarms: Alarms) -> None:
+def test_alarms_ring_in_the_order_of_their_times_not_of_their_making(timers: TimerThread) -> None:
     rung: queue.Queue[str] = queue.Queue()
-    alarms.after(0.10, lambda: rung.put("late"))
-    alarms.after(0.02, lambda: rung.put("early"))
+    timers.after(0.10, lambda: rung.put("late"))
+    timers.after(0.02, lambda: rung.put("early"))
     assert [rung.get(timeout=5), rung.get(timeout=5)] == ["early", "late"]
 
 
-def test_a_cancelled_alarm_does_not_ring(alarms: Alarms) -> None:
+def test_a_cancelled_alarm_does_not_ring(timers: TimerThread) -> None:
     rung: queue.Queue[str] = queue.Queue()
-    alarms.after(0.01, lambda: rung.put("cancelled")).cancel()
-    alarms.after(0.05, lambda: rung.put("kept"))
+    timers.after(0.01, lambda: rung.put("cancelled")).cancel()
+    timers.after(0.05, lambda: rung.put("kept"))
     assert rung.get(timeout=5) == "kept"
     assert rung.empty()
 
 
-def test_a_callback_that_fails_does_not_end_the_others(alarms: Alarms) -> None:
+def test_a_callback_that_fails_does_not_end_the_others(timers: TimerThread) -> None:
     rung = threading.Event()
 
     def fail() -> None:
         raise RuntimeError("on purpose")
 
-    alarms.after(0.0, fail)
-    alarms.after(0.02, rung.set)
+    timers.after(0.0, fail)
+    timers.after(0.02, rung.set)
     assert rung.wait(5)
 
 
-def test_cancelled_alarms_do_not_pile_up(alarms: Alarms) -> None:
+def test_cancelled_alarms_do_not_pile_up(timers: TimerThread) -> None:
     for _ in range(10_000):
-        alarms.after(3600, lambda: None).cancel()
-    assert len(alarms._heap) < 2_000
+        timers.after(3600, lambda: None).cancel()
+    assert len(timers._heap) < 2_000
 
 
-def test_alarms_that_are_set_and_cancelled_again_do_not_wake_the_thread_each_time(alarms: Alarms) -> None:
-    waits, wait = [0], alarms._changed.wait
+def test_alarms_that_are_set_and_cancelled_again_do_not_wake_the_thread_each_time(timers: TimerThread) -> None:
+    waits, wait = [0], timers._changed.wait
 
     def counted(seconds: float | None = None) -> bool:
         waits[0] += 1
         return wait(seconds)
 
-    alarms._changed.wait = counted  # type: ignore[method-assign]
+    timers._changed.wait = counted  # type: ignore[method-assign]
     for _ in range(50):
-        alarms.after(10.0, lambda: None).cancel()
+        timers.after(10.0, lambda: None).cancel()
         time.sleep(0.002)  # in which it would wait again, had it been woken
     assert waits[0] <= 5
     rang = threading.Event()
-    alarms.after(0.01, rang.set)
+    timers.after(0.01, rang.set)
     assert rang.wait(5), "one that is earlier does"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.server.stream_relay import Relay, Relays
 
 BEAT = b"E\r\n: keep-alive\n\n\r\n"
@@ -102,7 +102,7 @@ def drain(sock: socket.socket, most: float = float("inf")) -> bytes:
 
 
 @pytest.fixture
-def begin(alarms: Alarms) -> Iterator[Begin]:
+def begin(timers: TimerThread) -> Iterator[Begin]:
     made: list[Stream] = []
     carriers: list[Relays] = []
 
@@ -113,7 +113,7 @@ def begin(alarms: Alarms) -> Iterator[Begin]:
         lent_by: Stream | None = None,
     ) -> Stream:
         if not carriers:
-            carriers.append(Relays(alarms, write_timeout_s=write_timeout_s, keepalive_s=keepalive_s))
+            carriers.append(Relays(timers, write_timeout_s=write_timeout_s, keepalive_s=keepalive_s))
             carriers[0].start()
         made.append(Stream(carriers[0], chunked=chunked, lent_by=lent_by))
         return made[-1]

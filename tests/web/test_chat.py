@@ -12,7 +12,7 @@ import pytest
 from ai_router.dispatch.disconnects import ClientWatcher
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.errors import RouterError, Source, UpstreamUnavailable
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.web.auth import Keys
 from ai_router.web.chat import PATH, ChatEndpoint
 from ai_router.web.limits import Admission
@@ -35,7 +35,7 @@ class Pipeline:
 class Place:
     """An endpoint and what it tells."""
 
-    def __init__(self, alarms: Alarms, watcher: ClientWatcher) -> None:
+    def __init__(self, timers: TimerThread, watcher: ClientWatcher) -> None:
         self.pipeline = Pipeline()
         self.admission = Admission(1)
         self.in_flight = InFlight()
@@ -46,7 +46,7 @@ class Place:
             keys=Keys([KEY]),
             admission=self.admission,
             watcher=watcher,
-            alarms=alarms,
+            timers=timers,
             subscribers=(self.outcomes.append,),
             ids=Ids(),
             in_flight=self.in_flight,
@@ -86,9 +86,9 @@ class Place:
 
 
 @pytest.fixture
-def place(alarms: Alarms) -> Iterator[Place]:
+def place(timers: TimerThread) -> Iterator[Place]:
     watcher = ClientWatcher()
-    yield Place(alarms, watcher)
+    yield Place(timers, watcher)
     watcher.close()
 
 

@@ -12,14 +12,14 @@ from ai_router.web.heartbeat import Heartbeat
 FRAMED = b"E\r\n: keep-alive\n\n\r\n"
 
 
-class Alarms:
+class TimerThread:
     """Rings when the test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.set: list[tuple[float, Callable[[], None]]] = []
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> Alarms:
+    def after(self, seconds: float, callback: Callable[[], None]) -> TimerThread:
         self.set.append((self.now + seconds, callback))
         return self
 
@@ -47,8 +47,10 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 Pair = tuple[socket.socket, socket.socket]
 
 
-def beating(alarms: Alarms, sock: socket.socket, portions: Iterator[bytes], *, chunked: bool = True) -> Iterator[bytes]:
-    heart = Heartbeat(alarms, sock, 5.0, chunked=chunked, clock=lambda: alarms.now)  # type: ignore[arg-type]
+def beating(
+    timers: TimerThread, sock: socket.socket, portions: Iterator[bytes], *, chunked: bool = True
+) -> Iterator[bytes]:
+    heart = Heartbeat(timers, sock, 5.0, chunked=chunked, clock=lambda: timers.now)  # type: ignore[arg-type]
     return heart.through(portions)
 
 
@@ -60,68 +62,68 @@ def received(clients: socket.socket) -> bytes:
 
 
 def test_a_silence_is_broken_every_so_often(pair: Pair) -> None:
-    alarms, heard = Alarms(), []
+    timers, heard = TimerThread(), []
 
     def portions() -> Iterator[bytes]:
         yield b"first"
         for moment in (4.0, 5.0, 9.0, 10.0):
-            alarms.go_to(moment)
+            timers.go_to(moment)
             heard.append(received(pair[1]))
         yield b"second"
 
-    assert list(beating(alarms, pair[0], portions())) == [b"first", b"second"]
+    assert list(beating(timers, pair[0], portions())) == [b"first", b"second"]
     assert heard == [b"", FRAMED, b"", FRAMED]
 
 
 def test_before_the_first_portion_there_are_no_headers_and_no_comments(pair: Pair) -> None:
-    alarms = Alarms()
+    timers = TimerThread()
 
     def portions() -> Iterator[bytes]:
-        alarms.go_to(60)
+        timers.go_to(60)
         yield b"first"
 
-    assert list(beating(alarms, pair[0], portions())) == [b"first"]
+    assert list(beating(timers, pair[0], portions())) == [b"first"]
     assert received(pair[1]) == b""
 
 
 def test_while_a_portion_is_being_sent_nothing_is_put_into_it(pair: Pair) -> None:
-    alarms = Alarms()
-    stream = beating(alarms, pair[0], iter([b"first", b"second"]))
+    timers = TimerThread()
+    stream = beating(timers, pair[0], iter([b"first", b"second"]))
     next(stream)
     next(stream)
     # The second is with the server now, who may be in the middle of sending it.
-    alarms.go_to(60)
+    timers.go_to(60)
     assert received(pair[1]) == b""
 
 
 def test_after_the_end_and_after_done_there_are_none(pair: Pair) -> None:
-    alarms, heard = Alarms(), []
+    timers, heard = TimerThread(), []
 
     def portions() -> Iterator[bytes]:
         yield b"data: [DONE]\n\n"
-        alarms.go_to(60)
+        timers.go_to(60)
         heard.append(received(pair[1]))
 
-    assert list(beating(alarms, pair[0], portions())) == [b"data: [DONE]\n\n"]
-    alarms.go_to(120)
+    assert list(beating(timers, pair[0], portions())) == [b"data: [DONE]\n\n"]
+    timers.go_to(120)
     assert heard == [b""]
     assert received(pair[1]) == b""
 
 
 def test_an_old_client_gets_no_chunks(pair: Pair) -> None:
-    alarms, heard = Alarms(), []
+    timers, heard = TimerThread(), []
 
     def portions() -> Iterator[bytes]:
         yield b"first"
-        alarms.go_to(5)
+        timers.go_to(5)
         heard.append(received(pair[1]))
 
-    list(beating(alarms, pair[0], portions(), chunked=False))
+    list(beating(timers, pair[0], portions(), chunked=False))
     assert heard == [b": keep-alive\n\n"]
 
 
 def test_a_client_that_does_not_read_is_not_waited_for(pair: Pair) -> None:
-    alarms = Alarms()
+    timers = TimerThread()
 
     def portions() -> Iterator[bytes]:
         yield b"first"
@@ -130,9 +132,9 @@ def test_a_client_that_does_not_read_is_not_waited_for(pair: Pair) -> None:
                 pair[0].send(b"x" * 65536)
             except BlockingIOError:
                 break
-        alarms.go_to(5)
+        timers.go_to(5)
 
-    assert list(beating(alarms, pair[0], portions())) == [b"first"]
+    assert list(beating(timers, pair[0], portions())) == [b"first"]
 
 
 def test_a_stream_that_is_closed_closes_what_it_reads(pair: Pair) -> None:
@@ -144,7 +146,7 @@ def test_a_stream_that_is_closed_closes_what_it_reads(pair: Pair) -> None:
         finally:
             closed.append(True)
 
-    stream = beating(Alarms(), pair[0], portions())
+    stream = beating(TimerThread(), pair[0], portions())
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert closed == [True]

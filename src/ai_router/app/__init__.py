@@ -24,7 +24,7 @@ from ai_router.dispatch.speculation_policy import Budget
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
 from ai_router.observability.cold_start import process_started
 from ai_router.observability.metrics import watch_limiter
@@ -67,9 +67,9 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     closing = runtime.closing
     registry = build_registry(settings)
     told = observe(settings, registry, process_started() if born is None else born, closing)
-    alarms = Alarms()
-    closing.callback(alarms.close)
-    client = UpstreamClient(alarms, pool_size=2 * settings.admitted)
+    timers = TimerThread()
+    closing.callback(timers.close)
+    client = UpstreamClient(timers, pool_size=2 * settings.admitted)
     closing.callback(client.close)
     limiter = build_limiter(settings, registry)
     watch_limiter(told.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
@@ -90,7 +90,7 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
         keys=keys,
         admission=admission,
         watcher=watcher,
-        alarms=alarms,
+        timers=timers,
         subscribers=(log_lines.finished, load.finished, told.subscriber),
         ids=ids,
         in_flight=runtime.in_flight,

@@ -14,7 +14,7 @@ import orjson
 
 from ai_router.embedded.start import MODEL_NAME
 from ai_router.http.client import UpstreamClient
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.date_context import date_context
 from ai_router.settings import Settings, SettingsError, load_settings
@@ -39,13 +39,13 @@ def die(message: str) -> NoReturn:
 @contextmanager
 def upstream_client() -> Iterator[UpstreamClient]:
     """A client for the length of a command."""
-    alarms = Alarms()
-    client = UpstreamClient(alarms, pool_size=4)
+    timers = TimerThread()
+    client = UpstreamClient(timers, pool_size=4)
     try:
         yield client
     finally:
         client.close()
-        alarms.close()
+        timers.close()
 
 
 def registry_of(settings: Settings) -> Registry:

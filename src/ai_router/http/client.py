@@ -21,7 +21,7 @@ from ai_router.http.exceptions import STALE, border, ours
 from ai_router.http.http1 import Incoming, NotHTTP, request_head
 from ai_router.http.idle import IdleWatch, NoWatch, Watch
 from ai_router.http.request import UpstreamRequest
-from ai_router.http.timers import Alarm, Alarms
+from ai_router.http.timers import Deadline, TimerThread
 from ai_router.http.traffic import Occupancy
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ _STALE_SHOWS_WITHIN_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
-    """The alarms of one call, and its longest silence."""
+class CallDeadlines:
+    """The timers of one call, and its longest silence."""
 
-    first_byte: Alarm | None
-    total: Alarm
+    first_byte: Deadline | None
+    total: Deadline
     idle: Watch
 
     def first_byte_seen(self) -> None:
@@ -61,15 +61,15 @@ class UpstreamResponse:
         request: UpstreamRequest,
         call: UpstreamCall,
         *,
-        deadlines: Deadlines,
-        alarms: Alarms,
+        deadlines: CallDeadlines,
+        timers: TimerThread,
         connect_ms: float,
     ) -> None:
         self._lent = lent
         self._incoming = incoming
         self._request = request
         self._call = call
-        self._alarms = alarms
+        self._timers = timers
         self._deadlines = deadlines
         self._idle = deadlines.idle
         self._let_go: Callable[[], object] | None = None
@@ -87,7 +87,7 @@ class UpstreamResponse:
         """All that matters has been read: give the backend ``seconds`` to end the answer, so that the connection
         can be used again, and else leave. A read after that raises AnswerSufficient."""
         if not self.complete:
-            self._alarms.after(seconds, lambda: self._call.abort(AnswerSufficient("the answer had ended")))
+            self._timers.after(seconds, lambda: self._call.abort(AnswerSufficient("the answer had ended")))
 
     def read(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes."""
@@ -180,8 +180,8 @@ class UpstreamResponse:
 class UpstreamClient:
     """One pool of kept-alive connections for all backends."""
 
-    def __init__(self, alarms: Alarms, pool_size: int) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: TimerThread, pool_size: int) -> None:
+        self._timers = timers
         self._connections = Connections(pool_size)
         self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
@@ -205,26 +205,26 @@ class UpstreamClient:
         connect_ms = (time.monotonic() - started) * 1000
         call.status = incoming.status
         return UpstreamResponse(
-            lent, incoming, request, call, deadlines=deadlines, alarms=self._alarms, connect_ms=connect_ms
+            lent, incoming, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
 
     def close(self) -> None:
         """Close the idle connections."""
         self._connections.close()
 
-    def _set_deadlines(self, request: UpstreamRequest, call: UpstreamCall) -> Deadlines:
-        def alarm(seconds: float, what: str) -> Alarm:
+    def _set_deadlines(self, request: UpstreamRequest, call: UpstreamCall) -> CallDeadlines:
+        def deadline(seconds: float, what: str) -> Deadline:
             late = UpstreamTimeout(f"{what} within {seconds:g} s", request.source)
-            return self._alarms.after(seconds, lambda: call.abort(late))
+            return self._timers.after(seconds, lambda: call.abort(late))
 
         timeouts = request.timeouts
         silent_s = timeouts.longest_read
-        first_byte = None if timeouts.first_byte is None else alarm(timeouts.first_byte, "no first byte")
+        first_byte = None if timeouts.first_byte is None else deadline(timeouts.first_byte, "no first byte")
         idle: Watch = NoWatch()
         if silent_s < timeouts.total:
             silent = UpstreamTimeout(f"silent for {silent_s:g} s", request.source)
-            idle = IdleWatch(self._alarms, silent_s, lambda: call.abort(silent))
-        return Deadlines(first_byte, alarm(timeouts.total, "no complete answer"), idle)
+            idle = IdleWatch(self._timers, silent_s, lambda: call.abort(silent))
+        return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
     def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lent, Incoming]:
         started = time.monotonic()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 
 
 class Watch(Protocol):
@@ -33,22 +33,22 @@ class NoWatch:
 class IdleWatch:
     """Calls ``on_idle`` when one read has taken ``idle_s``. The time between two reads is not the backend's."""
 
-    __slots__ = ("_alarm", "_alarms", "_clock", "_idle_s", "_on_idle", "_over", "_since")
+    __slots__ = ("_clock", "_deadline", "_idle_s", "_on_idle", "_over", "_since", "_timers")
 
     def __init__(
         self,
-        alarms: Alarms,
+        timers: TimerThread,
         idle_s: float,
         on_idle: Callable[[], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._alarms = alarms
+        self._timers = timers
         self._idle_s = idle_s
         self._on_idle = on_idle
         self._clock = clock
         self._over = False
         self._since: float | None = None
-        self._alarm = alarms.after(idle_s, self._look)
+        self._deadline = timers.after(idle_s, self._look)
 
     def read_begins(self) -> None:
         self._since = self._clock()
@@ -58,7 +58,7 @@ class IdleWatch:
 
     def close(self) -> None:
         self._over = True
-        self._alarm.cancel()
+        self._deadline.cancel()
 
     def _look(self) -> None:
         """One alarm a while, not one a read: it finds out how long the read has taken that is under way."""
@@ -69,4 +69,4 @@ class IdleWatch:
         if quiet_s >= self._idle_s:
             self._on_idle()
         else:
-            self._alarm = self._alarms.after(self._idle_s - quiet_s, self._look)
+            self._deadline = self._timers.after(self._idle_s - quiet_s, self._look)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
-class Alarm:
+class Deadline:
     """A callback to come. ``cancel`` is idempotent; a callback already running is not stopped."""
 
     __slots__ = ("_callback", "at")
@@ -25,7 +25,7 @@ class Alarm:
         self.at = at
         self._callback: Callable[[], None] | None = callback
 
-    def __lt__(self, other: Alarm) -> bool:
+    def __lt__(self, other: Deadline) -> bool:
         return self.at < other.at
 
     @property
@@ -37,38 +37,38 @@ class Alarm:
         """Forget the callback, and all it refers to."""
         self._callback = None
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         """Call back, once."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
 
 
-class Alarms:
-    """The clock of all alarms of a process. Callbacks must be short: they share its thread."""
+class TimerThread:
+    """The clock of all timers of a process. Callbacks must be short: they share its thread."""
 
     _SWEEP_AT = 1024
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._heap: list[Alarm] = []
+        self._heap: list[Deadline] = []
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._closed = False
         self._sweep_at = self._SWEEP_AT
-        self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
         self._thread.start()
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> Alarm:
-        """Call back in ``seconds``, on the alarms' thread."""
-        alarm = Alarm(self._clock() + seconds, callback)
+    def after(self, seconds: float, callback: Callable[[], None]) -> Deadline:
+        """Call back in ``seconds``, on the timers' thread."""
+        deadline = Deadline(self._clock() + seconds, callback)
         with self._lock:
-            heapq.heappush(self._heap, alarm)
-            if self._heap[0] is alarm:
+            heapq.heappush(self._heap, deadline)
+            if self._heap[0] is deadline:
                 self._changed.notify()
             if len(self._heap) >= self._sweep_at:
                 self._sweep()
-        return alarm
+        return deadline
 
     def close(self) -> None:
         """Stop the thread; what has not rung never will."""
@@ -78,20 +78,20 @@ class Alarms:
         self._thread.join()
 
     def _sweep(self) -> None:
-        """Drop the cancelled, so that a busy minute does not keep a minute's worth of dead alarms."""
-        self._heap = [alarm for alarm in self._heap if not alarm.cancelled]
+        """Drop the cancelled, so that a busy minute does not keep a minute's worth of dead timers."""
+        self._heap = [deadline for deadline in self._heap if not deadline.cancelled]
         heapq.heapify(self._heap)
         self._sweep_at = max(self._SWEEP_AT, 2 * len(self._heap))
 
     def _run(self) -> None:
-        while (alarm := self._next_due()) is not None:
+        while (deadline := self._next_due()) is not None:
             try:
-                alarm.ring()
+                deadline.fire()
             except Exception:  # the border of a background thread: one bad callback must not end all deadlines
-                log.exception("an alarm's callback failed")
+                log.exception("a timer's callback failed")
 
-    def _next_due(self) -> Alarm | None:
-        """Wait for an alarm to fall due; None when closed.
+    def _next_due(self) -> Deadline | None:
+        """Wait for a timer to fall due; None when closed.
 
         The cancelled are waited for like the others: without them at the top each request's first alarm would be the
         earliest of all, and wake this thread.
@@ -101,6 +101,6 @@ class Alarms:
                 wait_s = self._heap[0].at - self._clock() if self._heap else None
                 if wait_s is None or wait_s > 0:
                     self._changed.wait(wait_s)
-                elif not (alarm := heapq.heappop(self._heap)).cancelled:
-                    return alarm
+                elif not (deadline := heapq.heappop(self._heap)).cancelled:
+                    return deadline
         return None

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from ai_router.http.timers import Alarm, Alarms
+from ai_router.http.timers import Deadline, TimerThread
 from ai_router.web.heartbeat import COMMENT
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Relay:
     """One stream. ``on_end`` is told, once and on the thread of all relays, whether the client was given all of it."""
 
     __slots__ = (
-        *("alarm", "at", "beat", "chunked", "client", "ended"),
+        *("deadline", "at", "beat", "chunked", "client", "ended"),
         *("flow", "on_end", "secure", "source", "unsent", "watched"),
     )
 
@@ -68,8 +68,8 @@ class Relay:
         self.at = 0.0
         """When something was sent last, in monotonic seconds."""
         self.ended = False
-        self.beat: Alarm | None = None
-        self.alarm: Alarm | None = None
+        self.beat: Deadline | None = None
+        self.deadline: Deadline | None = None
         """Rings when the client has taken nothing for too long."""
 
 
@@ -77,8 +77,8 @@ class Relays:
     """The streams under way. ``write_timeout_s``: how long a client may take nothing. ``keepalive_s``: after so much
     silence a comment is sent."""
 
-    def __init__(self, alarms: Alarms, *, write_timeout_s: float, keepalive_s: float) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: TimerThread, *, write_timeout_s: float, keepalive_s: float) -> None:
+        self._timers = timers
         self._write_timeout_s = write_timeout_s
         self._keepalive_s = keepalive_s
         self._epoll = select.epoll()
@@ -203,14 +203,14 @@ class Relays:
         """The client takes something again."""
         before = len(relay.unsent)
         self._write(relay, relay.unsent)
-        if len(relay.unsent) < before and relay.alarm is not None:
-            relay.alarm.cancel()
-            relay.alarm = None
+        if len(relay.unsent) < before and relay.deadline is not None:
+            relay.deadline.cancel()
+            relay.deadline = None
         self._after_write(relay)
 
     def _await_client(self, relay: Relay) -> None:
-        if relay.alarm is None:
-            relay.alarm = self._alarms.after(self._write_timeout_s, partial(_shut, relay.client))
+        if relay.deadline is None:
+            relay.deadline = self._timers.after(self._write_timeout_s, partial(_shut, relay.client))
         relay.flow.pause()
         self._watch(relay, relay.client, select.EPOLLOUT)
 
@@ -229,7 +229,7 @@ class Relays:
 
     def _beat_in(self, relay: Relay, seconds: float) -> None:
         beat = partial(self._guarded, self._beat, relay)
-        relay.beat = self._alarms.after(seconds, lambda: self._call(beat))
+        relay.beat = self._timers.after(seconds, lambda: self._call(beat))
 
     def _beat(self, relay: Relay) -> None:
         """Say that nothing is to be said, if that has been so for long."""
@@ -250,9 +250,9 @@ class Relays:
         # Whatever goes wrong there, its place and its connection have to be given back.
         with contextlib.suppress(OSError):
             self._watch(relay, None)
-        for alarm in (relay.beat, relay.alarm):
-            if alarm is not None:
-                alarm.cancel()
+        for deadline in (relay.beat, relay.deadline):
+            if deadline is not None:
+                deadline.cancel()
         try:
             relay.on_end(whole)
         except Exception:  # as above

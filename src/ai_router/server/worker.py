@@ -29,7 +29,7 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 
 from ai_router.app import close_app, drain_app, stop_app
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.server.response import TogetherResponse
 from ai_router.server.stream_relay import Relay, Relays
 from ai_router.web.chat import FLOW
@@ -53,8 +53,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """In the worker's process, where threads may be started."""
         _settle(self.cfg)
-        self._alarms = Alarms()
-        self._relays = Relays(self._alarms, write_timeout_s=self.write_timeout_s, keepalive_s=self.keepalive_s)
+        self._timers = TimerThread()
+        self._relays = Relays(self._timers, write_timeout_s=self.write_timeout_s, keepalive_s=self.keepalive_s)
         self._relays.start()
         self._reading = threading.local()
         self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="closer")
@@ -141,15 +141,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             # The kernel's timeout, not Python's, which would ask the kernel twice for each write.
             seconds, rest = divmod(self.write_timeout_s, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
-        self._reading.alarm = self._alarms.after(self.headers_timeout_s, lambda: _shut(sock))
+        self._reading.deadline = self._timers.after(self.headers_timeout_s, lambda: _shut(sock))
         try:
             return super().handle(conn)
         finally:
-            self._reading.alarm.cancel()
+            self._reading.deadline.cancel()
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """The headers are here: answer. Whether the connection can be used again, or _RELAYED."""
-        self._reading.alarm.cancel()
+        self._reading.deadline.cancel()
         response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, TogetherResponse)
         environ["wsgi.multithread"] = True
         if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:

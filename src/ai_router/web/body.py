@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.http.errors import ParseException
 
 from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest, SlowBody
-from ai_router.http.timers import Alarm, Alarms
+from ai_router.http.timers import Deadline, TimerThread
 
 _PORTION = 1 << 20
 """Of a body whose length is known: gunicorn copies all that is left of it for each portion that is taken."""
@@ -17,7 +17,7 @@ _UNANNOUNCED = 65_536
 """Of one that may go on for ever."""
 
 
-def read_body(environ: Mapping[str, Any], *, limit: int, timeout_s: float, alarms: Alarms) -> bytes:
+def read_body(environ: Mapping[str, Any], *, limit: int, timeout_s: float, timers: TimerThread) -> bytes:
     """The whole body, at most ``limit`` bytes, all of it within ``timeout_s``.
 
     Raises BodyTooLarge, SlowBody, InvalidRequest for one that ends early, ClientGone if the client did.
@@ -25,18 +25,18 @@ def read_body(environ: Mapping[str, Any], *, limit: int, timeout_s: float, alarm
     announced = _content_length(environ)
     if announced is not None and announced > limit:
         raise _too_large(limit)
-    deadline = _Deadline(environ.get("gunicorn.socket"), timeout_s, alarms)
+    body_deadline = _BodyDeadline(environ.get("gunicorn.socket"), timeout_s, timers)
     try:
         body = _read(environ["wsgi.input"], limit, _UNANNOUNCED if announced is None else _PORTION)
     except (OSError, ParseException) as problem:
-        deadline.raise_if_late()
+        body_deadline.raise_if_late()
         if isinstance(problem, ConnectionError):
             raise ClientGone from problem
         raise InvalidRequest(f"the request body could not be read: {problem}", "body") from problem
     finally:
-        deadline.cancel()
+        body_deadline.cancel()
     if announced is not None and len(body) < announced:
-        deadline.raise_if_late()
+        body_deadline.raise_if_late()
         raise InvalidRequest(f"the request body has {len(body)} bytes, Content-Length says {announced}", "body")
     return body
 
@@ -61,25 +61,25 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the request body is larger than {limit} bytes (MAX_BODY_MB)")
 
 
-class _Deadline:
+class _BodyDeadline:
     """Ends the reading half of the client's socket when time is up, which a blocked read notices and a drip cannot
     put off; the writing half stays, for the 408."""
 
-    def __init__(self, sock: socket.socket | None, timeout_s: float, alarms: Alarms) -> None:
+    def __init__(self, sock: socket.socket | None, timeout_s: float, timers: TimerThread) -> None:
         self._sock = sock
         self._timeout_s = timeout_s
         self._late = False
-        self._alarm: Alarm | None = alarms.after(timeout_s, self._ring) if sock is not None else None
+        self._deadline: Deadline | None = timers.after(timeout_s, self._fire) if sock is not None else None
 
     def cancel(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def raise_if_late(self) -> None:
         if self._late:
             raise SlowBody(f"the request body did not arrive within {self._timeout_s:g} s")
 
-    def _ring(self) -> None:
+    def _fire(self) -> None:
         self._late = True
         if self._sock is not None:
             self._sock.shutdown(socket.SHUT_RD)

@@ -24,7 +24,7 @@ from ai_router.dispatch.record import Subscriber, Trail
 from ai_router.dispatch.reply import Reply
 from ai_router.errors import INTERNAL, ClientGone, InternalError, RouterError
 from ai_router.http.calls import CancelScope
-from ai_router.http.timers import Alarms
+from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
 from ai_router.pipeline import Pipeline
 from ai_router.routing.date_context import date_context
@@ -83,7 +83,7 @@ class ChatEndpoint:
     keys: Keys
     admission: Admission
     watcher: ClientWatcher
-    alarms: Alarms
+    timers: TimerThread
     subscribers: Sequence[Subscriber]
     ids: Ids
     in_flight: InFlight
@@ -133,7 +133,7 @@ class ChatEndpoint:
         self.admission.enter()
         with ExitStack() as taken:
             taken.callback(self.admission.leave)
-            body = read_body(environ, limit=self.max_body, timeout_s=self.body_timeout_s, alarms=self.alarms)
+            body = read_body(environ, limit=self.max_body, timeout_s=self.body_timeout_s, timers=self.timers)
             arrival = Arrival(
                 arrived_at=arrived_at,
                 timestamp=now,
@@ -180,7 +180,7 @@ class ChatEndpoint:
         # For a server that carries streams without a thread for each (ai_router.server.worker).
         environ[FLOW] = reply.flow
         chunked = environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-        return Heartbeat(self.alarms, sock, self.keepalive_s, chunked=chunked).through(body)
+        return Heartbeat(self.timers, sock, self.keepalive_s, chunked=chunked).through(body)
 
     def _error(self, error: RouterError, headers: Mapping[str, str], start_response: StartResponse) -> Iterable[bytes]:
         told, body = error_parts(error, self.scrub, headers)
