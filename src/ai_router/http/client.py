@@ -17,7 +17,7 @@ from ai_router.errors import (
 )
 from ai_router.http.calls import UpstreamCall
 from ai_router.http.connections import Connections, Lent
-from ai_router.http.exceptions import STALE, border, ours
+from ai_router.http.exceptions import STALE, map_exceptions, mapped
 from ai_router.http.http1 import Incoming, NotHTTP, request_head
 from ai_router.http.idle import IdleWatch, NoWatch, Watch
 from ai_router.http.request import UpstreamRequest
@@ -105,7 +105,7 @@ class UpstreamResponse:
         recv, incoming, idle = self._lent.sock.recv, self._incoming, self._idle
         try:
             # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
-            with border(self._request, self._call, answering=True):
+            with map_exceptions(self._request, self._call, answering=True):
                 portion = incoming.take()
                 self._call.received += len(portion)
                 while True:
@@ -135,7 +135,7 @@ class UpstreamResponse:
         try:
             portion = self._taken(data)
         except (OSError, NotHTTP) as problem:
-            raise ours(problem, self._request, self._call, answering=True) from problem
+            raise mapped(problem, self._request, self._call, answering=True) from problem
         if not self.complete:
             self._idle.read_begins()
             return portion
@@ -196,7 +196,7 @@ class UpstreamClient:
         if call.purpose is not None:
             call.begin(request.source, self._occupancies[request.source.backend])
         try:
-            with border(request, call, answering=False):
+            with map_exceptions(request, call, answering=False):
                 lent, incoming = self._send(request, call, deadlines.idle)
         except BaseException:  # whatever it is, it goes on; its deadlines are void
             deadlines.close()

@@ -20,15 +20,15 @@ STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
 @contextmanager
-def border(request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> Iterator[None]:
+def map_exceptions(request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> Iterator[None]:
     """Foreign exceptions become ours; those of a call that we aborted become the reason for it."""
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, NotHTTP) as problem:
-        raise ours(problem, request, call, answering=answering) from (None if call.reason else problem)
+        raise mapped(problem, request, call, answering=answering) from (None if call.reason else problem)
 
 
-def ours(problem: Exception, request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> RouterError:
+def mapped(problem: Exception, request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> RouterError:
     """The same as an error of ours."""
     return call.reason or translate(problem, request, answering=answering)
 

@@ -38,7 +38,7 @@ class UsageStore:
     """All methods raise StoreUnavailable."""
 
     def __init__(self, url: str) -> None:
-        with _border():
+        with _map_exceptions():
             self._engine: Engine = open_database(url)
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         self._new = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
@@ -49,7 +49,7 @@ class UsageStore:
 
     def insert(self, rows: Sequence[Row], exported: Sequence[Row]) -> None:
         """Write rows, all or none; those that are there already are left as they are."""
-        with _border(), self._engine.begin() as connection:
+        with _map_exceptions(), self._engine.begin() as connection:
             for table, new in ((requests, rows), (egress, exported)):
                 if new:
                     connection.execute(self._new[table], list(new))
@@ -88,7 +88,7 @@ class UsageStore:
 
     def running(self, run: str, started: float, now: float) -> None:
         """Note that the process ``run`` lives."""
-        with _border(), self._engine.begin() as connection:
+        with _map_exceptions(), self._engine.begin() as connection:
             changed = connection.execute(update(runs).where(runs.c.id == run).values(seen=now))
             if not changed.rowcount:
                 connection.execute(self._new[runs], [{"id": run, "started": started, "seen": now}])
@@ -100,14 +100,14 @@ class UsageStore:
 
     def forget_before(self, day: str) -> int:
         """Delete what is older than ``day``; returns how many rows went."""
-        with _border(), self._engine.begin() as connection:
+        with _map_exceptions(), self._engine.begin() as connection:
             gone = [connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)]
             oldest = datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()
             connection.execute(delete(runs).where(runs.c.seen < oldest))
         return sum(gone)
 
     def _rows(self, query: Select[Any]) -> list[Row]:
-        with _border(), self._engine.connect() as connection:
+        with _map_exceptions(), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
@@ -117,7 +117,7 @@ _OF_THE_DATABASE = (OperationalError, InterfaceError, InternalError, Programming
 
 
 @contextmanager
-def _border() -> Iterator[None]:
+def _map_exceptions() -> Iterator[None]:
     """Foreign exceptions become ours, in the driver's words: SQLAlchemy's repeat the statement and its values."""
     try:
         yield
