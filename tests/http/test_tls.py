@@ -16,7 +16,7 @@ import trustme
 from ai_router.errors import ClientGone, UpstreamUnreachable
 from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.http.connections import Connections
+from ai_router.http.connections import ConnectionPool
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Stream, fake_upstream
 from tests.http.test_client import upstream_request
 
@@ -84,7 +84,7 @@ def test_an_abort_ends_the_read_and_the_backend_sees_it_in_time(
 def test_without_a_word_in_the_environment_certifi_s_authorities_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    way = Connections(1)._way("https://api.x.ai/v1/models")
-    pool: Any = way.pool
+    resolved = ConnectionPool(1)._resolved("https://api.x.ai/v1/models")
+    pool: Any = resolved.pool
     assert pool.ca_certs == requests.certs.where()
     assert pool.cert_reqs == "CERT_REQUIRED"

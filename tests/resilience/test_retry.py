@@ -26,6 +26,6 @@ def test_what_is_given_back_can_be_taken_again() -> None:
     budget = RetryBudget(lambda: 0)
     while budget.take():
         pass
-    budget.give_back()
+    budget.release()
     assert budget.take()
     assert not budget.take()

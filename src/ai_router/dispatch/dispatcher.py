@@ -136,7 +136,7 @@ class Attempts:
         if delay_s > self._patience_s() or not self._shared.budget.take():
             return None
         self._retries += 1
-        retrying.callback(self._shared.budget.give_back)
+        retrying.callback(self._shared.budget.release)
         return delay_s
 
     def _limited_for(self, problem: UpstreamLimited, candidate: Candidate) -> float | None:

@@ -16,7 +16,7 @@ from ai_router.errors import (
     UpstreamTimeout,
 )
 from ai_router.http.calls import UpstreamCall
-from ai_router.http.connections import Connections, Lent
+from ai_router.http.connections import ConnectionPool, Lease
 from ai_router.http.exceptions import STALE, map_exceptions, mapped
 from ai_router.http.http1 import Incoming, NotHTTP, request_head
 from ai_router.http.idle import IdleWatch, NoWatch, Watch
@@ -56,7 +56,7 @@ class UpstreamResponse:
 
     def __init__(
         self,
-        lent: Lent,
+        lease: Lease,
         incoming: Incoming,
         request: UpstreamRequest,
         call: UpstreamCall,
@@ -65,7 +65,7 @@ class UpstreamResponse:
         timers: TimerThread,
         connect_ms: float,
     ) -> None:
-        self._lent = lent
+        self._lease = lease
         self._incoming = incoming
         self._request = request
         self._call = call
@@ -102,7 +102,7 @@ class UpstreamResponse:
 
     def chunks(self) -> Iterator[bytes]:
         """The body in the portions in which it arrives; closes when there are no more."""
-        recv, incoming, idle = self._lent.sock.recv, self._incoming, self._idle
+        recv, incoming, idle = self._lease.sock.recv, self._incoming, self._idle
         try:
             # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
             with map_exceptions(self._request, self._call, answering=True):
@@ -125,9 +125,9 @@ class UpstreamResponse:
         """From here on nothing is read here: ``received`` is told what came. Returns the socket to read, which does not
         block; ``let_go`` is called before it is closed, or somebody else's."""
         self._let_go = let_go
-        self._lent.sock.setblocking(False)
+        self._lease.sock.setblocking(False)
         self._idle.read_begins()
-        return self._lent.sock
+        return self._lease.sock
 
     def received(self, data: bytes | None) -> bytes:
         """What there is of the body in ``data``, as the socket gave it: b"" is its end, None a break. Closes when that
@@ -172,8 +172,8 @@ class UpstreamResponse:
             let_go()
             # Whatever goes wrong, the answer has been had already.
             with contextlib.suppress(OSError):
-                self._lent.sock.setblocking(True)
-        self._lent.give_back(usable=usable)
+                self._lease.sock.setblocking(True)
+        self._lease.release(usable=usable)
         self._call.end()
 
 
@@ -182,7 +182,7 @@ class UpstreamClient:
 
     def __init__(self, timers: TimerThread, pool_size: int) -> None:
         self._timers = timers
-        self._connections = Connections(pool_size)
+        self._connections = ConnectionPool(pool_size)
         self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
     def open(self, request: UpstreamRequest, call: UpstreamCall) -> UpstreamResponse:
@@ -197,7 +197,7 @@ class UpstreamClient:
             call.begin(request.source, self._occupancies[request.source.backend])
         try:
             with map_exceptions(request, call, answering=False):
-                lent, incoming = self._send(request, call, deadlines.idle)
+                lease, incoming = self._send(request, call, deadlines.idle)
         except BaseException:  # whatever it is, it goes on; its deadlines are void
             deadlines.close()
             call.end()
@@ -205,7 +205,7 @@ class UpstreamClient:
         connect_ms = (time.monotonic() - started) * 1000
         call.status = incoming.status
         return UpstreamResponse(
-            lent, incoming, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
+            lease, incoming, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class UpstreamClient:
             idle = IdleWatch(self._timers, silent_s, lambda: call.abort(silent))
         return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
-    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lent, Incoming]:
+    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:
         started = time.monotonic()
         try:
             return self._send_once(request, call, idle)
@@ -239,37 +239,37 @@ class UpstreamClient:
                 return self._send_once(request, call, idle)
             raise
 
-    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lent, Incoming]:
-        lent = self._connections.lend(request.url, call, request.timeouts.connect)
+    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:
+        lease = self._connections.acquire(request.url, call, request.timeouts.connect)
         try:
             idle.read_begins()
-            unread = _write(lent, request, call)
+            unread = _write(lease, request, call)
             # From here on the backend has it all, whatever becomes of its answer.
             call.sent = len(request.body or b"")
-            incoming = _head(lent.sock, unread)
+            incoming = _head(lease.sock, unread)
             idle.read_ends()
         except BaseException:  # whatever it is, it goes on
-            lent.give_back(usable=False)
+            lease.release(usable=False)
             raise
-        return lent, incoming
+        return lease, incoming
 
 
-def _write(lent: Lent, request: UpstreamRequest, call: UpstreamCall) -> OSError | None:
+def _write(lease: Lease, request: UpstreamRequest, call: UpstreamCall) -> OSError | None:
     """Send the request. A backend may answer before it has read it all, and close: what sending failed with is returned
     then, in case that there is no answer."""
-    headers = {**lent.headers, **request.headers}
+    headers = {**lease.headers, **request.headers}
     body = request.body or b""
     if request.body is not None:
         headers["Content-Length"] = str(len(body))
     if call.traceparent is not None:
         headers["traceparent"] = call.traceparent
-    head = request_head(request.method, lent.target, headers)
+    head = request_head(request.method, lease.target, headers)
     try:
         if len(body) <= _SENT_AT_ONCE:
-            lent.sock.sendall(head + body)
+            lease.sock.sendall(head + body)
         else:
-            lent.sock.sendall(head)
-            lent.sock.sendall(body)
+            lease.sock.sendall(head)
+            lease.sock.sendall(body)
     except (BrokenPipeError, ConnectionResetError) as problem:
         return problem
     return None

@@ -143,7 +143,7 @@ class _Adapter(HTTPAdapter):
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _ResolvedTarget:
     """How a URL is reached: the pool, what to name in the request's first line, and headers that go with it."""
 
     pool: _Lending
@@ -152,56 +152,56 @@ class _Way:
     tunnelled: bool
 
 
-class Lent:
+class Lease:
     """A connection that is one call's alone, until it is given back."""
 
-    __slots__ = ("_conn", "_way", "sock")
+    __slots__ = ("_conn", "_resolved", "sock")
 
-    def __init__(self, conn: Any, way: _Way) -> None:
+    def __init__(self, conn: Any, resolved: _ResolvedTarget) -> None:
         self._conn = conn
-        self._way = way
+        self._resolved = resolved
         self.sock: socket.socket = conn.sock
 
     @property
     def target(self) -> str:
         """For the first line of the request."""
-        return self._way.target
+        return self._resolved.target
 
     @property
     def headers(self) -> dict[str, str]:
         """That every request on this way carries."""
-        return self._way.headers
+        return self._resolved.headers
 
-    def give_back(self, *, usable: bool) -> None:
+    def release(self, *, usable: bool) -> None:
         """To whoever is next, or closed. Idempotent."""
         conn, self._conn = self._conn, None
         if conn is not None:
-            self._way.pool.put(conn, usable=usable)
+            self._resolved.pool.put(conn, usable=usable)
 
 
-class Connections:
+class ConnectionPool:
     """Kept-alive connections to all backends. ``size``: how many idle ones are kept for each."""
 
     def __init__(self, size: int) -> None:
         self._adapter = _Adapter(pool_connections=_HOSTS, pool_maxsize=size, max_retries=0)
         self._session = requests.Session()
-        self._ways: dict[str, _Way] = {}
+        self._resolved_targets: dict[str, _ResolvedTarget] = {}
 
-    def lend(self, url: str, call: UpstreamCall, connect_s: float) -> Lent:
+    def acquire(self, url: str, call: UpstreamCall, connect_s: float) -> Lease:
         """A connection for a call of ``url``.
 
         Raises what urllib3 and the socket raise, or what ``call`` was aborted for.
         """
-        way = self._ways.get(url)
-        if way is None or way.pool.pool is None:  # the least lately used pools are closed
-            way = self._ways[url] = self._way(url)
-        return Lent(way.pool.take(call, connect_s, tunnelled=way.tunnelled), way)
+        resolved = self._resolved_targets.get(url)
+        if resolved is None or resolved.pool.pool is None:  # the least lately used pools are closed
+            resolved = self._resolved_targets[url] = self._resolved(url)
+        return Lease(resolved.pool.take(call, connect_s, tunnelled=resolved.tunnelled), resolved)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._adapter.close()
 
-    def _way(self, url: str) -> _Way:
+    def _resolved(self, url: str) -> _ResolvedTarget:
         """As requests finds it in the environment: a proxy, a CA bundle."""
         found = self._session.merge_environment_settings(url, {}, None, None, None)
         request = requests.PreparedRequest()
@@ -217,4 +217,4 @@ class Connections:
         if proxy and not secure:
             headers |= self._adapter.proxy_headers(proxy)
         target = self._adapter.request_url(request, found["proxies"])
-        return _Way(pool, target, headers, tunnelled=bool(proxy) and secure)
+        return _ResolvedTarget(pool, target, headers, tunnelled=bool(proxy) and secure)

@@ -40,7 +40,7 @@ class RetryBudget:
             self._under_way += 1
             return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """A retry has ended, however it did."""
         with self._lock:
             self._under_way -= 1
