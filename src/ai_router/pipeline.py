@@ -12,7 +12,7 @@ from ai_router.dispatch.answers import Answer, StreamAnswer
 from ai_router.dispatch.dispatcher import Attempts, Persistence
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
-from ai_router.dispatch.record import Trail
+from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import HeldReply, PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculating import Speculating
 from ai_router.dispatch.speculation import Speculation
@@ -34,7 +34,7 @@ PATIENCE_BEFORE_HEADERS_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What all requests share. Everything of one request is in its trail and its scope."""
+    """What all requests share. Everything of one request is in its record and its scope."""
 
     registry: Registry
     router: Router
@@ -46,16 +46,16 @@ class Pipeline:
     cloud_fallback: bool
     keepalive_s: float
 
-    def answer(self, trail: Trail, scope: CancelScope) -> Reply:
-        """Decide and answer the trail's request. Raises RouterError as long as the client has not seen a byte."""
-        run = _Run(self, trail, scope)
+    def answer(self, record: RequestRecord, scope: CancelScope) -> Reply:
+        """Decide and answer the record's request. Raises RouterError as long as the client has not seen a byte."""
+        run = _Run(self, record, scope)
         try:
             return run.reply()
         except RouterError as error:
-            trail.fail(error)
+            record.fail(error)
             raise
         except Exception:  # the edge renders and logs it; here it must not be taken for the client's departure
-            trail.fail(InternalError(INTERNAL))
+            record.fail(InternalError(INTERNAL))
             raise
         finally:
             run.leave_nothing_behind()
@@ -64,12 +64,12 @@ class Pipeline:
 class _Run:
     """One request on its way."""
 
-    def __init__(self, pipeline: Pipeline, trail: Trail, scope: CancelScope) -> None:
+    def __init__(self, pipeline: Pipeline, record: RequestRecord, scope: CancelScope) -> None:
         self._pipeline = pipeline
-        self._request = trail.request
-        self._trail = trail
+        self._request = record.request
+        self._record = record
         self._scope = scope
-        self._attempts = Attempts(pipeline.persistence, trail, scope)
+        self._attempts = Attempts(pipeline.persistence, record, scope)
         self._speculation: Speculation | None = None
         self._decided_at = 0.0
 
@@ -79,9 +79,11 @@ class _Run:
         if not self._request.stream:
             course.go_on()
         elif not course.go_on(PATIENCE_BEFORE_HEADERS_S):
-            return HeldReply(self._trail, course, keepalive_s=self._pipeline.keepalive_s)
+            return HeldReply(self._record, course, keepalive_s=self._pipeline.keepalive_s)
         answer = course.result
-        return StreamReply(self._trail, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._trail, answer)
+        return (
+            StreamReply(self._record, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._record, answer)
+        )
 
     def leave_nothing_behind(self) -> None:
         """Give up a speculative call that nobody came to take, because something was raised before."""
@@ -91,12 +93,12 @@ class _Run:
     def _steps(self) -> Steps[Answer]:
         decision = self._decide()
         plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
-        self._trail.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
+        self._record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._settle_speculation(plan)
         messages_json = self._messages(decision)
         if plan.wants_context:
-            self._trail.phase = "searching"
-            context = yield from self._pipeline.search.fetch_context(self._trail, self._scope, self._attempts)
+            self._record.phase = "searching"
+            context = yield from self._pipeline.search.fetch_context(self._record, self._scope, self._attempts)
             if context is not None:
                 messages_json = with_context(self._request, context)
         return (yield from self._first_answer(plan, messages_json))
@@ -107,8 +109,8 @@ class _Run:
 
     def _decide(self) -> Decision:
         """The decision; where the classifier has to be asked, the speculative call goes along, if that is worth it."""
-        pipeline, trail = self._pipeline, self._trail
-        trail.speculation = pipeline.speculating.unless_begun
+        pipeline, record = self._pipeline, self._record
+        record.speculation = pipeline.speculating.unless_begun
         found = pipeline.router.decide_at_once(self._request)
         if not isinstance(found, Undecided):
             return found
@@ -123,7 +125,7 @@ class _Run:
         decision = pipeline.router.determine_route(self._request, found, new_call)
         self._decided_at = time.monotonic()
         log_lines.classified(decision)
-        trail.classified(decision, started)
+        record.classified(decision, started)
         return decision
 
     def _settle_speculation(self, plan: Plan) -> None:
@@ -133,7 +135,7 @@ class _Run:
         if self._speculation is None or keeps:
             return
         self._lose(self._speculation)
-        self._trail.speculated(SpeculationResult.CANCELLED, self._speculation.started)
+        self._record.speculated(SpeculationResult.CANCELLED, self._speculation.started)
         log_lines.speculation_cancelled(plan.route)
         self._speculation = None
 
@@ -152,9 +154,9 @@ class _Run:
         def ask(candidate: Candidate, permit: Permit) -> Steps[Answer]:
             yield from ()
             speculation, self._speculation = self._speculation, None
-            self._trail.phase = "asking"
+            self._record.phase = "asking"
             answer = self._ask(candidate, permit, messages_json, speculation)
-            self._trail.route = plan.route_for(candidate)
+            self._record.route = plan.route_for(candidate)
             self._take(answer, speculative=speculation is not None)
             return answer
 
@@ -162,7 +164,7 @@ class _Run:
             return (yield from self._attempts.first_success(candidates, ask, held))
         except UpstreamError:
             for candidate, why in unfitting.items():
-                self._trail.passed_over(candidate.backend.name, why)
+                self._record.passed_over(candidate.backend.name, why)
             raise
 
     def _ask(
@@ -174,16 +176,16 @@ class _Run:
         try:
             answer = speculation.confirm()
         except RouterError:
-            self._trail.speculated(SpeculationResult.CANCELLED, speculation.started)
+            self._record.speculated(SpeculationResult.CANCELLED, speculation.started)
             self._pipeline.speculating.lost(speculation.age_ms())
             raise
-        self._trail.speculated(SpeculationResult.HIT, speculation.started)
+        self._record.speculated(SpeculationResult.HIT, speculation.started)
         self._pipeline.speculating.won((self._decided_at - speculation.started) * 1000, answer.attempt())
         return answer
 
     def _take(self, answer: Answer, *, speculative: bool) -> None:
         """This answer it is: say so in the log. A stream's attempt is recorded when it has ended."""
-        self._trail.phase = "streaming"
+        self._record.phase = "streaming"
         attempt = answer.attempt()
-        self._trail.answered_by(attempt, speculative=speculative)
+        self._record.answered_by(attempt, speculative=speculative)
         log_lines.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ai_router.dispatch.record import Trail
+from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.waits import Pause, Queued, Steps
 from ai_router.errors import (
     Source,
@@ -63,15 +63,15 @@ class Persistence:
 class Attempts:
     """One request's."""
 
-    def __init__(self, shared: Persistence, trail: Trail, scope: CancelScope) -> None:
+    def __init__(self, shared: Persistence, record: RequestRecord, scope: CancelScope) -> None:
         self._shared = shared
-        self._trail = trail
+        self._record = record
         self._scope = scope
         self._retries = 0
         self._guesses = 0
         self._turned_away = False
         self._waited_s = 0.0
-        self._end = trail.request.arrived_at + shared.total_s
+        self._end = record.request.arrived_at + shared.total_s
 
     def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], held: Held | None = None) -> Steps[T]:
         """What ``ask`` makes of the first candidate that answers. Raises the first failure if none does, or what the
@@ -103,17 +103,17 @@ class Attempts:
         delay_s = self._again_in(problem, candidate, retrying)
         following = [] if not problem.recoverable else [other for other in left if other is not candidate]
         if delay_s is not None:
-            self._trail.failed(problem, started)
-            self._trail.retrying(candidate.backend.name, delay_s)
+            self._record.failed(problem, started)
+            self._record.retrying(candidate.backend.name, delay_s)
             log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
             self._shared.metrics.retried(candidate.limiter_key)
             if not isinstance(problem, UpstreamLimited):
-                self._trail.phase = "backing off"
+                self._record.phase = "backing off"
                 yield Pause(self._scope, delay_s, f"{candidate.backend.name} failed", self._shared.clock)
             return left
-        self._trail.failed(problem, started)
+        self._record.failed(problem, started)
         if following:
-            self._trail.fell_back(problem, following[0].backend.name)
+            self._record.fell_back(problem, following[0].backend.name)
             self._shared.metrics.fell_back(candidate.limiter_key, following[0].limiter_key)
         log_lines.provider_failed(
             problem, f"falling back to {following[0].backend.name}" if following else "no fallback left"
@@ -159,7 +159,7 @@ class Attempts:
                 if permit is not None:
                     return permit
             if len(left) > 1:
-                self._trail.passed_over(candidate.backend.name, why or "all its places are taken")
+                self._record.passed_over(candidate.backend.name, why or "all its places are taken")
         soon = [
             candidate.limiter_key
             for candidate in left
@@ -173,12 +173,12 @@ class Attempts:
     def _queued(self, wanted: Sequence[str]) -> Steps[Permit | None]:
         shared, started = self._shared, self._shared.clock()
         try:
-            ticket = shared.limiter.queue(wanted, self._trail.request.client)
+            ticket = shared.limiter.queue(wanted, self._record.request.client)
         except QueueFull:
             shared.metrics.turned_away(wanted[0])
             self._turned_away = True
             return None
-        self._trail.phase = "queued"
+        self._record.phase = "queued"
         log_lines.queued(wanted, *ticket.estimate())
         waiting = Queued(self._scope, ticket, started + self._patience_s(), shared.clock)
         permit = None
@@ -192,7 +192,7 @@ class Attempts:
             waited_s = shared.clock() - started
             self._waited_s += waited_s
             shared.metrics.waited(wanted[0], waited_s, admitted=permit is not None)
-            self._trail.waited(started, wanted, permit.backend if permit else None)
+            self._record.waited(started, wanted, permit.backend if permit else None)
 
     def left_s(self) -> float:
         """What is left of the request's total time."""

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ai_router.dispatch.record import Trail
+from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import RequestCancelled, RouterError
 from ai_router.http.calls import CancelScope
 
@@ -29,7 +29,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    trail: Trail
+    record: RequestRecord
     scope: CancelScope
 
 
@@ -42,12 +42,12 @@ class InFlight:
         self._entries: dict[str, list[_Entry]] = {}
         self._cancelled: OrderedDict[tuple[str, str], tuple[Cancelled, ...]] = OrderedDict()
 
-    def add(self, trail: Trail, scope: CancelScope) -> Callable[[], None]:
+    def add(self, record: RequestRecord, scope: CancelScope) -> Callable[[], None]:
         """Count a request in; returns what counts it out."""
-        name, entry = trail.request.request_id, _Entry(trail, scope)
+        name, entry = record.request.request_id, _Entry(record, scope)
         with self._lock:
             self._entries.setdefault(name, []).append(entry)
-            self._cancelled.pop((trail.request.client, name), None)
+            self._cancelled.pop((record.request.client, name), None)
 
         def remove() -> None:
             with self._lock:
@@ -66,9 +66,9 @@ class InFlight:
         """
         key = (client, request_id)
         with self._changed:
-            mine = [e for e in self._entries.get(request_id, ()) if e.trail.request.client == client]
+            mine = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
             # One whose answer is complete has only its closing left, and is as good as gone.
-            fresh = [entry for entry in mine if entry.scope.reason is None and not entry.trail.ending]
+            fresh = [entry for entry in mine if entry.scope.reason is None and not entry.record.ending]
             if not fresh:
                 known = self._cancelled.get(key)
                 return None if known is None else (known, False)
@@ -88,7 +88,7 @@ class InFlight:
             self._changed.wait_for(self._nobody_ends, patience_s)
 
     def _nobody_ends(self) -> bool:
-        return not any(entry.trail.ending for entries in self._entries.values() for entry in entries)
+        return not any(entry.record.ending for entries in self._entries.values() for entry in entries)
 
     def abort_all(self, reason: RouterError, patience_s: float) -> None:
         """Abort every request and wait until their responses have closed, but no longer than ``patience_s``."""
@@ -101,5 +101,5 @@ class InFlight:
 
 
 def _told(entry: _Entry) -> Cancelled:
-    trail = entry.trail
-    return Cancelled(trail.request.session_id, trail.route, trail.phase, entry.scope.calls_made)
+    record = entry.record
+    return Cancelled(record.request.session_id, record.route, record.phase, entry.scope.calls_made)

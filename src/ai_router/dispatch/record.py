@@ -37,7 +37,7 @@ _PARTS = {
 """What the time of a phase is counted as."""
 
 
-class Trail:
+class RequestRecord:
     """The notes of one request, taken by its own threads; ``close`` hands them to the subscribers, once."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ai_router.dispatch.answer import estimated_usage
 from ai_router.dispatch.answers import Answer, PlainAnswer, StreamAnswer
-from ai_router.dispatch.record import Trail
+from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.waits import Course
 from ai_router.errors import (
     INTERNAL,
@@ -41,12 +41,12 @@ class Reply(Protocol):
 class PlainReply:
     """A whole answer."""
 
-    def __init__(self, trail: Trail, answer: PlainAnswer) -> None:
+    def __init__(self, record: RequestRecord, answer: PlainAnswer) -> None:
         self._answer = answer
-        trail.attempt(answer.attempt())
-        usage = answer.usage or estimated_usage(trail.request.total_chars, answer.message)
-        trail.answer(answer.message, usage)
-        trail.complete()
+        record.attempt(answer.attempt())
+        usage = answer.usage or estimated_usage(record.request.total_chars, answer.message)
+        record.answer(answer.message, usage)
+        record.complete()
 
     def body(self) -> bytes:
         """The backend's bytes."""
@@ -63,8 +63,8 @@ class PlainReply:
 class StreamReply:
     """A stream that has begun."""
 
-    def __init__(self, trail: Trail, answer: StreamAnswer) -> None:
-        self._trail = trail
+    def __init__(self, record: RequestRecord, answer: StreamAnswer) -> None:
+        self._record = record
         self._answer = answer
         self._error: RouterError | None = None
         self._closed = False
@@ -74,7 +74,7 @@ class StreamReply:
 
     def body(self) -> Iterator[bytes]:
         """The backend's events; a failure half-way becomes an error event, and no clean end."""
-        return guarded(self._trail, self.relayed())
+        return guarded(self._record, self.relayed())
 
     def flow(self) -> StreamReply | None:
         """Itself, once the client has what was there at first, and while there is more to come."""
@@ -126,17 +126,17 @@ class StreamReply:
         """There is no more; the client's last words."""
         self.over, self._error = True, problem
         if problem is None:
-            self._trail.complete()
+            self._record.complete()
         self.close()
-        return b"" if problem is None else parting(self._trail, problem)
+        return b"" if problem is None else parting(self._record, problem)
 
     def relayed(self) -> Iterator[bytes]:
         """The backend's events. Raises RouterError."""
-        self._trail.measure("ttft_ms", self._trail.ms())
+        self._record.measure("ttft_ms", self._record.ms())
         self._begun = True
         try:
             yield from self._answer.chunks()
-            self._trail.complete()
+            self._record.complete()
         except RouterError as error:
             self._error = error
             raise
@@ -149,30 +149,30 @@ class StreamReply:
             return
         self._closed = True
         self._answer.close()
-        self._trail.events_skipped += self._answer.skipped
+        self._record.events_skipped += self._answer.skipped
         if self._answer.skipped:
             log_lines.events_skipped(self._answer.attempt().backend, self._answer.skipped)
         if self._answer.done and self._error is None:
             # A client that has read [DONE] may close before we do; it lacks nothing.
-            self._trail.complete()
-        self._trail.attempt(self._answer.attempt(self._error))
+            self._record.complete()
+        self._record.attempt(self._answer.attempt(self._error))
         message, usage = self._answer.reader.gathered(), self._answer.reader.usage
-        self._trail.answer(message, usage or estimated_usage(self._trail.request.total_chars, message))
+        self._record.answer(message, usage or estimated_usage(self._record.request.total_chars, message))
 
 
 class HeldReply:
     """A stream whose answer is still to be had: comments that say what is waited for, and then the answer."""
 
-    def __init__(self, trail: Trail, course: Course[Answer], *, keepalive_s: float) -> None:
-        self._trail = trail
+    def __init__(self, record: RequestRecord, course: Course[Answer], *, keepalive_s: float) -> None:
+        self._record = record
         self._course = course
         self._keepalive_s = keepalive_s
-        self._reason_in_headers = trail.reason
+        self._reason_in_headers = record.reason
         self._reply: StreamReply | None = None
 
     def body(self) -> Iterator[bytes]:
         """Comments, then the answer."""
-        return guarded(self._trail, self._held())
+        return guarded(self._record, self._held())
 
     def flow(self) -> StreamReply | None:
         """The answer, once there is one."""
@@ -190,9 +190,9 @@ class HeldReply:
         answer = self._course.result
         if not isinstance(answer, StreamAnswer):
             raise TypeError("a stream was asked for")
-        reply = self._reply = StreamReply(self._trail, answer)
+        reply = self._reply = StreamReply(self._record, answer)
         try:
-            if (happened := self._trail.reason) != self._reason_in_headers:
+            if (happened := self._record.reason) != self._reason_in_headers:
                 yield _comment(happened)
             yield from reply.relayed()
         finally:
@@ -203,20 +203,20 @@ def _comment(text: str) -> bytes:
     return f": {' '.join(text.split())}\n\n".encode()
 
 
-def guarded(trail: Trail, portions: Iterator[bytes]) -> Iterator[bytes]:
+def guarded(record: RequestRecord, portions: Iterator[bytes]) -> Iterator[bytes]:
     """The portions; what breaks them off is noted and told as an error event, unless nobody is there to read it."""
     try:
         yield from portions
     except RouterError as error:
-        if words := parting(trail, error):
+        if words := parting(record, error):
             yield words
     except Exception:  # the edge of a response that has begun: Flask can render no error page any more
         log.exception("a stream broke off for a reason of our own")
-        yield parting(trail, InternalError(INTERNAL))
+        yield parting(record, InternalError(INTERNAL))
 
 
-def parting(trail: Trail, error: RouterError) -> bytes:
+def parting(record: RequestRecord, error: RouterError) -> bytes:
     """Note what a stream broke off for; the event that says so, b"" where nobody would read it."""
-    trail.fail(error)
+    record.fail(error)
     gone = isinstance(error, Aborted) and not isinstance(error, RequestCancelled)
     return b"" if gone else error_event(error)

@@ -16,7 +16,7 @@ import orjson
 
 from ai_router.dispatch.dispatcher import Attempts
 from ai_router.dispatch.forward import upstream_request_id
-from ai_router.dispatch.record import Trail
+from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.waits import Steps, Under
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import CancelScope, UpstreamCall
@@ -80,7 +80,7 @@ def fetch_enrichment_context(
 
 
 class WebSearch:
-    """Hop one as a step of a request: its result or its failure goes into the trail and the log."""
+    """Hop one as a step of a request: its result or its failure goes into the record and the log."""
 
     def __init__(
         self,
@@ -97,8 +97,8 @@ class WebSearch:
         self._timeout_s = timeout_s
         self._connect_s = connect_s
 
-    def fetch_context(self, trail: Trail, scope: CancelScope, attempts: Attempts) -> Steps[str | None]:
-        """The web context; None when there is none to be had, which the trail then says. Raises what the request was
+    def fetch_context(self, record: RequestRecord, scope: CancelScope, attempts: Attempts) -> Steps[str | None]:
+        """The web context; None when there is none to be had, which the record then says. Raises what the request was
         aborted for."""
         started = time.monotonic()
         ways = {searcher.candidate: searcher for searcher in self._searchers}
@@ -106,10 +106,10 @@ class WebSearch:
 
         def ask(candidate: Candidate, permit: Permit) -> Steps[Findings]:
             limit_s = min(self._timeout_s, max(attempts.left_s(), 0.001))
-            trail.phase = "searching"
+            record.phase = "searching"
             call = scope.new_call(Purpose.SEARCH)
             calls.append(call)
-            search = partial(self._search, trail.request, ways[candidate], call, permit, limit_s)
+            search = partial(self._search, record.request, ways[candidate], call, permit, limit_s)
             try:
                 work = self._threads.submit(search)
             except RuntimeError:  # the threads were ended: nothing is begun any more
@@ -121,13 +121,13 @@ class WebSearch:
         try:
             found = yield from attempts.first_success(tuple(ways), ask)
         except UpstreamError as problem:
-            log_lines.enrichment_failed(str(problem), trail.ms() - trail.ms(started))
+            log_lines.enrichment_failed(str(problem), record.ms() - record.ms(started))
             # A search that found nothing has been charged for all the same.
             billed = None if problem.usage is None else (calls[-1].number, problem.usage)
-            trail.enriched(started, None, problem.detail, billed)
+            record.enriched(started, None, problem.detail, billed)
             return None
-        log_lines.enriched(len(found.text), trail.ms() - trail.ms(started))
-        trail.enriched(started, found.text, search=(calls[-1].number, found.usage))
+        log_lines.enriched(len(found.text), record.ms() - record.ms(started))
+        record.enriched(started, found.text, search=(calls[-1].number, found.usage))
         return found.text
 
     def _search(

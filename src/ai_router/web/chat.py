@@ -20,7 +20,7 @@ from flask import Blueprint, Response, request
 
 from ai_router.dispatch.disconnects import ClientWatcher
 from ai_router.dispatch.in_flight import InFlight
-from ai_router.dispatch.record import Subscriber, Trail
+from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.dispatch.reply import Reply
 from ai_router.errors import INTERNAL, ClientGone, InternalError, RouterError
 from ai_router.http.calls import CancelScope
@@ -155,26 +155,26 @@ class ChatEndpoint:
     ) -> Iterable[bytes]:
         sock: socket.socket | None = environ.get("gunicorn.socket")
         scope = CancelScope(chat.trace)
-        trail = Trail(chat, self.subscribers, scope)
+        record = RequestRecord(chat, self.subscribers, scope)
         replies: list[Reply] = []
         # In the order of closing, last first: stop watching, end what is still open, take the last notes, tell them.
-        taken.callback(self.in_flight.add(trail, scope))
-        taken.callback(trail.close)
+        taken.callback(self.in_flight.add(record, scope))
+        taken.callback(record.close)
         taken.callback(_close, replies)
         taken.callback(scope.abort, ClientGone())
         if sock is not None:
             taken.callback(self.watcher.watch(sock, lambda: scope.abort(ClientGone())))
         try:
-            reply = self.pipeline.answer(trail, scope)
+            reply = self.pipeline.answer(record, scope)
         except RouterError as error:
-            return self._error(error, contract_headers(trail), start_response)
+            return self._error(error, contract_headers(record), start_response)
         replies.append(reply)
         body = reply.body()
         if isinstance(body, bytes):
             framing = {"content-type": "application/json", "content-length": str(len(body))}
-            start_response("200 OK", [*framing.items(), *contract_headers(trail).items()])
+            start_response("200 OK", [*framing.items(), *contract_headers(record).items()])
             return (body,)
-        start_response("200 OK", [*_STREAM.items(), *contract_headers(trail).items()])
+        start_response("200 OK", [*_STREAM.items(), *contract_headers(record).items()])
         if sock is None:
             return body
         # For a server that carries streams without a thread for each (ai_router.server.worker).

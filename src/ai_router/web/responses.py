@@ -10,7 +10,7 @@ from math import ceil
 from flask import Flask, Response, current_app, g
 from werkzeug.exceptions import HTTPException
 
-from ai_router.dispatch.record import Trail
+from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import (
     INTERNAL,
     BodyTooLarge,
@@ -33,22 +33,22 @@ _TIMINGS = {"classification_ms": "classify", "speculate_ms": "speculate", "upstr
 _PARTS = ("receive", "decide", "enrichment", "queue", "backoff", "failed", "connect", "ttft")
 
 
-def contract_headers(trail: Trail) -> dict[str, str]:
+def contract_headers(record: RequestRecord) -> dict[str, str]:
     """What every completion carries, as far as it is known when the headers go out; without a decision, the ids."""
-    headers = {"x-request-id": trail.request.request_id, "x-session-id": trail.request.session_id}
-    decision = trail.decision
+    headers = {"x-request-id": record.request.request_id, "x-session-id": record.request.session_id}
+    decision = record.decision
     if decision is None:
         return headers
     if decision.warning is not None:
         headers["x-router-warning"] = _header_safe(decision.warning)
     return headers | {
-        "x-router-route": trail.route,
-        "x-router-model": _header_safe(trail.model or ""),
+        "x-router-route": record.route,
+        "x-router-model": _header_safe(record.model or ""),
         "x-router-decided-by": decision.decided_by,
-        "x-router-reason": _header_safe(trail.reason),
+        "x-router-reason": _header_safe(record.reason),
         "x-router-confidence": "unknown" if decision.confidence is None else f"{decision.confidence:.3f}",
-        "x-router-speculation": trail.speculation,
-        "server-timing": _server_timing(trail),
+        "x-router-speculation": record.speculation,
+        "server-timing": _server_timing(record),
     }
 
 
@@ -104,9 +104,9 @@ def _translated(error: HTTPException) -> RouterError:
     return kinds.get(error.code) or InvalidRequest(error.description or error.name)
 
 
-def _server_timing(trail: Trail) -> str:
+def _server_timing(record: RequestRecord) -> str:
     """The waterfall until now. ``decide`` has ``classify`` in it; ``speculate`` and ``upstream`` run beside others."""
-    timings, parts = trail.timings, dict(trail.parts)
+    timings, parts = record.timings, dict(record.parts)
     parts["decide"] = parts.get("decide", 0.0) + parts.get("classify", 0.0)
     told = {name: parts[name] for name in _PARTS if name in parts}
     told |= {label: timings[name] for name, label in _TIMINGS.items() if name in timings}
