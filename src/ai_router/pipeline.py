@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ai_router.dispatch.answers import Answer, StreamAnswer
-from ai_router.dispatch.dispatcher import Attempts, Persistence
+from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
 from ai_router.dispatch.record import RequestRecord
@@ -42,7 +42,7 @@ class Pipeline:
     search: WebSearch
     speculations: Executor
     speculating: Speculating
-    persistence: Persistence
+    retry_policy: RetryPolicy
     cloud_fallback: bool
     keepalive_s: float
 
@@ -69,7 +69,7 @@ class _Run:
         self._request = record.request
         self._record = record
         self._scope = scope
-        self._attempts = Attempts(pipeline.persistence, record, scope)
+        self._dispatcher = Dispatcher(pipeline.retry_policy, record, scope)
         self._speculation: Speculation | None = None
         self._decided_at = 0.0
 
@@ -98,7 +98,7 @@ class _Run:
         messages_json = self._messages(decision)
         if plan.wants_context:
             self._record.phase = "searching"
-            context = yield from self._pipeline.search.fetch_context(self._record, self._scope, self._attempts)
+            context = yield from self._pipeline.search.fetch_context(self._record, self._scope, self._dispatcher)
             if context is not None:
                 messages_json = with_context(self._request, context)
         return (yield from self._first_answer(plan, messages_json))
@@ -161,7 +161,7 @@ class _Run:
             return answer
 
         try:
-            return (yield from self._attempts.first_success(candidates, ask, held))
+            return (yield from self._dispatcher.first_success(candidates, ask, held))
         except UpstreamError:
             for candidate, why in unfitting.items():
                 self._record.passed_over(candidate.backend.name, why)

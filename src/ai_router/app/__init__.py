@@ -14,7 +14,7 @@ from flask.json.provider import DefaultJSONProvider
 from ai_router.app.deciding import build_classifier, build_limiter, start_fast_path
 from ai_router.app.observing import Observing, observe, watch_backends
 from ai_router.dispatch.disconnects import ClientWatcher
-from ai_router.dispatch.dispatcher import Persistence
+from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight
@@ -180,7 +180,7 @@ def _pipeline(
             told.routing,
             slots=settings.primary_slots,
         ),
-        persistence=Persistence(
+        retry_policy=RetryPolicy(
             limiter=limiter,
             budget=RetryBudget(lambda: admission.inside),
             backoff=Backoff(settings.backoff_s),

@@ -47,7 +47,7 @@ GUESSES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Persistence:
+class RetryPolicy:
     """What all requests share: gates, budgets, patience (``queue_s`` to wait in queues, ``total_s`` for everything)."""
 
     limiter: ConcurrencyLimiter
@@ -60,10 +60,10 @@ class Persistence:
     chance: Callable[[], float] = random.random
 
 
-class Attempts:
+class Dispatcher:
     """One request's."""
 
-    def __init__(self, shared: Persistence, record: RequestRecord, scope: CancelScope) -> None:
+    def __init__(self, shared: RetryPolicy, record: RequestRecord, scope: CancelScope) -> None:
         self._shared = shared
         self._record = record
         self._scope = scope

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ai_router.dispatch.dispatcher import Attempts
+from ai_router.dispatch.dispatcher import Dispatcher
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.waits import Steps, Under
@@ -97,7 +97,7 @@ class WebSearch:
         self._timeout_s = timeout_s
         self._connect_s = connect_s
 
-    def fetch_context(self, record: RequestRecord, scope: CancelScope, attempts: Attempts) -> Steps[str | None]:
+    def fetch_context(self, record: RequestRecord, scope: CancelScope, dispatcher: Dispatcher) -> Steps[str | None]:
         """The web context; None when there is none to be had, which the record then says. Raises what the request was
         aborted for."""
         started = time.monotonic()
@@ -105,7 +105,7 @@ class WebSearch:
         calls: list[UpstreamCall] = []
 
         def ask(candidate: Candidate, permit: Permit) -> Steps[Findings]:
-            limit_s = min(self._timeout_s, max(attempts.left_s(), 0.001))
+            limit_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
             record.phase = "searching"
             call = scope.new_call(Purpose.SEARCH)
             calls.append(call)
@@ -119,7 +119,7 @@ class WebSearch:
             return work.result()
 
         try:
-            found = yield from attempts.first_success(tuple(ways), ask)
+            found = yield from dispatcher.first_success(tuple(ways), ask)
         except UpstreamError as problem:
             log_lines.enrichment_failed(str(problem), record.ms() - record.ms(started))
             # A search that found nothing has been charged for all the same.
