@@ -16,7 +16,7 @@ from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import HeldReply, PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculating import Speculating
 from ai_router.dispatch.speculation import Speculation
-from ai_router.dispatch.waits import Course, Steps
+from ai_router.dispatch.waits import WaitDriver, Waiting
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
@@ -75,12 +75,12 @@ class _Run:
 
     def reply(self) -> Reply:
         """All of it, up to the point where the client's first byte can go out."""
-        course = Course(self._steps())
+        driver = WaitDriver(self._waiting())
         if not self._request.stream:
-            course.go_on()
-        elif not course.go_on(PATIENCE_BEFORE_HEADERS_S):
-            return HeldReply(self._record, course, keepalive_s=self._pipeline.keepalive_s)
-        answer = course.result
+            driver.run_for()
+        elif not driver.run_for(PATIENCE_BEFORE_HEADERS_S):
+            return HeldReply(self._record, driver, keepalive_s=self._pipeline.keepalive_s)
+        answer = driver.result
         return (
             StreamReply(self._record, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._record, answer)
         )
@@ -90,7 +90,7 @@ class _Run:
         if self._speculation is not None:
             self._lose(self._speculation)
 
-    def _steps(self) -> Steps[Answer]:
+    def _waiting(self) -> Waiting[Answer]:
         decision = self._decide()
         plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
         self._record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
@@ -144,14 +144,14 @@ class _Run:
         untouched = decision.route == Route.META or decision.model is not None
         return self._request.messages_json if untouched else with_date(self._request)
 
-    def _first_answer(self, plan: Plan, messages_json: bytes) -> Steps[Answer]:
+    def _first_answer(self, plan: Plan, messages_json: bytes) -> Waiting[Answer]:
         """The answer of the first candidate that gives one. Raises the first failure if none does."""
         first, *stand_ins = plan.candidates
         unfitting = {candidate: why for candidate in stand_ins if (why := unfit(candidate, self._request))}
         candidates = [first, *(candidate for candidate in stand_ins if candidate not in unfitting)]
         held = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
-        def ask(candidate: Candidate, permit: Permit) -> Steps[Answer]:
+        def ask(candidate: Candidate, permit: Permit) -> Waiting[Answer]:
             yield from ()
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ai_router.dispatch.waits import Course, Pause, Queued, Steps, Under
+from ai_router.dispatch.waits import FutureWait, QueueWait, TimedWait, WaitDriver, Waiting
 from ai_router.errors import ClientGone, RequestCancelled
 from ai_router.http.calls import CancelScope
 from ai_router.resilience.breaker import BreakerRules
@@ -22,7 +22,7 @@ class Scripted:
     def __init__(self, looks: int) -> None:
         self.looks = looks
 
-    def over(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         self.looks -= 1
         return self.looks <= 0
 
@@ -35,66 +35,66 @@ def scope() -> CancelScope:
     return CancelScope()
 
 
-def steps(*waits: Scripted) -> Steps[str]:
+def steps(*waits: Scripted) -> Waiting[str]:
     yield from waits
     return "done"
 
 
 def test_a_course_without_patience_goes_to_the_end() -> None:
-    course = Course(steps(Scripted(3), Scripted(1)))
-    assert course.go_on()
-    assert course.result == "done"
+    driver = WaitDriver(steps(Scripted(3), Scripted(1)))
+    assert driver.run_for()
+    assert driver.result == "done"
 
 
 def test_a_course_stops_when_patience_ends_and_goes_on_where_it_stood() -> None:
-    course = Course(steps(Scripted(3), Scripted(1)))
+    driver = WaitDriver(steps(Scripted(3), Scripted(1)))
     looks = []
-    while not course.go_on(0):
-        looks.append(course.notice())
+    while not driver.run_for(0):
+        looks.append(driver.notice())
     assert looks == ["2 more", "1 more"]
-    assert course.result == "done"
+    assert driver.result == "done"
 
 
 def test_what_ends_a_wait_is_raised_where_the_steps_stand(scope: CancelScope) -> None:
     let_go = []
 
-    def holding() -> Steps[str]:
+    def holding() -> Waiting[str]:
         try:
-            yield Pause(scope, 60, "x", time.monotonic)
+            yield TimedWait(scope, 60, "x", time.monotonic)
         finally:
             let_go.append(True)
         return "never"
 
-    course = Course(holding())
+    driver = WaitDriver(holding())
     threading.Timer(0.05, scope.abort, [RequestCancelled()]).start()
     with pytest.raises(RequestCancelled):
-        course.go_on()
+        driver.run_for()
     assert let_go == [True]
 
 
 def test_closing_a_course_lets_go_of_what_it_holds() -> None:
     let_go = []
 
-    def holding() -> Steps[str]:
+    def holding() -> Waiting[str]:
         try:
             yield Scripted(100)
         finally:
             let_go.append(True)
         return "never"
 
-    course = Course(holding())
-    course.go_on(0)
-    course.close()
+    driver = WaitDriver(holding())
+    driver.run_for(0)
+    driver.close()
     assert let_go == [True]
 
 
 def test_a_pause_tells_what_is_left_of_it(scope: CancelScope) -> None:
     now = [10.0]
-    pause = Pause(scope, 5, "xai failed", lambda: now[0])
+    pause = TimedWait(scope, 5, "xai failed", lambda: now[0])
     now[0] = 12.0
     assert pause.notice() == "xai failed, trying again in 3 s"
     now[0] = 15.0
-    assert pause.over(0)
+    assert pause.wait(0)
 
 
 @pytest.fixture
@@ -106,15 +106,15 @@ def taken() -> Iterator[ConcurrencyLimiter]:
 
 def test_an_abort_wakes_whoever_stands_in_the_queue(scope: CancelScope, taken: ConcurrencyLimiter) -> None:
     ticket = taken.queue(["a"], "")
-    waiting = Queued(scope, ticket, time.monotonic() + 60, time.monotonic)
+    waiting = QueueWait(scope, ticket, time.monotonic() + 60, time.monotonic)
     threading.Timer(0.05, scope.abort, [ClientGone()]).start()
     with pytest.raises(ClientGone):
-        waiting.over(60)
+        waiting.wait(60)
 
 
 def test_the_queue_is_left_when_its_time_is_up(scope: CancelScope, taken: ConcurrencyLimiter) -> None:
-    waiting = Queued(scope, taken.queue(["a"], ""), time.monotonic() + 0.05, time.monotonic)
-    assert waiting.over(60)
+    waiting = QueueWait(scope, taken.queue(["a"], ""), time.monotonic() + 0.05, time.monotonic)
+    assert waiting.wait(60)
     assert waiting.granted is None
     assert waiting.notice().startswith("waiting for a: position 1, about ")
 
@@ -122,7 +122,7 @@ def test_the_queue_is_left_when_its_time_is_up(scope: CancelScope, taken: Concur
 def test_work_on_another_thread_is_waited_for() -> None:
     go = threading.Event()
     with ThreadPoolExecutor(1) as threads:
-        under = Under(threads.submit(go.wait, 5), "searching")
-        assert not under.over(0)
+        under = FutureWait(threads.submit(go.wait, 5), "searching")
+        assert not under.wait(0)
         go.set()
-        assert under.over(5)
+        assert under.wait(5)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.waits import Pause, Queued, Steps
+from ai_router.dispatch.waits import QueueWait, TimedWait, Waiting
 from ai_router.errors import (
     Source,
     UpstreamError,
@@ -34,7 +34,7 @@ from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull
 from ai_router.resilience.retry import Backoff, RetryBudget
 
 T = TypeVar("T")
-Ask = Callable[[Candidate, Permit], Steps[T]]
+Ask = Callable[[Candidate, Permit], Waiting[T]]
 Held = tuple[float, Permit]
 """Since when a call is under way already, for the first candidate, and its pass."""
 
@@ -73,7 +73,7 @@ class Dispatcher:
         self._waited_s = 0.0
         self._end = record.request.arrived_at + shared.total_s
 
-    def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], held: Held | None = None) -> Steps[T]:
+    def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], held: Held | None = None) -> Waiting[T]:
         """What ``ask`` makes of the first candidate that answers. Raises the first failure if none does, or what the
         request was aborted for.
 
@@ -98,7 +98,7 @@ class Dispatcher:
 
     def _after(
         self, problem: UpstreamError, candidate: Candidate, left: list[Candidate], started: float, retrying: ExitStack
-    ) -> Steps[list[Candidate]]:
+    ) -> Waiting[list[Candidate]]:
         """Who is left to ask after a failure; a pause before a retry is spent here."""
         delay_s = self._again_in(problem, candidate, retrying)
         following = [] if not problem.recoverable else [other for other in left if other is not candidate]
@@ -109,7 +109,7 @@ class Dispatcher:
             self._shared.metrics.retried(candidate.limiter_key)
             if not isinstance(problem, UpstreamLimited):
                 self._record.phase = "backing off"
-                yield Pause(self._scope, delay_s, f"{candidate.backend.name} failed", self._shared.clock)
+                yield TimedWait(self._scope, delay_s, f"{candidate.backend.name} failed", self._shared.clock)
             return left
         self._record.failed(problem, started)
         if following:
@@ -146,7 +146,7 @@ class Dispatcher:
             self._guesses += 1
         return closed_s if closed_s <= self._patience_s() > 0 and self._guesses <= GUESSES else None
 
-    def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Steps[Permit]:
+    def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Waiting[Permit]:
         """A pass for one of the candidates. Raises the first failure, or UpstreamUnavailable, if none is to be had."""
         limiter = self._shared.limiter
         for candidate in left:
@@ -170,7 +170,7 @@ class Dispatcher:
             raise failures[0] if failures else self._unavailable(left)
         return permit
 
-    def _queued(self, wanted: Sequence[str]) -> Steps[Permit | None]:
+    def _queued(self, wanted: Sequence[str]) -> Waiting[Permit | None]:
         shared, started = self._shared, self._shared.clock()
         try:
             ticket = shared.limiter.queue(wanted, self._record.request.client)
@@ -180,7 +180,7 @@ class Dispatcher:
             return None
         self._record.phase = "queued"
         log_lines.queued(wanted, *ticket.estimate())
-        waiting = Queued(self._scope, ticket, started + self._patience_s(), shared.clock)
+        waiting = QueueWait(self._scope, ticket, started + self._patience_s(), shared.clock)
         permit = None
         try:
             yield waiting

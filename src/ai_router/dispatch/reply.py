@@ -10,7 +10,7 @@ from typing import Protocol
 from ai_router.dispatch.answer import estimated_usage
 from ai_router.dispatch.answers import Answer, PlainAnswer, StreamAnswer
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.waits import Course
+from ai_router.dispatch.waits import WaitDriver
 from ai_router.errors import (
     INTERNAL,
     Aborted,
@@ -163,9 +163,9 @@ class StreamReply:
 class HeldReply:
     """A stream whose answer is still to be had: comments that say what is waited for, and then the answer."""
 
-    def __init__(self, record: RequestRecord, course: Course[Answer], *, keepalive_s: float) -> None:
+    def __init__(self, record: RequestRecord, driver: WaitDriver[Answer], *, keepalive_s: float) -> None:
         self._record = record
-        self._course = course
+        self._driver = driver
         self._keepalive_s = keepalive_s
         self._reason_in_headers = record.reason
         self._reply: StreamReply | None = None
@@ -180,14 +180,14 @@ class HeldReply:
 
     def close(self) -> None:
         """Give up what is waited for; the answer closes with its iterator."""
-        self._course.close()
+        self._driver.close()
 
     def _held(self) -> Iterator[bytes]:
-        yield _comment(self._course.notice())
+        yield _comment(self._driver.notice())
         # A little sooner than the edge's own comment, which then has nothing to add.
-        while not self._course.go_on(0.9 * self._keepalive_s):
-            yield _comment(self._course.notice())
-        answer = self._course.result
+        while not self._driver.run_for(0.9 * self._keepalive_s):
+            yield _comment(self._driver.notice())
+        answer = self._driver.result
         if not isinstance(answer, StreamAnswer):
             raise TypeError("a stream was asked for")
         reply = self._reply = StreamReply(self._record, answer)

@@ -23,17 +23,17 @@ T = TypeVar("T")
 class Wait(Protocol):
     """Something that takes its time."""
 
-    def over(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Wait for it, at most so long; whether it is over. Raises what the request was aborted for."""
 
     def notice(self) -> str:
         """What to tell a client meanwhile, in a few words."""
 
 
-Steps = Generator[Wait, None, T]
+Waiting = Generator[Wait, None, T]
 
 
-class Pause:
+class TimedWait:
     """Nothing but time, before a call is made again."""
 
     def __init__(self, scope: CancelScope, seconds: float, what: str, clock: Callable[[], float]) -> None:
@@ -42,7 +42,7 @@ class Pause:
         self._clock = clock
         self._end = clock() + seconds
 
-    def over(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         woken = threading.Event()
         with self._scope.waking(woken.set):
             woken.wait(max(0.0, min(seconds, self._end - self._clock())))
@@ -53,7 +53,7 @@ class Pause:
         return f"{self._what}, trying again in {max(0.0, self._end - self._clock()):.0f} s"
 
 
-class Queued:
+class QueueWait:
     """A place in the queue, until ``end``."""
 
     def __init__(self, scope: CancelScope, ticket: QueueTicket, end: float, clock: Callable[[], float]) -> None:
@@ -63,7 +63,7 @@ class Queued:
         self._clock = clock
         self.granted: Permit | None = None
 
-    def over(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         end = min(self._end, self._clock() + seconds)
         with self._scope.waking(self._ticket.wake):
             while self.granted is None and self._scope.reason is None and (left := end - self._clock()) > 0:
@@ -76,14 +76,14 @@ class Queued:
         return f"waiting for {' or '.join(self._ticket.wanted)}: position {position}, about {expected_s:.0f} s"
 
 
-class Under:
+class FutureWait:
     """Work under way on another thread, which ends by itself when the request's calls are aborted."""
 
     def __init__(self, work: Future[T], what: str) -> None:
         self._work = work
         self._what = what
 
-    def over(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         wait_for([self._work], seconds)
         return self._work.done()
 
@@ -91,22 +91,22 @@ class Under:
         return self._what
 
 
-class Course(Generic[T]):
+class WaitDriver(Generic[T]):
     """Steps under way."""
 
-    def __init__(self, steps: Steps[T], clock: Callable[[], float] = time.monotonic) -> None:
-        self._steps = steps
+    def __init__(self, waiting: Waiting[T], clock: Callable[[], float] = time.monotonic) -> None:
+        self._waiting = waiting
         self._clock = clock
         self._wait: Wait | None = None
         self._result: list[T] = []
 
-    def go_on(self, patience_s: float = float("inf")) -> bool:
+    def run_for(self, patience_s: float = float("inf")) -> bool:
         """Go on until the end, or until so much time has passed; whether it is the end. Raises what a step raises."""
         end = self._clock() + patience_s
         while not self._result:
             try:
                 if self._waited(min(max(0.0, end - self._clock()), _LONG_S)):
-                    self._wait = next(self._steps)
+                    self._wait = next(self._waiting)
                 elif self._clock() >= end:
                     return False
             except StopIteration as stop:
@@ -118,9 +118,9 @@ class Course(Generic[T]):
         if self._wait is None:
             return True
         try:
-            return self._wait.over(seconds)
+            return self._wait.wait(seconds)
         except RouterError as reason:
-            self._wait = self._steps.throw(reason)
+            self._wait = self._waiting.throw(reason)
             return False
 
     @property
@@ -134,7 +134,7 @@ class Course(Generic[T]):
 
     def close(self) -> None:
         """Go no further; what the steps hold is let go."""
-        self._steps.close()
+        self._waiting.close()
 
 
 _LONG_S = 3600.0

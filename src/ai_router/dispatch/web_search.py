@@ -17,7 +17,7 @@ import orjson
 from ai_router.dispatch.dispatcher import Dispatcher
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.waits import Steps, Under
+from ai_router.dispatch.waits import FutureWait, Waiting
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import CancelScope, UpstreamCall
 from ai_router.http.client import UpstreamClient
@@ -97,14 +97,14 @@ class WebSearch:
         self._timeout_s = timeout_s
         self._connect_s = connect_s
 
-    def fetch_context(self, record: RequestRecord, scope: CancelScope, dispatcher: Dispatcher) -> Steps[str | None]:
+    def fetch_context(self, record: RequestRecord, scope: CancelScope, dispatcher: Dispatcher) -> Waiting[str | None]:
         """The web context; None when there is none to be had, which the record then says. Raises what the request was
         aborted for."""
         started = time.monotonic()
         ways = {searcher.candidate: searcher for searcher in self._searchers}
         calls: list[UpstreamCall] = []
 
-        def ask(candidate: Candidate, permit: Permit) -> Steps[Findings]:
+        def ask(candidate: Candidate, permit: Permit) -> Waiting[Findings]:
             limit_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
             record.phase = "searching"
             call = scope.new_call(Purpose.SEARCH)
@@ -115,7 +115,7 @@ class WebSearch:
             except RuntimeError:  # the threads were ended: nothing is begun any more
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
-            yield Under(work, "searching the web")
+            yield FutureWait(work, "searching the web")
             return work.result()
 
         try:
