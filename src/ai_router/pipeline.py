@@ -14,8 +14,8 @@ from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import HeldReply, PlainReply, Reply, StreamReply
-from ai_router.dispatch.speculating import Speculating
-from ai_router.dispatch.speculation import Speculation
+from ai_router.dispatch.speculating import SpeculationController
+from ai_router.dispatch.speculation import SpeculativeCall
 from ai_router.dispatch.waits import WaitDriver, Waiting
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
@@ -41,7 +41,7 @@ class Pipeline:
     forwarder: Forwarder
     search: WebSearch
     speculations: Executor
-    speculating: Speculating
+    speculation_controller: SpeculationController
     retry_policy: RetryPolicy
     cloud_fallback: bool
     keepalive_s: float
@@ -70,7 +70,7 @@ class _Run:
         self._record = record
         self._scope = scope
         self._dispatcher = Dispatcher(pipeline.retry_policy, record, scope)
-        self._speculation: Speculation | None = None
+        self._speculation: SpeculativeCall | None = None
         self._decided_at = 0.0
 
     def reply(self) -> Reply:
@@ -103,23 +103,23 @@ class _Run:
                 messages_json = with_context(self._request, context)
         return (yield from self._first_answer(plan, messages_json))
 
-    def _lose(self, speculation: Speculation) -> None:
+    def _lose(self, speculation: SpeculativeCall) -> None:
         speculation.cancel()
-        self._pipeline.speculating.lost(speculation.age_ms())
+        self._pipeline.speculation_controller.lost(speculation.age_ms())
 
     def _decide(self) -> Decision:
         """The decision; where the classifier has to be asked, the speculative call goes along, if that is worth it."""
         pipeline, record = self._pipeline, self._record
-        record.speculation = pipeline.speculating.unless_begun
+        record.speculation = pipeline.speculation_controller.unless_begun
         found = pipeline.router.decide_at_once(self._request)
         if not isinstance(found, Undecided):
             return found
-        permit = pipeline.speculating.permit_for(found.guess)
+        permit = pipeline.speculation_controller.permit_for(found.guess)
         if permit is not None:
             primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
             forward = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
             call = self._scope.new_call(Purpose.SPECULATION)
-            self._speculation = Speculation(pipeline.speculations, forward, call, permit)
+            self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
         started = time.monotonic()
         new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_call)
@@ -168,7 +168,7 @@ class _Run:
             raise
 
     def _ask(
-        self, candidate: Candidate, permit: Permit, messages_json: bytes, speculation: Speculation | None
+        self, candidate: Candidate, permit: Permit, messages_json: bytes, speculation: SpeculativeCall | None
     ) -> Answer:
         if speculation is None:
             forward = self._pipeline.forwarder.forward_request
@@ -177,10 +177,10 @@ class _Run:
             answer = speculation.confirm()
         except RouterError:
             self._record.speculated(SpeculationResult.CANCELLED, speculation.started)
-            self._pipeline.speculating.lost(speculation.age_ms())
+            self._pipeline.speculation_controller.lost(speculation.age_ms())
             raise
         self._record.speculated(SpeculationResult.HIT, speculation.started)
-        self._pipeline.speculating.won((self._decided_at - speculation.started) * 1000, answer.attempt())
+        self._pipeline.speculation_controller.won((self._decided_at - speculation.started) * 1000, answer.attempt())
         return answer
 
     def _take(self, answer: Answer, *, speculative: bool) -> None:

@@ -19,7 +19,7 @@ from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.primary_load import PrimaryLoad
-from ai_router.dispatch.speculating import Speculating
+from ai_router.dispatch.speculating import SpeculationController
 from ai_router.dispatch.speculation_policy import Budget
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import ShuttingDown
@@ -172,7 +172,7 @@ def _pipeline(
             connect_s=settings.connect_timeout_s,
         ),
         speculations=speculations,
-        speculating=Speculating(
+        speculation_controller=SpeculationController(
             settings.speculation,
             load,
             limiter,

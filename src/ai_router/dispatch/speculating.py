@@ -12,7 +12,7 @@ from ai_router.settings import SpeculationMode
 from ai_router.types import Attempt, SpeculationResult
 
 
-class Speculating:
+class SpeculationController:
     """Asks the policy and keeps the accounts; ``slots`` is how many requests the primary serves at once."""
 
     def __init__(

@@ -16,7 +16,7 @@ from ai_router.http.calls import UpstreamCall
 from ai_router.resilience.limiter import Permit
 
 
-class Speculation:
+class SpeculativeCall:
     """One speculative call, under way from the moment this is made."""
 
     def __init__(
