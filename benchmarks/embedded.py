@@ -53,7 +53,7 @@ def embedded(report: Report, repetitions: int) -> None:
 def started(folder: Path, report: Report, **settings: str) -> Iterator[Server]:
     """A router that nothing but ``settings`` was configured for, once it has answered; how long that took is told."""
     begin = time.perf_counter()
-    with router(folder, settle=False, **settings) as server:
+    with router(folder, flush=False, **settings) as server:
         ready_s = time.perf_counter() - begin
         answer = once(Endpoint(server.url, "auto"), SHORT, max_tokens=16)
         whole_s = time.perf_counter() - begin

@@ -110,12 +110,12 @@ def backend(timing: Timing, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def router(folder: Path, *, settle: bool = True, **settings: str) -> Iterator[Server]:
+def router(folder: Path, *, flush: bool = True, **settings: str) -> Iterator[Server]:
     """The router, with its data in ``folder``; with ``settle``, given a moment to load what it loads late."""
     port = free_port()
     environment = clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings)
     with process([str(COMMAND), "serve"], port, environment, folder) as it:
-        if settle:
+        if flush:
             time.sleep(_SETTLING_S)
         yield it
 

@@ -226,7 +226,11 @@ def test_a_latency_curve_goes_as_far_as_there_are_requests() -> None:
 
 
 def test_a_plot_is_drawn_with_a_colour_for_each_name_and_what_is_too_small_at_the_bottom() -> None:
-    lines = [Line("a<b", [(1, 0.001), (32, 50.0)]), Line("short", [(1, 2.0)]), Line("busy", [(1, 5), (32, 9)], (1,))]
+    lines = [
+        Line("a<b", [(1, 0.001), (32, 50.0)]),
+        Line("short", [(1, 2.0)]),
+        Line("busy", [(1, 5), (32, 9)], (1,)),
+    ]
     colours = Colours()
     text = drawn(Plot("T & t", "count", "connections", "ms", lines, least=1.0), colours)
     assert "T &amp; t" in text

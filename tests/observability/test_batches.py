@@ -22,10 +22,10 @@ def test_settling_has_what_waits_handled_at_once() -> None:
     batches = Batches(seen.extend, name="test", gather_s=3600)
     batches.start()
     batches.put(1)
-    batches.settle(30)
+    batches.flush(30)
     assert seen == [1]
     batches.put(2)
-    batches.settle(30)
+    batches.flush(30)
     batches.close()
     assert seen == [1, 2]
 
@@ -35,7 +35,7 @@ def test_nobody_who_settles_works_on_pieces_himself() -> None:
     batches: Batches[int] = Batches(lambda _: workers.append(threading.current_thread().name), name="the-thread")
     batches.start()
     batches.put(1)
-    batches.settle()
+    batches.flush()
     batches.close()
     assert set(workers) == {"the-thread"}
 
@@ -52,7 +52,7 @@ def test_settling_does_not_wait_for_a_handler_that_hangs_and_closing_gives_back_
     batches.put(1)
     assert begun.wait(10)
     batches.put(2)
-    batches.settle(patience_s=0.01)
+    batches.flush(patience_s=0.01)
     assert batches.waiting == 1
     assert batches.close(patience_s=0.01) == [2]
     assert batches.stuck

@@ -13,7 +13,7 @@ def test_keepers_are_given_each_outcome_with_its_cost() -> None:
     recorder.start()
     told = outcome()
     recorder.take(told)
-    recorder.settle()
+    recorder.flush()
     assert kept == [(told, FREE)]
     recorder.close()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ai_router.errors import RowRefused, StoreUnavailable
-from ai_router.storage.spill_file import Unsaved
+from ai_router.storage.spill_file import SpillFile
 from ai_router.storage.usage_rows import Rows
 from ai_router.storage.usage_writer import UsageWriter
 
@@ -60,7 +60,7 @@ def rows(number: int) -> Rows:
 
 def writer(store: FakeStore, folder: Path, **changes: Any) -> UsageWriter[FakeStore]:
     made = UsageWriter(
-        changes.pop("open_store", lambda: store), Unsaved(folder / "unsaved.jsonl"), keep_days=30, **changes
+        changes.pop("open_store", lambda: store), SpillFile(folder / "unsaved.jsonl"), keep_days=30, **changes
     )
     made.start()
     return made
@@ -74,7 +74,7 @@ def test_what_is_put_is_there_when_it_has_settled(tmp_path: Path) -> None:
     store = FakeStore()
     usage = writer(store, tmp_path)
     usage.put(rows(0))
-    usage.settle()
+    usage.flush()
     assert (set(store.rows), set(store.exported)) == ({"r0"}, {"r0-1"})
     assert usage.store is store
     assert usage.lives == [(1.0, 2.0)]
@@ -100,7 +100,7 @@ def test_a_database_that_fails_has_its_rows_when_it_works_again(
     store.broken = True
     usage = writer(store, tmp_path, retry_s=0.001)
     usage.put(rows(0))
-    usage.settle()
+    usage.flush()
     assert usage.problem == "locked"
     assert usage.waiting == 1
     store.broken = False
@@ -153,13 +153,13 @@ def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None
 
     usage = writer(store, tmp_path, open_store=open_store, retry_s=3600)
     usage.put(rows(0))
-    usage.settle()
+    usage.flush()
     with pytest.raises(StoreUnavailable) as caught:
         _ = usage.store
     assert caught.value.detail == "no"
     usage._retry_at = 0.0
     usage.put(rows(1))
-    usage.settle()
+    usage.flush()
     assert usage.store is store
     usage.close()
     assert set(store.rows) == names(2)
@@ -172,7 +172,7 @@ def test_more_rows_than_are_kept_go_to_the_file(tmp_path: Path, monkeypatch: pyt
     usage = writer(store, tmp_path)
     for number in range(50):
         usage.put(rows(number))
-    usage.settle()
+    usage.flush()
     assert usage.waiting <= 10
     store.broken = False
     usage._retry_at = 0.0
@@ -210,7 +210,7 @@ def test_a_problem_that_nobody_thought_of_is_one_of_the_database_and_rows_stay_w
     usage.put(Rows({"id": "odd"}))
     for number in range(50):
         usage.put(rows(number))
-    usage.settle()
+    usage.flush()
     assert usage.problem == "RuntimeError"
     assert usage.waiting <= 10
     usage.close()
@@ -218,7 +218,7 @@ def test_a_problem_that_nobody_thought_of_is_one_of_the_database_and_rows_stay_w
 
 def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_path: Path) -> None:
     store = FakeStore()
-    Unsaved(tmp_path / "unsaved.jsonl").put([rows(1)])
+    SpillFile(tmp_path / "unsaved.jsonl").put([rows(1)])
     store.may_go_on.clear()
     usage = writer(store, tmp_path)
     usage.put(rows(2))
@@ -229,50 +229,50 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_
     taken: list[Rows] = []
     store.may_go_on.set()
     usage.close()
-    Unsaved(tmp_path / "unsaved.jsonl").take(taken.extend)
+    SpillFile(tmp_path / "unsaved.jsonl").take(taken.extend)
     assert set(store.rows) | {row.request["id"] for row in taken} == {"r1", "r2", "r3", "r4"}
 
 
 @pytest.mark.parametrize("line", [b"123", b"[1,2]", b'[{"no": "id"},[]]', b'[{"id": "x"},[3]]', b"\xff\xfe"])
 def test_a_line_from_another_hand_is_counted_and_passed_over(tmp_path: Path, line: bytes) -> None:
-    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
+    spill_file = SpillFile(tmp_path / "unsaved.jsonl")
     (tmp_path / "unsaved.jsonl").write_bytes(line)
-    unsaved.put([rows(0)])
+    spill_file.put([rows(0)])
     taken: list[Rows] = []
-    assert unsaved.take(taken.extend) == 1
+    assert spill_file.take(taken.extend) == 1
     assert taken == [rows(0)]
 
 
 def test_a_line_that_a_crash_has_cut_off_costs_that_line_only(tmp_path: Path) -> None:
-    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
-    unsaved.put([rows(0), rows(1)])
+    spill_file = SpillFile(tmp_path / "unsaved.jsonl")
+    spill_file.put([rows(0), rows(1)])
     with (tmp_path / "unsaved.jsonl").open("ab") as file:
         file.write(b'[{"id": "r2"')
-    unsaved.put([rows(3)])
+    spill_file.put([rows(3)])
     taken: list[Rows] = []
-    assert unsaved.take(taken.extend) == 1
+    assert spill_file.take(taken.extend) == 1
     assert taken == [rows(0), rows(1), rows(3)]
-    unsaved.take(taken.extend)
+    spill_file.take(taken.extend)
     assert len(taken) == 3
 
 
 def test_what_cannot_be_saved_stays_in_the_file(tmp_path: Path) -> None:
-    unsaved = Unsaved(tmp_path / "unsaved.jsonl")
-    unsaved.put([rows(0)])
+    spill_file = SpillFile(tmp_path / "unsaved.jsonl")
+    spill_file.put([rows(0)])
 
     def fails(_: Sequence[Rows]) -> None:
         raise StoreUnavailable("no")
 
     with pytest.raises(StoreUnavailable):
-        unsaved.take(fails)
+        spill_file.take(fails)
     taken: list[Rows] = []
-    unsaved.take(taken.extend)
+    spill_file.take(taken.extend)
     assert taken == [rows(0)]
 
 
 def _put_many(path: Path, begin: int) -> None:
     for number in range(begin, begin + 50):
-        Unsaved(path).put([rows(number)])
+        SpillFile(path).put([rows(number)])
 
 
 def test_processes_that_put_and_take_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
@@ -283,6 +283,6 @@ def test_processes_that_put_and_take_at_the_same_time_lose_nothing(tmp_path: Pat
         process.start()
     taken: list[Rows] = []
     while any(process.is_alive() for process in processes):
-        Unsaved(path).take(taken.extend)
-    Unsaved(path).take(taken.extend)
+        SpillFile(path).take(taken.extend)
+    SpillFile(path).take(taken.extend)
     assert {row.request["id"] for row in taken} == names(100)

@@ -12,7 +12,7 @@ from flask import Flask, g, request
 from flask.json.provider import DefaultJSONProvider
 
 from ai_router.app.deciding import build_classifier, build_limiter, start_fast_path
-from ai_router.app.observing import Observing, observe, watch_backends
+from ai_router.app.observing import Telemetry, start_telemetry, watch_backends
 from ai_router.dispatch.disconnects import ClientWatcher
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
@@ -66,18 +66,18 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     runtime = Runtime()
     closing = runtime.closing
     registry = build_registry(settings)
-    told = observe(settings, registry, process_started() if born is None else born, closing)
+    telemetry = start_telemetry(settings, registry, process_started() if born is None else born, closing)
     timers = TimerThread()
     closing.callback(timers.close)
     client = UpstreamClient(timers, pool_size=2 * settings.admitted)
     closing.callback(client.close)
     limiter = build_limiter(settings, registry)
-    watch_limiter(told.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
+    watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
     checker = HealthChecker(client, registry.backends(), limiter)
     closing.callback(checker.close)
-    watch_backends(told.metrics, checker)
-    admission = Admission(settings.admitted, told.resilience.shed)
-    told.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(admission.inside)))
+    watch_backends(telemetry.metrics, checker)
+    admission = Admission(settings.admitted, telemetry.resilience.shed)
+    telemetry.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(admission.inside)))
     load = PrimaryLoad(client, registry.primary)
     load.start()
     closing.callback(load.close)
@@ -86,21 +86,21 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     ids = Ids()
     keys = auth.Keys(settings.api_keys, settings.admin_key)
     chat = ChatEndpoint(
-        pipeline=_pipeline(settings, registry, client, limiter, admission, load, told, closing),
+        pipeline=_pipeline(settings, registry, client, limiter, admission, load, telemetry, closing),
         keys=keys,
         admission=admission,
         watcher=watcher,
         timers=timers,
-        subscribers=(log_lines.finished, load.finished, told.subscriber),
+        subscribers=(log_lines.finished, load.finished, telemetry.subscriber),
         ids=ids,
         in_flight=runtime.in_flight,
         max_body=settings.max_body_mb << 20,
         body_timeout_s=settings.body_timeout_s,
         keepalive_s=settings.keepalive_s,
         tell_date=settings.date_context,
-        trace_of=told.trace_of,
-        scrub=told.scrubber.json,
-        refused=told.refused,
+        trace_of=telemetry.trace_of,
+        scrub=telemetry.scrubber.json,
+        refused=telemetry.refused,
     )
     app = Flask(__name__, static_folder=None)
     app.extensions[EXTENSION] = runtime
@@ -111,20 +111,22 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     def identify() -> None:
         g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
-    def settle() -> None:
+    def flush() -> None:
         runtime.in_flight.let_end(_ENDING_S)
-        told.settle()
+        telemetry.flush()
 
     auth.init_app(app, keys)
-    responses.init_app(app, told.scrubber.json, told.refused)
+    responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     app.register_blueprint(chat.blueprint())
     app.register_blueprint(models.blueprint(registry))
-    app.register_blueprint(cancel.blueprint(runtime.in_flight, told.resilience))
-    app.register_blueprint(health.blueprint(checker, told.sessions, admission, runtime.draining))
-    app.register_blueprint(metrics.blueprint(told.metrics, told.windows, told.cold_start, told.usage, settle))
+    app.register_blueprint(cancel.blueprint(runtime.in_flight, telemetry.resilience))
+    app.register_blueprint(health.blueprint(checker, telemetry.sessions, admission, runtime.draining))
+    app.register_blueprint(
+        metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)
+    )
     lookups = Lookups()
-    app.register_blueprint(usage.blueprint(told.usage, told.baseline, settle, lookups))
-    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), told.sessions, settle, lookups))
+    app.register_blueprint(usage.blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
+    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), telemetry.sessions, flush, lookups))
     # Flask's own way of putting something in front of it.
     app.wsgi_app = chat.before(app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
@@ -137,7 +139,7 @@ def _pipeline(
     limiter: ConcurrencyLimiter,
     admission: Admission,
     load: PrimaryLoad,
-    told: Observing,
+    telemetry: Telemetry,
     closing: ExitStack,
 ) -> Pipeline:
     """A request's way, with the threads that it takes."""
@@ -154,7 +156,7 @@ def _pipeline(
         closing.callback(probe.close)
     fast_path = None
     if settings.fast_routing:
-        fast_path = start_fast_path(settings, classifier, told.routing, told.metrics, closing)
+        fast_path = start_fast_path(settings, classifier, telemetry.routing, telemetry.metrics, closing)
     return Pipeline(
         registry=registry,
         router=Router(registry, classifier, fast_path, limiter),
@@ -177,14 +179,14 @@ def _pipeline(
             load,
             limiter,
             Budget(settings.speculation_budget_s),
-            told.routing,
+            telemetry.routing,
             slots=settings.primary_slots,
         ),
         retry_policy=RetryPolicy(
             limiter=limiter,
             budget=RetryBudget(lambda: admission.inside),
             backoff=Backoff(settings.backoff_s),
-            metrics=told.resilience,
+            metrics=telemetry.resilience,
             queue_s=settings.queue_budget_s,
             total_s=settings.request_timeout_s,
         ),

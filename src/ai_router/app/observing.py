@@ -15,7 +15,7 @@ from ai_router.errors import RouterError
 from ai_router.observability.cold_start import ColdStart
 from ai_router.observability.log import LogWriter
 from ai_router.observability.metrics import ResilienceMetrics, RoutingMetrics
-from ai_router.observability.recorder import Keeper, Recorder
+from ai_router.observability.recorder import Recorder, Sink
 from ai_router.observability.registry import Metrics, one
 from ai_router.observability.request_metrics import LossMetrics, ModelNames, RequestMetrics
 from ai_router.observability.scrubbing import Scrubber
@@ -25,7 +25,7 @@ from ai_router.providers.registry import Registry
 from ai_router.settings import LogFormat, Settings
 from ai_router.storage.opening import open_usage_store
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.storage.spill_file import Unsaved
+from ai_router.storage.spill_file import SpillFile
 from ai_router.storage.usage_rows import rows_of
 from ai_router.storage.usage_writer import UsageWriter
 from ai_router.trace_context import Trace, parse_traceparent
@@ -41,7 +41,7 @@ _SEEDED_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Observing:
+class Telemetry:
     """What the rest of the application tells, and what its readers read. ``usage`` is None with TELEMETRY=off."""
 
     metrics: Metrics
@@ -56,12 +56,12 @@ class Observing:
     refused: Callable[[RouterError], None]
     """Counts an error that ended a request before it was one."""
     subscriber: Subscriber
-    settle: Callable[[], None]
+    flush: Callable[[], None]
     """Have counted what has ended until now."""
     trace_of: Callable[[str | None], Trace | None]
 
 
-def observe(settings: Settings, registry: Registry, born: float, closing: ExitStack) -> Observing:
+def start_telemetry(settings: Settings, registry: Registry, born: float, closing: ExitStack) -> Telemetry:
     """All of it, running."""
     scrubber = Scrubber(settings.secrets)
     log = LogWriter(
@@ -87,18 +87,18 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
     pricing = Pricing(registry, baseline, settings.usd_per_gpu_s)
     usage = _usage_writer(settings, windows, metrics, losses, closing) if settings.telemetry else None
     tracing = _tracing(scrubber, closing) if settings.tracing else None
-    keepers: list[Keeper] = [sessions.record, cold_start.finished, routing.finished, resilience.finished]
+    sinks: list[Sink] = [sessions.record, cold_start.finished, routing.finished, resilience.finished]
     requests = None
     if usage is not None:
         names = ModelNames(_models(registry))
         requests = RequestMetrics(metrics.registry, names, pricing.is_local)
-        keepers += [requests.finished, _counting(pricing, names, windows, usage)]
+        sinks += [requests.finished, _counting(pricing, names, windows, usage)]
     if tracing is not None:
-        keepers.append(tracing.finished)
-    recorder = Recorder(pricing.cost, keepers, losses.outcome)
+        sinks.append(tracing.finished)
+    recorder = Recorder(pricing.cost, sinks, losses.outcome)
     recorder.start()
     closing.callback(recorder.close)
-    return Observing(
+    return Telemetry(
         metrics=metrics,
         routing=routing,
         resilience=resilience,
@@ -110,7 +110,7 @@ def observe(settings: Settings, registry: Registry, born: float, closing: ExitSt
         scrubber=scrubber,
         refused=(lambda _: None) if requests is None else requests.refused,
         subscriber=recorder.take,
-        settle=recorder.settle,
+        flush=recorder.flush,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
     )
 
@@ -130,7 +130,7 @@ def _usage_writer(
 ) -> UsageWriter[UsageStore]:
     usage = UsageWriter(
         _seeding(settings.usage_database, windows),
-        Unsaved(settings.data_dir / "usage-unsaved.jsonl"),
+        SpillFile(settings.data_dir / "usage-unsaved.jsonl"),
         keep_days=settings.usage_days,
         on_lost=losses.rows,
     )
@@ -140,7 +140,7 @@ def _usage_writer(
     return usage
 
 
-def _counting(pricing: Pricing, names: ModelNames, windows: Windows, usage: UsageWriter[UsageStore]) -> Keeper:
+def _counting(pricing: Pricing, names: ModelNames, windows: Windows, usage: UsageWriter[UsageStore]) -> Sink:
     """Into the windows of /api/metrics and the rows of /api/usage."""
 
     def count(outcome: Outcome, cost: Cost) -> None:

@@ -59,7 +59,7 @@ class Batches(Generic[T]):
             self._waiting.set()
         return True
 
-    def settle(self, patience_s: float = 1.0) -> None:
+    def flush(self, patience_s: float = 1.0) -> None:
         """Wait until the thread has handled what is there now, which it does at once; with a handler that hangs, no
         longer than ``patience_s``. For whoever is about to read what came of it."""
         with self._progress:

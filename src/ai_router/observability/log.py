@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from ai_router.observability.batches import Batches
-from ai_router.observability.log_lines import Line
+from ai_router.observability.log_lines import LogEntry
 from ai_router.observability.scrubbing import Scrubber
 
 _WAITING_LIMIT = 20_000
@@ -87,7 +87,7 @@ class _BatchHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # log_lines's lines have named fields; in JSON they are told by name as well.
-        if not isinstance(record, Line):
+        if not isinstance(record, LogEntry):
             record.fields = record.args if isinstance(record.args, Mapping) else {}
             record.msg, record.args = record.getMessage(), None
         self._batches.put(record)
@@ -128,7 +128,7 @@ class LogWriter:
 
     def _write(self, records: list[logging.LogRecord]) -> None:
         for record in records:
-            if isinstance(record, Line):
+            if isinstance(record, LogEntry):
                 record.fields = record.args
                 record.msg = record.getMessage()
             # One line each: nothing that a backend says may begin a line of its own, or move a terminal's cursor.

@@ -14,7 +14,7 @@ from ai_router.types import Attempt, Decision, Outcome, Status
 log = logging.getLogger("ai_router.request")
 
 
-class Line(logging.LogRecord):
+class LogEntry(logging.LogRecord):
     """A record that knows what is told, and not where in the code: finding that out takes most of a record's time."""
 
     def __init__(self, level: int, shape: str, fields: Mapping[str, Any]) -> None:
@@ -31,7 +31,7 @@ _NOWHERE = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None
 
 def _tell(level: int, shape: str, fields: Mapping[str, Any]) -> None:
     if log.isEnabledFor(level):
-        log.handle(Line(level, shape, fields))
+        log.handle(LogEntry(level, shape, fields))
 
 
 SLOW_MS: Mapping[str, int] = {"primary": 5_000, "meta": 5_000, "xai": 30_000, "enrich": 60_000}

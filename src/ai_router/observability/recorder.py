@@ -14,7 +14,7 @@ _LIMIT = 20_000
 """Outcomes that wait; beyond that they are dropped, and counted."""
 
 
-Keeper = Callable[[Outcome, Cost], None]
+Sink = Callable[[Outcome, Cost], None]
 """Keeps, or counts, an outcome and what it cost."""
 
 _GATHER_S = 0.1
@@ -30,11 +30,11 @@ class Recorder:
     def __init__(
         self,
         price: Callable[[Outcome], Cost],
-        keepers: Sequence[Keeper],
+        sinks: Sequence[Sink],
         on_dropped: Callable[[], None],
     ) -> None:
         self._price = price
-        self._keepers = keepers
+        self._sinks = sinks
         self._on_dropped = on_dropped
         self._batches = Batches(self._record_all, name="recorder", limit=_LIMIT, gather_s=_GATHER_S)
 
@@ -47,9 +47,9 @@ class Recorder:
         if not self._batches.put(outcome):
             self._on_dropped()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Record what is waiting now: whoever reads what the keepers know sees what has ended before."""
-        self._batches.settle()
+        self._batches.flush()
 
     def close(self) -> None:
         """Record what is waiting, then stop."""
@@ -59,7 +59,7 @@ class Recorder:
     def _record_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             cost = self._cost(outcome)
-            for keep in self._keepers:
+            for keep in self._sinks:
                 try:
                     keep(outcome, cost)
                 except Exception:  # the border of a background thread: who fails must not keep it from the others

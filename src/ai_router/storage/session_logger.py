@@ -83,9 +83,9 @@ class SessionLogger:
         if not self._batches.put((outcome, cost)):
             self._lose("the writer cannot keep up")
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Save what is waiting now, for whoever is about to read it."""
-        self._batches.settle()
+        self._batches.flush()
 
     def close(self) -> None:
         """Save what is waiting, then stop."""

@@ -17,7 +17,7 @@ from ai_router.storage.usage_rows import Rows
 _AT_ONCE = 500
 
 
-class Unsaved:
+class SpillFile:
     """One line for each request. Several processes may use the same file: it is locked while a line is put there, and
     while it is moved out of the way to be read, which takes a moment; whoever puts rows never waits for a database."""
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.observability.batches import Batches
-from ai_router.storage.spill_file import Unsaved
+from ai_router.storage.spill_file import SpillFile
 from ai_router.storage.usage_rows import Rows
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class UsageWriter(Generic[S]):
     def __init__(
         self,
         open_store: Callable[[], S],
-        unsaved: Unsaved,
+        spill_file: SpillFile,
         *,
         keep_days: int,
         on_lost: Callable[[int], None] = lambda _: None,
@@ -57,7 +57,7 @@ class UsageWriter(Generic[S]):
         retry_s: float = _RETRY_S,
     ) -> None:
         self._open_store = open_store
-        self._unsaved = unsaved
+        self._spill_file = spill_file
         self._keep_days = keep_days
         self._on_lost = on_lost
         self._clock = clock
@@ -94,9 +94,9 @@ class UsageWriter(Generic[S]):
         if not self._batches.put(rows):
             self._put_aside([rows])
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Write what is waiting now, if the database takes it."""
-        self._batches.settle()
+        self._batches.flush()
 
     def close(self) -> None:
         """Write what is waiting, to the file if the database does not take it, and stop."""
@@ -135,7 +135,7 @@ class UsageWriter(Generic[S]):
 
     def _take_back(self, store: S) -> None:
         try:
-            self._lose(self._unsaved.take(lambda rows: self._insert(store, rows)), "not readable")
+            self._lose(self._spill_file.take(lambda rows: self._insert(store, rows)), "not readable")
         except OSError as problem:
             log.warning("Usage: rows put aside cannot be read: %s", problem.strerror)
 
@@ -178,6 +178,6 @@ class UsageWriter(Generic[S]):
         if not rows:
             return
         try:
-            self._unsaved.put(rows)
+            self._spill_file.put(rows)
         except (OSError, TypeError) as problem:  # TypeError: a number beyond what JSON is written with here
             self._lose(len(rows), str(problem))

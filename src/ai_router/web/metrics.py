@@ -24,7 +24,7 @@ def blueprint(
     windows: Windows,
     cold_start: ColdStart,
     usage: UsageWriter[Any] | None,
-    settle: Callable[[], None],
+    flush: Callable[[], None],
 ) -> Blueprint:
     """The routes. ``settle`` has what has just ended counted before it is told."""
     blueprint = Blueprint("metrics", __name__)
@@ -32,12 +32,12 @@ def blueprint(
 
     @blueprint.get("/metrics")
     def scrape() -> Response:
-        settle()
+        flush()
         return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
     @blueprint.get("/api/metrics")
     def report() -> Response:
-        settle()
+        flush()
         now = time.time()
         # This process lives, whatever the database knows of it.
         lives = sorted([*(usage.lives if usage else ()), (born, now)])

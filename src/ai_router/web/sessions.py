@@ -19,14 +19,14 @@ _MOST, _USUAL = 200, 50
 _LONGEST_TEXT = 200
 
 
-def blueprint(files: SessionFiles, writer: SessionLogger, settle: Callable[[], None], lookups: Lookups) -> Blueprint:
+def blueprint(files: SessionFiles, writer: SessionLogger, flush: Callable[[], None], lookups: Lookups) -> Blueprint:
     """The routes. A client sees its own sessions, the admin all."""
     sessions = Blueprint("sessions", __name__)
 
     def saved() -> None:
         """Have what has ended by now saved before it is looked for."""
-        settle()
-        writer.settle()
+        flush()
+        writer.flush()
 
     @sessions.get("/api/sessions")
     def listing() -> Response:

@@ -25,7 +25,7 @@ _OTHER_WORDS = {"org": "organization", "key": "client"}
 
 
 def blueprint(
-    usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, settle: Callable[[], None], lookups: Lookups
+    usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, flush: Callable[[], None], lookups: Lookups
 ) -> Blueprint:
     """The route. A client sees its own usage, the admin all."""
     blueprint = Blueprint("usage", __name__)
@@ -43,8 +43,8 @@ def blueprint(
         by = list(dict.fromkeys(_OTHER_WORDS.get(word, word) for word in asked))
         if usage is None:
             raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
-        settle()
-        usage.settle()
+        flush()
+        usage.flush()
         which, store = (since.isoformat(), until.isoformat(), client), usage.store
 
         def ask() -> Mapping[str, Any]:
