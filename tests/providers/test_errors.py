@@ -21,13 +21,13 @@ from ai_router.errors import (
     envelope,
 )
 from ai_router.http.request import Timeouts, UpstreamRequest
-from ai_router.providers.errors import complaint_in, failure_in, refusal, retry_after_s
+from ai_router.providers.errors import details_in, error_from_response, error_in_body, retry_after_s
 
 CALL = UpstreamRequest(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))
 
 
 def refused(status: int, payload: Any, headers: dict[str, str] | None = None) -> Any:
-    return refusal(status, headers or {}, orjson.dumps(payload), CALL)
+    return error_from_response(status, headers or {}, orjson.dumps(payload), CALL)
 
 
 @pytest.mark.parametrize(
@@ -42,29 +42,29 @@ def refused(status: int, payload: Any, headers: dict[str, str] | None = None) ->
     ids=["vllm", "vllm 401", "xai", "gemini", "fastapi"],
 )
 def test_the_message_is_found_in_every_shape(payload: Any) -> None:
-    complaint = complaint_in(payload)
-    assert complaint is not None
-    assert complaint.message == "no"
+    details = details_in(payload)
+    assert details is not None
+    assert details.message == "no"
 
 
 @pytest.mark.parametrize("payload", [{"error": {"odd": 1}}, {"error": [1, 2]}, {"detail": [{"loc": ["body"]}]}])
 def test_a_shape_nobody_knows_is_quoted(payload: Any) -> None:
-    complaint = complaint_in(payload)
-    assert complaint is not None
-    assert complaint.message
+    details = details_in(payload)
+    assert details is not None
+    assert details.message
 
 
 def test_a_shape_too_deep_to_quote_is_still_a_complaint() -> None:
     deep = orjson.loads(b'{"error": ' + b"[" * 400 + b"]" * 400 + b"}")
     deep["error"][0].append(1)
-    complaint = complaint_in(deep)
-    assert complaint is not None
-    assert "too deeply nested" in complaint.message
+    details = details_in(deep)
+    assert details is not None
+    assert "too deeply nested" in details.message
 
 
 @pytest.mark.parametrize("payload", [{}, {"error": None}, {"error": ""}, [], "text", None, 3])
 def test_no_error_is_no_complaint(payload: Any) -> None:
-    assert complaint_in(payload) is None
+    assert details_in(payload) is None
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 413, 422])
@@ -103,18 +103,18 @@ def test_a_failure_is_recoverable(status: int, shown: int) -> None:
 
 
 def test_a_body_that_is_no_json_is_quoted_unless_it_is_a_page() -> None:
-    assert "exploded" in str(refusal(500, {}, b"exploded", CALL))
-    assert "html" not in str(refusal(500, {}, b"<html>..", CALL))
+    assert "exploded" in str(error_from_response(500, {}, b"exploded", CALL))
+    assert "html" not in str(error_from_response(500, {}, b"<html>..", CALL))
 
 
 @pytest.mark.parametrize("payload", [{"error": {"message": "no"}}, {"error": "no"}, [{"error": {"message": "no"}}]])
 def test_an_error_wearing_a_200_is_seen(payload: Any) -> None:
-    assert isinstance(failure_in(payload, CALL), UpstreamFailed)
+    assert isinstance(error_in_body(payload, CALL), UpstreamFailed)
 
 
 @pytest.mark.parametrize("payload", [{"choices": []}, {"choices": [], "error": None}, {"detail": "x"}, [], 1])
 def test_an_answer_is_no_error(payload: Any) -> None:
-    assert failure_in(payload, CALL) is None
+    assert error_in_body(payload, CALL) is None
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 
 @given(st.integers(300, 599), st.text(max_size=30), st.binary(max_size=60))
 def test_no_refusal_can_break_the_reading_of_it(status: int, retry_after: str, body: bytes) -> None:
-    assert str(refusal(status, {"retry-after": retry_after, "retry-after-ms": retry_after}, body, CALL))
+    assert str(error_from_response(status, {"retry-after": retry_after, "retry-after-ms": retry_after}, body, CALL))
 
 
 def test_retry_after_as_a_date() -> None:
@@ -160,7 +160,7 @@ def test_retry_after_as_a_date() -> None:
     ],
 )
 def test_the_code_in_a_body_says_what_an_error_with_a_200_is(payload: Any, kind: type) -> None:
-    assert type(failure_in(payload, CALL)) is kind
+    assert type(error_in_body(payload, CALL)) is kind
 
 
 def test_a_429_for_want_of_money_is_not_waited_for() -> None:
@@ -197,8 +197,8 @@ def test_a_client_s_words_about_api_keys_are_no_bad_key() -> None:
 def test_a_key_at_the_edge_of_a_long_message_is_not_left_half_shown() -> None:
     call = UpstreamRequest(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1), secret="sk-SECRETSECRET")
     body = orjson.dumps({"error": {"message": "x" * 1_990 + " sk-SECRETSECRET"}})
-    assert "SECRET" not in str(refusal(500, {}, body, call))
+    assert "SECRET" not in str(error_from_response(500, {}, body, call))
 
 
 def test_a_code_of_odd_digits_is_a_code() -> None:
-    assert isinstance(failure_in({"error": {"code": "\u00b2", "message": "?"}}, CALL), UpstreamFailed)
+    assert isinstance(error_in_body({"error": {"code": "\u00b2", "message": "?"}}, CALL), UpstreamFailed)

@@ -14,7 +14,7 @@ from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, Upstrea
 from ai_router.http.client import UpstreamResponse
 from ai_router.http.request import UpstreamRequest
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
-from ai_router.providers.errors import failure_in
+from ai_router.providers.errors import error_in_body
 from ai_router.providers.families import Translation
 from ai_router.resilience.limiter import Permit
 from ai_router.types import Attempt
@@ -208,7 +208,7 @@ class StreamAnswer:
     def _note(self, payload: Any) -> bool:
         """Take what a parsed chunk says; whether the client gets it."""
         if not isinstance(payload, dict) or "error" in payload:
-            self.failure = failure_in(payload, self._upstream_request)
+            self.failure = error_in_body(payload, self._upstream_request)
             if self.failure is not None or not isinstance(payload, dict):
                 return False
         if self.ttft_ms is None:
@@ -252,7 +252,7 @@ class StreamAnswer:
         if event is None:
             return b""
         if event.data is None:
-            self.failure = failure_in(parsed(event.raw), self._upstream_request)
+            self.failure = error_in_body(parsed(event.raw), self._upstream_request)
             return b""
         if self._translation is not None:
             return self._translated([event], self._translation)

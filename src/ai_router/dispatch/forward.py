@@ -19,7 +19,7 @@ from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.request import UpstreamRequest
 from ai_router.providers.backend import Candidate
-from ai_router.providers.errors import failure_in, refusal
+from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import Family, Phrase
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import params_for
@@ -154,7 +154,7 @@ def _body(family: Family, phrase: Phrase) -> bytes:
 
 def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequest) -> None:
     if response.status != 200:
-        raise refusal(response.status, response.headers, response.read(_MAX_COMPLAINT), upstream_request)
+        raise error_from_response(response.status, response.headers, response.read(_MAX_COMPLAINT), upstream_request)
 
 
 def _stream(
@@ -170,7 +170,7 @@ def _stream(
 ) -> StreamAnswer:
     if response.headers.get("content-type", "").startswith("application/json"):
         body = response.read(_MAX_COMPLAINT)
-        raise failure_in(parsed(body), upstream_request) or UpstreamFailed(
+        raise error_in_body(parsed(body), upstream_request) or UpstreamFailed(
             "a plain answer where a stream was due", upstream_request.source
         )
     answer = StreamAnswer(
@@ -200,7 +200,7 @@ def _plain(
     body = response.read(_MAX_ANSWER)
     response.close()
     payload = parsed(body)
-    if failure := failure_in(payload, upstream_request):
+    if failure := error_in_body(payload, upstream_request):
         raise failure
     translated = _translated(family, payload, upstream_request)
     if translated is not None:

@@ -15,7 +15,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Backend
-from ai_router.providers.errors import refusal
+from ai_router.providers.errors import error_from_response
 from ai_router.providers.registry import CLASSIFIER
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import ConcurrencyLimiter
@@ -130,7 +130,7 @@ class HealthChecker:
             try:
                 body = response.read(_MAX_BODY)
                 if response.status != 200:
-                    problem = refusal(response.status, response.headers, body, upstream_request).detail
+                    problem = error_from_response(response.status, response.headers, body, upstream_request).detail
             finally:
                 response.close()
         except UpstreamError as error:

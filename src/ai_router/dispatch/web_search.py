@@ -24,7 +24,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Candidate
-from ai_router.providers.errors import failure_in, refusal
+from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.registry import Searcher
 from ai_router.providers.response_items import output_texts, sources
 from ai_router.resilience.limiter import Permit
@@ -73,7 +73,7 @@ def fetch_enrichment_context(
     try:
         body = response.read(_MAX_RESULT)
         if response.status != 200:
-            raise refusal(response.status, response.headers, body, upstream_request)
+            raise error_from_response(response.status, response.headers, body, upstream_request)
     finally:
         response.close()
     return findings(body, upstream_request)
@@ -173,7 +173,7 @@ def findings(body: bytes, upstream_request: UpstreamRequest) -> Findings:
     usage = payload.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     text = "\n\n".join(part for part in output_texts(payload) if part)
-    failure: UpstreamError | None = failure_in(payload, upstream_request)
+    failure: UpstreamError | None = error_in_body(payload, upstream_request)
     if failure is None and payload.get("status") == "failed":
         failure = UpstreamFailed("the search failed and does not say why", upstream_request.source)
     if failure is None and not text:

@@ -51,7 +51,7 @@ _STATUS_OF_CODE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class ErrorDetails:
     """What an error body says."""
 
     message: str
@@ -62,10 +62,10 @@ class Complaint:
     """The words of the request were the reason (OpenRouter's metadata)."""
 
 
-def complaint_in(payload: Any) -> Complaint | None:
+def details_in(payload: Any) -> ErrorDetails | None:
     """The error in a parsed body, in whichever shape; None if it holds none."""
     if isinstance(payload, list):
-        return next((found for item in payload if (found := complaint_in(item)) is not None), None)
+        return next((found for item in payload if (found := details_in(item)) is not None), None)
     if not isinstance(payload, Mapping):
         return None
     error = payload.get("error") or payload.get("detail")
@@ -75,7 +75,7 @@ def complaint_in(payload: Any) -> Complaint | None:
         message = error.get("message")
         code = error.get("code")
         param = error.get("param")
-        return Complaint(
+        return ErrorDetails(
             message=message if isinstance(message, str) and message else _quoted(error),
             code=str(code) if code is not None else None,
             param=param if isinstance(param, str) else None,
@@ -84,53 +84,55 @@ def complaint_in(payload: Any) -> Complaint | None:
         )
     outer = payload.get("code")
     text = error if isinstance(error, str) else _quoted(error)
-    return Complaint(text, code=str(outer) if outer is not None else None)
+    return ErrorDetails(text, code=str(outer) if outer is not None else None)
 
 
-def complaint_of(payload: Any, upstream_request: UpstreamRequest) -> Complaint | None:
+def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDetails | None:
     """``complaint_in``, without the backend's key in it."""
-    complaint = complaint_in(payload)
-    return None if complaint is None else _redacted(complaint, upstream_request)
+    details = details_in(payload)
+    return None if details is None else _redacted(details, upstream_request)
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, upstream_request: UpstreamRequest) -> UpstreamError:
+def error_from_response(
+    status: int, headers: Mapping[str, str], body: bytes, upstream_request: UpstreamRequest
+) -> UpstreamError:
     """The error that an answer of ``status`` other than 200 amounts to."""
-    complaint = _redacted(_read(body) or Complaint(f"HTTP {status} without an explanation"), upstream_request)
-    return _named(status, complaint, upstream_request, retry_after_s(headers), said=f"HTTP {status}: ")
+    details = _redacted(_read(body) or ErrorDetails(f"HTTP {status} without an explanation"), upstream_request)
+    return _named(status, details, upstream_request, retry_after_s(headers), said=f"HTTP {status}: ")
 
 
-def failure_in(payload: Any, upstream_request: UpstreamRequest) -> UpstreamError | None:
+def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamError | None:
     """The error that hides in an answer of status 200, or in an event of a stream: what its code says, if that is a
     status, as OpenRouter's and vLLM's are; else a failure of the backend's own."""
     if isinstance(payload, dict) and not payload.get("error"):
         return None
-    complaint = complaint_of(payload, upstream_request)
-    if complaint is None:
+    details = redacted_details(payload, upstream_request)
+    if details is None:
         return None
-    code = complaint.code or ""
+    code = details.code or ""
     status = (
         int(code) if code.isascii() and code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
     )
-    return _named(status, complaint, upstream_request, None, said="")
+    return _named(status, details, upstream_request, None, said="")
 
 
 def _named(
-    status: int, complaint: Complaint, upstream_request: UpstreamRequest, retry_after: float | None, said: str
+    status: int, details: ErrorDetails, upstream_request: UpstreamRequest, retry_after: float | None, said: str
 ) -> UpstreamError:
-    message, code = complaint.message, complaint.code
+    message, code = details.message, details.code
     if 300 <= status < 400:
         return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", upstream_request.source)
-    if status == 403 and (complaint.moderated or _MODERATED.search(message)):
-        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=complaint.param)
+    if status == 403 and (details.moderated or _MODERATED.search(message)):
+        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=details.param)
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", upstream_request.source)
-    retry_after = complaint.retry_after_s if retry_after is None else retry_after
+    retry_after = details.retry_after_s if retry_after is None else retry_after
     if status == 402 or (status == 429 and (code in _EXHAUSTED or "per-day" in message)):
         return UpstreamExhausted(f"{said}{message}", upstream_request.source, code=code)
     if status == 429:
         return UpstreamLimited(f"{said}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
     if 400 <= status < 500 and status not in _RETRYABLE:
-        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=complaint.param)
+        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=details.param)
     shown = status if status in (503, 504) else 502
     return UpstreamFailed(
         f"{said}{message}", upstream_request.source, status=shown, code=code, retry_after_s=retry_after
@@ -161,13 +163,13 @@ def _moderated(metadata: Any) -> bool:
     return isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)
 
 
-def _read(body: bytes) -> Complaint | None:
+def _read(body: bytes) -> ErrorDetails | None:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
         text = body.decode("utf-8", "replace").strip()
-        return Complaint(text) if text and not text.startswith("<") else None
-    return complaint_in(payload)
+        return ErrorDetails(text) if text and not text.startswith("<") else None
+    return details_in(payload)
 
 
 def _quoted(error: Any) -> str:
@@ -182,17 +184,17 @@ def _clip(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
 
 
-def _redacted(complaint: Complaint, upstream_request: UpstreamRequest) -> Complaint:
+def _redacted(details: ErrorDetails, upstream_request: UpstreamRequest) -> ErrorDetails:
     """The complaint without our key, which some providers echo, and at no more than so much length."""
     if not upstream_request.secret:
-        return replace(complaint, message=_clip(complaint.message))
+        return replace(details, message=_clip(details.message))
     secret = upstream_request.secret
 
     def clean(text: str | None) -> str | None:
         return None if text is None else text.replace(secret, "***")
 
-    message = _clip(complaint.message.replace(secret, "***"))
-    return replace(complaint, message=message, code=clean(complaint.code), param=clean(complaint.param))
+    message = _clip(details.message.replace(secret, "***"))
+    return replace(details, message=message, code=clean(details.code), param=clean(details.param))
 
 
 def _without_key(message: str) -> str:

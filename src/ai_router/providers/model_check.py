@@ -12,7 +12,7 @@ from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.backend import Backend
-from ai_router.providers.errors import refusal
+from ai_router.providers.errors import error_from_response
 
 _LIMIT_S = 15.0
 _MAX_BODY = 16 << 20
@@ -40,7 +40,7 @@ def served_models(client: UpstreamClient, backend: Backend) -> frozenset[str]:
     try:
         body = response.read(_MAX_BODY)
         if response.status != 200:
-            raise refusal(response.status, response.headers, body, upstream_request)
+            raise error_from_response(response.status, response.headers, body, upstream_request)
     finally:
         response.close()
     try:

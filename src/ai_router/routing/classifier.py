@@ -27,7 +27,7 @@ from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.backend import Backend
-from ai_router.providers.errors import failure_in, refusal
+from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
@@ -169,7 +169,7 @@ class Classifier:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
             raise self._failed("its stream is not JSON") from None
-        if failure := failure_in(payload, self._upstream_request(b"")):
+        if failure := error_in_body(payload, self._upstream_request(b"")):
             raise failure
         return payload if isinstance(payload, dict) else {}
 
@@ -187,7 +187,7 @@ class Classifier:
         if response.status == 200:
             return response
         try:
-            raise refusal(response.status, response.headers, response.read(_MAX_ANSWER), upstream_request)
+            raise error_from_response(response.status, response.headers, response.read(_MAX_ANSWER), upstream_request)
         finally:
             response.close()
 
