@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ai_router.storage.session_reader import SessionFiles, Wanted
+from ai_router.storage.session_reader import SessionFiles, SessionFilter
 from ai_router.storage.usage import UsageStore
 from benchmarks.apache import figures
 from benchmarks.backend import Timing
@@ -185,7 +185,7 @@ def test_the_long_body_is_compared_with_its_json_within_a_round() -> None:
 def test_hours_of_use_leave_what_the_router_itself_reads(tmp_path: Path) -> None:
     data = tmp_path / "data"
     fill(data, 30)
-    page = SessionFiles(of_router(data).session_path).page(Wanted(), 50)
+    page = SessionFiles(of_router(data).session_path).page(SessionFilter(), 50)
     assert [session["route"] for session in page.sessions] == ["primary"] * 30
     store = UsageStore(of_router(data).usage_database)
     assert len(store.since(0, 100)) == 30

@@ -8,7 +8,7 @@ import pytest
 
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import (
-    Said,
+    Prediction,
     always_primary,
     at_random,
     auroc,
@@ -23,7 +23,7 @@ M, C, E = Label.MODERATE, Label.COMPLEX, Label.ENRICH
 
 
 def test_accuracy_precision_recall_and_confusion() -> None:
-    found = report([M, M, C, E], [Said(M), Said(C), Said(C), Said(None)])
+    found = report([M, M, C, E], [Prediction(M), Prediction(C), Prediction(C), Prediction(None)])
     assert (found.accuracy, found.failed) == (0.5, 1)
     assert (found.classes[C].precision, found.classes[C].recall) == (0.5, 1.0)
     assert (found.classes[E].precision, found.classes[E].recall) == (None, 0.0)
@@ -32,7 +32,7 @@ def test_accuracy_precision_recall_and_confusion() -> None:
 
 
 def test_coverage_is_where_it_was_sure() -> None:
-    found = report([M, M, C], [Said(M, 0.9), Said(M, 0.8), Said(M, 0.4, sure=False)])
+    found = report([M, M, C], [Prediction(M, 0.9), Prediction(M, 0.8), Prediction(M, 0.4, sure=False)])
     assert found.coverage == pytest.approx(2 / 3)
     assert found.accuracy_sure == 1.0
 
@@ -63,7 +63,7 @@ def test_baselines() -> None:
 
 
 def test_latency_percentiles() -> None:
-    found = report([M] * 100, [Said(M, ms=float(number)) for number in range(1, 101)])
+    found = report([M] * 100, [Prediction(M, ms=float(number)) for number in range(1, 101)])
     assert found.ms == {"p50": 51, "p90": 91, "p99": 100, "max": 100}
 
 

@@ -9,7 +9,7 @@ from ai_router.cli.learning import own_examples
 from ai_router.learning.distillation import examine, lessons_from, why_not_install
 from ai_router.learning.examples import Example
 from ai_router.learning.fitting import fit, matrix
-from ai_router.learning.training import Judged, fit_difficulty, is_for_calibration, threshold_at, train_head
+from ai_router.learning.training import Scored, fit_difficulty, is_for_calibration, threshold_at, train_head
 from ai_router.routing.head.features import BUCKETS, Features
 from ai_router.routing.head.store import packaged_encoder, packaged_head, unpacked
 from ai_router.routing.head.view import View
@@ -25,8 +25,8 @@ def row(*buckets: int) -> Features:
     return Features(np.array(buckets), np.ones(len(buckets), np.float32), np.empty(0, np.uint64))
 
 
-def judgement(confidences: list[float], right: list[bool]) -> Judged:
-    return Judged(np.array(confidences), np.array(right), np.ones(len(right)), np.zeros(len(right), np.int64))
+def judgement(confidences: list[float], right: list[bool]) -> Scored:
+    return Scored(np.array(confidences), np.array(right), np.ones(len(right)), np.zeros(len(right), np.int64))
 
 
 def test_what_separates_the_classes_gets_the_weight() -> None:

@@ -7,14 +7,14 @@ from datetime import date
 import pytest
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.names import Named, listing, resolve
+from ai_router.providers.names import ResolvedModel, listing, resolve
 from tests.providers.test_registry import TODAY, registry
 
 WITH_XAI = {"XAI_API_KEY": "k", "XAI_MODEL": "grok-4.7"}
 ALL = {f"{name}_API_KEY": "k" for name in ("XAI", "OPENAI", "GEMINI", "PERPLEXITY", "OPENROUTER")}
 
 
-def named(model: str, today: date = TODAY, **keys: str) -> Named | None:
+def named(model: str, today: date = TODAY, **keys: str) -> ResolvedModel | None:
     return resolve(registry(**(keys or ALL)), model, today)
 
 
@@ -22,24 +22,24 @@ def named(model: str, today: date = TODAY, **keys: str) -> Named | None:
     ("model", "expected"),
     [
         ("auto", None),
-        ("primary", Named("primary")),
-        ("xai", Named("xai")),
-        ("enrich", Named("enrich")),
-        ("openai", Named("openai")),
-        ("nano", Named("primary", "nano")),
-        ("grok-4.7", Named("xai", "grok-4.7")),
-        ("xai/grok-4.3", Named("xai", "grok-4.3")),
-        ("xai/grok-of-tomorrow", Named("xai", "grok-of-tomorrow")),
-        ("primary/org/model", Named("primary", "org/model")),
-        ("gpt-6-luna", Named("openai", "gpt-6-luna")),
-        ("gemini/gemini-3.8-flash", Named("gemini", "gemini-3.8-flash")),
-        ("perplexity/sonar", Named("perplexity", "perplexity/sonar")),
-        ("perplexity/high", Named("perplexity", "high")),
-        ("openrouter/z-ai/glm-5.3-flash", Named("openrouter", "z-ai/glm-5.3-flash")),
-        ("openrouter/any/model:free", Named("openrouter", "any/model:free")),
+        ("primary", ResolvedModel("primary")),
+        ("xai", ResolvedModel("xai")),
+        ("enrich", ResolvedModel("enrich")),
+        ("openai", ResolvedModel("openai")),
+        ("nano", ResolvedModel("primary", "nano")),
+        ("grok-4.7", ResolvedModel("xai", "grok-4.7")),
+        ("xai/grok-4.3", ResolvedModel("xai", "grok-4.3")),
+        ("xai/grok-of-tomorrow", ResolvedModel("xai", "grok-of-tomorrow")),
+        ("primary/org/model", ResolvedModel("primary", "org/model")),
+        ("gpt-6-luna", ResolvedModel("openai", "gpt-6-luna")),
+        ("gemini/gemini-3.8-flash", ResolvedModel("gemini", "gemini-3.8-flash")),
+        ("perplexity/sonar", ResolvedModel("perplexity", "perplexity/sonar")),
+        ("perplexity/high", ResolvedModel("perplexity", "high")),
+        ("openrouter/z-ai/glm-5.3-flash", ResolvedModel("openrouter", "z-ai/glm-5.3-flash")),
+        ("openrouter/any/model:free", ResolvedModel("openrouter", "any/model:free")),
     ],
 )
-def test_names(model: str, expected: Named | None) -> None:
+def test_names(model: str, expected: ResolvedModel | None) -> None:
     assert named(model) == expected
 
 
@@ -78,7 +78,9 @@ def test_retired_names_lead_to_their_successors_with_a_warning(
 
 def test_a_name_that_will_be_retired_works_until_the_day_and_says_so() -> None:
     before, after = named("gpt-4o", date(2027, 1, 13)), named("gpt-4o", date(2027, 1, 14))
-    assert before == Named("openai", "gpt-4o", "'gpt-4o' will be retired on 2027-01-14; its successor is 'gpt-6-luna'")
+    assert before == ResolvedModel(
+        "openai", "gpt-4o", "'gpt-4o' will be retired on 2027-01-14; its successor is 'gpt-6-luna'"
+    )
     assert after is not None
     assert after.model == "gpt-6-luna"
 
@@ -92,7 +94,7 @@ def test_anything_else_is_not_found(model: str) -> None:
 def test_a_cloud_model_without_a_key_is_not_found_but_its_route_may_be_named() -> None:
     with pytest.raises(ModelNotFound, match=r"It is xAI's, and XAI_API_KEY is not set"):
         named("xai/grok-4.3", OPENAI_API_KEY="k")
-    assert named("xai", OPENAI_API_KEY="k") == Named("xai")
+    assert named("xai", OPENAI_API_KEY="k") == ResolvedModel("xai")
 
 
 def test_a_retired_model_without_a_key_says_which_key_is_missing() -> None:

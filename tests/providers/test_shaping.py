@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.providers.catalogue import Rules
-from ai_router.providers.families import FAMILIES, Phrase
+from ai_router.providers.families import FAMILIES, RequestParts
 from ai_router.providers.shaping import params_for, with_context, with_date
 from ai_router.settings import MaxTokensPolicy
 from tests.chat_requests import chat_request
@@ -29,8 +29,8 @@ _MESSAGES = st.lists(
 def body(policy: MaxTokensPolicy = PASS, rules: Sequence[Rules] = (), **changes: Any) -> dict[str, Any]:
     request = chat_request(**changes)
     params = params_for(request.params, rules, policy)
-    phrase = Phrase("m", "model", request.stream, request.messages_json, params)
-    return orjson.loads(FAMILIES["chat"].body(phrase))
+    parts = RequestParts("m", "model", request.stream, request.messages_json, params)
+    return orjson.loads(FAMILIES["chat"].body(parts))
 
 
 def test_the_model_is_the_backend_s_and_the_rest_the_client_s() -> None:

@@ -13,13 +13,13 @@ import pytest
 from ai_router.observability.log_lines import is_slow
 from ai_router.settings import SessionBodies
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.storage.session_reader import SessionFiles, Wanted
+from ai_router.storage.session_reader import SessionFiles, SessionFilter
 from ai_router.types import Status
 from tests.chat_requests import chat_request
 from tests.outcomes import outcome
 
 BEGIN = datetime(2026, 11, 21, tzinfo=UTC)
-ALL = Wanted()
+ALL = SessionFilter()
 
 
 def save(folder: Path, number: int, text: str = "hello", client: str = "", **changes: Any) -> None:
@@ -28,7 +28,7 @@ def save(folder: Path, number: int, text: str = "hello", client: str = "", **cha
     SessionLogger(folder).save(outcome(request=request, **changes))
 
 
-def ids(files: SessionFiles, wanted: Wanted = ALL, limit: int = 100) -> list[int]:
+def ids(files: SessionFiles, wanted: SessionFilter = ALL, limit: int = 100) -> list[int]:
     return [int(summary["session_id"], 16) for summary in files.page(wanted, limit).sessions]
 
 
@@ -37,8 +37,8 @@ def test_the_newest_come_first_page_after_page(tmp_path: Path) -> None:
         save(tmp_path, number)
     files = SessionFiles(tmp_path)
     first = files.page(ALL, 2)
-    second = files.page(Wanted(before=first.next), 2)
-    third = files.page(Wanted(before=second.next), 2)
+    second = files.page(SessionFilter(before=first.next), 2)
+    third = files.page(SessionFilter(before=second.next), 2)
     told = [[int(s["session_id"], 16) for s in page.sessions] for page in (first, second, third)]
     assert told == [[4, 3], [2, 1], [0]]
     assert third.next is None
@@ -47,19 +47,19 @@ def test_the_newest_come_first_page_after_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Wanted(route="xai"), [2]),
-        (Wanted(status="error"), [1]),
-        (Wanted(client="key-1"), [0]),
-        (Wanted(slow=is_slow), [2]),
-        (Wanted(slow=lambda _, ms: ms >= 100), [2, 1, 0]),
-        (Wanted(text="STRASSE"), [0]),
-        (Wanted(text='say "hi"\n'), [1]),
-        (Wanted(text="an answer about bees"), [2]),
-        (Wanted(text="content"), []),
-        (Wanted(route="xai", status="error"), []),
+        (SessionFilter(route="xai"), [2]),
+        (SessionFilter(status="error"), [1]),
+        (SessionFilter(client="key-1"), [0]),
+        (SessionFilter(slow=is_slow), [2]),
+        (SessionFilter(slow=lambda _, ms: ms >= 100), [2, 1, 0]),
+        (SessionFilter(text="STRASSE"), [0]),
+        (SessionFilter(text='say "hi"\n'), [1]),
+        (SessionFilter(text="an answer about bees"), [2]),
+        (SessionFilter(text="content"), []),
+        (SessionFilter(route="xai", status="error"), []),
     ],
 )
-def test_filters(tmp_path: Path, wanted: Wanted, found: list[int]) -> None:
+def test_filters(tmp_path: Path, wanted: SessionFilter, found: list[int]) -> None:
     save(tmp_path, 0, "eine lange Straße", client="key-1")
     save(tmp_path, 1, 'say "hi"\nplease', status=Status.ERROR, error="no")
     save(tmp_path, 2, route="xai", timings={"total_ms": 40_000.0}, response={"content": "An answer about bees."})
@@ -99,11 +99,11 @@ def test_a_search_that_takes_too_long_says_how_far_it_came(tmp_path: Path) -> No
     for number in range(10):
         save(tmp_path, number)
     ticks: Iterator[float] = iter(range(100))
-    page = SessionFiles(tmp_path, clock=lambda: float(next(ticks))).page(Wanted(text="nowhere"), 5)
+    page = SessionFiles(tmp_path, clock=lambda: float(next(ticks))).page(SessionFilter(text="nowhere"), 5)
     assert not page.complete
     assert page.next is not None
     assert page.next.endswith("-00000000"), "whose session it stopped at is nobody's business"
-    rest = SessionFiles(tmp_path).page(Wanted(text="hello", before=page.next), 100)
+    rest = SessionFiles(tmp_path).page(SessionFilter(text="hello", before=page.next), 100)
     assert len(rest.sessions) < 10
     assert rest.complete
 

@@ -20,7 +20,7 @@ from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import CancelScope, UpstreamCall
 from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
-from ai_router.learning.evaluation import Report, Said, always_primary, at_random, by_length, report
+from ai_router.learning.evaluation import Prediction, Report, always_primary, at_random, by_length, report
 from ai_router.learning.examples import Example, ExamplesError, Outcomes, read_examples, read_outcomes
 from ai_router.learning.replay import policy_named
 from ai_router.learning.replay import replay as replay_sessions
@@ -152,13 +152,15 @@ def _classifier(settings: Settings) -> Iterator[Classifier | None]:
 
 def _said(
     examples: Sequence[Example], head: Head, classifier: Classifier | None, settings: Settings, year: int
-) -> tuple[list[Guess], dict[str, list[Said]]]:
+) -> tuple[list[Guess], dict[str, list[Prediction]]]:
     """What the head says, what the classifier says, and what they come to together."""
     guesses, heads, asked, together = [], [], [], []
     for example in examples:
         started = time.perf_counter()
         guess = head.guess(example.messages, year)
-        mine = Said(guess.label, guess.confidence, guess.shares, guess.sure, (time.perf_counter() - started) * 1000)
+        mine = Prediction(
+            guess.label, guess.confidence, guess.shares, guess.sure, (time.perf_counter() - started) * 1000
+        )
         guesses.append(guess)
         heads.append(mine)
         if classifier is None:
@@ -171,16 +173,16 @@ def _said(
     return guesses, {**said, "classifier": asked, "cascade": together} if classifier is not None else said
 
 
-def _ask(classifier: Classifier, settings: Settings, example: Example) -> Said:
+def _ask(classifier: Classifier, settings: Settings, example: Example) -> Prediction:
     started = time.perf_counter()
     try:
         verdict = classifier.classify(request_of(settings, example.messages), UpstreamCall)
     except UpstreamError:
-        return Said(None, ms=(time.perf_counter() - started) * 1000)
-    return Said(verdict.label, verdict.confidence, ms=(time.perf_counter() - started) * 1000)
+        return Prediction(None, ms=(time.perf_counter() - started) * 1000)
+    return Prediction(verdict.label, verdict.confidence, ms=(time.perf_counter() - started) * 1000)
 
 
-def _reports(examples: Sequence[Example], said: dict[str, list[Said]]) -> dict[str, Report]:
+def _reports(examples: Sequence[Example], said: dict[str, list[Prediction]]) -> dict[str, Report]:
     truths = [example.label for example in examples]
     lengths = [len(last_user_text(example.messages)) for example in examples]
     baselines = {

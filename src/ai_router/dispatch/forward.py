@@ -20,7 +20,7 @@ from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.request import UpstreamRequest
 from ai_router.providers.backend import Candidate
 from ai_router.providers.errors import error_from_response, error_in_body
-from ai_router.providers.families import Family, Phrase
+from ai_router.providers.families import Family, RequestParts
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import params_for
 from ai_router.resilience.limiter import Permit
@@ -113,7 +113,7 @@ class Forwarder:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
         policy = self._primary_max_tokens if backend is self._registry.primary else _PASS_ON
-        phrase = Phrase(
+        parts = RequestParts(
             model=model,
             send_as=backend.facts(model).send_as,
             stream=request.stream,
@@ -127,7 +127,7 @@ class Forwarder:
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
             headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, number)},
-            body=_body(backend.family, phrase),
+            body=_body(backend.family, parts),
         )
 
     def _deadline(self, request: ChatRequest) -> float:
@@ -140,9 +140,9 @@ def upstream_request_id(request_id: str, number: int) -> str:
     return request_id if number == 1 else f"{request_id}-{number}"
 
 
-def _body(family: Family, phrase: Phrase) -> bytes:
+def _body(family: Family, parts: RequestParts) -> bytes:
     try:
-        return family.body(phrase)
+        return family.body(parts)
     except (KeyError, ValueError, TypeError, AttributeError) as problem:
         # A family that takes messages apart meets shapes that chat completions would have judged themselves.
         raise InvalidRequest(

@@ -16,7 +16,7 @@ _BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Prediction:
     """A decider's word on one prompt. ``label`` is None where it failed; ``shares`` of the labels if it has them;
     ``sure``: whether it would have decided by itself; ``ms`` it took."""
 
@@ -54,7 +54,7 @@ class Report:
     ms: Mapping[str, float]
 
 
-def report(truths: Sequence[Label], said: Sequence[Said]) -> Report:
+def report(truths: Sequence[Label], said: Sequence[Prediction]) -> Report:
     """Measure. Both sequences are of the same prompts in the same order, at least one."""
     right = [word.label == truth for truth, word in zip(truths, said, strict=True)]
     sure = [word.sure and word.label is not None for word in said]
@@ -126,12 +126,12 @@ def percentiles(values: Sequence[float]) -> Mapping[str, float]:
     }
 
 
-def always_primary(truths: Sequence[Label]) -> list[Said]:
+def always_primary(truths: Sequence[Label]) -> list[Prediction]:
     """A baseline: everything is MODERATE."""
-    return [Said(Label.MODERATE) for _ in truths]
+    return [Prediction(Label.MODERATE) for _ in truths]
 
 
-def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Said]:
+def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Prediction]:
     """A baseline: COMPLEX from that length on which is best for these very prompts, which flatters it."""
     best, limit, hits = -1, 0, 0
     for candidate in sorted(set(lengths)):
@@ -141,16 +141,16 @@ def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Said]:
         )
         if hits > best:
             best, limit = hits, candidate
-    return [Said(Label.COMPLEX if length >= limit else Label.MODERATE) for length in lengths]
+    return [Prediction(Label.COMPLEX if length >= limit else Label.MODERATE) for length in lengths]
 
 
-def at_random(truths: Sequence[Label], seed: int = 0) -> list[Said]:
+def at_random(truths: Sequence[Label], seed: int = 0) -> list[Prediction]:
     """A baseline: labels drawn as often as they occur here."""
     chance = random.Random(seed)  # noqa: S311 - a baseline, not a secret
-    return [Said(chance.choice(truths)) for _ in truths]
+    return [Prediction(chance.choice(truths)) for _ in truths]
 
 
-def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Said]) -> ClassReport:
+def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Prediction]) -> ClassReport:
     claimed = sum(word.label == label for word in said)
     support = sum(truth == label for truth in truths)
     both = sum(word.label == label == truth for truth, word in zip(truths, said, strict=True))
@@ -163,7 +163,7 @@ def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Said]) -> Cl
     )
 
 
-def _row(label: Label, truths: Sequence[Label], said: Sequence[Said]) -> Mapping[str, int]:
+def _row(label: Label, truths: Sequence[Label], said: Sequence[Prediction]) -> Mapping[str, int]:
     counts = Counter(
         str(word.label) if word.label else "failed" for truth, word in zip(truths, said, strict=True) if truth == label
     )

@@ -21,7 +21,7 @@ from ai_router.learning.examples import Example
 from ai_router.learning.fitting import Floats, Linear, fit, matrix
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import Features, view_features
-from ai_router.routing.head.model import BINS, Head, Reading, Stage, difficulty_score, judged, mixed, traits
+from ai_router.routing.head.model import BINS, Head, HeadScores, Stage, difficulty_score, judged, mixed, traits
 from ai_router.routing.head.store import packed
 from ai_router.routing.head.view import View, view_of
 from ai_router.routing.verdict import LABELS
@@ -90,7 +90,7 @@ def train_head(
     counts = np.array(
         [0.0 if example.source.startswith(PAIRS) else weights.get(example.source, 1.0) for example in calibrating]
     )
-    bare = [Reading(r.words, None, r.known, r.turns, r.length) for r in readings]
+    bare = [HeadScores(r.words, None, r.known, r.turns, r.length) for r in readings]
     sure_by_words = _crosswise(bare, classes, groups, counts)
     sure_by_both = _crosswise(readings, classes, groups, counts)
     first = max(
@@ -155,7 +155,7 @@ def _fit_words(
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Scored:
     """For each case the confidence, whether the label was right, how much the case counts, and the label's number."""
 
     confidences: Floats
@@ -164,15 +164,15 @@ class Judged:
     labels: npt.NDArray[np.int64]
 
 
-def _as_both_would(words: Judged, both: Judged, risk: float) -> Judged:
+def _as_both_would(words: Scored, both: Scored, risk: float) -> Scored:
     """The words' judgements, counted right where both models together would be sure of the same label."""
     stands = (both.confidences >= threshold_at(both, risk)) & (both.labels == words.labels)
-    return Judged(words.confidences, stands, words.counts, words.labels)
+    return Scored(words.confidences, stands, words.counts, words.labels)
 
 
 def _crosswise(
-    readings: Sequence[Reading], classes: npt.NDArray[np.int64], parts: npt.NDArray[np.int64], counts: Floats
-) -> Judged:
+    readings: Sequence[HeadScores], classes: npt.NDArray[np.int64], parts: npt.NDArray[np.int64], counts: Floats
+) -> Scored:
     """Confidence in each case by a stage that was made from the cases of the other parts."""
     confidences, labels = np.zeros(len(readings)), np.zeros(len(readings), np.int64)
     for part in range(_CROSS):
@@ -181,11 +181,11 @@ def _crosswise(
         for index in map(int, np.flatnonzero(parts == part)):
             shares, confidences[index] = judged(readings[index], stage)
             labels[index] = int(shares.argmax())
-    return Judged(confidences, labels == classes, counts, labels)
+    return Scored(confidences, labels == classes, counts, labels)
 
 
 def threshold_at(
-    judged: Judged,
+    judged: Scored,
     risk: float,
     *,
     already: npt.NDArray[np.bool_] | None = None,
@@ -205,7 +205,7 @@ def threshold_at(
     return float(judged.confidences[order[fine[-1]]]) if len(fine) else 1.0
 
 
-def _stage(readings: Sequence[Reading], classes: npt.NDArray[np.int64], counts: Floats, threshold: float) -> Stage:
+def _stage(readings: Sequence[HeadScores], classes: npt.NDArray[np.int64], counts: Floats, threshold: float) -> Stage:
     mix = _fit_mix(readings, classes)
     stage = Stage(mix, _NOTHING.confidence, threshold)
     shares = [mixed(reading, stage) for reading in readings]
@@ -214,7 +214,7 @@ def _stage(readings: Sequence[Reading], classes: npt.NDArray[np.int64], counts: 
     return Stage(mix, _fit_confidence(inputs, right, counts), threshold)
 
 
-def _fit_mix(readings: Sequence[Reading], classes: npt.NDArray[np.int64]) -> tuple[float, float]:
+def _fit_mix(readings: Sequence[HeadScores], classes: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Weights of the two models that make the right labels likeliest. No offsets for the labels: how often each occurs
     among the examples says nothing about anybody's requests."""
     words = np.array([reading.words for reading in readings], np.float64)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from ai_router.observability.registry import Metrics, Mode, Reading
+from ai_router.observability.registry import GaugeReader, Metrics, Mode
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import LimiterReport
 from ai_router.types import Cost, DecidedBy, Label, Outcome, SpeculationResult
@@ -147,7 +147,9 @@ def watch_limiter(metrics: Metrics, reports: Callable[[], Mapping[str, LimiterRe
         metrics.watch(name, text, _reading(reports, value), ["backend"], mode)
 
 
-def _reading(reports: Callable[[], Mapping[str, LimiterReport]], value: Callable[[LimiterReport], float]) -> Reading:
+def _reading(
+    reports: Callable[[], Mapping[str, LimiterReport]], value: Callable[[LimiterReport], float]
+) -> GaugeReader:
     return lambda: [((backend,), value(report)) for backend, report in reports().items()]
 
 

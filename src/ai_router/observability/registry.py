@@ -30,7 +30,7 @@ _READ_EVERY_S = 1.0
 Mode = Literal["livesum", "livemax", "livemin", "livemostrecent"]
 """How a gauge's values of several processes become one; those of dead ones do not count."""
 
-Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
+GaugeReader = Callable[[], Iterable[tuple[Sequence[str], float]]]
 """Label values and the value, for each child of a gauge."""
 
 
@@ -48,7 +48,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         if shared is None:
             ProcessCollector(registry=self.registry)
-        self._readings: list[tuple[Gauge, Reading]] = []
+        self._readings: list[tuple[Gauge, GaugeReader]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_on, name="gauges", daemon=True)
 
@@ -61,7 +61,9 @@ class Metrics:
         """Stop taking readings."""
         self._stop.set()
 
-    def watch(self, name: str, text: str, reading: Reading, labels: Sequence[str] = (), mode: Mode = "livesum") -> None:
+    def watch(
+        self, name: str, text: str, reading: GaugeReader, labels: Sequence[str] = (), mode: Mode = "livesum"
+    ) -> None:
         """A gauge that shows what ``reading`` says."""
         gauge = Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)
         self._readings.append((gauge, reading))
@@ -85,7 +87,7 @@ class Metrics:
             self._read()
 
 
-def one(value: Callable[[], float]) -> Reading:
+def one(value: Callable[[], float]) -> GaugeReader:
     """The reading of a gauge without labels."""
     return lambda: [((), value())]
 

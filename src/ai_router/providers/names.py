@@ -15,7 +15,7 @@ from ai_router.types import Route
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ResolvedModel:
     """What a client's ``model`` names: a route or a provider, and a model of it where the client chose one; and what
     the client should know about that name."""
 
@@ -32,7 +32,7 @@ class ListedModel:
     owned_by: str
 
 
-def resolve(registry: Registry, model: str, today: date) -> Named | None:
+def resolve(registry: Registry, model: str, today: date) -> ResolvedModel | None:
     """The route or provider that ``model`` names; None for ``auto``. Raises ModelNotFound."""
     if model == AUTO:
         return None
@@ -54,20 +54,20 @@ def nearest(registry: Registry, model: str) -> Sequence[str]:
     return difflib.get_close_matches(model, [*bare, *known], n=3, cutoff=0.4)
 
 
-def _route(registry: Registry, model: str) -> Named | None:
+def _route(registry: Registry, model: str) -> ResolvedModel | None:
     if model in (PRIMARY, XAI, Route.ENRICH) or model in registry.clouds:
         backend = registry.clouds.get(model)
-        return Named(model) if backend is None or backend.model else None
-    return Named(Route.PRIMARY, model) if model == registry.primary.model else None
+        return ResolvedModel(model) if backend is None or backend.model else None
+    return ResolvedModel(Route.PRIMARY, model) if model == registry.primary.model else None
 
 
-def _prefixed(registry: Registry, model: str, today: date) -> Named | None:
+def _prefixed(registry: Registry, model: str, today: date) -> ResolvedModel | None:
     """``provider/model``: any model of a configured provider, of old or new."""
     name, _, rest = model.partition("/")
     if not rest:
         return None
     if name == PRIMARY:
-        return Named(Route.PRIMARY, rest)
+        return ResolvedModel(Route.PRIMARY, rest)
     backend = registry.clouds.get(name)
     if backend is None or backend.provider is None:
         return None
@@ -75,7 +75,7 @@ def _prefixed(registry: Registry, model: str, today: date) -> Named | None:
     return _of(backend, model if model in backend.provider.models else rest, today)
 
 
-def _bare(registry: Registry, model: str, today: date) -> Named | None:
+def _bare(registry: Registry, model: str, today: date) -> ResolvedModel | None:
     """A model's own name, where the catalogue has it, at the first provider that does."""
     for backend in registry.clouds.values():
         if backend.provider is not None and (model in backend.provider.models or model == backend.model):
@@ -86,11 +86,11 @@ def _bare(registry: Registry, model: str, today: date) -> Named | None:
     return None
 
 
-def _of(backend: Backend, model: str, today: date) -> Named:
+def _of(backend: Backend, model: str, today: date) -> ResolvedModel:
     if backend.provider is None:
-        return Named(backend.name, model)
+        return ResolvedModel(backend.name, model)
     found, warning = current(backend.provider, model, today)
-    return Named(backend.name, found, warning)
+    return ResolvedModel(backend.name, found, warning)
 
 
 def _why_not(registry: Registry, model: str) -> str | None:

@@ -32,7 +32,7 @@ def file_name(timestamp: datetime, session_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SessionFilter:
     """Which sessions; None wants all. ``slow`` is told a route and milliseconds; ``text`` is looked for in what
     was said, whatever its case. ``client``: of whom; ``before``: a cursor, those older than that."""
 
@@ -63,17 +63,17 @@ class SessionFiles:
         self._lock = threading.Lock()
         self._summaries: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
-    def page(self, wanted: Wanted, limit: int) -> Page:
+    def page(self, session_filter: SessionFilter, limit: int) -> Page:
         """At most ``limit`` summaries."""
         end, found, last = self._clock() + _PATIENCE_S, list[Mapping[str, Any]](), None
-        for stem in self._stems(wanted.before):
+        for stem in self._stems(session_filter.before):
             if len(found) == limit:
                 return Page(found, last, complete=True)
             if last is not None and self._clock() > end:
                 # Where it stopped may be somebody else's session: its time is told, not its name.
                 return Page(found, f"{last.partition('-')[0]}-{'0' * 8}", complete=False)
             last = stem
-            summary = self._matching(stem, wanted)
+            summary = self._matching(stem, session_filter)
             if summary is not None:
                 found.append(summary)
         return Page(found, None, complete=True)
@@ -95,11 +95,11 @@ class SessionFiles:
         stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
         yield from sorted((s for s in stems if CURSOR.fullmatch(s) and (before is None or s < before)), reverse=True)
 
-    def _matching(self, stem: str, wanted: Wanted) -> Mapping[str, Any] | None:
+    def _matching(self, stem: str, session_filter: SessionFilter) -> Mapping[str, Any] | None:
         summary = self._summary(stem)
-        if summary is None or not _fits(summary, wanted):
+        if summary is None or not _fits(summary, session_filter):
             return None
-        return summary if wanted.text is None or self._says(stem, wanted.text) else None
+        return summary if session_filter.text is None or self._says(stem, session_filter.text) else None
 
     def _summary(self, stem: str) -> Mapping[str, Any] | None:
         with self._lock:
@@ -164,12 +164,12 @@ def opening(messages: Any) -> str | None:
     return None
 
 
-def _fits(summary: Mapping[str, Any], wanted: Wanted) -> bool:
+def _fits(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
     return (
-        (wanted.client is None or summary["client"] == wanted.client)
-        and (wanted.route is None or summary["route"] == wanted.route)
-        and (wanted.status is None or summary["status"] == wanted.status)
-        and (wanted.slow is None or wanted.slow(summary["route"], summary["total_ms"]))
+        (session_filter.client is None or summary["client"] == session_filter.client)
+        and (session_filter.route is None or summary["route"] == session_filter.route)
+        and (session_filter.status is None or summary["status"] == session_filter.status)
+        and (session_filter.slow is None or session_filter.slow(summary["route"], summary["total_ms"]))
     )
 
 

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from ai_router.errors import InvalidRequest, SessionNotFound
 from ai_router.observability.log_lines import is_slow
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, Wanted
+from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, SessionFilter
 from ai_router.types import Status
 from ai_router.web import query
 from ai_router.web.auth import whose
@@ -30,10 +30,10 @@ def blueprint(files: SessionFiles, writer: SessionLogger, flush: Callable[[], No
 
     @sessions.get("/api/sessions")
     def listing() -> Response:
-        wanted, limit = _wanted(), query.integer("limit", 1, _MOST, _USUAL)
+        session_filter, limit = _session_filter(), query.integer("limit", 1, _MOST, _USUAL)
         with lookups.place():
             saved()
-            page = files.page(wanted, limit)
+            page = files.page(session_filter, limit)
         return jsonify(object="list", data=page.sessions, next=page.next, complete=page.complete)
 
     @sessions.get("/api/sessions/<session_id>")
@@ -51,13 +51,13 @@ def blueprint(files: SessionFiles, writer: SessionLogger, flush: Callable[[], No
     return sessions
 
 
-def _wanted() -> Wanted:
+def _session_filter() -> SessionFilter:
     client = whose()
     query.known(("route", "status", "slow", "text", "before", "limit"))
     text = request.args.get("text") or None
     if text is not None and len(text) > _LONGEST_TEXT:
         raise InvalidRequest(f"'text' may have {_LONGEST_TEXT} characters", "text")
-    return Wanted(
+    return SessionFilter(
         client=client,
         route=request.args.get("route") or None,
         status=query.one_of("status", tuple(Status)),

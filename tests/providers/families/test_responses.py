@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from ai_router.providers.families import FAMILIES, Phrase
+from ai_router.providers.families import FAMILIES, RequestParts
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
 
 
 def sent(messages: list[dict[str, Any]], family: str = "responses", **params: Any) -> dict[str, Any]:
-    phrase = Phrase("m", "model", bool(params.pop("stream", False)), orjson.dumps(messages), params)
-    return orjson.loads(FAMILIES[family].body(phrase))
+    parts = RequestParts("m", "model", bool(params.pop("stream", False)), orjson.dumps(messages), params)
+    return orjson.loads(FAMILIES[family].body(parts))
 
 
 def test_system_messages_are_instructions_and_the_rest_is_input() -> None:
@@ -72,8 +72,8 @@ def test_limits_efforts_and_forms_have_other_names_and_what_has_none_is_left_out
 
 
 def test_a_preset_is_no_model() -> None:
-    phrase = Phrase("fast", "preset", False, b'[{"role": "user", "content": "hi"}]', {})
-    body = orjson.loads(FAMILIES["agent"].body(phrase))
+    parts = RequestParts("fast", "preset", False, b'[{"role": "user", "content": "hi"}]', {})
+    body = orjson.loads(FAMILIES["agent"].body(parts))
     assert (body["preset"], "model" in body) == ("fast", False)
     assert FAMILIES["agent"].path == "/agent"
 

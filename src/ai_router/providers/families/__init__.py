@@ -18,7 +18,7 @@ Payload = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Phrase:
+class RequestParts:
     """What a body is made of: ``params`` are the client's other fields, those of the model's rules applied; composite
     ones are ``orjson.Fragment``, but for ``stream_options``."""
 
@@ -49,7 +49,7 @@ class Family(Protocol):
 
     path: str
 
-    def body(self, phrase: Phrase) -> bytes:
+    def body(self, parts: RequestParts) -> bytes:
         """The body of the request."""
 
     def completion(self, payload: Payload) -> Payload | None:

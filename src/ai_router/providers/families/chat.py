@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.providers.families import Payload, Phrase
+from ai_router.providers.families import Payload, RequestParts
 
 
 class ChatCompletions:
@@ -14,15 +14,15 @@ class ChatCompletions:
 
     path = "/chat/completions"
 
-    def body(self, phrase: Phrase) -> bytes:
+    def body(self, parts: RequestParts) -> bytes:
         """A stream is always asked for its usage, so that the session and the costs know it; the relay takes the extra
         chunk out again for a client that did not ask."""
-        body: dict[str, Any] = {phrase.send_as: phrase.model, **phrase.params}
-        if phrase.stream:
+        body: dict[str, Any] = {parts.send_as: parts.model, **parts.params}
+        if parts.stream:
             body["stream"] = True
-            body["stream_options"] = {**(phrase.params.get("stream_options") or {}), "include_usage": True}
+            body["stream_options"] = {**(parts.params.get("stream_options") or {}), "include_usage": True}
         # The messages come last: what precedes them is the same in every turn of a conversation.
-        body["messages"] = orjson.Fragment(phrase.messages_json)
+        body["messages"] = orjson.Fragment(parts.messages_json)
         return orjson.dumps(body)
 
     def completion(self, _: Payload) -> None:

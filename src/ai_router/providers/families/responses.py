@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.providers.families import Payload, Phrase
+from ai_router.providers.families import Payload, RequestParts
 from ai_router.providers.response_items import (
     call,
     call_key,
@@ -37,10 +37,10 @@ class Responses:
     path = "/responses"
     same: tuple[str, ...] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
 
-    def body(self, phrase: Phrase) -> bytes:
+    def body(self, parts: RequestParts) -> bytes:
         """Fields without a counterpart are left out: an unknown one would be refused."""
-        messages, params = phrase.parsed()
-        body: dict[str, Any] = {phrase.send_as: phrase.model}
+        messages, params = parts.parsed()
+        body: dict[str, Any] = {parts.send_as: parts.model}
         body |= {name: params[name] for name in self.same if params.get(name) is not None}
         if instructions := "\n\n".join(text_in(m.get("content")) for m in messages if m.get("role") in _SYSTEM):
             body["instructions"] = instructions
@@ -54,7 +54,7 @@ class Responses:
             body["tools"] = [flat_tool(tool) for tool in tools]
             if choice := params.get("tool_choice"):
                 body["tool_choice"] = flat_tool(choice)
-        if phrase.stream:
+        if parts.stream:
             body["stream"] = True
         body["input"] = [item for m in messages if m.get("role") not in _SYSTEM for item in _items(m)]
         return orjson.dumps(body)

@@ -37,7 +37,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class HeadScores:
     """What the models say of one view, before calibration: log-probabilities in the order of LABELS."""
 
     words: Array
@@ -95,7 +95,7 @@ class Head:
         if at_length or (confidence < stage.threshold and self._encoder is not None):
             stage = self._both
             heard = None if self._encoder is None else log_softmax(self._encoder.logits(view))
-            reading = Reading(reading.words, heard, reading.known, reading.turns, reading.length)
+            reading = HeadScores(reading.words, heard, reading.known, reading.turns, reading.length)
             shares, confidence = judged(reading, stage)
         best = int(shares.argmax())
         return Guess(
@@ -127,16 +127,16 @@ class Head:
             return None
         return difficulty_score(view_features(view_of(messages), year), self._difficulty)
 
-    def read(self, view: View, year: int) -> Reading:
+    def read(self, view: View, year: int) -> HeadScores:
         """Both models' words on a view, for fitting and measuring."""
         reading = self._read_words(view, view_features(view, year))
         encoder = None if self._encoder is None else log_softmax(self._encoder.logits(view))
-        return Reading(reading.words, encoder, reading.known, reading.turns, reading.length)
+        return HeadScores(reading.words, encoder, reading.known, reading.turns, reading.length)
 
-    def _read_words(self, view: View, features: Features) -> Reading:
+    def _read_words(self, view: View, features: Features) -> HeadScores:
         rows = self._weights[features.buckets]
         logits = features.weights @ rows + self._bias
-        return Reading(log_softmax(logits), None, self._known(features), len(view.turns), view.length)
+        return HeadScores(log_softmax(logits), None, self._known(features), len(view.turns), view.length)
 
     def _known(self, features: Features) -> float:
         """The share of the turn's words that were among those it was made from."""
@@ -162,7 +162,7 @@ def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> fl
     return sigmoid(float(strong)) - sigmoid(float(weak))
 
 
-def mixed(reading: Reading, stage: Stage) -> Array:
+def mixed(reading: HeadScores, stage: Stage) -> Array:
     """Probabilities of the labels as the stage sees them."""
     logits = stage.mix[0] * reading.words
     if reading.encoder is not None:
@@ -171,14 +171,14 @@ def mixed(reading: Reading, stage: Stage) -> Array:
     return shares
 
 
-def judged(reading: Reading, stage: Stage) -> tuple[Array, float]:
+def judged(reading: HeadScores, stage: Stage) -> tuple[Array, float]:
     """Probabilities of the labels, and the confidence in the leading one."""
     shares = mixed(reading, stage)
     told = zip(stage.confidence, traits(reading, shares), strict=True)
     return shares, sigmoid(sum(coefficient * trait for coefficient, trait in told))
 
 
-def traits(reading: Reading, shares: Array) -> tuple[float, ...]:
+def traits(reading: HeadScores, shares: Array) -> tuple[float, ...]:
     """What confidence is computed from: the leading share and its lead, whether the models agree, how well the leading
     label does with the less convinced of them, how much of the request is familiar, and its form."""
     order = np.argsort(-shares)
