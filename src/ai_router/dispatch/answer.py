@@ -1,101 +1,275 @@
-"""Reading a chat completion as it passes, whole or in chunks, without changing it."""
+"""Answers: a whole one, or a stream that has begun and is relayed event by event."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
-_TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
+import orjson
+
+from ai_router.dispatch.answer import AnswerReader
+from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
+from ai_router.http.client import UpstreamResponse
+from ai_router.http.request import UpstreamRequest
+from ai_router.http.sse import Event, EventTooLong, SSEDecoder
+from ai_router.providers.errors import error_in_body
+from ai_router.providers.families import Translation
+from ai_router.resilience.limiter import Permit
+from ai_router.types import Attempt
+
+_END_PATIENCE_S = 1.0
+ODD_SHAPES = (KeyError, ValueError, TypeError, AttributeError)
+"""What reading a shape that nobody promised stumbles with."""
+_DONE = b"data: [DONE]\n\n"
 
 
-class AnswerReader:
-    """Gathers from the chunks of a stream what the session and the metrics want to know.
+class PlainAnswer:
+    """A whole ``chat.completion``: the bytes for the client, and what they say."""
 
-    Each chunk, parsed by orjson and thus made of dicts and lists, is shown to it once. It appends to lists and
-    overwrites scalars; the texts are joined only when the answer is over.
-    """
+    def __init__(
+        self, body: bytes, message: Mapping[str, Any], usage: Mapping[str, Any] | None, attempt: Attempt
+    ) -> None:
+        self.body = body
+        self.message = message
+        self.usage = usage
+        self._attempt = attempt
 
-    __slots__ = ("_texts", "_tool_calls", "chunks", "finish_reason", "model", "role", "usage")
+    def attempt(self) -> Attempt:
+        """The call that it took."""
+        return self._attempt
 
-    def __init__(self) -> None:
-        self._texts: dict[str, list[str]] = {}
-        self._tool_calls: dict[Any, dict[str, Any]] = {}
-        self.role = "assistant"
-        self.model: str | None = None
-        self.finish_reason: str | None = None
-        self.usage: Mapping[str, Any] | None = None
-        self.chunks = 0
+    def close(self) -> None:
+        """Nothing is open any more."""
 
-    def chunk(self, payload: Mapping[str, Any]) -> None:
-        """Take one parsed ``chat.completion.chunk``."""
-        self.chunks += 1
-        if self.model is None:
-            self.model = payload.get("model")
-        usage = payload.get("usage")
-        if isinstance(usage, dict):
-            self.usage = usage
-        choices = payload.get("choices")
-        if isinstance(choices, list):
-            for choice in choices:
-                # With n > 1 the session keeps the first choice; the client gets them all.
-                if isinstance(choice, dict) and not choice.get("index"):
-                    self._choice(choice)
 
-    def whole(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Take a parsed ``chat.completion``; returns what the session keeps of it."""
-        self.model = payload.get("model")
-        usage = payload.get("usage")
-        self.usage = usage if isinstance(usage, dict) else None
-        choices = payload.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        self.finish_reason = first.get("finish_reason")
-        message = first.get("message")
-        return {**(message if isinstance(message, dict) else {}), "finish_reason": self.finish_reason}
+class StreamAnswer:
+    """A stream whose first event is here. ``chunks`` relays it; ``close`` in any case."""
 
-    def gathered(self) -> Mapping[str, Any] | None:
-        """The message that the chunks so far amount to; None if there were none."""
-        if not self.chunks:
-            return None
-        message: dict[str, Any] = {"role": self.role, "content": None}
-        message.update({name: "".join(parts) for name, parts in self._texts.items()})
-        if self._tool_calls:
-            message["tool_calls"] = [
-                {**call, "function": {name: "".join(parts) for name, parts in call["function"].items()}}
-                for call in self._tool_calls.values()
-            ]
-        return {**message, "finish_reason": self.finish_reason}
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        upstream_request: UpstreamRequest,
+        permit: Permit,
+        *,
+        started: float,
+        arrived_at: float,
+        hide_usage: bool,
+        translation: Translation | None,
+        deadline: float,
+        call_number: int,
+    ) -> None:
+        self.reader = AnswerReader()
+        self.status = response.status
+        self.connect_ms = response.connect_ms
+        self.ttft_ms: float | None = None
+        self.done = False
+        """Whether the backend's [DONE] has come."""
+        self.failure: UpstreamError | None = None
+        """What the backend said had gone wrong, after all that ``take`` has returned."""
+        self.skipped = 0
+        """Events that were not valid JSON and were left out."""
+        self.response = response
+        self._chunks = response.chunks()
+        self._upstream_request = upstream_request
+        self._started = started
+        self._arrived_at = arrived_at
+        self._hide_usage = hide_usage
+        self._translation = translation
+        self._permit = permit
+        self._deadline = deadline
+        self._call_number = call_number
+        self._decoder = SSEDecoder()
+        self.primed = b""
+        """What the client is to be given before all else."""
+        self._closing = ExitStack()
+        self._closing.callback(permit.release)
+        self._closing.callback(response.close)
 
-    def _choice(self, choice: Mapping[str, Any]) -> None:
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
+    def prime(self) -> None:
+        """Read up to the first event with data. Raises UpstreamError if an error or nothing comes instead."""
+        while self.ttft_ms is None:
+            chunk = next(self._chunks, None)
+            self.primed += self._rest() if chunk is None else self.take(chunk)
+            if self.failure is not None:
+                raise self.failure
+            if chunk is None and self.ttft_ms is None:
+                raise UpstreamFailed("the stream ended before it began", self._upstream_request.source)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes for the client, whole events only, as they arrive.
+
+        Raises UpstreamError when the backend fails or leaves before the answer is finished: what was sent until then
+        stands, and the caller has to say that it is not all.
+        """
+        primed, self.primed = self.primed, b""
+        if primed:
+            yield primed
+        try:
+            for chunk in self._chunks:
+                if relayed := self.take(chunk):
+                    yield relayed
+                if self.failure is not None:
+                    raise self.failure
+        except RouterError as problem:
+            if (broken := self.broken(problem)) is not None:
+                raise broken from None
             return
-        for name in _TEXTS:
-            text = delta.get(name)
-            if isinstance(text, str):
-                self._texts.setdefault(name, []).append(text)
-        if delta.get("tool_calls"):
-            self._add_tool_calls(delta["tool_calls"])
+        last, lack = self.ended()
+        if last:
+            yield last
+        if lack is not None:
+            raise lack
 
-    def _add_tool_calls(self, deltas: Any) -> None:
-        for delta in deltas if isinstance(deltas, list) else []:
-            if not isinstance(delta, Mapping):
-                continue
-            # Gemini leaves the index out when there is one call a chunk.
-            index = delta.get("index")
-            key = index if isinstance(index, int) else len(self._tool_calls)
-            call = self._tool_calls.setdefault(key, {"id": None, "type": "function", "function": {}})
-            call["id"] = delta.get("id") or call["id"]
-            function = delta.get("function")
-            if isinstance(function, Mapping):
-                for name in ("name", "arguments"):
-                    if isinstance(function.get(name), str):
-                        call["function"].setdefault(name, []).append(function[name])
+    def take(self, chunk: bytes) -> bytes:
+        """What the client gets of a portion of the body. ``failure`` says if there is nothing to come behind it."""
+        if (data := self._decoder.only_event(chunk)) is not None and self._translation is None:
+            return chunk if self._observe_json(data) else b""
+        try:
+            events = self._decoder.feed(chunk)
+        except EventTooLong as problem:
+            self.failure = UpstreamBroken(str(problem), self._upstream_request.source)
+            return b""
+        return self._kept(events)
+
+    def broken(self, problem: RouterError) -> RouterError | None:
+        """What it means that ``problem`` broke the stream off: after [DONE] nothing, whoever left or broke off then."""
+        if self.done:
+            return None
+        if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
+            self._permit.failed()
+        return problem
+
+    def ended(self) -> tuple[bytes, UpstreamError | None]:
+        """The body is over: what is left for the client, and what is wrong, if the answer was not."""
+        last = self._rest()
+        if self.done or self.reader.finish_reason:
+            return last, None
+        self._permit.failed()
+        return last, self.failure or UpstreamBroken(
+            "the stream ended before the answer did", self._upstream_request.source
+        )
+
+    def close(self) -> None:
+        """Give the connection back, or up. Idempotent."""
+        self._closing.close()
+
+    def attempt(self, error: RouterError | None = None) -> Attempt:
+        """What the call has come to by now."""
+        return Attempt(
+            backend=self._upstream_request.source.backend,
+            model=self._upstream_request.source.model,
+            started_ms=(self._started - self._arrived_at) * 1000,
+            duration_ms=ms_since(self._started),
+            stream=True,
+            status=self.status,
+            connect_ms=self.connect_ms,
+            ttft_ms=self.ttft_ms,
+            finish_reason=self.reader.finish_reason,
+            error=None if error is None else str(error),
+            error_code=None if error is None else error.code,
+            call_number=self._call_number,
+        )
+
+    def _kept(self, events: list[Event]) -> bytes:
+        if self._translation is not None:
+            return self._translated(events, self._translation)
+        kept = []
+        for event in events:
+            if self._observe(event):
+                kept.append(event.raw)
+            if self.failure is not None:
+                break
+        return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    def _observe(self, event: Event) -> bool:
+        """Look at an event; whether the client gets it."""
+        data = event.data
+        if data is None:
+            return True
+        if data == b"[DONE]":
+            if self.ttft_ms is None:
+                self.failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
+                return False
+            self.done = True
+            self.response.expect_end(_END_PATIENCE_S)
+            return True
+        return self._observe_json(data)
+
+    def _observe_json(self, data: bytes) -> bool:
+        try:
+            payload = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self.skipped += 1
+            return False
+        return self._note(payload)
+
+    def _note(self, payload: Any) -> bool:
+        """Take what a parsed chunk says; whether the client gets it."""
+        if not isinstance(payload, dict) or "error" in payload:
+            self.failure = error_in_body(payload, self._upstream_request)
+            if self.failure is not None or not isinstance(payload, dict):
+                return False
+        if self.ttft_ms is None:
+            self.ttft_ms = ms_since(self._started)
+            self.response.first_byte_seen()
+            self._permit.succeeded()
+        self.reader.chunk(payload)
+        return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
+
+    def _translated(self, events: list[Event], translation: Translation) -> bytes:
+        """The chunks that events of another API amount to."""
+        kept = []
+        for event in events:
+            payload = None if event.data is None else parsed(event.data)
+            if isinstance(payload, dict):
+                for chunk in self._chunks_of(payload, translation):
+                    if self._note(chunk):
+                        kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
+                    if self.failure is not None:
+                        return b"".join(kept)
+                if translation.ended and not self.done:
+                    self.done = True
+                    self.response.expect_end(_END_PATIENCE_S)
+                    kept.append(_DONE)
+            elif event.data not in (None, b"[DONE]"):
+                self.skipped += 1
+        return b"".join(kept)
+
+    def _chunks_of(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
+        """An error that is no event of that API passes as it is; a shape that cannot be read is an error."""
+        if "error" in payload and "type" not in payload:
+            return [payload]
+        try:
+            return translation.feed(payload)
+        except ODD_SHAPES:
+            return [{"error": {"message": "an event is of no shape that is known"}}]
+
+    def _rest(self) -> bytes:
+        """What stands after the last blank line when the backend has ended: an event without one, or a bare error."""
+        event = self._decoder.finish()
+        if event is None:
+            return b""
+        if event.data is None:
+            self.failure = error_in_body(parsed(event.raw), self._upstream_request)
+            return b""
+        if self._translation is not None:
+            return self._translated([event], self._translation)
+        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe(event) else b""
 
 
-def estimated_usage(prompt_chars: int, message: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Usage for a stream whose backend did not tell: about four characters a token, flagged as the guess that it is."""
-    texts = [value for name, value in (message or {}).items() if isinstance(value, str) and name in _TEXTS]
-    prompt, completion = -(-prompt_chars // 4), -(-sum(map(len, texts)) // 4)
-    told = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-    return {**told, "estimated": True}
+Answer = PlainAnswer | StreamAnswer
+
+
+def parsed(body: bytes) -> Any:
+    """JSON, or None where it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def ms_since(started: float) -> float:
+    """Milliseconds from a monotonic moment until now."""
+    return (time.monotonic() - started) * 1000
