@@ -1,4 +1,16 @@
-"""The way of a request: decide, speculate meanwhile, enrich if so decided, ask, relay."""
+"""The way of a request: decide, speculate meanwhile, enrich if so decided, dispatch, respond.
+
+``Pipeline.answer`` is called on the request's thread and returns when the first byte for the client is known, or after
+a moment of waiting. ``_Request.answer`` is the whole way, top to bottom; each step is in a package of its own:
+
+    decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named
+    speculate   dispatch/speculation.py    the primary is called already while the classifier thinks
+    plan        dispatch/plan.py           the decision as candidates, best first
+    enrich      dispatch/web_search.py     hop one of ENRICH: facts from the web, put into the messages
+    dispatch    dispatch/dispatcher.py     who is asked, again, instead, after what wait
+    forward     dispatch/forward.py        one call of one candidate
+    respond     dispatch/reply.py          the answer on its way to the client
+"""
 
 from __future__ import annotations
 
@@ -8,14 +20,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-from ai_router.dispatch.answers import Answer, StreamAnswer
+from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.reply import HeldReply, PlainReply, Reply, StreamReply
-from ai_router.dispatch.speculating import SpeculationController
-from ai_router.dispatch.speculation import SpeculativeCall
+from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
+from ai_router.dispatch.speculation import SpeculationController, SpeculativeCall
 from ai_router.dispatch.waits import WaitDriver, Waiting
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
@@ -48,9 +59,16 @@ class Pipeline:
 
     def answer(self, record: RequestRecord, scope: CancelScope) -> Reply:
         """Decide and answer the record's request. Raises RouterError as long as the client has not seen a byte."""
-        run = _Run(self, record, scope)
+        request = _Request(self, record, scope)
         try:
-            return run.reply()
+            driver = WaitDriver(request.answer())
+            if not record.request.stream:
+                driver.run_for()
+            elif not driver.run_for(PATIENCE_BEFORE_HEADERS_S):
+                # The headers go out; what is waited for is told in comments, and the answer follows.
+                return StreamReply(record, driver=driver, keepalive_s=self.keepalive_s)
+            answer = driver.result
+            return StreamReply(record, answer) if isinstance(answer, StreamAnswer) else PlainReply(record, answer)
         except RouterError as error:
             record.fail(error)
             raise
@@ -58,10 +76,10 @@ class Pipeline:
             record.fail(InternalError(INTERNAL))
             raise
         finally:
-            run.leave_nothing_behind()
+            request.give_up_speculation()
 
 
-class _Run:
+class _Request:
     """One request on its way."""
 
     def __init__(self, pipeline: Pipeline, record: RequestRecord, scope: CancelScope) -> None:
@@ -73,53 +91,33 @@ class _Run:
         self._speculation: SpeculativeCall | None = None
         self._decided_at = 0.0
 
-    def reply(self) -> Reply:
-        """All of it, up to the point where the client's first byte can go out."""
-        driver = WaitDriver(self._waiting())
-        if not self._request.stream:
-            driver.run_for()
-        elif not driver.run_for(PATIENCE_BEFORE_HEADERS_S):
-            return HeldReply(self._record, driver, keepalive_s=self._pipeline.keepalive_s)
-        answer = driver.result
-        return (
-            StreamReply(self._record, answer) if isinstance(answer, StreamAnswer) else PlainReply(self._record, answer)
-        )
-
-    def leave_nothing_behind(self) -> None:
-        """Give up a speculative call that nobody came to take, because something was raised before."""
-        if self._speculation is not None:
-            self._lose(self._speculation)
-
-    def _waiting(self) -> Waiting[Answer]:
+    def answer(self) -> Waiting[Answer]:
+        """The answer, with a stop at each wait. Raises RouterError."""
+        pipeline, record = self._pipeline, self._record
         decision = self._decide()
-        plan = plan_answer(decision, self._pipeline.registry, cloud_fallback=self._pipeline.cloud_fallback)
-        self._record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
-        self._settle_speculation(plan)
+        plan = plan_answer(decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
+        record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
+        self._keep_or_abort_speculation(plan)
         messages_json = self._messages(decision)
         if plan.wants_context:
-            self._record.phase = "searching"
-            context = yield from self._pipeline.search.fetch_context(self._record, self._scope, self._dispatcher)
+            record.phase = "searching"
+            context = yield from pipeline.search.fetch_context(record, self._scope, self._dispatcher)
             if context is not None:
                 messages_json = with_context(self._request, context)
-        return (yield from self._first_answer(plan, messages_json))
+        return (yield from self._dispatch(plan, messages_json))
 
-    def _lose(self, speculation: SpeculativeCall) -> None:
-        speculation.cancel()
-        self._pipeline.speculation_controller.lost(speculation.age_ms())
+    # Decide, and speculate meanwhile.
 
     def _decide(self) -> Decision:
-        """The decision; where the classifier has to be asked, the speculative call goes along, if that is worth it."""
+        """The decision; where the classifier has to be asked, the primary is called meanwhile, if that is worth it."""
         pipeline, record = self._pipeline, self._record
-        record.speculation = pipeline.speculation_controller.unless_begun
+        record.speculation = pipeline.speculation_controller.result_without_call
         found = pipeline.router.decide_at_once(self._request)
         if not isinstance(found, Undecided):
             return found
         permit = pipeline.speculation_controller.permit_for(found.guess)
         if permit is not None:
-            primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
-            forward = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
-            call = self._scope.new_call(Purpose.SPECULATION)
-            self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
+            self._speculation = self._speculate(permit)
         started = time.monotonic()
         new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_call)
@@ -128,63 +126,79 @@ class _Run:
         record.classified(decision, started)
         return decision
 
-    def _settle_speculation(self, plan: Plan) -> None:
-        """Keep the speculative call if it is the very call that the plan begins with; else give it up at once."""
+    def _speculate(self, permit: Permit) -> SpeculativeCall:
+        pipeline = self._pipeline
+        primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
+        forward = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
+        return SpeculativeCall(pipeline.speculations, forward, self._scope.new_call(Purpose.SPECULATION), permit)
+
+    def _keep_or_abort_speculation(self, plan: Plan) -> None:
+        """Keep the speculative call if it is the very call that the plan begins with; else abort it at once."""
         primary = self._pipeline.registry.primary
         keeps = not plan.wants_context and plan.candidates[0] == Candidate(primary, primary.model)
-        if self._speculation is None or keeps:
+        if (speculation := self._speculation) is None or keeps:
             return
-        self._lose(self._speculation)
-        self._record.speculated(SpeculationResult.CANCELLED, self._speculation.started)
+        self.give_up_speculation()
+        self._record.speculated(SpeculationResult.CANCELLED, speculation.started)
         log_lines.speculation_cancelled(plan.route)
-        self._speculation = None
+
+    def give_up_speculation(self) -> None:
+        """Abort the speculative call, if there is one that nobody has taken."""
+        speculation, self._speculation = self._speculation, None
+        if speculation is not None:
+            speculation.abort()
+            self._pipeline.speculation_controller.lost(speculation.age_ms())
+
+    # Dispatch.
 
     def _messages(self, decision: Decision) -> bytes:
         """The messages to send. A chat UI's own jobs get no date, nor does a model that the client picked by name."""
         untouched = decision.route == Route.META or decision.model is not None
         return self._request.messages_json if untouched else with_date(self._request)
 
-    def _first_answer(self, plan: Plan, messages_json: bytes) -> Waiting[Answer]:
+    def _dispatch(self, plan: Plan, messages_json: bytes) -> Waiting[Answer]:
         """The answer of the first candidate that gives one. Raises the first failure if none does."""
-        first, *stand_ins = plan.candidates
-        unfitting = {candidate: why for candidate in stand_ins if (why := unfit(candidate, self._request))}
-        candidates = [first, *(candidate for candidate in stand_ins if candidate not in unfitting)]
-        held = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
+        first, *fallbacks = plan.candidates
+        unfitting = {candidate: why for candidate in fallbacks if (why := unfit(candidate, self._request))}
+        candidates = [first, *(candidate for candidate in fallbacks if candidate not in unfitting)]
+        begun = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Answer]:
             yield from ()
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
-            answer = self._ask(candidate, permit, messages_json, speculation)
+            answer = self._forward(candidate, permit, messages_json, speculation)
             self._record.route = plan.route_for(candidate)
-            self._take(answer, speculative=speculation is not None)
+            self._accept(answer, speculative=speculation is not None)
             return answer
 
         try:
-            return (yield from self._dispatcher.first_success(candidates, ask, held))
+            return (yield from self._dispatcher.first_success(candidates, ask, begun))
         except UpstreamError:
             for candidate, why in unfitting.items():
                 self._record.passed_over(candidate.backend.name, why)
             raise
 
-    def _ask(
+    def _forward(
         self, candidate: Candidate, permit: Permit, messages_json: bytes, speculation: SpeculativeCall | None
     ) -> Answer:
+        """One call of the candidate: the speculative one that is under way, or a new one."""
+        pipeline = self._pipeline
         if speculation is None:
-            forward = self._pipeline.forwarder.forward_request
-            return forward(self._request, candidate, messages_json, self._scope.new_call(), permit)
+            call = self._scope.new_call()
+            return pipeline.forwarder.forward_request(self._request, candidate, messages_json, call, permit)
         try:
             answer = speculation.confirm()
         except RouterError:
             self._record.speculated(SpeculationResult.CANCELLED, speculation.started)
-            self._pipeline.speculation_controller.lost(speculation.age_ms())
+            pipeline.speculation_controller.lost(speculation.age_ms())
             raise
         self._record.speculated(SpeculationResult.HIT, speculation.started)
-        self._pipeline.speculation_controller.won((self._decided_at - speculation.started) * 1000, answer.attempt())
+        pipeline.speculation_controller.won((self._decided_at - speculation.started) * 1000, answer.attempt())
         return answer
 
-    def _take(self, answer: Answer, *, speculative: bool) -> None:
-        """This answer it is: say so in the log. A stream's attempt is recorded when it has ended."""
+    def _accept(self, answer: Answer, *, speculative: bool) -> None:
+        """This answer it is: log and record it. A stream's attempt is recorded when it has ended."""
         self._record.phase = "streaming"
         attempt = answer.attempt()
         self._record.answered_by(attempt, speculative=speculative)

@@ -1,23 +1,34 @@
-"""Wiring of what decides: gates, classifier, fast path."""
+"""Making what answers a request: the pipeline, the limiter, the classifier, the fast path."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+from ai_router.dispatch.dispatcher import RetryPolicy
+from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.primary_load import PrimaryLoad
+from ai_router.dispatch.speculation import Budget, SpeculationController
+from ai_router.dispatch.web_search import WebSearch
 from ai_router.http.client import UpstreamClient
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.observability.registry import Metrics, one
+from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, Registry
-from ai_router.resilience.breaker import BreakerRules
+from ai_router.resilience.breaker import Backoff, BreakerRules
 from ai_router.resilience.limiter import ConcurrencyLimiter
+from ai_router.resilience.retry import RetryBudget
 from ai_router.routing.cache import DecisionCache
-from ai_router.routing.classifier import Classifier, ClassifierSettings
+from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
 from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
+from ai_router.routing.router import Router
 from ai_router.routing.shadow import Shadow
-from ai_router.settings import Settings
+from ai_router.settings import MaxTokensPolicy, Settings
+from ai_router.telemetry import Telemetry
+from ai_router.web.limits import RequestLimit
 
 _CACHED_DECISIONS = 10_000
 _REMEMBERED_TURNS = 50_000
@@ -28,7 +39,7 @@ _UNKNOWN = float("nan")
 
 def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
     """One gate a backend. With several that answer chats, none of them may take all places."""
-    cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.admitted
+    cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.request_threads
     own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
     rules = BreakerRules(
         in_a_row=settings.breaker_failures,
@@ -36,7 +47,14 @@ def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
         open_s=settings.backoff_s,
         most_open_s=30 * settings.backoff_s,
     )
-    return ConcurrencyLimiter(cap, settings.queue_limit, rules, {CLASSIFIER: settings.admitted, **own})
+    return ConcurrencyLimiter(
+        cap,
+        settings.queue_limit,
+        rules,
+        {CLASSIFIER: settings.request_threads, **own},
+        # A cap that somebody has set is what the backend can take; the default is for what holds a thread.
+        counts_streams=settings.backend_cap is not None,
+    )
 
 
 def build_classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:
@@ -51,7 +69,7 @@ def build_classifier(settings: Settings, registry: Registry, client: UpstreamCli
             timeout_s=settings.classifier_timeout_s,
             connect_s=settings.connect_timeout_s,
             context_chars=settings.classifier_context_chars,
-            at_once=settings.admitted,
+            at_once=settings.request_threads,
         ),
     )
 
@@ -111,3 +129,73 @@ def start_fast_path(
 
 def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
+
+
+def build_pipeline(
+    settings: Settings,
+    registry: Registry,
+    client: UpstreamClient,
+    limiter: ConcurrencyLimiter,
+    limit: RequestLimit,
+    load: PrimaryLoad,
+    telemetry: Telemetry,
+    closing: ExitStack,
+) -> Pipeline:
+    """A request's way, with the threads that it takes."""
+    # Apart, so that a search never waits behind speculations; twice over, since a lost one takes a moment to end.
+    speculations = ThreadPoolExecutor(2 * settings.request_threads, thread_name_prefix="speculation")
+    closing.callback(speculations.shutdown, wait=False, cancel_futures=True)
+    searches = ThreadPoolExecutor(settings.request_threads, thread_name_prefix="search")
+    closing.callback(searches.shutdown, wait=False, cancel_futures=True)
+    classifier = build_classifier(settings, registry, client)
+    if classifier is not None:
+        closing.callback(classifier.close)
+        probe = StartupProbe(classifier)
+        probe.start()
+        closing.callback(probe.close)
+    fast_path = None
+    if settings.fast_routing:
+        fast_path = start_fast_path(settings, classifier, telemetry.routing, telemetry.metrics, closing)
+    return Pipeline(
+        registry=registry,
+        router=Router(registry, classifier, fast_path, limiter),
+        forwarder=Forwarder(
+            client,
+            registry,
+            primary_max_tokens=_primary_max_tokens(settings),
+            request_timeout_s=settings.request_timeout_s,
+        ),
+        search=WebSearch(
+            client,
+            registry.searchers,
+            searches,
+            timeout_s=settings.search_timeout_s,
+            connect_s=settings.connect_timeout_s,
+        ),
+        speculations=speculations,
+        speculation_controller=SpeculationController(
+            settings.speculation,
+            load,
+            limiter,
+            Budget(settings.speculation_budget_s),
+            telemetry.routing,
+            slots=settings.primary_slots,
+        ),
+        retry_policy=RetryPolicy(
+            limiter=limiter,
+            budget=RetryBudget(lambda: limit.in_flight),
+            backoff=Backoff(settings.backoff_s),
+            metrics=telemetry.resilience,
+            queue_s=settings.queue_budget_s,
+            total_s=settings.request_timeout_s,
+        ),
+        cloud_fallback=settings.cloud_fallback,
+        keepalive_s=settings.keepalive_s,
+    )
+
+
+def _primary_max_tokens(settings: Settings) -> MaxTokensPolicy:
+    """``auto`` made definite: a configured primary is taken for a reasoning model, the embedded one is none."""
+    if settings.primary_max_tokens.kind != "auto":
+        return settings.primary_max_tokens
+    return MaxTokensPolicy("pass" if settings.embedded else "strip")

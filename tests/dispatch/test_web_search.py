@@ -9,7 +9,7 @@ import pytest
 
 from ai_router.dispatch.web_search import findings, search_body
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
-from ai_router.http.request import Timeouts, UpstreamRequest
+from ai_router.http.calls import Timeouts, UpstreamRequest
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings
 from tests.chat_requests import chat_request

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 COMMAND = Path(sys.executable).with_name("ai-router")
+ROOT = Path(__file__).parents[2]
 
 
 class RunningRouter:
@@ -95,7 +96,9 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_router(folder: Path, **settings: str) -> Iterator[RunningRouter]:
+def running_router(
+    folder: Path, *, command: Sequence[str | Path] = (COMMAND, "serve"), **settings: str
+) -> Iterator[RunningRouter]:
     """``ai-router serve`` with these settings, ready to be asked; stopped in the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -103,9 +106,9 @@ def running_router(folder: Path, **settings: str) -> Iterator[RunningRouter]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(
-            [COMMAND, "serve"],
+            command,
             cwd=folder,
-            env=clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings),
+            env=clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), PYTHONPATH=str(ROOT), **settings),
             stdout=stderr,
             stderr=stderr,
         )

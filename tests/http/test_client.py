@@ -16,9 +16,8 @@ from ai_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Timeouts, UpstreamRequest
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
 
 

@@ -7,11 +7,9 @@ import threading
 import pytest
 
 from ai_router.errors import Source, UpstreamTimeout
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
-from ai_router.http.idle import IdleWatch
-from ai_router.http.request import Timeouts, UpstreamRequest
-from ai_router.http.timers import TimerThread
+from ai_router.http.timers import IdleWatch, TimerThread
 from ai_router.types import Purpose
 from tests.fakes.personas import CHAT, chunk, says
 from tests.fakes.upstream import FakeUpstream, Hang, Stream

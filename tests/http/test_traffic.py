@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from ai_router.errors import AnswerSufficient, ClientGone, Source
-from ai_router.http.calls import CancelScope, UpstreamCall
+from ai_router.http.calls import CancelScope, Occupancy, Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Timeouts, UpstreamRequest
-from ai_router.http.traffic import Occupancy
 from ai_router.trace_context import Trace
 from ai_router.types import Purpose
 from tests.fakes.personas import CHAT, says

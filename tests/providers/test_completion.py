@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.dispatch.answer import AnswerReader
+from ai_router.providers.completion import AnswerReader
 from ai_router.providers.usage import told_usd
 
 

@@ -20,7 +20,7 @@ from ai_router.errors import (
     UpstreamRefused,
     envelope,
 )
-from ai_router.http.request import Timeouts, UpstreamRequest
+from ai_router.http.calls import Timeouts, UpstreamRequest
 from ai_router.providers.errors import details_in, error_from_response, error_in_body, retry_after_s
 
 CALL = UpstreamRequest(Source("xai", "grok"), "POST", "http://x", Timeouts(1, 1, 1))

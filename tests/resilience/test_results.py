@@ -20,7 +20,7 @@ from ai_router.errors import (
 )
 from ai_router.resilience.breaker import BreakerRules, Why
 from ai_router.resilience.limiter import ConcurrencyLimiter
-from ai_router.resilience.results import record_result
+from ai_router.resilience.retry import record_result
 
 HERE = Source("xai", "grok")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ai_router.resilience.retry import Backoff, RetryBudget
+from ai_router.resilience.breaker import Backoff
+from ai_router.resilience.retry import RetryBudget
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (50, 8)])

@@ -10,57 +10,79 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ai_router.http.timers import TimerThread
-from ai_router.server.stream_relay import Relay, Relays
+from ai_router.server.connection import Connection
+from ai_router.server.stream_relay import StreamRelay
+from tests.fakes.loops import POLLERS, running_loop
 
 BEAT = b"E\r\n: keep-alive\n\n\r\n"
 END = b"0\r\n\r\n"
 
 
-class Flow:
-    """Passes on what comes, until the word END or the connection's; ``push`` of BAD fails."""
+class Events:
+    """Passes on what comes, until the word END or the connection's; ``feed`` of BAD fails."""
 
-    def __init__(self, source: socket.socket) -> None:
+    def __init__(self, source: socket.socket | None) -> None:
         self.source = source
         self.over = False
         self.done = False
         self.pauses = 0
-        self.pushed: list[bytes | None] = []
-        self._let_go: Callable[[], object] = lambda: None
+        self.fed: list[bytes | None] = []
+        self.send: Callable[[bytes], object] = lambda _: None
+        self.finish: Callable[[], object] = lambda: None
+        self.attached = threading.Event()
+        self._on_release: Callable[[], object] = lambda: None
 
-    def wait_elsewhere(self, let_go: Callable[[], object]) -> socket.socket:
-        self.source.setblocking(False)
-        self._let_go = let_go
+    def opening(self) -> Iterator[bytes]:
+        yield from ()
+
+    def detach(self, on_release: Callable[[], object]) -> socket.socket | None:
+        self._on_release = on_release
+        if self.source is not None:
+            self.source.setblocking(False)
         return self.source
 
-    def push(self, data: bytes | None) -> bytes:
-        self.pushed.append(data)
+    def attach(self, send: Callable[[bytes], object], finish: Callable[[], object]) -> None:
+        self.send, self.finish = send, finish
+        self.attached.set()
+
+    def feed(self, data: bytes | None) -> bytes:
+        self.fed.append(data)
         if data == b"BAD":
             raise ZeroDivisionError
         if not data or data.endswith(b"END"):
             self.over = True
-            self._let_go()
+            self._on_release()
         self.done = self.done or (data or b"").endswith(b"DONE")
         return data or b""
 
     def pause(self) -> None:
         self.pauses += 1
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
 class Stream:
     """A relayed stream with a test at both of its ends."""
 
-    def __init__(self, relays: Relays, *, chunked: bool, lent_by: Stream | None) -> None:
-        pair = socket.socketpair() if lent_by is None else (lent_by.flow.source, lent_by.backend)
+    def __init__(self, relay: StreamRelay, *, chunked: bool, reused: Stream | None, opens: bool, own: bool) -> None:
+        pair = socket.socketpair() if reused is None else (reused.events.source, reused.backend)
         source, self.backend = pair
         self.server, self.client = socket.socketpair()
         self.client.settimeout(10)
-        self.flow = Flow(source)
+        self.events = Events(None if own else source)
+        self.source = source
         self.ended = threading.Event()
         self.whole: list[bool] = []
-        relays.add(Relay(self.flow, self.server, chunked=chunked, on_end=self._end))
+        self.gone = threading.Event()
+        conn = Connection(self.server, None, None)
+        conn.on_disconnect = self.gone.set
+        self.relayed = relay.begin(conn, self.events, chunked=chunked, on_end=self._end)
+        if not opens:
+            self.relayed.follow()
 
     def _end(self, whole: bool) -> None:
         self.whole.append(whole)
@@ -73,7 +95,7 @@ class Stream:
         return got
 
     def close(self) -> None:
-        for sock in (self.flow.source, self.backend, self.server, self.client):
+        for sock in (self.source, self.backend, self.server, self.client):
             sock.close()
 
 
@@ -101,26 +123,26 @@ def drain(sock: socket.socket, most: float = float("inf")) -> bytes:
     return b"".join(got)
 
 
-@pytest.fixture
-def begin(timers: TimerThread) -> Iterator[Begin]:
+@pytest.fixture(params=POLLERS)
+def begin(timers: TimerThread, request: pytest.FixtureRequest) -> Iterator[Begin]:
     made: list[Stream] = []
-    carriers: list[Relays] = []
+    relays: list[StreamRelay] = []
+    with running_loop(request.param) as loop:
 
-    def start(
-        write_timeout_s: float = 30.0,
-        keepalive_s: float = 30.0,
-        chunked: bool = True,
-        lent_by: Stream | None = None,
-    ) -> Stream:
-        if not carriers:
-            carriers.append(Relays(timers, write_timeout_s=write_timeout_s, keepalive_s=keepalive_s))
-            carriers[0].start()
-        made.append(Stream(carriers[0], chunked=chunked, lent_by=lent_by))
-        return made[-1]
+        def start(
+            write_timeout_s: float = 30.0,
+            keepalive_s: float = 30.0,
+            chunked: bool = True,
+            reused: Stream | None = None,
+            opens: bool = False,
+            own: bool = False,
+        ) -> Stream:
+            if not relays:
+                relays.append(StreamRelay(loop, timers, write_timeout_s=write_timeout_s, keepalive_s=keepalive_s))
+            made.append(Stream(relays[0], chunked=chunked, reused=reused, opens=opens, own=own))
+            return made[-1]
 
-    yield start
-    for carrier in carriers:
-        carrier.close()
+        yield start
     for stream in made:
         stream.close()
 
@@ -153,7 +175,7 @@ def test_many_streams_do_not_mix(begin: Begin) -> None:
 def test_a_client_that_does_not_read_holds_its_backend_up_and_nobody_else(begin: Begin) -> None:
     slow, other = begin(), begin()
     sent = fill(slow.backend)
-    assert slow.flow.pauses
+    assert slow.events.pauses
     other.backend.send(b"one")
     assert other.received(8) == b"3\r\none\r\n"
     assert drain(slow.client).count(b"x") == sent, "nothing is lost, once it reads"
@@ -175,14 +197,14 @@ def test_a_client_that_has_left_ends_its_stream_at_the_next_portion(begin: Begin
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_the_flow_learns_how_its_backend_left(begin: Begin, reset: bool) -> None:
+def test_the_stream_learns_how_its_backend_left(begin: Begin, reset: bool) -> None:
     stream = begin()
     if reset:
         # Unread bytes make a close a reset.
-        stream.flow.source.send(b"unread")
+        stream.source.send(b"unread")
     stream.backend.close()
     assert stream.ended.wait(10)
-    assert stream.flow.pushed == [None if reset else b""]
+    assert stream.events.fed == [None if reset else b""]
 
 
 def test_a_stream_that_fails_for_a_reason_of_our_own_ends_alone(begin: Begin) -> None:
@@ -216,13 +238,13 @@ def test_no_comment_gets_into_the_middle_of_a_portion(begin: Begin) -> None:
     assert whole == sent
 
 
-def test_a_connection_that_is_lent_again_at_once_is_the_next_stream_s(begin: Begin) -> None:
+def test_a_connection_that_is_used_again_at_once_is_the_next_stream_s(begin: Begin) -> None:
     first = begin()
     for _ in range(20):
         first.backend.send(b"END")
         assert first.ended.wait(10)
         first.backend.send(b"one")
-        first = begin(lent_by=first)
+        first = begin(reused=first)
         assert first.received(8) == b"3\r\none\r\n"
 
 
@@ -251,3 +273,56 @@ def test_a_backend_that_never_stops_sending_leaves_the_others_their_turn(begin: 
     torrent.backend.shutdown(socket.SHUT_RDWR)
     for thread in threads:
         thread.join()
+
+
+def test_what_is_opened_with_goes_out_before_what_the_backend_sends(begin: Begin) -> None:
+    stream = begin(opens=True)
+    stream.backend.send(b"END")
+    stream.relayed.send(b": one\n\n")
+    stream.relayed.send(b": two\n\n")
+    stream.relayed.follow()
+    assert stream.received(37) == b"7\r\n: one\n\n\r\n" + b"7\r\n: two\n\n\r\n" + b"3\r\nEND\r\n" + END
+    assert stream.ended.wait(10)
+
+
+def test_silence_is_broken_while_the_opening_is_waited_for(begin: Begin) -> None:
+    stream = begin(opens=True, keepalive_s=0.05)
+    assert stream.received(2 * len(BEAT)) == BEAT + BEAT
+    stream.relayed.finish()
+    assert drain(stream.client).endswith(END)
+    assert stream.whole == [True]
+
+
+def test_a_client_that_leaves_during_the_opening_is_told_of_and_the_end_waits_for_the_opening(begin: Begin) -> None:
+    stream = begin(opens=True)
+    stream.client.close()
+    stream.relayed.send(b"into the void")
+    assert stream.gone.wait(10)
+    assert not stream.ended.is_set()
+    stream.relayed.finish()
+    assert stream.ended.wait(10)
+    assert stream.whole == [False]
+
+
+def test_events_of_our_own_are_sent_from_any_thread_and_hold_none(begin: Begin) -> None:
+    streams = [begin(own=True) for _ in range(20)]
+    for stream in streams:
+        assert stream.events.attached.wait(10)
+    threads = [threading.Thread(target=stream.events.send, args=(b"data: 1\n\n",)) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for stream, thread in zip(streams, threads, strict=True):
+        thread.join()
+        assert stream.received(14) == b"9\r\ndata: 1\n\n\r\n"
+        stream.events.finish()
+        assert stream.received(5) == END
+        assert stream.ended.wait(10)
+
+
+def test_a_client_that_takes_our_own_events_too_slowly_is_given_up(begin: Begin) -> None:
+    stream = begin(own=True)
+    assert stream.events.attached.wait(10)
+    for _ in range(100):
+        stream.events.send(b"x" * 65_536)
+    assert stream.ended.wait(10)
+    assert stream.whole == [False]

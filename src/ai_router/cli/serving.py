@@ -20,8 +20,8 @@ from ai_router.providers.backend import Backend
 from ai_router.server.application import Server
 from ai_router.settings import Settings, unknown_names
 
-_DESCRIPTORS_A_REQUEST = 4
-"""The client's socket, and at most three calls at once: classifier twice, speculation."""
+_CALLS_A_THREAD = 3
+"""A request with a thread has at most so many calls at once: the classifier twice, the speculation."""
 _DESCRIPTORS_OF_OUR_OWN = 100
 
 
@@ -117,16 +117,17 @@ def _port_problems(settings: Settings) -> Iterator[str]:
 
 
 def _descriptor_problems(settings: Settings) -> Iterator[str]:
-    """Too few file descriptors for as many requests as are admitted. The soft limit is raised as far as it goes."""
-    needed = settings.admitted * _DESCRIPTORS_A_REQUEST + 10 * settings.threads + _DESCRIPTORS_OF_OUR_OWN
+    """Too few file descriptors for what the settings admit. The soft limit is raised as far as it goes."""
+    calls = settings.request_threads * _CALLS_A_THREAD + settings.max_streams
+    needed = settings.max_connections + calls + _DESCRIPTORS_OF_OUR_OWN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = max(needed, soft) if hard == resource.RLIM_INFINITY else min(max(needed, soft), hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         yield (
-            f"THREADS {settings.threads} may need {needed} file descriptors and the system allows {allowed}: lower "
-            "THREADS or raise the limit (ulimit -n, LimitNOFILE=)"
+            f"MAX_STREAMS {settings.max_streams} and THREADS {settings.threads} may need {needed} file descriptors and "
+            f"the system allows {allowed}: lower them or raise the limit (ulimit -n, LimitNOFILE=)"
         )
 
 

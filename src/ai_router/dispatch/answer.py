@@ -1,19 +1,19 @@
-"""Answers: a whole one, or a stream that has begun and is relayed event by event."""
+"""An answer of a backend: a whole one, or a stream that has begun; and what is read of it in passing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import orjson
 
-from ai_router.dispatch.answer import AnswerReader
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
+from ai_router.http.calls import UpstreamRequest
 from ai_router.http.client import UpstreamResponse
-from ai_router.http.request import UpstreamRequest
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
+from ai_router.providers.completion import AnswerReader
 from ai_router.providers.errors import error_in_body
 from ai_router.providers.families import Translation
 from ai_router.resilience.limiter import Permit
@@ -45,7 +45,12 @@ class PlainAnswer:
 
 
 class StreamAnswer:
-    """A stream whose first event is here. ``chunks`` relays it; ``close`` in any case."""
+    """A stream of a backend: one machine from the bytes of its socket to the bytes for the client.
+
+    ``prime`` reads up to the first event, ``start`` gives what has come by then, and from there on ``feed`` is given
+    what the socket gave. After each of them ``over`` says whether that was all, and ``problem`` what the answer lacks,
+    if it is not whole. ``close`` in any case.
+    """
 
     def __init__(
         self,
@@ -66,12 +71,13 @@ class StreamAnswer:
         self.ttft_ms: float | None = None
         self.done = False
         """Whether the backend's [DONE] has come."""
-        self.failure: UpstreamError | None = None
-        """What the backend said had gone wrong, after all that ``take`` has returned."""
+        self.over = False
+        """Whether nothing more is to come."""
+        self.problem: RouterError | None = None
+        """Why the answer is not whole, once it is over; None: it is."""
         self.skipped = 0
         """Events that were not valid JSON and were left out."""
         self.response = response
-        self._chunks = response.chunks()
         self._upstream_request = upstream_request
         self._started = started
         self._arrived_at = arrived_at
@@ -81,75 +87,76 @@ class StreamAnswer:
         self._deadline = deadline
         self._call_number = call_number
         self._decoder = SSEDecoder()
-        self.primed = b""
-        """What the client is to be given before all else."""
+        self._failure: UpstreamError | None = None
+        """What the backend said had gone wrong, behind all that ``_take`` has returned."""
+        self._primed = b""
         self._closing = ExitStack()
         self._closing.callback(permit.release)
         self._closing.callback(response.close)
 
     def prime(self) -> None:
-        """Read up to the first event with data. Raises UpstreamError if an error or nothing comes instead."""
+        """Wait for the first event with data. Raises UpstreamError if an error or nothing comes instead."""
         while self.ttft_ms is None:
-            chunk = next(self._chunks, None)
-            self.primed += self._rest() if chunk is None else self.take(chunk)
-            if self.failure is not None:
-                raise self.failure
-            if chunk is None and self.ttft_ms is None:
+            portion = self.response.read_portion()
+            self._primed += self._take(portion) if portion else self._rest()
+            if self._failure is not None:
+                raise self._failure
+            if not portion and self.ttft_ms is None:
                 raise UpstreamFailed("the stream ended before it began", self._upstream_request.source)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes for the client, whole events only, as they arrive.
+    def start(self) -> bytes:
+        """What the client gets of what has come by now."""
+        self._permit.stream_begun()
+        primed, self._primed = self._primed, b""
+        return primed + self._end_if_complete()
 
-        Raises UpstreamError when the backend fails or leaves before the answer is finished: what was sent until then
-        stands, and the caller has to say that it is not all.
-        """
-        primed, self.primed = self.primed, b""
-        if primed:
-            yield primed
+    def feed(self, data: bytes | None) -> bytes:
+        """What the client gets, whole events only, of what the socket gave: b"" is its end, None an error of it."""
         try:
-            for chunk in self._chunks:
-                if relayed := self.take(chunk):
-                    yield relayed
-                if self.failure is not None:
-                    raise self.failure
+            portion = self.response.feed(data)
         except RouterError as problem:
-            if (broken := self.broken(problem)) is not None:
-                raise broken from None
-            return
-        last, lack = self.ended()
-        if last:
-            yield last
-        if lack is not None:
-            raise lack
-
-    def take(self, chunk: bytes) -> bytes:
-        """What the client gets of a portion of the body. ``failure`` says if there is nothing to come behind it."""
-        if (data := self._decoder.only_event(chunk)) is not None and self._translation is None:
-            return chunk if self._observe_json(data) else b""
-        try:
-            events = self._decoder.feed(chunk)
-        except EventTooLong as problem:
-            self.failure = UpstreamBroken(str(problem), self._upstream_request.source)
+            self._end(self._meaning_of(problem))
             return b""
-        return self._kept(events)
+        relayed = self._take(portion) if portion else b""
+        if self._failure is not None:
+            self._end(self._meaning_of(self._failure))
+            return relayed
+        return relayed + self._end_if_complete()
 
-    def broken(self, problem: RouterError) -> RouterError | None:
-        """What it means that ``problem`` broke the stream off: after [DONE] nothing, whoever left or broke off then."""
+    def _end_if_complete(self) -> bytes:
+        """When the body is over: what is left for the client, and what is wrong, if the answer was not."""
+        if not self.response.complete:
+            return b""
+        last = self._rest()
+        if self.done or self.reader.finish_reason:
+            self._end(None)
+        else:
+            self._permit.failed()
+            broken = UpstreamBroken("the stream ended before the answer did", self._upstream_request.source)
+            self._end(self._failure or broken)
+        return last
+
+    def _end(self, problem: RouterError | None) -> None:
+        self.over, self.problem = True, problem
+
+    def _meaning_of(self, problem: RouterError) -> RouterError | None:
+        """What it means that ``problem`` broke the stream off: behind [DONE] nothing, the answer was whole then."""
         if self.done:
             return None
         if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
             self._permit.failed()
         return problem
 
-    def ended(self) -> tuple[bytes, UpstreamError | None]:
-        """The body is over: what is left for the client, and what is wrong, if the answer was not."""
-        last = self._rest()
-        if self.done or self.reader.finish_reason:
-            return last, None
-        self._permit.failed()
-        return last, self.failure or UpstreamBroken(
-            "the stream ended before the answer did", self._upstream_request.source
-        )
+    def _take(self, portion: bytes) -> bytes:
+        """What the client gets of a portion of the body. ``_failure`` says if nothing is to come behind it."""
+        if (data := self._decoder.only_event(portion)) is not None and self._translation is None:
+            return portion if self._observe_json(data) else b""
+        try:
+            events = self._decoder.feed(portion)
+        except EventTooLong as problem:
+            self._failure = UpstreamBroken(str(problem), self._upstream_request.source)
+            return b""
+        return self._kept(events)
 
     def close(self) -> None:
         """Give the connection back, or up. Idempotent."""
@@ -179,7 +186,7 @@ class StreamAnswer:
         for event in events:
             if self._observe(event):
                 kept.append(event.raw)
-            if self.failure is not None:
+            if self._failure is not None:
                 break
         return kept[0] if len(kept) == 1 else b"".join(kept)
 
@@ -190,7 +197,7 @@ class StreamAnswer:
             return True
         if data == b"[DONE]":
             if self.ttft_ms is None:
-                self.failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
+                self._failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
                 return False
             self.done = True
             self.response.expect_end(_END_PATIENCE_S)
@@ -208,8 +215,8 @@ class StreamAnswer:
     def _note(self, payload: Any) -> bool:
         """Take what a parsed chunk says; whether the client gets it."""
         if not isinstance(payload, dict) or "error" in payload:
-            self.failure = error_in_body(payload, self._upstream_request)
-            if self.failure is not None or not isinstance(payload, dict):
+            self._failure = error_in_body(payload, self._upstream_request)
+            if self._failure is not None or not isinstance(payload, dict):
                 return False
         if self.ttft_ms is None:
             self.ttft_ms = ms_since(self._started)
@@ -227,7 +234,7 @@ class StreamAnswer:
                 for chunk in self._chunks_of(payload, translation):
                     if self._note(chunk):
                         kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
-                    if self.failure is not None:
+                    if self._failure is not None:
                         return b"".join(kept)
                 if translation.ended and not self.done:
                     self.done = True
@@ -252,7 +259,7 @@ class StreamAnswer:
         if event is None:
             return b""
         if event.data is None:
-            self.failure = error_in_body(parsed(event.raw), self._upstream_request)
+            self._failure = error_in_body(parsed(event.raw), self._upstream_request)
             return b""
         if self._translation is not None:
             return self._translated([event], self._translation)

@@ -29,9 +29,9 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.providers.backend import Candidate
-from ai_router.resilience.breaker import Why
+from ai_router.resilience.breaker import Backoff, Why
 from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull
-from ai_router.resilience.retry import Backoff, RetryBudget
+from ai_router.resilience.retry import RetryBudget
 
 T = TypeVar("T")
 Ask = Callable[[Candidate, Permit], Waiting[T]]

@@ -12,19 +12,18 @@ from typing import Any
 
 import orjson
 
-from ai_router.dispatch.answer import AnswerReader
-from ai_router.dispatch.answers import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.dispatch.answer import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.http.request import UpstreamRequest
 from ai_router.providers.backend import Candidate
+from ai_router.providers.completion import AnswerReader
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import Family, RequestParts
 from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import params_for
 from ai_router.resilience.limiter import Permit
-from ai_router.resilience.results import record_result
+from ai_router.resilience.retry import record_result
 from ai_router.settings import MaxTokensPolicy
 from ai_router.types import Attempt, ChatRequest
 

@@ -10,9 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response

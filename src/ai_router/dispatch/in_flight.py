@@ -90,14 +90,17 @@ class InFlight:
     def _nobody_ends(self) -> bool:
         return not any(entry.record.ending for entries in self._entries.values() for entry in entries)
 
-    def abort_all(self, reason: RouterError, patience_s: float) -> None:
-        """Abort every request and wait until their responses have closed, but no longer than ``patience_s``."""
-        with self._changed:
+    def abort_all(self, reason: RouterError) -> None:
+        """Abort every request. Their responses close a moment later."""
+        with self._lock:
             scopes = [entry.scope for entries in self._entries.values() for entry in entries]
         for scope in scopes:
             scope.abort(reason)
-        with self._changed:
-            self._changed.wait_for(lambda: not self._entries, patience_s)
+
+    @property
+    def empty(self) -> bool:
+        """Whether every response has closed."""
+        return not self._entries
 
 
 def _told(entry: _Entry) -> Cancelled:

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.backend import Backend
 from ai_router.types import Outcome, Status
 

@@ -6,14 +6,22 @@ confirmed, its socket is shut at once, and nobody has seen a byte of it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 
-from ai_router.dispatch.answers import Answer
+from ai_router.dispatch.answer import Answer
+from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
 from ai_router.http.calls import UpstreamCall
-from ai_router.resilience.limiter import Permit
+from ai_router.observability.metrics import RoutingMetrics
+from ai_router.providers.catalogue import PRIMARY
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit
+from ai_router.routing.head.guess import Guess
+from ai_router.settings import SpeculationMode
+from ai_router.types import Attempt, Label, SpeculationResult
 
 
 class SpeculativeCall:
@@ -45,8 +53,8 @@ class SpeculativeCall:
     def _stamp(self, _: Future[Answer]) -> None:
         self._ended = time.monotonic()
 
-    def cancel(self) -> None:
-        """Give the call up; returns at once."""
+    def abort(self) -> None:
+        """Shut the call's socket: it is not wanted any more. Returns at once."""
         self._call.abort(SpeculationLost("another route was decided"))
         self._answer.add_done_callback(_discard)
 
@@ -58,3 +66,113 @@ def _discard(answer: Future[Answer]) -> None:
         answer.result().close()
     elif not isinstance(problem, RouterError):
         raise problem
+
+
+UNLIKELY = 0.25
+"""Below this probability of MODERATE the call would be given up three times out of four."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Requests waiting in the primary's own queue (None: it does not tell), and the seconds of wasted work that the
+    budget still allows. Whether one of its slots is free is its gate's to say, which takes it at the same moment."""
+
+    waiting: int | None
+    budget_left_s: float
+
+
+def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> str | None:
+    """The reason not to speculate, in a word for metrics; None to go ahead."""
+    if mode is SpeculationMode.OFF:
+        return "off"
+    if mode is SpeculationMode.ALWAYS:
+        return None
+    if guess is not None and guess.shares[Label.MODERATE] < UNLIKELY:
+        return "unlikely"
+    if pressure.waiting:
+        return "saturated"
+    if pressure.budget_left_s <= 0:
+        return "budget"
+    return None
+
+
+class Budget:
+    """Seconds of the primary's time that lost speculations may take: ``per_minute``, refilled as time passes. Safe from
+    any thread. A call that is under way when the budget ends may overdraw it."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._left = per_minute
+        self._counted_at = clock()
+        self._lock = threading.Lock()
+
+    def left_s(self) -> float:
+        """What may still be wasted now."""
+        with self._lock:
+            self._refill()
+            return self._left
+
+    def spend(self, seconds: float) -> None:
+        """A lost call took so long."""
+        with self._lock:
+            self._refill()
+            self._left -= seconds
+
+    def _refill(self) -> None:
+        now = self._clock()
+        self._left = min(self._per_minute, self._left + (now - self._counted_at) * self._per_minute / 60)
+        self._counted_at = now
+
+
+class SpeculationController:
+    """Says when a speculative call is worth its price, and counts what became of it. ``slots``: how many requests the
+    primary serves at once."""
+
+    def __init__(
+        self,
+        mode: SpeculationMode,
+        load: PrimaryLoad,
+        limiter: ConcurrencyLimiter,
+        budget: Budget,
+        metrics: RoutingMetrics,
+        *,
+        slots: int,
+    ) -> None:
+        self._mode = mode
+        self._limiter = limiter
+        self._load = load
+        self._budget = budget
+        self._metrics = metrics
+        self._slots = slots
+        self.result_without_call = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
+        """What to report for a request without a speculation."""
+
+    def permit_for(self, guess: Guess | None) -> Permit | None:
+        """A permit to call the primary before it is decided that the primary answers; None: better not."""
+        self._load.want()
+        pressure = Pressure(self._load.waiting, self._budget.left_s())
+        why = why_not(self._mode, guess, pressure)
+        permit = None
+        if why is None:
+            slots = None if self._mode is SpeculationMode.ALWAYS else self._slots
+            permit = self._limiter.acquire([PRIMARY], below=slots)
+            why = None if permit else "saturated"
+        if why is not None:
+            self._metrics.not_speculated(why)
+        return permit
+
+    def won(self, ahead_ms: float, attempt: Attempt) -> None:
+        """The call is the answer; it began ``ahead_ms`` before it would have without speculation.
+
+        What that saved is no more than the answer itself took: an answer that was there early waited for the decision.
+        """
+        until_answer_ms = attempt.duration_ms if attempt.ttft_ms is None else attempt.ttft_ms
+        written_ms = max(ahead_ms - until_answer_ms, 0.0) if attempt.ttft_ms is not None else 0.0
+        tokens = self._load.tokens_in(written_ms / 1000)
+        self._metrics.speculated(SpeculationResult.HIT, min(ahead_ms, until_answer_ms), tokens)
+
+    def lost(self, took_ms: float) -> None:
+        """The call was given up, or failed, after so long."""
+        self._budget.spend(took_ms / 1000)
+        self._metrics.speculated(SpeculationResult.CANCELLED, took_ms, self._load.tokens_in(took_ms / 1000))

@@ -11,10 +11,10 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ai_router.errors import AnswerSufficient, RouterError, Source
-from ai_router.http.traffic import Occupancy
 from ai_router.trace_context import Trace
 from ai_router.types import Purpose, Traffic
 
@@ -214,3 +214,74 @@ def _shut(sock: socket.socket) -> None:
     # OSError: the peer was faster, which is as good.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. ``first_byte`` runs until the caller says that it saw one, ``total`` until the answer is closed.
+
+    ``idle`` is the longest wait of a single read. ``first_byte`` None: ``total`` is the only deadline, as for a plain
+    answer, whose first byte comes when the last token is known.
+    """
+
+    connect: float
+    total: float
+    idle: float
+    first_byte: float | None = None
+
+    @property
+    def longest_read(self) -> float:
+        """What a single read may take: before the first byte, as long as that may."""
+        return self.idle if self.first_byte is None else max(self.idle, self.first_byte)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One HTTP call of a backend. ``source`` names it in errors; the headers hold keys and are not shown."""
+
+    source: Source
+    method: str
+    url: str
+    timeouts: Timeouts
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+    """The backend's key, to be kept out of what the backend says."""
+
+
+class Occupancy:
+    """One backend's time. ``enter`` and ``leave`` from any thread; the clock in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open = 0
+        self._share = 0.0
+        """Seconds that a call which had been open all along would have been given."""
+        self._at = clock()
+
+    def enter(self) -> float:
+        """A call begins; returns what to hand to ``since`` and ``leave``."""
+        with self._lock:
+            self._advance()
+            self._open += 1
+            return self._share
+
+    def since(self, entered: float) -> float:
+        """Seconds that a call which is still open has been given."""
+        with self._lock:
+            self._advance()
+            return self._share - entered
+
+    def leave(self, entered: float) -> float:
+        """The call ends; returns the seconds that it was given."""
+        with self._lock:
+            self._advance()
+            self._open -= 1
+            return self._share - entered
+
+    def _advance(self) -> None:
+        now = self._clock()
+        if self._open:
+            self._share += (now - self._at) / self._open
+        self._at = now

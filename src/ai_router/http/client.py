@@ -9,20 +9,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ai_router.errors import (
     AnswerSufficient,
     UpstreamFailed,
     UpstreamTimeout,
 )
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Occupancy, UpstreamCall, UpstreamRequest
 from ai_router.http.connections import ConnectionPool, Lease
 from ai_router.http.exceptions import STALE, map_exceptions, mapped
 from ai_router.http.http1 import Incoming, NotHTTP, request_head
-from ai_router.http.idle import IdleWatch, NoWatch, Watch
-from ai_router.http.request import UpstreamRequest
-from ai_router.http.timers import Deadline, TimerThread
-from ai_router.http.traffic import Occupancy
+from ai_router.http.timers import Deadline, IdleWatch, NoWatch, TimerThread, Watch
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +49,21 @@ class CallDeadlines:
         self.idle.close()
 
 
+class Fetched(NamedTuple):
+    """An answer that was read whole. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class UpstreamResponse:
-    """An answer whose headers are here and whose body is still coming. Close it; closing early shuts the socket."""
+    """An answer whose headers are here and whose body is still coming.
+
+    The body is read by one machine, ``feed``, which takes what the socket gave. Who reads the socket is the caller's
+    choice: ``read``, ``read_portion`` and ``chunks`` read it here and block; after ``detach`` somebody else reads it
+    and calls ``feed``. Close it in any case; closing before the end shuts the socket.
+    """
 
     def __init__(
         self,
@@ -72,7 +83,8 @@ class UpstreamResponse:
         self._timers = timers
         self._deadlines = deadlines
         self._idle = deadlines.idle
-        self._let_go: Callable[[], object] | None = None
+        self._on_release: Callable[[], object] | None = None
+        self._started = False
         self.status = incoming.status
         self.headers: Mapping[str, str] = incoming.headers
         self.connect_ms = connect_ms
@@ -84,15 +96,16 @@ class UpstreamResponse:
         self._deadlines.first_byte_seen()
 
     def expect_end(self, seconds: float) -> None:
-        """All that matters has been read: give the backend ``seconds`` to end the answer, so that the connection
-        can be used again, and else leave. A read after that raises AnswerSufficient."""
+        """All that matters has been read. The backend has ``seconds`` to end the answer, so that the connection can be
+        used again; after that the call is aborted, and a read raises AnswerSufficient."""
         if not self.complete:
             self._timers.after(seconds, lambda: self._call.abort(AnswerSufficient("the answer had ended")))
 
     def read(self, limit: int) -> bytes:
-        """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes."""
+        """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes, and what ``read_portion``
+        raises."""
         portions, size = [], 0
-        for portion in self.chunks():
+        while portion := self.read_portion():
             size += len(portion)
             if size > limit:
                 self.close()
@@ -101,37 +114,50 @@ class UpstreamResponse:
         return portions[0] if len(portions) == 1 else b"".join(portions)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body in the portions in which it arrives; closes when there are no more."""
-        recv, incoming, idle = self._lease.sock.recv, self._incoming, self._idle
+        """The body in the portions in which it arrives; closes behind the last one. Raises as ``read_portion``."""
         try:
-            # The border is set up once, not for each chunk; at the yield nothing but GeneratorExit can come in.
-            with map_exceptions(self._request, self._call, answering=True):
-                portion = incoming.take()
-                self._call.received += len(portion)
-                while True:
-                    if portion:
-                        idle.read_ends()
-                        yield portion
-                    if self.complete:
-                        break
-                    idle.read_begins()
-                    portion = self._taken(recv(READ_SIZE))
+            while portion := self.read_portion():
+                yield portion
         finally:
             self.close()
-        # A body without length or chunks ends just like a socket that we shut.
-        self._call.raise_if_aborted()
 
-    def wait_elsewhere(self, let_go: Callable[[], object]) -> socket.socket:
-        """From here on nothing is read here: ``received`` is told what came. Returns the socket to read, which does not
-        block; ``let_go`` is called before it is closed, or somebody else's."""
-        self._let_go = let_go
+    def read_portion(self) -> bytes:
+        """Wait for the next bytes of the body; b"" behind the last of them, when the response has closed.
+
+        Raises UpstreamError, or the reason for which the call was aborted; the response has closed then, too.
+        """
+        recv = self._lease.sock.recv
+        try:
+            portion = self._first()
+            while not (portion or self.complete):
+                self._idle.read_begins()
+                portion = self._taken(recv(READ_SIZE))
+        except (OSError, NotHTTP) as problem:
+            self.close()
+            raise mapped(problem, self._request, self._call, answering=True) from problem
+        self._idle.read_ends()
+        if not portion:
+            self.close()
+            # A body without length or chunks ends just like a socket that we shut.
+            self._call.raise_if_aborted()
+        return portion
+
+    def detach(self, on_release: Callable[[], object]) -> socket.socket:
+        """The socket, non-blocking, which the caller reads from here on for ``feed``.
+
+        ``on_release`` is called before the socket is closed or goes to another call: stop watching it there.
+        """
+        self._on_release = on_release
         self._lease.sock.setblocking(False)
         self._idle.read_begins()
         return self._lease.sock
 
-    def received(self, data: bytes | None) -> bytes:
-        """What there is of the body in ``data``, as the socket gave it: b"" is its end, None a break. Closes when that
-        is all. Raises UpstreamError, or the reason for which the call was aborted."""
+    def feed(self, data: bytes | None) -> bytes:
+        """The bytes of the body in ``data``, which is what the socket gave: b"" is its end, None an error of it.
+
+        Closes the response when the body is complete. Raises UpstreamError, or the reason for which the call was
+        aborted.
+        """
         try:
             portion = self._taken(data)
         except (OSError, NotHTTP) as problem:
@@ -145,12 +171,33 @@ class UpstreamResponse:
         return portion
 
     def pause(self) -> None:
-        """Nothing is read for a while, and that is not the backend's silence; until ``received`` or ``go_on``."""
+        """Nothing is read for a while, and that is not the backend's silence; until ``feed`` or ``resume``."""
         self._idle.read_ends()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Reading goes on."""
         self._idle.read_begins()
+
+    def close(self) -> None:
+        """Stop the deadlines, and release the connection: to the pool if the body was read to its end. Idempotent."""
+        self._deadlines.close()
+        on_release, self._on_release = self._on_release, None
+        if on_release is not None:
+            on_release()
+            # Whatever goes wrong, the answer has been read already.
+            with contextlib.suppress(OSError):
+                self._lease.sock.setblocking(True)
+        self._lease.release(usable=self._incoming.reusable)
+        self._call.end()
+
+    def _first(self) -> bytes:
+        """What of the body came together with the headers; once."""
+        if self._started:
+            return b""
+        self._started = True
+        portion = self._incoming.take()
+        self._call.received += len(portion)
+        return portion
 
     def _taken(self, data: bytes | None) -> bytes:
         if data:
@@ -162,19 +209,6 @@ class UpstreamResponse:
         self.complete = self._incoming.complete
         self._call.received += len(portion)
         return portion
-
-    def close(self) -> None:
-        """Stop the deadlines and give the connection up, or back if the body was read to its end. Idempotent."""
-        self._deadlines.close()
-        usable = self._incoming.reusable
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            let_go()
-            # Whatever goes wrong, the answer has been had already.
-            with contextlib.suppress(OSError):
-                self._lease.sock.setblocking(True)
-        self._lease.release(usable=usable)
-        self._call.end()
 
 
 class UpstreamClient:
@@ -207,6 +241,17 @@ class UpstreamClient:
         return UpstreamResponse(
             lease, incoming, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
+
+    def fetch(self, request: UpstreamRequest, call: UpstreamCall, limit: int) -> Fetched:
+        """Send the request and read the whole answer, whatever its status; at most ``limit`` bytes of it.
+
+        Raises as ``open`` and ``UpstreamResponse.read`` do.
+        """
+        response = self.open(request, call)
+        try:
+            return Fetched(response.status, response.headers, response.read(limit))
+        finally:
+            response.close()
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -11,9 +11,8 @@ import requests
 import urllib3
 
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.http1 import NotHTTP
-from ai_router.http.request import UpstreamRequest
 
 STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 """What a connection fails with that its other end has closed."""

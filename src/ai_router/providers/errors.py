@@ -24,7 +24,7 @@ from ai_router.errors import (
     UpstreamMisconfigured,
     UpstreamRefused,
 )
-from ai_router.http.request import UpstreamRequest
+from ai_router.http.calls import UpstreamRequest
 
 _MAX_MESSAGE = 2_000
 _DIGITS = re.compile(r"[0-9]{1,9}")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import orjson
 
 from ai_router.errors import UpstreamFailed
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
-from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response
 

@@ -13,6 +13,9 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
+_JITTER = 0.25
+"""A wait may be a quarter shorter or longer, so that those who failed together do not come back together."""
+
 
 class State(StrEnum):
     """Where a breaker stands."""
@@ -114,3 +117,15 @@ class Breaker:
     def _too_many(self, now: float) -> bool:
         calls = [well for at, well in self._recent if now - at <= self._rules.window_s]
         return len(calls) >= self._rules.least_calls and calls.count(False) >= self._rules.share * len(calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits between tries, in seconds: ``first_s``, twice that, four times; never above eight times."""
+
+    first_s: float = 1.0
+
+    def delay_s(self, number: int, chance: float) -> float:
+        """The wait before retry ``number``, from 1; ``chance`` in [0, 1) spreads those who failed together."""
+        plain = self.first_s * float(2 ** min(number - 1, 3))
+        return plain * (1 - _JITTER + 2 * _JITTER * chance)

@@ -14,8 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.resilience.breaker import Breaker, BreakerRules, State, Why
-from ai_router.resilience.retry import Backoff
+from ai_router.resilience.breaker import Backoff, Breaker, BreakerRules, State, Why
 
 _WEIGHT_OF_NEWEST = 0.2
 
@@ -36,10 +35,13 @@ class LimiterReport:
 
 
 class _BackendLimit:
-    """One backend's. Its room's lock guards it."""
+    """How many calls one backend may have, and its breaker. The limiter's lock guards it."""
 
-    def __init__(self, cap: int, rules: BreakerRules) -> None:
+    def __init__(self, cap: int, rules: BreakerRules, *, counts_streams: bool = True) -> None:
         self.cap = cap
+        self.counts_streams = counts_streams
+        """Whether a stream that has begun still counts."""
+        self.streaming = 0
         self.breaker = Breaker(rules)
         self.in_flight = 0
         self.ramp: int | None = None
@@ -51,7 +53,8 @@ class _BackendLimit:
 
     def admits(self, now: float) -> bool:
         limit = self.cap if self.ramp is None else min(self.cap, self.ramp)
-        return self.in_flight < limit and self.breaker.admits(now)
+        counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
+        return counted < limit and self.breaker.admits(now)
 
     def entered(self, now: float) -> None:
         self.in_flight += 1
@@ -73,14 +76,15 @@ class _BackendLimit:
 
 
 class Permit:
-    """A place at a gate. Say what came of the call, then leave; leaving twice is leaving once."""
+    """Leave to make one call of ``backend``. Report what came of the call, then release; any number of times."""
 
-    __slots__ = ("_epoch", "_limiter", "_open", "_reported", "backend")
+    __slots__ = ("_begun", "_epoch", "_limiter", "_open", "_reported", "backend")
 
     def __init__(self, limiter: ConcurrencyLimiter, backend: str, epoch: int) -> None:
         self._limiter = limiter
         self._epoch = epoch
         self._open = True
+        self._begun = False
         self._reported = False
         self.backend = backend
 
@@ -106,11 +110,17 @@ class Permit:
             self.backend, lambda backend, now: backend.breaker.failed(now, Why.MISCONFIGURED), self._epoch
         )
 
+    def stream_begun(self) -> None:
+        """The backend's stream has begun and holds no thread any more: another call may be made meanwhile."""
+        if self._open and not self._begun:
+            self._begun = True
+            self._limiter.stream_begun(self.backend)
+
     def release(self) -> None:
         """The call is over."""
         if self._open:
             self._open = False
-            self._limiter.release(self.backend, self._epoch, reported=self._reported)
+            self._limiter.release(self.backend, self._epoch, reported=self._reported, begun=self._begun)
 
 
 class QueueTicket:
@@ -147,7 +157,12 @@ class QueueTicket:
 
 
 class ConcurrencyLimiter:
-    """All gates by name, made when first named. Safe from any thread."""
+    """A limit for each backend, made when it is first named, and one queue before them all. Safe from any thread.
+
+    ``cap``: how many calls a backend may have; ``caps`` has other numbers by name. ``size``: how many requests may
+    wait. ``counts_streams``: whether a stream that has begun still counts for ``cap``; if not, the cap is about calls
+    that the backend has not begun to answer, which is what piles up at one that is slow.
+    """
 
     def __init__(
         self,
@@ -157,12 +172,16 @@ class ConcurrencyLimiter:
         caps: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        *,
+        counts_streams: bool = True,
     ) -> None:
         self._size = size
         self._clock = clock
         self._lock = threading.RLock()
         self._caps = dict(caps or {})
-        self._backends: dict[str, _BackendLimit] = defaultdict(lambda: _BackendLimit(cap, rules))
+        self._backends: dict[str, _BackendLimit] = defaultdict(
+            lambda: _BackendLimit(cap, rules, counts_streams=counts_streams)
+        )
         self._backoff = Backoff(rules.open_s)
         self._chance = chance
         self._waiting: list[QueueTicket] = []
@@ -246,12 +265,19 @@ class ConcurrencyLimiter:
             backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _LONGEST_S), why)
             self._wake_waiting(name, backend)
 
-    def release(self, name: str, epoch: int, *, reported: bool) -> None:
+    def stream_begun(self, name: str) -> None:
+        """A stream has begun: where those are not counted, somebody who waits may have its permit."""
+        with self._lock:
+            self._backend(name).streaming += 1
+            self.admit_waiting()
+
+    def release(self, name: str, epoch: int, *, reported: bool, begun: bool) -> None:
         """A call is over."""
         with self._lock:
             now, backend = self._clock(), self._backend(name)
             if not reported and backend.breaker.epoch == epoch:
                 backend.breaker.given_up(now)
+            backend.streaming -= begun
             backend.left(now)
             self.admit_waiting()
 
@@ -305,7 +331,9 @@ class ConcurrencyLimiter:
 
     def _backend(self, name: str) -> _BackendLimit:
         backend = self._backends[name]
-        backend.cap = self._caps.get(name, backend.cap)
+        if (cap := self._caps.get(name)) is not None:
+            # A cap of the backend's own is what it can take: streams count.
+            backend.cap, backend.counts_streams = cap, True
         return backend
 
 

@@ -1,26 +1,24 @@
-"""How often, how late, and whether at all a failed call is made again."""
+"""After a call: what it says about its backend, and whether one more retry may be made."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
-_JITTER = 0.25
+from ai_router.errors import (
+    RouterError,
+    UpstreamError,
+    UpstreamExhausted,
+    UpstreamFoundNothing,
+    UpstreamLimited,
+    UpstreamMisconfigured,
+    UpstreamRefused,
+)
+from ai_router.resilience.breaker import Why
+from ai_router.resilience.limiter import Permit
+
 _SHARE = 0.2
 _LEAST = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Waits between tries, in seconds: ``first_s``, twice that, four times; never above eight times."""
-
-    first_s: float = 1.0
-
-    def delay_s(self, number: int, chance: float) -> float:
-        """The wait before retry ``number``, from 1; ``chance`` in [0, 1) spreads those who failed together."""
-        plain = self.first_s * float(2 ** min(number - 1, 3))
-        return plain * (1 - _JITTER + 2 * _JITTER * chance)
 
 
 class RetryBudget:
@@ -44,3 +42,26 @@ class RetryBudget:
         """A retry has ended, however it did."""
         with self._lock:
             self._under_way -= 1
+
+
+_EXHAUSTED_S = 60.0
+"""A quota that is used up may be filled by its owner at any time."""
+
+
+def record_result(permit: Permit, problem: RouterError) -> None:
+    """Tell a gate what became of a call that failed. One that we gave up, or could not make, says nothing
+    of the backend."""
+    if not isinstance(problem, UpstreamError):
+        return
+    if isinstance(problem, UpstreamLimited):
+        permit.limited(problem.retry_after_s)
+    elif isinstance(problem, UpstreamExhausted):
+        permit.limited(_EXHAUSTED_S, Why.EXHAUSTED)
+    elif isinstance(problem, UpstreamMisconfigured):
+        permit.misconfigured()
+    elif isinstance(problem, (UpstreamRefused, UpstreamFoundNothing)):
+        permit.succeeded()
+    elif problem.transient and problem.retry_after_s is not None:
+        permit.limited(problem.retry_after_s, Why.BUSY)
+    else:
+        permit.failed()

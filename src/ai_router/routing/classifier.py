@@ -22,9 +22,8 @@ from ai_router.errors import (
     UpstreamFailed,
     UpstreamRefused,
 )
-from ai_router.http.calls import UpstreamCall
+from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response, error_in_body

@@ -14,7 +14,7 @@ from ai_router.http.calls import UpstreamCall
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
-from ai_router.resilience.results import record_result
+from ai_router.resilience.retry import record_result
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import TurnKey, stay, turn_keys
 from ai_router.routing.fast_path import FastPath

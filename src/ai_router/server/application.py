@@ -1,4 +1,4 @@
-"""gunicorn, set up for streams: one process, many threads, no restarts in the middle of an answer."""
+"""gunicorn, set up for streams: a few request threads, one event loop, no restarts in the middle of an answer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from ai_router.app import create_app
-from ai_router.app.observing import shared_folder
 from ai_router.observability.cold_start import process_started
 from ai_router.observability.registry import forget_worker, share_metrics
+from ai_router.server.connection import Limits
 from ai_router.server.worker import Worker, close_worker
 from ai_router.settings import Settings
+from ai_router.telemetry import shared_folder
 
 _KEEPALIVE_S = 75
 _LAST_WORDS_S = 5
@@ -44,7 +45,6 @@ class Server(BaseApplication):  # type: ignore[misc]
             "workers": settings.workers,
             "worker_class": _worker_class(settings),
             "threads": settings.threads,
-            "worker_connections": 10 * settings.threads,
             "keepalive": _KEEPALIVE_S,
             # No request outlives its own deadline, so a stop may wait for the longest stream.
             "graceful_timeout": int(settings.request_timeout_s) + _LAST_WORDS_S,
@@ -76,12 +76,19 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 
 def _worker_class(settings: Settings) -> type[Worker]:
-    times = {
-        "headers_timeout_s": min(10.0, settings.body_timeout_s),
-        "write_timeout_s": settings.write_timeout_s,
-        "keepalive_s": settings.keepalive_s,
-    }
-    return type("Worker", (Worker,), times)
+    limits = Limits(
+        threads=settings.threads,
+        backend_threads=settings.request_threads,
+        waiting=settings.request_threads,
+        wait_s=settings.queue_budget_s,
+        connections=settings.max_connections,
+        max_body=settings.max_body_mb << 20,
+        headers_s=min(10.0, settings.body_timeout_s),
+        body_s=settings.body_timeout_s,
+        write_s=settings.write_timeout_s,
+        keepalive_s=_KEEPALIVE_S,
+    )
+    return type("Worker", (Worker,), {"limits": limits, "stream_keepalive_s": settings.keepalive_s})
 
 
 def _bind(host: str, port: int) -> str:

@@ -1,262 +1,304 @@
-"""One thread that carries all streams: bytes are read, looked at and written where they arrive, in one go.
+"""Sends streams to their clients, in the event loop: bytes of backends are read, looked at and sent where they arrive.
 
 A thread for each stream was woken for each portion, found its code out of the processor's caches and fought the others
 for the interpreter's lock, which cost several times what is done with the portion (docs/decisions/0019).
+
+Everything that a stream's client is sent behind the headers is sent here, comments included: one writer for a socket.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
 import socket
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
+from ai_router.dispatch.reply import EventStream
 from ai_router.http.timers import Deadline, TimerThread
-from ai_router.web.heartbeat import COMMENT
+from ai_router.server.connection import Connection
+from ai_router.server.event_loop import EventLoop
+from ai_router.server.poller import CLOSED, READ, WRITE
 
 log = logging.getLogger(__name__)
 
+KEEPALIVE = b": keep-alive\n\n"
 _READ_SIZE = 65_536
 _READS = 8
 """Of one stream behind TLS, before it is the others' turn."""
-_END = b"0\r\n\r\n"
-_READABLE = select.EPOLLIN | select.EPOLLRDHUP
+_MOST_UNSENT = 1 << 20
+"""Bytes of our own events that may wait for a client: who takes them more slowly than they come is given up."""
+_LAST_CHUNK = b"0\r\n\r\n"
 _NOT_YET = (BlockingIOError, ssl.SSLWantReadError)
 
 
-class Flow(Protocol):
-    """What turns a backend's bytes into those for the client: execution.relay.StreamReply."""
+class RelayedStream:
+    """One stream on its way to its client.
 
-    over: bool
-
-    @property
-    def done(self) -> bool: ...
-    def wait_elsewhere(self, let_go: Callable[[], object]) -> socket.socket: ...
-    def push(self, data: bytes | None) -> bytes: ...
-    def pause(self) -> None: ...
-    def go_on(self) -> None: ...
-
-
-class Relay:
-    """One stream. ``on_end`` is told, once and on the thread of all relays, whether the client was given all of it."""
+    ``on_end`` is called once, on the loop's thread, with whether the client was given all of it. Two phases: while the
+    request's thread runs the stream's opening it calls ``send``, and then ``follow`` or ``finish``, exactly one of
+    them and once. From ``follow`` on, what the backend's socket gives is sent.
+    """
 
     __slots__ = (
-        *("deadline", "at", "beat", "chunked", "client", "ended"),
-        *("flow", "on_end", "secure", "source", "unsent", "watched"),
+        *("_broken", "_chunked", "_conn", "_ended", "_finished", "_keepalive", "_loop", "_on_end", "_opening"),
+        *("_relay", "_secure", "_sent_at", "_source", "_stream", "_unsent", "_write_deadline"),
     )
 
-    def __init__(self, flow: Flow, client: socket.socket, *, chunked: bool, on_end: Callable[[bool], object]) -> None:
-        self.flow = flow
-        self.client = client
-        self.chunked = chunked
-        self.on_end = on_end
-        self.source = client
-        """The backend's socket, once it is watched."""
-        self.secure = False
-        self.unsent = b""
+    def __init__(
+        self,
+        relay: StreamRelay,
+        conn: Connection,
+        stream: EventStream,
+        *,
+        chunked: bool,
+        on_end: Callable[[bool], object],
+    ) -> None:
+        self._relay = relay
+        self._loop = relay.loop
+        self._conn = conn
+        self._stream = stream
+        self._chunked = chunked
+        self._on_end = on_end
+        self._opening = True
+        self._finished = False
+        """Whether nothing more is to come."""
+        self._broken = False
+        """Whether the client takes nothing any more."""
+        self._ended = False
+        self._source: socket.socket | None = None
+        """The backend's socket, while it is read here."""
+        self._secure = False
+        self._unsent = b""
         """What the client does not take just now; until it does, nothing is read."""
-        self.watched: int | None = None
-        """The descriptor that is waited for."""
-        self.at = 0.0
-        """When something was sent last, in monotonic seconds."""
-        self.ended = False
-        self.beat: Deadline | None = None
-        self.deadline: Deadline | None = None
-        """Rings when the client has taken nothing for too long."""
+        self._sent_at = time.monotonic()
+        self._keepalive: Deadline | None = None
+        self._write_deadline: Deadline | None = None
 
+    # From the request's thread.
 
-class Relays:
-    """The streams under way. ``write_timeout_s``: how long a client may take nothing. ``keepalive_s``: after so much
-    silence a comment is sent."""
+    def send(self, events: bytes) -> None:
+        """Send events that were made here."""
+        self._loop.defer(partial(self._guarded, partial(self._send_own, events)))
 
-    def __init__(self, timers: TimerThread, *, write_timeout_s: float, keepalive_s: float) -> None:
-        self._timers = timers
-        self._write_timeout_s = write_timeout_s
-        self._keepalive_s = keepalive_s
-        self._epoll = select.epoll()
-        self._watched: dict[int, Relay] = {}
-        self._calls: deque[Callable[[], None]] = deque()
-        self._closing = False
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="relays", daemon=True)
+    def follow(self) -> None:
+        """The opening is over: go on with what the backend's socket gives."""
+        self._loop.defer(partial(self._guarded, self._follow))
 
-    def start(self) -> None:
-        """Begin to relay."""
-        self._thread.start()
+    def finish(self) -> None:
+        """The opening is over, and so is the stream."""
+        self._loop.defer(partial(self._guarded, self._finish))
 
-    def add(self, relay: Relay) -> None:
-        """Take a stream over, from the portion on that has not been sent. From any thread."""
-        self._call(partial(self._guarded, self._begin, relay))
+    # On the loop's thread.
 
-    def close(self) -> None:
-        """Stop the thread, whatever is under way."""
-        self._closing = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        self._epoll.close()
-        os.close(self._wake)
+    def begin(self) -> None:
+        """From now on silence is broken by comments, and a client that leaves is noticed at its socket."""
+        self._keepalive_in(self._relay.keepalive_s)
 
-    def _call(self, what: Callable[[], None]) -> None:
-        """Have it done on the thread of all relays, to which everything in them belongs."""
-        self._calls.append(what)
-        os.eventfd_write(self._wake, 1)
-
-    def _run(self) -> None:
-        watched, wait, go_on = self._watched, self._epoll.poll, self._go_on
-        while not self._closing:
-            for descriptor, _ in wait():
-                # One that has ended in this very turn may still be in epoll's list.
-                if (relay := watched.get(descriptor)) is not None:
-                    go_on(relay)
-                elif descriptor == self._wake:
-                    os.eventfd_read(self._wake)
-                    while self._calls:
-                        self._calls.popleft()()
-
-    def _guarded(self, what: Callable[[Relay], None], relay: Relay) -> None:
+    def _guarded(self, action: Callable[[], None]) -> None:
+        if self._ended:
+            return
         try:
-            what(relay)
+            action()
         except OSError:
             # The client has left, or takes nothing any more. What happens to the backend's side is no exception here.
-            self._end(relay, whole=False)
-        except Exception:  # the border of a background thread: one bad stream must not end all others
+            self._break()
+        except Exception:  # one bad stream must not end all others
             log.exception("a stream could not be relayed")
-            self._end(relay, whole=False)
+            self._break()
 
-    def _begin(self, relay: Relay) -> None:
-        relay.client.setblocking(False)
-        # A descriptor that is closed, or lent to another call, must not be watched any more: its number is theirs.
-        relay.source = relay.flow.wait_elsewhere(partial(self._watch, relay, None))
-        relay.secure = isinstance(relay.source, ssl.SSLSocket)
-        relay.at = time.monotonic()
-        self._beat_in(relay, self._keepalive_s)
-        self._watch(relay, relay.source)
-        self._read(relay)
+    def _send_own(self, events: bytes) -> None:
+        if self._broken or self._finished:
+            return
+        self._send(events)
+        if len(self._unsent) > _MOST_UNSENT:
+            self._break()
+        elif self._unsent:
+            self._await_client()
 
-    def _go_on(self, relay: Relay) -> None:
-        """What was waited for is there."""
-        self._guarded(self._flush if relay.unsent else self._read, relay)
+    def _follow(self) -> None:
+        self._opening = False
+        if self._broken or self._conn.gone:
+            self._end(whole=False)
+            return
+        # A descriptor that is closed, or goes to another call, must not be watched any more: its number is theirs.
+        self._source = self._stream.detach(self._release)
+        if self._source is None:
+            self._stream.attach(self.send, self.finish)
+            return
+        self._secure = isinstance(self._source, ssl.SSLSocket)
+        if self._unsent:
+            self._stream.pause()
+            return
+        self._watch_source()
+        self._read()
 
-    def _read(self, relay: Relay) -> None:
+    def _finish(self) -> None:
+        self._opening = False
+        self._finished = True
+        if self._broken or self._conn.gone:
+            self._end(whole=False)
+        else:
+            self._after_write()
+
+    def _release(self) -> None:
+        if (source := self._source) is not None:
+            self._source = None
+            self._loop.forget(source)
+
+    def _watch_source(self) -> None:
+        if self._source is not None:
+            self._loop.watch(self._source, READ, self._on_source)
+
+    def _on_source(self, _events: int) -> None:
+        self._guarded(self._read)
+
+    def _on_client(self, events: int) -> None:
+        if events & CLOSED:
+            self._conn.gone = True
+            self._loop.forget(self._conn.sock)
+            if (callback := self._conn.on_disconnect) is not None:
+                callback()
+            if self._unsent:
+                self._guarded(self._break)
+        elif events & WRITE:
+            self._guarded(self._flush)
+
+    def _read(self) -> None:
         """Read and send what there is. Raises OSError for the client's socket."""
-        flow = relay.flow
+        stream = self._stream
         for _ in range(_READS):
+            source = self._source
+            if source is None or self._unsent:
+                return
             data: bytes | None
             try:
-                data = relay.source.recv(_READ_SIZE)
+                data = source.recv(_READ_SIZE)
             except _NOT_YET:
                 return
             except OSError:
                 data = None
-            if portion := flow.push(data):
-                self._send(relay, portion)
-            if flow.over or relay.unsent:
-                self._after_write(relay)
+            if events := stream.feed(data):
+                self._send(events)
+            if stream.over or self._unsent:
+                self._finished = stream.over
+                self._after_write()
                 return
-            if not relay.secure:
-                # Epoll says so again, if there is more; the others come first.
+            if not self._secure:
+                # The poller says so again, if there is more; the others come first.
                 return
-        # TLS may keep to itself what has come, and epoll does not know of that.
-        self._call(partial(self._guarded, self._read_more, relay))
+        # TLS may keep to itself what has come, and the poller does not know of that.
+        self._loop.defer(partial(self._guarded, self._read))
 
-    def _read_more(self, relay: Relay) -> None:
-        if not (relay.ended or relay.unsent or relay.flow.over):
-            self._read(relay)
-
-    def _after_write(self, relay: Relay) -> None:
+    def _after_write(self) -> None:
         """Wait for the client, or for the backend again, or for nobody any more."""
-        if relay.flow.over and relay.chunked:
-            relay.chunked = False
-            self._write(relay, relay.unsent + _END)
-        if relay.unsent:
-            self._await_client(relay)
-        elif relay.flow.over:
-            self._end(relay, whole=True)
-        else:
-            relay.flow.go_on()
-            self._watch(relay, relay.source)
-            if relay.secure:
-                self._read(relay)
+        if self._finished and self._chunked:
+            self._chunked = False
+            self._write(self._unsent + _LAST_CHUNK)
+        if self._unsent:
+            self._await_client()
+        elif self._finished:
+            self._end(whole=True)
+        elif self._source is not None:
+            self._stream.resume()
+            self._watch_source()
+            if self._secure:
+                self._read()
 
-    def _send(self, relay: Relay, portion: bytes) -> None:
-        self._write(relay, b"%X\r\n%b\r\n" % (len(portion), portion) if relay.chunked else portion)
+    def _send(self, events: bytes) -> None:
+        data = b"%X\r\n%b\r\n" % (len(events), events) if self._chunked else events
+        self._write(self._unsent + data if self._unsent else data)
 
-    def _write(self, relay: Relay, data: bytes) -> None:
-        """Write what the client takes; the rest is ``unsent``. Raises OSError."""
+    def _write(self, data: bytes) -> None:
+        """Write what the client takes; the rest is ``_unsent``. Raises OSError."""
         try:
-            sent = relay.client.send(data)
+            sent = self._conn.sock.send(data, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
-        relay.unsent = b"" if sent == len(data) else data[sent:]
-        relay.at = time.monotonic()
+        self._unsent = b"" if sent == len(data) else data[sent:]
+        self._sent_at = time.monotonic()
 
-    def _flush(self, relay: Relay) -> None:
+    def _flush(self) -> None:
         """The client takes something again."""
-        before = len(relay.unsent)
-        self._write(relay, relay.unsent)
-        if len(relay.unsent) < before and relay.deadline is not None:
-            relay.deadline.cancel()
-            relay.deadline = None
-        self._after_write(relay)
+        before = len(self._unsent)
+        self._write(self._unsent)
+        if len(self._unsent) < before and self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        if not self._unsent:
+            self._loop.watch(self._conn.sock, CLOSED, self._on_client)
+        if not self._opening:
+            self._after_write()
+        elif self._unsent:
+            self._await_client()
 
-    def _await_client(self, relay: Relay) -> None:
-        if relay.deadline is None:
-            relay.deadline = self._timers.after(self._write_timeout_s, partial(_shut, relay.client))
-        relay.flow.pause()
-        self._watch(relay, relay.client, select.EPOLLOUT)
+    def _await_client(self) -> None:
+        if self._write_deadline is None:
+            late = partial(_shut, self._conn.sock)
+            self._write_deadline = self._relay.timers.after(self._relay.write_timeout_s, late)
+        if self._source is not None:
+            self._stream.pause()
+            self._loop.forget(self._source)
+        if not self._conn.gone:
+            self._loop.watch(self._conn.sock, WRITE | CLOSED, self._on_client)
 
-    def _watch(self, relay: Relay, sock: socket.socket | None, events: int = _READABLE) -> None:
-        """Wait for ``sock``, and for nothing else; None: for nothing at all."""
-        descriptor = None if sock is None else sock.fileno()
-        if relay.watched == descriptor:
+    def _keepalive_in(self, seconds: float) -> None:
+        action = partial(self._guarded, self._keep_alive)
+        self._keepalive = self._relay.timers.after(seconds, lambda: self._loop.defer(action))
+
+    def _keep_alive(self) -> None:
+        """Send a comment if nothing was sent for long."""
+        if self._finished or self._broken:
             return
-        before, relay.watched = relay.watched, None
-        if before is not None:
-            del self._watched[before]
-            self._epoll.unregister(before)
-        if descriptor is not None:
-            self._epoll.register(descriptor, events)
-            relay.watched, self._watched[descriptor] = descriptor, relay
+        left_s = self._sent_at + self._relay.keepalive_s - time.monotonic()
+        # What is left unsent is no silence; behind [DONE] nothing is expected, comments least of all.
+        if left_s <= 0 and not (self._unsent or self._stream.done):
+            self._send(KEEPALIVE)
+            if self._unsent:
+                self._await_client()
+        self._keepalive_in(left_s if left_s > 0 else self._relay.keepalive_s)
 
-    def _beat_in(self, relay: Relay, seconds: float) -> None:
-        beat = partial(self._guarded, self._beat, relay)
-        relay.beat = self._timers.after(seconds, lambda: self._call(beat))
+    def _break(self) -> None:
+        """The client takes nothing any more. While the opening runs, its thread has to end it first."""
+        self._broken = True
+        if not self._opening:
+            self._end(whole=False)
+        elif (callback := self._conn.on_disconnect) is not None:
+            callback()
 
-    def _beat(self, relay: Relay) -> None:
-        """Say that nothing is to be said, if that has been so for long."""
-        if relay.ended or relay.flow.over:
+    def _end(self, *, whole: bool) -> None:
+        if self._ended:
             return
-        left_s = relay.at + self._keepalive_s - time.monotonic()
-        # What is left unsent is no silence; after [DONE] nothing is expected, comments least of all.
-        if left_s <= 0 and not (relay.unsent or relay.flow.done):
-            self._send(relay, COMMENT)
-            if relay.unsent:
-                self._await_client(relay)
-        self._beat_in(relay, left_s if left_s > 0 else self._keepalive_s)
-
-    def _end(self, relay: Relay, *, whole: bool) -> None:
-        if relay.ended:
-            return
-        relay.ended = True
-        # Whatever goes wrong there, its place and its connection have to be given back.
-        with contextlib.suppress(OSError):
-            self._watch(relay, None)
-        for deadline in (relay.beat, relay.deadline):
+        self._ended = True
+        self._release()
+        for deadline in (self._keepalive, self._write_deadline):
             if deadline is not None:
                 deadline.cancel()
         try:
-            relay.on_end(whole)
-        except Exception:  # as above
+            self._on_end(whole)
+        except Exception:  # as in ``_guarded``
             log.exception("a stream could not be ended")
+
+
+class StreamRelay:
+    """The streams under way in a loop. ``write_timeout_s``: how long a client may take nothing. ``keepalive_s``: after
+    so much silence a comment is sent."""
+
+    def __init__(self, loop: EventLoop, timers: TimerThread, *, write_timeout_s: float, keepalive_s: float) -> None:
+        self.loop = loop
+        self.timers = timers
+        self.write_timeout_s = write_timeout_s
+        self.keepalive_s = keepalive_s
+
+    def begin(
+        self, conn: Connection, stream: EventStream, *, chunked: bool, on_end: Callable[[bool], object]
+    ) -> RelayedStream:
+        """Take the sending to ``conn`` over, from whatever has been sent. From the request's thread."""
+        relayed = RelayedStream(self, conn, stream, chunked=chunked, on_end=on_end)
+        self.loop.defer(relayed.begin)
+        return relayed
 
 
 def _shut(sock: socket.socket) -> None:

@@ -1,10 +1,8 @@
-"""gunicorn's threaded worker, mended where one client could make all others wait.
+"""gunicorn's worker process: its signals and its stop, and one request at a time on each request thread.
 
-Facts about gunicorn 27.0.1 (workers/gthread.py, util.py), each with a test in tests/end_to_end/test_server.py: a new
-connection that says nothing holds a thread for 5 s; dripped headers hold one for ever; closing lingers for up to 2 s on
-the main loop, which then serves nobody; a listener that a stop has closed may still be accepted from, in the same turn
-of the loop; and the SIGQUIT handler takes a lock of the thread pool that the interrupted
-main thread may hold, which hung about one stop in a hundred.
+gunicorn forks it, restarts it when it dies, parses its requests and frames its answers. What waits for clients is the
+event loop. gunicorn's own threaded worker is not used: a client that sends or closes slowly holds a thread of it, or
+its main loop (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -14,241 +12,295 @@ import errno
 import logging
 import os
 import select
-import selectors
 import socket
-import struct
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from http import HTTPStatus
+from typing import Any, ClassVar
 
 from flask import Flask
-from gunicorn.http import wsgi
-from gunicorn.util import close_graceful
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.http import get_parser, wsgi
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    NoMoreData,
+    ParseException,
+    UnsupportedTransferCoding,
+)
+from gunicorn.workers.base import Worker as BaseWorker
 
-from ai_router.app import close_app, drain_app, stop_app
-from ai_router.http.timers import TimerThread
+from ai_router.app import close_app, drain_app, runtime_of, stop_app
+from ai_router.dispatch.reply import EventStream
+from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterError, envelope_json
+from ai_router.server.connection import Connection, Limits
+from ai_router.server.event_loop import READ_SIZE, EventLoop
+from ai_router.server.poller import make_poller
 from ai_router.server.response import TogetherResponse
-from ai_router.server.stream_relay import Relay, Relays
-from ai_router.web.chat import FLOW
+from ai_router.server.stream_relay import StreamRelay
+from ai_router.web.limits import ARRIVED_AT, ON_DISCONNECT, REFUSAL
+from ai_router.web.responses import STREAM
 
 log = logging.getLogger(__name__)
 
-_CLOSERS = 4
-_CLOSES_WAITING = 256
-_RELAYED = object()
-"""What a turn comes to whose response goes on without its thread."""
+_NEXT_REQUEST_S = 0.1
+"""How long a thread waits for the next request of its client: by way of the loop it takes two threads to wake and half
+a dozen system calls."""
+_NOTIFY_S = 1.0
+"""gunicorn's arbiter waits 30 s for a sign of life; each is a system call."""
+_PARTING_S = 2.0
+"""How long the clients of aborted requests have to take the error."""
+_CLIENT_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
+_STATUSES = (
+    (LimitRequestLine, 414),
+    (LimitRequestHeaders, 431),
+    (ExpectationFailed, 417),
+    (UnsupportedTransferCoding, 501),
+)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gthread with deadlines for headers, closing off the main loop, and an orderly stop."""
+class Worker(BaseWorker):  # type: ignore[misc]
+    """One process that serves. ``limits`` is set by the application's configuration, in a subclass."""
 
-    headers_timeout_s = 10.0
-    write_timeout_s = 30.0
-    keepalive_s = 15.0
-    linger_s = 0.1
+    limits: ClassVar[Limits]
+    stream_keepalive_s: ClassVar[float]
+    _loop: Any = None
+    _quitting = False
+    _notified_at = 0.0
 
     def init_process(self) -> None:
-        """In the worker's process, where threads may be started."""
-        _settle(self.cfg)
-        self._timers = TimerThread()
-        self._relays = Relays(self._timers, write_timeout_s=self.write_timeout_s, keepalive_s=self.keepalive_s)
-        self._relays.start()
-        self._reading = threading.local()
-        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="closer")
-        self._closing = threading.Semaphore(_CLOSES_WAITING)
-        self._at_work: set[object] = set()
+        """In the worker's process, where threads may be started; ends in ``run``."""
+        _read_once(self.cfg)
         super().init_process()
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: streams finish; new connections are refused, not left unanswered in the listener's queue."""
-        # Before gunicorn's part: from then on it closes each connection behind its answer, which must say so already.
-        # Nothing else sets this flag, so that its lock is free, also in a signal handler.
-        _with_app(self, drain_app)
-        super().handle_exit(sig, frame)
-        self.method_queue.defer(self._refuse)
+    def run(self) -> None:
+        """Serve until told to stop, then let what is under way end, as long as the configuration allows."""
+        runtime = runtime_of(self.wsgi)
+        loop = self._loop = EventLoop(make_poller(), self.limits, runtime.policy, self._serve)
+        self._relay = StreamRelay(
+            loop, runtime.timers, write_timeout_s=self.limits.write_s, keepalive_s=self.stream_keepalive_s
+        )
+        loop.listen(self.sockets)
+        while self.alive and self.ppid == os.getppid():
+            self._turn()
+        loop.stop_accepting()
+        self._run_until(lambda: not loop.open_connections or self._quitting, self.cfg.graceful_timeout)
+        if loop.open_connections:
+            stop_app(self.wsgi)
+            self._run_until(lambda: runtime.in_flight.empty, _PARTING_S)
+        if self._quitting:
+            close_app(self.wsgi)
+            os._exit(0)
+        loop.shut_down()
 
-    def _refuse(self) -> None:
-        self.set_accept_enabled(False)
-        for listener in self.sockets:
-            listener.close()
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - as signal handlers are called
+        """SIGTERM: what is under way ends; new connections are refused."""
+        # First this: from then on each connection closes behind its answer, and what is asked on it meanwhile must say
+        # so. Nothing else sets this flag, so that its lock is free, also in a signal handler.
+        if isinstance(app := getattr(self, "wsgi", None), Flask):
+            drain_app(app)
+        self._stop()
 
     def handle_quit(self, _sig: int, _frame: Any) -> None:
-        """SIGINT or SIGQUIT: to be done on the next turn of the main loop, where no lock is held."""
-        self.method_queue.defer(self._quit_at_once)
+        """SIGINT or SIGQUIT: streams are sent an error and end, what is queued is written, nothing else is awaited.
 
-    def _quit_at_once(self) -> None:
-        """Streams are told and cut, what is queued is written, nothing else is waited for."""
-        _with_app(self, stop_app)
-        _with_app(self, close_app)
-        os._exit(0)
+        To be done in the loop, where no lock is held.
+        """
+        self._quitting = True
+        self._stop()
 
-    def accept(self, listener: Any) -> None:
-        """A connection has arrived; after SIGTERM it is too late, and the listener may be closed already."""
-        if self.alive:
-            super().accept(listener)
+    def _stop(self) -> None:
+        self.alive = False
+        if self._loop is not None:
+            self._loop.stopping = True
+            self._loop.poller.wake()
 
-    def _cap_keepalive(self, deadline: float) -> None:
-        """A stop waits no longer for those that have never said a word than for those that have."""
-        super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout, deadline)
+    def _run_until(self, over: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not over() and time.monotonic() < end:
+            self._turn()
 
-    def enqueue_req(self, conn: Any) -> None:
-        """A connection has something to say, or is new; a silent new one waits in the poller, not on a thread."""
-        if conn.initialized or conn.data_ready or _readable(conn.sock):
-            conn.data_ready = True
-            super().enqueue_req(conn)
-            return
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + min(self.headers_timeout_s, self.cfg.keepalive)
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+    def _turn(self) -> None:
+        """One round of the loop, and now and then a sign of life for the arbiter."""
+        if (now := time.monotonic()) - self._notified_at > _NOTIFY_S:
+            self._notified_at = now
+            self.notify()
+        self._loop.run_once()
 
-    def handle(self, conn: Any) -> Any:
-        """The turns of a connection on a thread, for as long as its client asks again soon."""
-        mine = object()
-        self._at_work.add(mine)
-        try:
-            again = self._turn(conn)
-            while again is True and self._asks_again(conn):
-                again = self._turn(conn)
-        finally:
-            self._at_work.discard(mine)
-        if not again:
-            conn.close = partial(self._close_elsewhere, conn.close)
-        return again
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 - gunicorn's
+        """Answer what is no request with the envelope that all errors wear, and close."""
+        error: RouterError = InternalError(INTERNAL)
+        if isinstance(exc, ParseException):
+            error = InvalidRequest(f"this is no HTTP request that is served here: {exc}", code="invalid_http")
+            error.status = next((status for kind, status in _STATUSES if isinstance(exc, kind)), 400)
+        else:
+            log.error("a request failed for a reason of our own", exc_info=exc)
+        body = envelope_json(error)
+        lines = (
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+            "Connection: close",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        )
+        with contextlib.suppress(OSError):
+            client.sendall("\r\n".join((*lines, "", "")).encode() + body)
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """The turns are over; with a response that goes on, they will be when that is."""
-        if fs.cancelled() or fs.exception() is not None or fs.result() is not _RELAYED:
-            super().finish_request(conn, fs)
+    # On request threads.
 
-    def _asks_again(self, conn: Any) -> bool:
-        """Wait for the next request where the last one was answered, while half of the threads are free: by way of the
-        main loop it takes two threads to wake and half a dozen system calls."""
-        if conn.parser.unreader.buf.getvalue():
+    def _serve(self, conn: Connection) -> None:
+        """The requests of a connection, for as long as its client sends the next one soon."""
+        while (keeps := self._answer(conn)) is not None:
+            if not keeps:
+                self._loop.close(conn)
+                return
+            if not self._next_is_here(conn):
+                return
+
+    def _next_is_here(self, conn: Connection) -> bool:
+        """Whether this thread has the client's next request to answer; else the loop has the connection again."""
+        loop, reader = self._loop, conn.reader
+        if not reader.size and loop.threads.has_spare() and _readable(conn.sock, _NEXT_REQUEST_S):
+            try:
+                data = conn.sock.recv(READ_SIZE, socket.MSG_DONTWAIT)
+            except OSError:
+                data = b""
+            if not data:
+                loop.close(conn, at_once=True)
+                return False
+            reader.feed(data)
+        if reader.complete and loop.threads.has_spare() and loop.threads.acquire(conn):
+            conn.arrived_at = time.monotonic()
             return True
-        spare = self.alive and 2 * len(self._at_work) <= self.cfg.threads
-        return spare and _readable(conn.sock, self.linger_s)
+        loop.give_back(conn)
+        return False
 
-    def _turn(self, conn: Any) -> Any:
-        """Read a request's headers, answer it."""
-        sock = conn.sock
-        if not conn.initialized:
-            # The kernel's timeout, not Python's, which would ask the kernel twice for each write.
-            seconds, rest = divmod(self.write_timeout_s, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
-        self._reading.deadline = self._timers.after(self.headers_timeout_s, lambda: _shut(sock))
+    def _answer(self, conn: Connection) -> bool | None:
+        """Answer one request. Whether the connection can be used again; None: a stream has it."""
+        parser = get_parser(self.cfg, iter((conn.reader.take(),)), conn.address)
+        req = None
         try:
-            return super().handle(conn)
-        finally:
-            self._reading.deadline.cancel()
+            req = next(parser)
+            return self._respond(req, parser, conn)
+        except (NoMoreData, StopIteration):
+            return False
+        except OSError as problem:
+            if problem.errno not in _CLIENT_GONE:
+                log.exception("a request could not be answered")
+            return False
+        except Exception as problem:  # noqa: BLE001 - the border of a request: whatever it was, the client is answered
+            self.handle_error(req, conn.sock, conn.address, problem)
+            return False
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """The headers are here: answer. Whether the connection can be used again, or _RELAYED."""
-        self._reading.deadline.cancel()
-        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, TogetherResponse)
+    def _respond(self, req: Any, parser: Any, conn: Connection) -> bool | None:
+        # The loop has asked for the body already, where the client waited for that.
+        req._expected_100_continue = False  # noqa: SLF001 - gunicorn's only way; tests/end_to_end/test_server.py
+        response, environ = wsgi.create(req, conn.sock, conn.address, conn.local_address, self.cfg, TogetherResponse)
         environ["wsgi.multithread"] = True
-        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+        environ[ARRIVED_AT] = conn.arrived_at
+        environ[ON_DISCONNECT] = partial(_on_disconnect, conn)
+        if conn.refusal is not None:
+            environ[REFUSAL] = conn.refusal
+        if not (conn.reader.complete and self.alive and self._loop.has_room()):
             response.force_close()
+        portions = self.wsgi(environ, response.start_response)
+        stream: EventStream | None = environ.get(STREAM)
         try:
-            portions = self.wsgi(environ, response.start_response)
-            return self._send(portions, response, environ, conn)
-        except (TimeoutError, BlockingIOError) as slow:  # of Python's timeout, or of the kernel's
-            # A client that does not read: as gone as one that closed, which gunicorn passes over in silence.
+            if stream is not None:
+                self._stream(stream, portions, response, parser, conn)
+                return None
+            self._send(portions, response)
+        except (TimeoutError, BlockingIOError) as slow:
+            # A client that does not read: as gone as one that closed.
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from slow
+        return self._renew(conn, parser, response)
+
+    def _send(self, portions: Any, response: TogetherResponse) -> None:
+        try:
+            for portion in portions:
+                response.write(portion)
+            response.close()
         except OSError:
             raise
-        except Exception:  # gunicorn renders its own page for what is raised here, but not behind a head that is out
+        except Exception:
             if not response.headers_sent:
                 raise
             # Another answer on top of half of one would help nobody.
             log.exception("a response broke off")
-            close_graceful(conn.sock)
-            raise StopIteration from None
-
-    def _send(self, portions: Any, response: Any, environ: Any, conn: Any) -> Any:
-        """Portion by portion, until nothing but a backend's are to come: those go on without this thread."""
-        flow = environ.get(FLOW, _no_flow)
-        relayed = False
-        try:
-            for portion in portions:
-                response.write(portion)
-                if (stream := flow()) is not None:
-                    relayed = True
-                    self._relay(stream, portions, response, conn)
-                    return _RELAYED
-            response.close()
+            response.force_close()
         finally:
-            if not relayed and hasattr(portions, "close"):
+            if hasattr(portions, "close"):
                 portions.close()
-        return not response.should_close()
 
-    def _relay(self, stream: Any, portions: Any, response: Any, conn: Any) -> None:
+    def _renew(self, conn: Connection, parser: Any, response: TogetherResponse) -> bool:
+        """Make the connection ready for its next request; whether it can have one."""
+        self._loop.threads.release(conn)
+        if response.should_close() or not parser.finish_body():
+            return False
+        conn.renew(parser.unreader.take_buffered())
+        return True
+
+    def _stream(
+        self, stream: EventStream, portions: Any, response: TogetherResponse, parser: Any, conn: Connection
+    ) -> None:
+        """Send the headers and what the stream opens with. All that follows is sent by the relay."""
+
         def end(whole: bool) -> None:
             try:
                 portions.close()
             finally:
-                turns: Future[bool] = Future()
-                turns.set_result(whole and not response.should_close())
-                if not turns.result():
-                    conn.close = partial(self._close_elsewhere, conn.close)
-                self.method_queue.defer(self.finish_request, conn, turns)
+                if whole and self._renew(conn, parser, response):
+                    self._loop.give_back(conn)
+                else:
+                    self._loop.close(conn)
 
-        self._relays.add(Relay(stream, conn.sock, chunked=response.chunked, on_end=end))
-
-    def _keepalive_after(self, conn: Any, keepalive: Any) -> Any:
-        """What is left of the body is drained; as a rule there is nothing."""
-        if keepalive is not True or getattr(conn.parser.mesg.body.reader, "length", None) == 0:
-            return keepalive
-        return super()._keepalive_after(conn, keepalive)
-
-    def _close_elsewhere(self, close: Any, graceful: bool = False) -> None:
-        """Linger on a thread made for it; with too many lingering already, close at once."""
-        if not graceful or not self._closing.acquire(blocking=False):
-            close()
-            return
-
-        def linger() -> None:
-            try:
-                close(graceful=True)
-            finally:
-                self._closing.release()
-
-        self._closers.submit(linger)
+        opening = stream.opening()
+        try:
+            if first := next(opening, b""):
+                response.write(first)
+            else:
+                response.begin()
+        except BaseException:  # whatever it is, it goes on; what the request holds is let go
+            portions.close()
+            raise
+        relayed = self._relay.begin(conn, stream, chunked=response.chunked, on_end=end)
+        try:
+            for events in opening:
+                relayed.send(events)
+        finally:
+            self._loop.threads.release(conn)
+            if stream.over:
+                relayed.finish()
+            else:
+                relayed.follow()
 
 
-def _settle(config: Any) -> None:
-    """What is set is set: found as attributes from now on, and not by way of two functions, twenty times a request."""
-    for name, setting in config.settings.items():
-        if not hasattr(type(config), name):
-            config.__dict__[name] = setting.get()
+def _on_disconnect(conn: Connection, callback: Callable[[], None]) -> Callable[[], None]:
+    """Call ``callback`` when the client closes its connection; returns what ends that."""
+    conn.on_disconnect = callback
+    if conn.gone:
+        callback()
+
+    def stop() -> None:
+        conn.on_disconnect = None
+
+    return stop
+
+
+def _readable(sock: socket.socket, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def close_worker(worker: Any) -> None:
     """The hook for a worker that ends."""
-    _with_app(worker, close_app)
+    if isinstance(app := getattr(worker, "wsgi", None), Flask):
+        close_app(app)
 
 
-def _with_app(worker: Any, act: Any) -> None:
-    app = getattr(worker, "wsgi", None)
-    if isinstance(app, Flask):
-        act(app)
-
-
-def _no_flow() -> None:
-    """For the endpoints that ask no backend."""
-
-
-def _readable(sock: socket.socket, within_s: float = 0.0) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(within_s * 1000))
-
-
-def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+def _read_once(config: Any) -> None:
+    """Settings are found as attributes from now on, and not by way of two functions, twenty times a request."""
+    for name, setting in config.settings.items():
+        if not hasattr(type(config), name):
+            config.__dict__[name] = setting.get()

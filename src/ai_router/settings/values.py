@@ -108,6 +108,10 @@ class Settings:
     workers: int = _setting("WORKERS", "1", integer(1, 64), "processes; must be 1 for now")
     threads: int = _setting("THREADS", "72", integer(4, 4096), "request threads; one in eight is kept for /health")
 
+    max_streams: int = _setting(
+        "MAX_STREAMS", "1000", integer(1, 100_000), "streams under way at once; they hold no thread"
+    )
+
     router_url: str | None = _setting("ROUTER_URL", None, base_url, "the classifier's server; unset: no classifier")
     router_model: str = _setting("ROUTER_MODEL", "nvidia/Nemotron-Orchestrator-8B", text, "the classifier's model id")
     primary_url: str | None = _setting(
@@ -178,13 +182,16 @@ class Settings:
         "QUEUE_BUDGET_S", "30", seconds, "a request's wait for backends that are busy or cooling down"
     )
     queue_size: int | None = _setting(
-        "QUEUE_SIZE", None, integer(0, 10_000), "requests that may wait; unset: half of all that are admitted"
+        "QUEUE_SIZE",
+        None,
+        integer(0, 10_000),
+        "requests that may wait for backends; unset: half of the request threads",
     )
     backend_cap: int | None = _setting(
         "BACKEND_CAP",
         None,
         integer(1, 10_000),
-        "requests at one backend at once; unset: 3/4 of all admitted if there are several backends, else all",
+        "requests at one backend at once; unset: the request threads, 3/4 of them with several backends",
     )
     cloud_fallback: bool = _setting(
         "CLOUD_FALLBACK",
@@ -250,13 +257,13 @@ class Settings:
 
     @property
     def backends_cap(self) -> int:
-        """BACKEND_CAP, or three quarters of what is admitted, so that one backend that hangs leaves room for others."""
-        return self.backend_cap or max(1, self.admitted * 3 // 4)
+        """BACKEND_CAP, or three quarters of the request threads: a backend that hangs leaves some for others."""
+        return self.backend_cap or max(1, self.request_threads * 3 // 4)
 
     @property
     def queue_limit(self) -> int:
-        """QUEUE_SIZE, or half of what is admitted."""
-        return self.admitted // 2 if self.queue_size is None else self.queue_size
+        """QUEUE_SIZE, or half of the request threads."""
+        return self.request_threads // 2 if self.queue_size is None else self.queue_size
 
     @property
     def log_path(self) -> Path:
@@ -294,6 +301,17 @@ class Settings:
         return self.router_url is not None and self.classifier_mode is not ClassifierMode.OFF
 
     @property
-    def admitted(self) -> int:
-        """How many chat requests may be in flight; the threads above it keep /health answering."""
+    def request_threads(self) -> int:
+        """How many requests that ask backends may hold a thread; the threads above it answer everything else."""
         return self.threads - max(2, self.threads // 8)
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many requests that ask backends may be under way: those with a thread, as many that wait for one, and
+        MAX_STREAMS streams that have begun."""
+        return 2 * self.request_threads + self.max_streams
+
+    @property
+    def max_connections(self) -> int:
+        """How many client connections are kept open; beyond that the one that has been silent longest is closed."""
+        return self.max_in_flight + 10 * self.threads

@@ -38,6 +38,10 @@ class Keys:
             raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
         return client
 
+    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
+        """Whether somebody with these headers may ask for ``path``."""
+        return not self._needed or path in _OPEN_PATHS or bool(self.client(authorization, x_api_key))
+
     def sees(self, client: str) -> str | None:
         """Whose requests a client may look at: its own, by its name; None: everybody's; "": nobody's."""
         # Without any key everybody who can reach the router is its owner; with an admin's, whoever shows that one is.

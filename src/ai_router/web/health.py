@@ -11,11 +11,11 @@ from flask import Blueprint, Response, jsonify
 from ai_router import __version__
 from ai_router.dispatch.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecker
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.web.limits import Admission
+from ai_router.web.limits import RequestLimit
 
 
 def blueprint(
-    checker: HealthChecker, sessions: SessionLogger, admission: Admission, draining: threading.Event
+    checker: HealthChecker, sessions: SessionLogger, limit: RequestLimit, draining: threading.Event
 ) -> Blueprint:
     """``/health`` asks the backends; ``live`` and ``ready`` ask nobody, for probes that come every second."""
     health = Blueprint("health", __name__)
@@ -29,7 +29,7 @@ def blueprint(
             status=status,
             version=__version__,
             uptime_s=round(time.monotonic() - started, 1),
-            in_flight=admission.inside,
+            in_flight=limit.in_flight,
             backends={name: asdict(backend) for name, backend in taken.backends.items()},
             sessions={"lost": sessions.lost, "last_error": sessions.last_error},
         )

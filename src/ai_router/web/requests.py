@@ -1,4 +1,4 @@
-"""From a request body to a ChatRequest, or to an error that names the field. Pure.
+"""Reading a chat request: its body, then its fields, or an error that names the field.
 
 Only what the router itself reads is checked; the rest is the backend's to judge. orjson refuses NaN, lone surrogates,
 invalid UTF-8, numbers beyond a double and nesting beyond 1,024; of duplicate keys the last one wins, and what goes
@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.errors import InvalidRequest
+from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest
 from ai_router.providers.registry import AUTO
 from ai_router.routing.meta import task_in_headers
 from ai_router.routing.text import text_of
@@ -28,6 +28,11 @@ from ai_router.types import ChatRequest
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _ORGANIZATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_PORTION = 1 << 20
+"""Of a body whose length is known: gunicorn copies all that is left of it for each portion that is taken."""
+_UNANNOUNCED = 65_536
+"""Of one that may go on for ever."""
 
 _OURS = frozenset({"model", "messages", "stream"})
 _NEVER_FORWARDED = frozenset({"api_base", "base_url", "api_key"})
@@ -65,6 +70,44 @@ class Ids:
     def session_id(self) -> str:
         """Twelve hexadecimal digits."""
         return f"{self._random.getrandbits(48):012x}"
+
+
+def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
+    """The whole body, at most ``limit`` bytes. How long that may take is the server's to say.
+
+    Raises BodyTooLarge, InvalidRequest for one that ends early, ClientGone if the client did.
+    """
+    announced = _content_length(environ)
+    if announced is not None and announced > limit:
+        raise _too_large(limit)
+    try:
+        body = _read(environ["wsgi.input"], limit, _UNANNOUNCED if announced is None else _PORTION)
+    except ConnectionError as problem:
+        raise ClientGone from problem
+    except OSError as problem:
+        raise InvalidRequest(f"the request body could not be read: {problem}", "body") from problem
+    if announced is not None and len(body) < announced:
+        raise InvalidRequest(f"the request body has {len(body)} bytes, Content-Length says {announced}", "body")
+    return body
+
+
+def _content_length(environ: Mapping[str, Any]) -> int | None:
+    value = environ.get("CONTENT_LENGTH") or ""
+    return int(value) if value.isdigit() else None
+
+
+def _read(stream: Any, limit: int, at_once: int) -> bytes:
+    portions, size = [], 0
+    while portion := stream.read(at_once):
+        size += len(portion)
+        if size > limit:
+            raise _too_large(limit)
+        portions.append(portion)
+    return portions[0] if len(portions) == 1 else b"".join(portions)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body is larger than {limit} bytes (MAX_BODY_MB)")
 
 
 def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:

@@ -1,16 +1,18 @@
-"""The headers of the contract, and errors as responses."""
+"""Responses: the headers of the contract, streams, errors, and what is called when a response has closed."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from math import ceil
 
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from ai_router.dispatch.record import RequestRecord
+from ai_router.dispatch.reply import EventStream
 from ai_router.errors import (
     INTERNAL,
     BodyTooLarge,
@@ -25,12 +27,42 @@ from ai_router.errors import (
 
 log = logging.getLogger(__name__)
 
-_SCRUBBING = "ai_router.scrubbing"
+STREAM = "ai_router.stream"
+"""Where the WSGI environment holds the EventStream of a response, for a server that sends it without a thread."""
+_STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    # nginx holds events back until its buffer is full unless told otherwise.
+    "x-accel-buffering": "no",
+}
 _MAX_HEADER = 500
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _TIMINGS = {"classification_ms": "classify", "speculate_ms": "speculate", "upstream_ms": "upstream"}
 """What is told beside the parts: these overlap with them."""
 _PARTS = ("receive", "decide", "enrichment", "queue", "backoff", "failed", "connect", "ttft")
+
+
+class StreamBody:
+    """The body of a streamed response: for a server that knows EventStream its events, for any other an iterator."""
+
+    def __init__(self, events: EventStream, portions: Iterator[bytes]) -> None:
+        self.events = events
+        self._portions = portions
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._portions
+
+    def close(self) -> None:
+        """Go no further. The events are closed by the response's callbacks, in their order."""
+        if close := getattr(self._portions, "close", None):
+            close()
+
+
+def stream_response(events: EventStream, portions: Iterator[bytes], headers: Mapping[str, str]) -> Response:
+    """A response that streams server-sent events; ``portions`` are the same events for a server that pulls them."""
+    body = StreamBody(events, portions)
+    g.stream = body
+    return Response(body, 200, {**_STREAM_HEADERS, **headers})
 
 
 def contract_headers(record: RequestRecord) -> dict[str, str]:
@@ -52,46 +84,78 @@ def contract_headers(record: RequestRecord) -> dict[str, str]:
     }
 
 
-def error_parts(
-    error: RouterError, scrub: Callable[[bytes], bytes], headers: Mapping[str, str]
-) -> tuple[dict[str, str], bytes]:
-    """The headers and the envelope of an error. ``scrub`` takes known keys out of JSON: an error may repeat what a
-    client or a backend said, and they may have said a key."""
-    told = {"content-type": "application/json", **headers}
+def on_response_closed() -> ExitStack:
+    """Callbacks for when the response of the present request has closed, however it did; last registered, first called.
+
+    They are called by whatever thread closes the response. Without a response they are called at the request's end.
+    """
+    if "closing" not in g:
+        g.closing = ExitStack()
+    closing: ExitStack = g.closing
+    return closing
+
+
+def error_response(error: RouterError, scrub: Callable[[bytes], bytes]) -> Response:
+    """The envelope with the error's status, and the headers that are known by then.
+
+    ``scrub`` takes known keys out of JSON: an error may repeat what a client or a backend said, and they may have said
+    a key.
+    """
+    headers = {"x-request-id": g.request_id} if "request_id" in g else {}
+    if "record" in g:
+        headers = contract_headers(g.record)
     if error.retry_after_s is not None:
-        told["retry-after"] = str(ceil(error.retry_after_s))
-    return told, scrub(envelope_json(error))
+        headers["retry-after"] = str(ceil(error.retry_after_s))
+    return Response(scrub(envelope_json(error)), error.status, headers, content_type="application/json")
 
 
-def error_response(error: RouterError) -> Response:
-    """The envelope with the error's status, from Flask's side."""
-    known = {"x-request-id": g.request_id} if "request_id" in g else {}
-    headers, body = error_parts(error, current_app.extensions[_SCRUBBING], known)
-    return Response(body, status=error.status, headers=headers)
-
-
-def init_app(app: Flask, scrub: Callable[[bytes], bytes], told: Callable[[RouterError], None]) -> None:
+def init_app(app: Flask, scrub: Callable[[bytes], bytes], on_refused: Callable[[RouterError], None]) -> None:
     """Render every error as the envelope: ours as they are, Flask's and unforeseen ones as ours.
 
-    ``scrub`` takes known keys out of JSON; ``told`` is told what ended before it was a request.
+    ``scrub`` takes known keys out of JSON; ``on_refused`` is called with what ended before it was a chat request. To be
+    called before anything else registers an ``after_request`` hook: those run in reverse order, and the one of here has
+    to be the last.
     """
-    app.extensions[_SCRUBBING] = scrub
+    _close_with_responses(app)
+    _render_errors(app, scrub, on_refused)
 
+
+def _close_with_responses(app: Flask) -> None:
+    @app.after_request
+    def close_with_response(response: Response) -> Response:
+        if (closing := g.pop("closing", None)) is not None:
+            response.call_on_close(closing.close)
+        stream: StreamBody | None = g.pop("stream", None)
+        if stream is not None and response.response is stream:
+            # Nobody has wrapped the body: the server may send the stream without a thread for it.
+            request.environ[STREAM] = stream.events
+        return response
+
+    @app.teardown_request
+    def close_without_response(_error: BaseException | None) -> None:
+        if (closing := g.pop("closing", None)) is not None:
+            closing.close()
+
+
+def _render_errors(app: Flask, scrub: Callable[[bytes], bytes], on_refused: Callable[[RouterError], None]) -> None:
     @app.errorhandler(RouterError)
-    def ours(error: RouterError) -> Response:
+    def of_ours(error: RouterError) -> Response:
         if isinstance(error, StoreUnavailable):
             log.warning("Usage cannot be read: %s", error.detail)
-        told(error)
-        return error_response(error)
+        if "record" not in g:
+            on_refused(error)
+        return error_response(error, scrub)
 
     @app.errorhandler(HTTPException)
-    def flasks(error: HTTPException) -> Response:
-        return error_response(_translated(error))
+    def of_flask(error: HTTPException) -> Response:
+        if (error.code or 500) >= 500:
+            return unforeseen(getattr(error, "original_exception", None) or error)
+        return error_response(_translated(error), scrub)
 
     @app.errorhandler(Exception)
-    def unforeseen(error: Exception) -> Response:
+    def unforeseen(error: BaseException) -> Response:
         log.error("a request failed for a reason of our own", exc_info=error)
-        return error_response(InternalError(INTERNAL))
+        return error_response(InternalError(INTERNAL), scrub)
 
 
 def _translated(error: HTTPException) -> RouterError:

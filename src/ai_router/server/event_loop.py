@@ -1,0 +1,357 @@
+"""One thread that has all client connections in hand while no request thread needs them.
+
+It accepts, gathers requests until they are whole, hands them to request threads, notices clients that close, sends
+streams (``stream_relay``), keeps idle connections and ends those that say nothing. Nothing of it ever waits for a
+client, so that no client holds up another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import struct
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, SlowBody
+from ai_router.server.connection import Connection, Limits, Policy
+from ai_router.server.poller import CLOSED, READ, Poller
+from ai_router.server.request_threads import RequestThreads
+
+log = logging.getLogger(__name__)
+
+READ_SIZE = 65_536
+_READS = 16
+"""Of one connection, before it is the others' turn."""
+_TICK_S = 1.0
+_LINGER_S = 2.0
+_LINGER_BYTES = 1 << 20
+_STOP_LINGER_S = 2.0
+"""How long a stopping server keeps idle connections: a client may be sending its next request already."""
+_ACCEPTS = 64
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class EventLoop:
+    """The loop. ``serve`` answers a request on a request thread; then it calls ``give_back`` or ``close``."""
+
+    def __init__(self, poller: Poller, limits: Limits, policy: Policy, serve: Callable[[Connection], None]) -> None:
+        self.poller = poller
+        self.limits = limits
+        self._policy = policy
+        self.threads = RequestThreads(limits, policy, serve, lambda: self.defer(self._serve_waiting))
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._connections: set[Connection] = set()
+        self._listeners: list[socket.socket] = []
+        # Those in one state end in the order in which they came into it, since all of a state have the same time.
+        self._silent: OrderedDict[Connection, None] = OrderedDict()
+        self._reading_headers: OrderedDict[Connection, None] = OrderedDict()
+        self._reading_bodies: OrderedDict[Connection, None] = OrderedDict()
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()
+        self._idle: OrderedDict[Connection, None] = OrderedDict()
+        self._closing: OrderedDict[Connection, None] = OrderedDict()
+        self._states = (
+            self._silent,
+            self._reading_headers,
+            self._reading_bodies,
+            self._waiting,
+            self._idle,
+            self._closing,
+        )
+        self.stopping = False
+
+    # From any thread.
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Have it done on the loop's thread, to which everything here belongs."""
+        self._deferred.append(action)
+        self.poller.wake()
+
+    def give_back(self, conn: Connection) -> None:
+        """The request is answered and the connection renewed: wait for its next request."""
+        self.defer(partial(self._await_next, conn))
+
+    def close(self, conn: Connection, *, at_once: bool = False) -> None:
+        """The request is answered, or cannot be: end the connection, and linger for what the client still sends."""
+        self.defer(partial(self._discard if at_once else self._close_slowly, conn))
+
+    def has_room(self) -> bool:
+        """Whether connections may be kept for further requests."""
+        return not self.stopping and len(self._connections) < self.limits.connections
+
+    # On the loop's thread.
+
+    def listen(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept connections from these."""
+        for listener in listeners:
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            self.watch(listener, READ, partial(self._accept, listener))
+
+    def watch(self, sock: socket.socket, interest: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler`` with what is so of ``sock``; see the poller."""
+        self.poller.watch(sock, interest)
+        self._handlers[sock.fileno()] = handler
+
+    def forget(self, sock: socket.socket) -> None:
+        """Do not watch ``sock`` any more; before it is closed."""
+        self._handlers.pop(sock.fileno(), None)
+        # A descriptor that is gone already is not watched either.
+        with contextlib.suppress(OSError, ValueError):
+            self.poller.forget(sock)
+
+    def run_once(self) -> None:
+        """Wait for events, at most a second, and deal with them."""
+        handlers = self._handlers
+        for descriptor, events in self.poller.poll(0.0 if self._deferred else self._patience_s()):
+            if (handler := handlers.get(descriptor)) is not None:
+                try:
+                    handler(events)
+                except Exception:  # the border of a background thread: one bad connection must not end all others
+                    log.exception("a connection could not be dealt with")
+        for _ in range(len(self._deferred)):
+            try:
+                self._deferred.popleft()()
+            except Exception:  # as above
+                log.exception("a connection could not be dealt with")
+        self._expire(time.monotonic())
+
+    def stop_accepting(self) -> None:
+        """New connections are refused; idle ones are kept for a moment only."""
+        self.stopping = True
+        for listener in self._listeners:
+            self.forget(listener)
+            listener.close()
+        self._listeners.clear()
+        end = time.monotonic() + _STOP_LINGER_S
+        for state in (self._silent, self._idle):
+            for conn in state:
+                conn.deadline = min(conn.deadline, end)
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def shut_down(self) -> None:
+        """Close everything; request threads are not waited for."""
+        self.stop_accepting()
+        for conn in tuple(self._connections):
+            self._discard(conn)
+        self.threads.shut_down()
+        self.poller.close()
+
+    def _patience_s(self) -> float:
+        """Seconds until the first state ends by itself."""
+        now = time.monotonic()
+        ends = [next(iter(state)).deadline - now for state in self._states if state]
+        return max(0.0, min([_TICK_S, *ends]))
+
+    def _enter(self, conn: Connection, state: OrderedDict[Connection, None], seconds: float) -> None:
+        self._leave(conn)
+        conn.state, conn.deadline = state, time.monotonic() + seconds
+        state[conn] = None
+
+    def _leave(self, conn: Connection) -> None:
+        if conn.state is not None:
+            del conn.state[conn]
+            conn.state = None
+
+    def _accept(self, listener: socket.socket, _events: int) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as problem:
+                # Out of descriptors or memory: the connection waits in the kernel's queue while others end.
+                log.warning("A connection cannot be accepted: %s", problem.strerror)
+                self._make_room()
+                return
+            sock.setblocking(True)
+            # The kernel's timeout, not Python's, which would ask the kernel twice for each write.
+            seconds, rest = divmod(self.limits.write_s, 1)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
+            conn = Connection(sock, address, listener.getsockname())
+            self._connections.add(conn)
+            self._enter(conn, self._silent, self.limits.headers_s)
+            self.watch(sock, READ, partial(self._on_event, conn))
+            while len(self._connections) > self.limits.connections and self._make_room():
+                pass
+            # Most clients have sent their request by now.
+            self._read(conn)
+
+    def _make_room(self) -> bool:
+        """End the connection that has said nothing for the longest time; whether there was one."""
+        for state in (self._silent, self._idle, self._closing, self._reading_headers):
+            if state:
+                self._discard(next(iter(state)))
+                return True
+        return False
+
+    def _on_event(self, conn: Connection, events: int) -> None:
+        if events & READ and conn.state is not None and conn.state is not self._waiting:
+            self._read(conn)
+        elif events & CLOSED:
+            self._on_closed(conn)
+
+    def _on_closed(self, conn: Connection) -> None:
+        """The client has closed its connection while its request waits or is under way."""
+        conn.gone = True
+        self.forget(conn.sock)
+        if conn.state is self._waiting:
+            self._discard(conn)
+        elif (callback := conn.on_disconnect) is not None:
+            callback()
+
+    def _read(self, conn: Connection) -> None:
+        for _ in range(_READS):
+            try:
+                data = conn.sock.recv(READ_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._discard(conn)
+                return
+            if conn.state is self._closing:
+                if not self._drained(conn, data):
+                    return
+            elif not self._took(conn, data):
+                return
+
+    def _drained(self, conn: Connection, data: bytes) -> bool:
+        """Throw away what comes behind the answer; whether to read on."""
+        conn.drained += len(data)
+        if data and conn.drained < _LINGER_BYTES:
+            return True
+        self._discard(conn)
+        return False
+
+    def _took(self, conn: Connection, data: bytes) -> bool:
+        """What has come of a request; whether to read on."""
+        if not data:
+            self._ended_early(conn)
+            return False
+        conn.reader.feed(data)
+        return self._waits_for_more(conn)
+
+    def _waits_for_more(self, conn: Connection) -> bool:
+        """Give the request to a thread if it is whole, or if it is to be refused; else True, and more has to come."""
+        reader = conn.reader
+        if reader.headers_complete and not conn.arrived_at:
+            conn.arrived_at = time.monotonic()
+        if reader.complete or reader.broken or (reader.headers_complete and self._refuses_unread(conn)):
+            self._dispatch(conn)
+            return False
+        if not reader.headers_complete:
+            if conn.state is not self._reading_headers:
+                self._enter(conn, self._reading_headers, self.limits.headers_s)
+        elif conn.state is not self._reading_bodies:
+            self._enter(conn, self._reading_bodies, self.limits.body_s)
+            if reader.expects_continue:
+                with contextlib.suppress(OSError):
+                    conn.sock.send(_CONTINUE, socket.MSG_DONTWAIT)
+        return True
+
+    def _refuses_unread(self, conn: Connection) -> bool:
+        """Whether the request will be refused, whatever its body says."""
+        reader, limits = conn.reader, self.limits
+        if not self._policy.admits(reader.path, reader.authorization, reader.x_api_key):
+            return True
+        if (reader.content_length or 0) > limits.max_body or reader.size > limits.max_body + (128 << 10):
+            conn.refusal = BodyTooLarge(f"the request body is larger than {limits.max_body} bytes (MAX_BODY_MB)")
+        elif self._policy.asks_backends(reader.method, reader.path) and self.threads.full:
+            # With a thread free by the time that the body is here, it need not wait.
+            conn.refusal = self._overloaded() if len(self._waiting) >= limits.waiting else None
+        return conn.refusal is not None
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"all {self.limits.backend_threads} threads for requests are taken and {len(self._waiting)} requests wait; "
+            "try again in a moment"
+        )
+
+    def _ended_early(self, conn: Connection) -> None:
+        """The client has closed its sending half."""
+        reader = conn.reader
+        if not reader.headers_complete:
+            self._discard(conn)
+            return
+        conn.refusal = InvalidRequest("the connection was closed before the request body was complete", "body")
+        self._dispatch(conn)
+
+    def _dispatch(self, conn: Connection) -> None:
+        """Find a thread for a request, or let it wait for one."""
+        if conn.refusal is None and not conn.reader.broken and not self.threads.acquire(conn):
+            if len(self._waiting) < self.limits.waiting:
+                self._enter(conn, self._waiting, self.limits.wait_s)
+                self.watch(conn.sock, CLOSED, partial(self._on_event, conn))
+                self.threads.awaited = True
+                # A thread may have become free before it was known that one is waited for.
+                self._serve_waiting()
+                return
+            conn.refusal = self._overloaded()
+        self._submit(conn)
+
+    def _submit(self, conn: Connection) -> None:
+        self._leave(conn)
+        if not conn.gone:
+            self.watch(conn.sock, CLOSED, partial(self._on_event, conn))
+        if not self.threads.submit(conn):
+            self._discard(conn)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and self.threads.acquire(conn := next(iter(self._waiting))):
+            self._submit(conn)
+        self.threads.awaited = bool(self._waiting)
+
+    def _await_next(self, conn: Connection) -> None:
+        self.threads.release(conn)
+        if conn.gone:
+            self._discard(conn)
+            return
+        seconds = min(self.limits.keepalive_s, _STOP_LINGER_S) if self.stopping else self.limits.keepalive_s
+        self._enter(conn, self._idle, seconds)
+        self.watch(conn.sock, READ, partial(self._on_event, conn))
+        if conn.reader.size:
+            self._waits_for_more(conn)
+
+    def _close_slowly(self, conn: Connection) -> None:
+        """Say that nothing more comes, and read what the client still sends: a close on top of unread bytes would take
+        the answer from it."""
+        self.threads.release(conn)
+        conn.on_disconnect = None
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._discard(conn)
+            return
+        self._enter(conn, self._closing, _LINGER_S)
+        self.watch(conn.sock, READ, partial(self._on_event, conn))
+
+    def _discard(self, conn: Connection) -> None:
+        """Close the connection, whatever it is at."""
+        self._leave(conn)
+        self.threads.release(conn)
+        if conn in self._connections:
+            self._connections.discard(conn)
+            self.forget(conn.sock)
+            with contextlib.suppress(OSError):
+                conn.sock.close()
+
+    def _expire(self, now: float) -> None:
+        """Deal with those whose time is up."""
+        for state in (self._silent, self._reading_headers, self._idle, self._closing):
+            while state and (conn := next(iter(state))).deadline <= now:
+                self._discard(conn)
+        while self._reading_bodies and (conn := next(iter(self._reading_bodies))).deadline <= now:
+            conn.refusal = SlowBody(f"the request body did not arrive within {self.limits.body_s:g} s")
+            self._dispatch(conn)
+        while self._waiting and (conn := next(iter(self._waiting))).deadline <= now:
+            conn.refusal = self._overloaded()
+            self._submit(conn)
