@@ -1,5 +1,5 @@
 """Every fault that an upstream can have, one case for each fault and stage: what the client sees, what the upstream
-sees, what is logged, and that nothing is left behind. The numbers are those of docs/operations.md, "Faults".
+sees, what is logged, and that nothing is left behind. The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations

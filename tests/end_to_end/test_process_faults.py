@@ -1,6 +1,6 @@
 """Faults of the process itself and of its surroundings: what clients smuggle in, disks, signals, kills, limits.
 
-The numbers are those of docs/operations.md, "Faults".
+The numbers are those of docs/faults.md.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ PUBLIC_WEIGHT = 0.4
 @click.option(
     "--encoder-from",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="First make the encoder from the model in this folder (slow; see docs/operations.md).",
+    help="First make the encoder from the model in this folder (slow; see docs/routing.md).",
 )
 def learn(
     paths: Sequence[Path], *, from_sessions: bool, out: Path | None, risk: float, encoder_from: Path | None

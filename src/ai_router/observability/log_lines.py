@@ -1,4 +1,4 @@
-"""The log lines of the contract, one function each, in exactly the shapes that scripts rely on (docs/operations.md)."""
+"""The log lines of the contract, one function each, in exactly the shapes that scripts rely on (docs/log.md)."""
 
 from __future__ import annotations
 
