@@ -74,6 +74,17 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_has_at_most_100_columns(page: Path) -> None:
+    prose, fenced = [], False
+    for number, line in enumerate(page.read_text().splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not (fenced or line.startswith("|") or "://" in line):
+            prose.append((number, line))
+    assert not [number for number, line in prose if len(line) > 100]
+
+
 def test_every_page_is_listed_with_its_reader() -> None:
     listed = set(re.findall(r"\]\(([\w.]+)\)", (ROOT / "docs/README.md").read_text()))
     assert listed == {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
