@@ -100,6 +100,14 @@ def test_the_parts_of_server_timing_are_those_in_the_code() -> None:
     assert set(re.findall(r"`(\w+)`", row)) == {*responses._PARTS, *responses._TIMINGS.values(), "classify"}
 
 
+def test_the_response_headers_are_those_in_the_code() -> None:
+    code = (ROOT / "src/ai_router/web/responses.py").read_text()
+    section = README.partition("## Response headers")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
+    assert named == set(re.findall(r'"(x-(?:router|request|session)-[a-z-]+|server-timing)"', code))
+
+
 def test_every_error_code_is_documented() -> None:
     api = (ROOT / "docs/api.md").read_text()
     codes = set(re.findall(r'code(?:: str \| None)? = "(\w+)"', (ROOT / "src/ai_router/errors.py").read_text()))
