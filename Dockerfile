@@ -12,6 +12,9 @@ COPY requirements.txt ./
 RUN /opt/ai-router/bin/pip install --require-hashes --no-deps -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
+# What ai-router learn begins with; datasets/test is not part of the package.
+COPY datasets/train ./datasets/train
+COPY datasets/calibration ./datasets/calibration
 RUN /opt/ai-router/bin/pip install --no-deps --no-build-isolation .
 
 FROM ${PYTHON_IMAGE}

@@ -71,6 +71,6 @@ def test_the_package_s_own_examples_are_many_of_each_label_and_none_twice() -> N
 def test_nothing_that_is_kept_for_evaluation_is_learned_from() -> None:
     examples, _ = own_examples()
     spoken = {tuple(str(message["content"]) for message in example.messages) for example in examples}
-    kept = read_examples(sorted((Path(__file__).parents[2] / "evaluation").glob("*.jsonl")))
+    kept = read_examples(sorted((Path(__file__).parents[2] / "datasets" / "test").glob("*.jsonl")))
     assert len(kept) == 540
     assert not [example for example in kept if tuple(str(m["content"]) for m in example.messages) in spoken]

@@ -20,7 +20,7 @@ from ai_router.learning.distillation import (
     lessons_from,
     why_not_install,
 )
-from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes
+from ai_router.learning.examples import Example, ExamplesError, packaged_files, read_examples, read_outcomes
 from ai_router.learning.sessions import read_sessions
 from ai_router.routing.head.store import HeadStore, packaged_encoder, unpacked
 from ai_router.routing.head.view import view_of
@@ -148,9 +148,8 @@ def _from_sessions(out: Path | None, risk: float) -> None:
 
 def own_examples() -> tuple[list[Example], frozenset[str]]:
     """The package's examples, and which of their sources are kept apart for calibration."""
-    folder = files("ai_router.learning")
-    fitting = read_examples(sorted(Path(str(folder.joinpath("examples"))).glob("*.jsonl")))
-    calibrating = read_examples(sorted(Path(str(folder.joinpath("calibration"))).glob("*.jsonl")))
+    fitting = read_examples(packaged_files("train"))
+    calibrating = read_examples(packaged_files("calibration"))
     return [*fitting, *calibrating], frozenset(example.source for example in calibrating)
 
 

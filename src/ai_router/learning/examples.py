@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import orjson
 from ai_router.routing.verdict import LABELS
 from ai_router.types import Label, Message
 
+CHECKOUT = Path(__file__).parents[3]
 GROUP_LINES = 20
 
 
@@ -32,6 +34,19 @@ class Example:
     label: Label
     source: str
     group: str
+
+
+def packaged_files(part: str) -> list[Path]:
+    """The files of examples that come with the router, by name; ``part`` is ``train`` or ``calibration``.
+
+    A wheel has them inside of the package (``package-dir`` in pyproject.toml puts them there). In a checkout, which is
+    what an editable install runs, they are in ``datasets/``. Raises FileNotFoundError if they are in neither.
+    """
+    folders = (Path(str(files("ai_router").joinpath("datasets", part))), CHECKOUT / "datasets" / part)
+    for folder in folders:
+        if found := sorted(folder.glob("*.jsonl")):
+            return found
+    raise FileNotFoundError(f"the examples that come with the router are missing: no *.jsonl in {folders[0]}")
 
 
 def read_examples(paths: Iterable[Path]) -> list[Example]:
