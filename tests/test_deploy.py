@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def test_the_image_runs_as_a_user_and_checks_its_health() -> None:
 def test_the_image_installs_hashed_packages_only() -> None:
     installs = re.findall(r"pip install (.*)", DOCKERFILE)
     assert installs == ["--require-hashes --no-deps -r requirements.txt", "--no-deps --no-build-isolation ."]
+
+
+def test_the_image_is_built_from_all_folders_that_the_package_takes_files_from() -> None:
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
+    copied = dict(re.findall(r"^COPY (\S+) \./(\S+)$", DOCKERFILE, re.MULTILINE))
+    allowed = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    for folder in folders:
+        assert any(copied.get(place) == place and place in allowed for place in (folder, folder.split("/")[0])), folder
+    assert "datasets" not in copied, "datasets/test is not part of the package"
 
 
 @pytest.mark.parametrize("service", ["router", "router-embedded"])

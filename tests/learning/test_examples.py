@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ai_router.cli.learning import own_examples
-from ai_router.learning.examples import ExamplesError, read_examples, read_outcomes
+from ai_router.learning.examples import ExamplesError, packaged_files, read_examples, read_outcomes
 from ai_router.routing.verdict import LABELS
 
 
@@ -66,6 +66,13 @@ def test_the_package_s_own_examples_are_many_of_each_label_and_none_twice() -> N
     spoken = [tuple(str(message["content"]) for message in example.messages) for example in examples]
     assert len(set(spoken)) == len(spoken)
     assert all(example.messages[-1]["role"] == "user" for example in examples)
+
+
+def test_examples_that_are_missing_from_an_installation_are_an_error() -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"the examples that come with the router are missing: no \*\.jsonl in "
+    ):
+        packaged_files("no such part")
 
 
 def test_nothing_that_is_kept_for_evaluation_is_learned_from() -> None:
