@@ -13,7 +13,7 @@ from ai_router.settings import documented_settings
 from ai_router.web import responses
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "datasets/README.md"]
 README, SETTINGS, LOG, FAULTS, METRICS, RUNNING = (
     (ROOT / page).read_text()
     for page in ("README.md", *(f"docs/{name}.md" for name in ("settings", "log", "faults", "metrics", "running")))
