@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ai_router.errors import AnswerSufficient, RouterError, Source
+from ai_router.errors import AnswerSufficient, ClientGone, RouterError, Source
 from ai_router.trace_context import Trace
 from ai_router.types import Purpose, Traffic
 
@@ -23,6 +23,7 @@ class UpstreamCall:
     """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
 
     __slots__ = (
+        "_ended",
         "_entered",
         "_given_up",
         "_lock",
@@ -58,6 +59,7 @@ class UpstreamCall:
         self._entered = 0.0
         self._used_s = 0.0
         self._given_up = False
+        self._ended = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reason: RouterError | None = None
@@ -91,9 +93,15 @@ class UpstreamCall:
         self._source = source
         self._occupancy, self._entered = occupancy, occupancy.enter()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the call is under way, or may still begin."""
+        return not self._ended
+
     def end(self) -> None:
         """The call is over. Idempotent."""
         with self._lock:
+            self._ended = True
             occupancy, self._occupancy = self._occupancy, None
             if occupancy is not None:
                 self._used_s = occupancy.leave(self._entered)
@@ -177,6 +185,13 @@ class CancelScope:
             call.abort(reason)
         for callback in callbacks:
             callback()
+
+    def close(self) -> None:
+        """The request is over: abort what is still open, since its client is gone."""
+        with self._lock:
+            is_open = self._reason is None and any(call.is_open for call in self._calls)
+        if is_open:
+            self.abort(ClientGone())
 
     @contextlib.contextmanager
     def waking(self, callback: Callable[[], object]) -> Iterator[None]:

@@ -18,7 +18,7 @@ from ai_router.errors import (
 )
 from ai_router.http.calls import Occupancy, UpstreamCall, UpstreamRequest
 from ai_router.http.connections import ConnectionPool, Lease
-from ai_router.http.exceptions import STALE, map_exceptions, mapped
+from ai_router.http.exceptions import STALE, TRANSPORT_ERRORS, map_exceptions
 from ai_router.http.http1 import Incoming, NotHTTP, request_head
 from ai_router.http.timers import Deadline, IdleWatch, NoWatch, TimerThread, Watch
 
@@ -134,7 +134,7 @@ class UpstreamResponse:
                 portion = self._taken(recv(READ_SIZE))
         except (OSError, NotHTTP) as problem:
             self.close()
-            raise mapped(problem, self._request, self._call, answering=True) from problem
+            raise map_exceptions(problem, self._request, self._call, answering=True) from problem
         self._idle.read_ends()
         if not portion:
             self.close()
@@ -161,7 +161,7 @@ class UpstreamResponse:
         try:
             portion = self._taken(data)
         except (OSError, NotHTTP) as problem:
-            raise mapped(problem, self._request, self._call, answering=True) from problem
+            raise map_exceptions(problem, self._request, self._call, answering=True) from problem
         if not self.complete:
             self._idle.read_begins()
             return portion
@@ -230,11 +230,12 @@ class UpstreamClient:
         if call.purpose is not None:
             call.begin(request.source, self._occupancies[request.source.backend])
         try:
-            with map_exceptions(request, call, answering=False):
-                lease, incoming = self._send(request, call, deadlines.idle)
-        except BaseException:  # whatever it is, it goes on; its deadlines are void
+            lease, incoming = self._send(request, call, deadlines.idle)
+        except BaseException as problem:  # whatever it is, it goes on; its deadlines are void
             deadlines.close()
             call.end()
+            if isinstance(problem, TRANSPORT_ERRORS):
+                raise map_exceptions(problem, request, call, answering=False) from (None if call.reason else problem)
             raise
         connect_ms = (time.monotonic() - started) * 1000
         call.status = incoming.status

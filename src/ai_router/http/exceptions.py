@@ -1,11 +1,9 @@
-"""The border to the network's own exceptions: above it nobody knows that requests, urllib3 or httptools exist."""
+"""The network's own exceptions as ours: above here nothing knows that requests, urllib3 or httptools exist."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import requests
 import urllib3
@@ -18,17 +16,15 @@ STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 """What a connection fails with that its other end has closed."""
 
 
-@contextmanager
-def map_exceptions(request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> Iterator[None]:
-    """Foreign exceptions become ours; those of a call that we aborted become the reason for it."""
-    try:
-        yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, NotHTTP) as problem:
-        raise mapped(problem, request, call, answering=answering) from (None if call.reason else problem)
+TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, NotHTTP)
+"""All that a call on the network may fail with."""
 
 
-def mapped(problem: Exception, request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> RouterError:
-    """The same as an error of ours."""
+def map_exceptions(problem: Exception, request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> RouterError:
+    """One of TRANSPORT_ERRORS as an error of ours: the reason for which the call was aborted, if it was.
+
+    ``answering``: whether the backend had begun to answer.
+    """
     return call.reason or translate(problem, request, answering=answering)
 
 

@@ -60,7 +60,7 @@ def blueprint(
         closing.callback(in_flight.add(record, scope))
         closing.callback(record.close)
         closing.callback(_close_all, streams)
-        closing.callback(scope.abort, ClientGone())
+        closing.callback(scope.close)
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             closing.callback(on_disconnect(lambda: scope.abort(ClientGone())))
         reply = pipeline.answer(record, scope)

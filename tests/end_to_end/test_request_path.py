@@ -1,0 +1,32 @@
+"""How many of our files a reader has to open to follow one request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tests.fakes.personas import CHAT, says
+from tests.fakes.router import eventually, running_router
+from tests.fakes.upstream import FakeUpstream
+
+MOST = 30
+
+
+def test_a_plain_request_for_a_named_route_enters_at_most_30_files(tmp_path: Path, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, says("hello"))
+    out = tmp_path / "files.jsonl"
+    command = [sys.executable, "-m", "tests.fakes.profiled_router", str(out), "serve"]
+    with running_router(tmp_path, command=command, PRIMARY_URL=upstream.url) as router:
+        for _ in range(2):
+            assert router.chat(model="primary")[0] == 200
+        assert eventually(lambda: out.exists() and len(chats(out)) == 2)
+        # The first one may make what the others find.
+        files = chats(out)[1]
+        assert len(files) <= MOST, "\n".join(files)
+
+
+def chats(out: Path) -> list[list[str]]:
+    """The files of each chat request; the start is found by asking about health."""
+    requests = [json.loads(line) for line in out.read_text().splitlines()]
+    return [files for files in requests if "pipeline.py" in files]
