@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import cast
 
-from flask import Flask, g, request
+from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
 from ai_router.dispatch.health import HealthChecker
-from ai_router.dispatch.in_flight import InFlight
+from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
@@ -24,7 +24,7 @@ from ai_router.providers.registry import build_registry
 from ai_router.settings import Settings
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import start_telemetry, watch_backends
-from ai_router.web import auth, chat, health, limits, metrics, models, responses, sessions, usage
+from ai_router.web import access, chat, health, metrics, models, responses, sessions, usage
 from ai_router.web.lookups import Lookups
 from ai_router.web.requests import Ids
 from ai_router.wiring import build_limiter, build_pipeline
@@ -35,26 +35,11 @@ _ENDING_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class RequestPolicy:
-    """What a server asks about a request before it has read all of it."""
-
-    keys: auth.Keys
-
-    def asks_backends(self, method: str, path: str) -> bool:
-        """Whether the request may hold its thread for long."""
-        return limits.asks_backends(method, path)
-
-    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
-        """Whether somebody with these headers may ask for this path."""
-        return self.keys.admits(path, authorization, x_api_key)
-
-
-@dataclass(frozen=True, slots=True)
 class Runtime:
     """What outlives a request: for the server, and to be ended with the application."""
 
     timers: TimerThread
-    policy: RequestPolicy
+    policy: access.RequestPolicy
     closing: ExitStack = field(default_factory=ExitStack)
     in_flight: InFlight = field(default_factory=InFlight)
     draining: threading.Event = field(default_factory=threading.Event)
@@ -65,8 +50,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     ``started_at``: when the process that starts it began, in seconds since 1970; None: this one.
     """
-    keys = auth.Keys(settings.api_keys, settings.admin_key)
-    runtime = Runtime(TimerThread(), RequestPolicy(keys))
+    keys = access.Keys(settings.api_keys, settings.admin_key)
+    runtime = Runtime(TimerThread(), access.RequestPolicy(keys))
     closing, in_flight = runtime.closing, runtime.in_flight
     closing.callback(runtime.timers.close)
 
@@ -88,7 +73,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     closing.callback(load.close)
 
     # How a request is answered.
-    limit = limits.RequestLimit(settings.max_in_flight, telemetry.resilience.shed)
+    limit = RequestLimit(settings.max_in_flight, telemetry.resilience.shed)
     telemetry.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(limit.in_flight)))
     pipeline = build_pipeline(settings, registry, client, limiter, limit, load, telemetry, closing)
 
@@ -99,17 +84,12 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     cast(DefaultJSONProvider, app.json).sort_keys = False
     ids = Ids()
 
-    @app.before_request
-    def identify() -> None:
-        g.request_id = ids.request_id(request.headers.get("x-request-id"))
-
     def flush() -> None:
         in_flight.let_end(_ENDING_S)
         telemetry.flush()
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
-    auth.init_app(app, keys)
-    limits.init_app(app, limit)
+    access.init_app(app, keys, ids, limit)
     subscribers = (log_lines.finished, load.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(ids, settings.max_body_mb << 20, settings.date_context, telemetry.trace_of)
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))

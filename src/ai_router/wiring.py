@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.dispatch.speculation import Budget, SpeculationController
 from ai_router.dispatch.web_search import WebSearch
@@ -28,7 +29,6 @@ from ai_router.routing.router import Router
 from ai_router.routing.shadow import Shadow
 from ai_router.settings import MaxTokensPolicy, Settings
 from ai_router.telemetry import Telemetry
-from ai_router.web.limits import RequestLimit
 
 _CACHED_DECISIONS = 10_000
 _REMEMBERED_TURNS = 50_000

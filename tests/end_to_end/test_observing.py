@@ -16,7 +16,7 @@ import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from ai_router.web.auth import key_name
+from ai_router.web.access import key_name
 from tests.end_to_end.conftest import Connect, Lab
 from tests.fakes.personas import CHAT, SEARCH, chunk, completion, finds, says
 from tests.fakes.postgres import running_postgres

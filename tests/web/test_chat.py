@@ -7,12 +7,12 @@ from typing import Any
 
 import orjson
 import pytest
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
-from ai_router.dispatch.in_flight import InFlight
+from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.reply import StreamReply
 from ai_router.errors import Overloaded, RouterError, Source, UpstreamUnavailable
-from ai_router.web import auth, chat, limits, responses
+from ai_router.web import access, chat, responses
 from ai_router.web.chat import PATH
 from ai_router.web.requests import Ids
 
@@ -52,20 +52,15 @@ class Site:
 
     def __init__(self) -> None:
         self.pipeline = Pipeline()
-        self.limit = limits.RequestLimit(1)
+        self.limit = RequestLimit(1)
         self.in_flight = InFlight()
         self.refused: list[RouterError] = []
         self.outcomes: list[Any] = []
         ids = Ids()
         self.app = Flask(__name__)
 
-        @self.app.before_request
-        def identify() -> None:
-            g.request_id = ids.request_id(request.headers.get("x-request-id"))
-
         responses.init_app(self.app, lambda body: body.replace(b"secret", b"[key]"), self.refused.append)
-        auth.init_app(self.app, auth.Keys([KEY]))
-        limits.init_app(self.app, self.limit)
+        access.init_app(self.app, access.Keys([KEY]), ids, self.limit)
         settings = chat.ChatSettings(ids, max_body=1000, tell_date=False, trace_of=lambda _: None)
         self.app.register_blueprint(
             chat.blueprint(
@@ -128,7 +123,7 @@ def test_what_is_no_request_is_counted_as_refused(
 
 
 def test_what_the_server_wants_refused_is_refused_but_not_before_the_key_was_asked_for(site: Site) -> None:
-    refusal = {limits.REFUSAL: Overloaded("too much")}
+    refusal = {access.REFUSAL: Overloaded("too much")}
     assert site.ask(**refusal).status_code == 503
     assert site.ask(headers={"x-api-key": "another"}, **refusal).status_code == 401
 

@@ -1,4 +1,4 @@
-"""The requests under way, so that a stop or a cancel can reach them."""
+"""The requests under way: how many there may be, and which they are, so that a stop or a cancel can reach them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ai_router.dispatch.record import RequestRecord
-from ai_router.errors import RequestCancelled, RouterError
+from ai_router.errors import Overloaded, RequestCancelled, RouterError
 from ai_router.http.calls import CancelScope
 
 _REMEMBERED = 1_000
+
+
+class RequestLimit:
+    """A counter of requests under way, with a limit. Safe from any thread."""
+
+    def __init__(self, limit: int, on_refusal: Callable[[], None] = lambda: None) -> None:
+        self._limit = limit
+        self._on_refusal = on_refusal
+        self._lock = threading.Lock()
+        self._in_flight = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way now."""
+        return self._in_flight
+
+    def acquire(self) -> None:
+        """Count a request in. Raises Overloaded at the limit."""
+        with self._lock:
+            if self._in_flight < self._limit:
+                self._in_flight += 1
+                return
+        self._on_refusal()
+        raise Overloaded(f"{self._limit} requests are under way, which is the limit; try again in a moment")
+
+    def refused(self) -> None:
+        """Count a request that the server refuses."""
+        self._on_refusal()
+
+    def release(self) -> None:
+        """Count a request out."""
+        with self._lock:
+            self._in_flight -= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,25 @@
-"""A client's connection, and what the server's parts agree on about it."""
+"""A client's connection: what has come of its next request, and the threads that answer requests.
+
+gunicorn's parser reads a request and judges it, and waits for bytes while it does so. Here the bytes are gathered until
+the request is whole, so that no thread waits for a client. llhttp, by way of httptools, finds where a request ends.
+"""
 
 from __future__ import annotations
 
+import logging
 import socket
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
 from ai_router.errors import RouterError
-from ai_router.server.request_reader import RequestReader
+
+log = logging.getLogger(__name__)
 
 
 class Connection:
@@ -75,3 +85,173 @@ class Limits:
     body_s: float
     write_s: float
     keepalive_s: float
+
+
+MAX_HEADER_BYTES = 64 << 10
+"""More than gunicorn allows: what is longer is handed on, and refused there."""
+
+
+class RequestReader:
+    """One request. Feed it what the socket gives, until it is ``complete`` or ``broken``."""
+
+    __slots__ = (
+        *("_current", "_parser", "_portions", "_url"),
+        *("authorization", "broken", "complete", "content_length", "expects_continue", "headers_complete"),
+        *("method", "path", "size", "x_api_key"),
+    )
+
+    def __init__(self) -> None:
+        self._portions: list[bytes] = []
+        self._url = b""
+        self._current = True
+        """Whether the parser is still in this request, and not in one behind it."""
+        self.size = 0
+        """Bytes that have come, headers included."""
+        self.headers_complete = False
+        self.complete = False
+        self.broken = False
+        """Whether this is not HTTP/1.1 as llhttp knows it: no more needs to be read to refuse it."""
+        self.method = ""
+        self.path = ""
+        self.content_length: int | None = None
+        self.expects_continue = False
+        self.authorization = ""
+        self.x_api_key = ""
+        self._parser: HttpRequestParser | None = HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come."""
+        self._portions.append(data)
+        self.size += len(data)
+        if self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            # No upgrade is offered: the answer to what has come will say so.
+            self.complete = True
+        except HttpParserError:
+            self.broken = not self.complete
+        if not self.headers_complete and self.size > MAX_HEADER_BYTES:
+            self.broken = True
+        if self.complete or self.broken:
+            # The parser and this object know each other, which only the garbage collector would notice.
+            self._parser = None
+
+    def take(self) -> bytes:
+        """Everything that has come."""
+        portions = self._portions
+        return portions[0] if len(portions) == 1 else b"".join(portions)
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            # The next request is behind this one already.
+            self._current = False
+
+    def on_url(self, url: bytes) -> None:
+        if self._current:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._current:
+            return
+        name = name.lower()
+        if name == b"content-length":
+            self.content_length = int(value) if value.isdigit() else None
+        elif name == b"expect":
+            self.expects_continue = value.lower() == b"100-continue"
+        elif name == b"authorization":
+            self.authorization = value.decode("latin-1")
+        elif name == b"x-api-key":
+            self.x_api_key = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        if self._current and self._parser is not None:
+            self.headers_complete = True
+            self.method = self._parser.get_method().decode("ascii")
+            self.path = self._url.partition(b"?")[0].decode("latin-1")
+
+    def on_message_complete(self) -> None:
+        if self._current:
+            self.complete = True
+            self._current = False
+
+
+class RequestThreads:
+    """The pool and its count. ``serve`` answers the requests of a connection; ``on_free`` is called, from any thread,
+    when a request that waits may have its turn."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        policy: Policy,
+        serve: Callable[[Connection], None],
+        on_free: Callable[[], None],
+    ) -> None:
+        self._limits = limits
+        self._policy = policy
+        self._serve = serve
+        self._on_free = on_free
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="request")
+        self._lock = threading.Lock()
+        self._holding = 0
+        """Requests for backends that hold a thread."""
+        self._busy = 0
+        """Threads that serve a connection, whatever it asks for."""
+        self.awaited = False
+        """Whether requests wait for a thread: then no thread waits for the next request of its client."""
+
+    @property
+    def full(self) -> bool:
+        """Whether one more request for a backend would have to wait."""
+        return self._holding >= self._limits.backend_threads
+
+    def has_spare(self) -> bool:
+        """Whether a thread may wait a moment for the next request of its connection."""
+        return not self.awaited and 2 * self._busy <= self._limits.threads
+
+    def acquire(self, conn: Connection) -> bool:
+        """Count the request of ``conn`` if it is one for a backend; whether it may have a thread now."""
+        if not self._policy.asks_backends(conn.reader.method, conn.reader.path):
+            return True
+        with self._lock:
+            if self._holding >= self._limits.backend_threads:
+                return False
+            self._holding += 1
+        conn.counted = True
+        return True
+
+    def release(self, conn: Connection) -> None:
+        """The request holds its thread no longer: its answer is out, or its stream has begun. Idempotent."""
+        if not conn.counted:
+            return
+        conn.counted = False
+        with self._lock:
+            self._holding -= 1
+        if self.awaited:
+            self._on_free()
+
+    def submit(self, conn: Connection) -> bool:
+        """Serve the connection on a thread; False once the threads were ended."""
+        with self._lock:
+            self._busy += 1
+        try:
+            self._pool.submit(self._run, conn)
+        except RuntimeError:
+            return False
+        return True
+
+    def shut_down(self) -> None:
+        """End the threads; what they do is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, conn: Connection) -> None:
+        try:
+            self._serve(conn)
+        except Exception:  # the border of a thread: one bad connection must not end it
+            log.exception("a connection could not be served")
+        finally:
+            with self._lock:
+                self._busy -= 1

@@ -17,9 +17,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, SlowBody
-from ai_router.server.connection import Connection, Limits, Policy
+from ai_router.server.connection import Connection, Limits, Policy, RequestThreads
 from ai_router.server.poller import CLOSED, READ, Poller
-from ai_router.server.request_threads import RequestThreads
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +32,9 @@ _STOP_LINGER_S = 2.0
 """How long a stopping server keeps idle connections: a client may be sending its next request already."""
 _ACCEPTS = 64
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+State = OrderedDict[Connection, None]
+"""The connections that are at the same thing."""
 
 
 class EventLoop:
@@ -48,20 +50,9 @@ class EventLoop:
         self._connections: set[Connection] = set()
         self._listeners: list[socket.socket] = []
         # Those in one state end in the order in which they came into it, since all of a state have the same time.
-        self._silent: OrderedDict[Connection, None] = OrderedDict()
-        self._reading_headers: OrderedDict[Connection, None] = OrderedDict()
-        self._reading_bodies: OrderedDict[Connection, None] = OrderedDict()
-        self._waiting: OrderedDict[Connection, None] = OrderedDict()
-        self._idle: OrderedDict[Connection, None] = OrderedDict()
-        self._closing: OrderedDict[Connection, None] = OrderedDict()
-        self._states = (
-            self._silent,
-            self._reading_headers,
-            self._reading_bodies,
-            self._waiting,
-            self._idle,
-            self._closing,
-        )
+        self._states: tuple[State, ...] = tuple(OrderedDict() for _ in range(6))
+        self._silent, self._reading_headers, self._reading_bodies, *others = self._states
+        self._waiting, self._idle, self._closing = others
         self.stopping = False
 
     # From any thread.
@@ -151,7 +142,7 @@ class EventLoop:
         ends = [next(iter(state)).deadline - now for state in self._states if state]
         return max(0.0, min([_TICK_S, *ends]))
 
-    def _enter(self, conn: Connection, state: OrderedDict[Connection, None], seconds: float) -> None:
+    def _enter(self, conn: Connection, state: State, seconds: float) -> None:
         self._leave(conn)
         conn.state, conn.deadline = state, time.monotonic() + seconds
         state[conn] = None

@@ -39,7 +39,7 @@ from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.poller import make_poller
 from ai_router.server.response import TogetherResponse
 from ai_router.server.stream_relay import StreamRelay
-from ai_router.web.limits import ARRIVED_AT, ON_DISCONNECT, REFUSAL
+from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT, REFUSAL
 from ai_router.web.responses import STREAM
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from ai_router.pipeline import Pipeline
 from ai_router.routing.date_context import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
-from ai_router.web.limits import ARRIVED_AT, ON_DISCONNECT
+from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.requests import Arrival, Ids, parse_chat_request, read_body
 from ai_router.web.responses import contract_headers, on_response_closed, stream_response
 

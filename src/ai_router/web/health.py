@@ -10,8 +10,8 @@ from flask import Blueprint, Response, jsonify
 
 from ai_router import __version__
 from ai_router.dispatch.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecker
+from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.web.limits import RequestLimit
 
 
 def blueprint(

@@ -12,7 +12,7 @@ from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, SessionFilter
 from ai_router.types import Status
 from ai_router.web import query
-from ai_router.web.auth import whose
+from ai_router.web.access import whose
 from ai_router.web.lookups import Lookups
 
 _MOST, _USUAL = 200, 50

@@ -12,7 +12,7 @@ from ai_router.errors import InvalidRequest, StoreUnavailable
 from ai_router.providers.pricing import Baseline
 from ai_router.storage.usage_writer import UsageWriter
 from ai_router.web import query
-from ai_router.web.auth import whose
+from ai_router.web.access import whose
 from ai_router.web.lookups import Lookups
 
 if TYPE_CHECKING:

@@ -1,18 +1,46 @@
-"""Who may ask: AI_ROUTER_API_KEYS and AI_ROUTER_ADMIN_KEY, compared in constant time."""
+"""Before a request is answered: its id, whose key it shows, and whether it may be under way. Hooks for all endpoints.
+
+Two things are counted apart. Threads: a request holds one until its answer is out or its stream has begun; the server
+counts those and lets requests wait (ai_router.server.connection). Requests under way, streams included: counted here,
+for every server, so that memory and file descriptors last.
+
+Keys: AI_ROUTER_API_KEYS and AI_ROUTER_ADMIN_KEY, compared in constant time.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from flask import Flask, g, request
 
-from ai_router.errors import Forbidden, Unauthenticated
+from ai_router.dispatch.in_flight import RequestLimit
+from ai_router.errors import Forbidden, Overloaded, RouterError, Unauthenticated
+from ai_router.web.requests import Ids
+from ai_router.web.responses import on_response_closed
+
+REFUSAL = "ai_router.refusal"
+"""Where the WSGI environment holds a RouterError with which the server wants a request refused: it has not read all of
+its body."""
+ARRIVED_AT = "ai_router.arrived_at"
+"""Where it holds when the request's headers had arrived, in monotonic seconds."""
+ON_DISCONNECT = "ai_router.on_disconnect"
+"""Where it holds a function that takes a callback, for when the client closes its connection, and returns what ends
+that. The callback runs on the server's thread."""
+BACKEND_PATHS = frozenset({"/v1/chat/completions"})
+"""Paths whose requests ask a backend: they take their time, and are counted."""
+
 
 _OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 ADMIN = "admin"
 """The name of whoever shows the admin key."""
+
+
+def asks_backends(method: str, path: str) -> bool:
+    """Whether a request with this method and path may hold its thread for long."""
+    return method == "POST" and path in BACKEND_PATHS
 
 
 class Keys:
@@ -53,14 +81,48 @@ class Keys:
         return same[0] if same else None
 
 
-def init_app(app: Flask, keys: Keys) -> None:
-    """Require a key on everything but health. ``g.client`` says whose it was, ``g.sees`` what it may see."""
+def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit) -> None:
+    """Give every request an id, require a key on everything but health, and count what asks backends.
+
+    Sets ``g.request_id``, ``g.client`` (whose key it was) and ``g.sees`` (whose sessions and usage it may see). Raises
+    RouterError from a ``before_request`` hook.
+    """
+
+    @app.before_request
+    def identify() -> None:
+        g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
     @app.before_request
     def authenticate() -> None:
         find = keys.client if request.path in _OPEN_PATHS else keys.admit
         g.client = find(request.headers.get("authorization", ""), request.headers.get("x-api-key", ""))
         g.sees = keys.sees(g.client)
+
+    @app.before_request
+    def count_in() -> None:
+        refusal: RouterError | None = request.environ.get(REFUSAL)
+        if refusal is not None:
+            if isinstance(refusal, Overloaded):
+                limit.refused()
+            raise refusal
+        if asks_backends(request.method, request.path):
+            limit.acquire()
+            on_response_closed().callback(limit.release)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPolicy:
+    """What a server asks about a request before it has read all of it."""
+
+    keys: Keys
+
+    def asks_backends(self, method: str, path: str) -> bool:
+        """Whether the request may hold its thread for long."""
+        return asks_backends(method, path)
+
+    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
+        """Whether somebody with these headers may ask for this path."""
+        return self.keys.admits(path, authorization, x_api_key)
 
 
 def key_name(key: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.server.request_reader import MAX_HEADER_BYTES, RequestReader
+from ai_router.server.connection import MAX_HEADER_BYTES, RequestReader
 
 PLAIN = b"POST /v1/chat/completions?a=1 HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
