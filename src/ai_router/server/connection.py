@@ -96,7 +96,7 @@ class RequestReader:
 
     __slots__ = (
         *("_current", "_parser", "_portions", "_url"),
-        *("authorization", "broken", "complete", "content_length", "expects_continue", "headers_complete"),
+        *("authorization", "body_size", "broken", "complete", "content_length", "expects_continue", "headers_complete"),
         *("method", "path", "size", "x_api_key"),
     )
 
@@ -107,6 +107,8 @@ class RequestReader:
         """Whether the parser is still in this request, and not in one behind it."""
         self.size = 0
         """Bytes that have come, headers included."""
+        self.body_size = 0
+        """Of them those of the body, without its framing."""
         self.headers_complete = False
         self.complete = False
         self.broken = False
@@ -172,6 +174,10 @@ class RequestReader:
             self.headers_complete = True
             self.method = self._parser.get_method().decode("ascii")
             self.path = self._url.partition(b"?")[0].decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        if self._current:
+            self.body_size += len(body)
 
     def on_message_complete(self) -> None:
         if self._current:

@@ -254,7 +254,7 @@ class EventLoop:
         reader, limits = conn.reader, self.limits
         if not self._policy.admits(reader.path, reader.authorization, reader.x_api_key):
             return True
-        if (reader.content_length or 0) > limits.max_body or reader.size > limits.max_body + (128 << 10):
+        if (reader.content_length or 0) > limits.max_body or reader.body_size > limits.max_body:
             conn.refusal = BodyTooLarge(f"the request body is larger than {limits.max_body} bytes (MAX_BODY_MB)")
         elif self._policy.asks_backends(reader.method, reader.path) and self.threads.full:
             # With a thread free by the time that the body is here, it need not wait.
