@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ai_router.settings import Settings, load_settings
+from ai_router.config import Settings, load_settings
 from ai_router.storage.session_logger import MAX_FILES, SessionLogger
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import rows_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_router.settings import documented_settings
+from ai_router.config import documented_settings
 from tests.fakes.router import clean_environment
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ai_router.cli.main import main
+from ai_router.config import documented_settings
 from ai_router.providers.catalogue import load_catalogue
-from ai_router.settings import documented_settings
 from ai_router.web import responses
 
 ROOT = Path(__file__).parents[1]

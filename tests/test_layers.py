@@ -23,8 +23,8 @@ RANKS = [
     {"storage"},
     {"observability", "providers"},
     {"http", "resilience"},
-    {"types", "errors", "settings", "__init__"},
-    {"trace_context"},
+    {"types", "errors", "config", "__init__"},
+    {"trace_context", "config_values"},
 ]
 FOREIGN = {
     "flask": {"web", "app", "server"},
@@ -117,7 +117,7 @@ def test_only_the_settings_read_the_environment() -> None:
         if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
     }
     assert readers <= {
-        "settings/reading.py",
+        "config.py",
         "observability/registry.py",
         "embedded/start.py",
         "embedded/llama_server.py",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ai_router.config import ClassifierMode, MaxTokensPolicy, load_settings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.web_search import fetch_enrichment_context
 from ai_router.http.calls import UpstreamCall
@@ -15,7 +16,6 @@ from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.routing.classifier import Classifier, ClassifierSettings
-from ai_router.settings import ClassifierMode, MaxTokensPolicy, load_settings
 from tests.chat_requests import chat_request
 from tests.fakes.personas import completion, finds
 from tests.fakes.upstream import FakeUpstream, Plain, Stream

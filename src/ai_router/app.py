@@ -10,6 +10,7 @@ from typing import cast
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
+from ai_router.config import Settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.primary_load import PrimaryLoad
@@ -21,7 +22,6 @@ from ai_router.observability.cold_start import process_started
 from ai_router.observability.metrics import watch_limiter
 from ai_router.observability.registry import one
 from ai_router.providers.registry import build_registry
-from ai_router.settings import Settings
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import start_telemetry, watch_backends
 from ai_router.web import access, chat, health, metrics, models, responses, sessions, usage

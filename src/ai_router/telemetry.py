@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_router import __version__
+from ai_router.config import LogFormat, Settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
@@ -22,7 +23,6 @@ from ai_router.observability.scrubbing import Scrubber
 from ai_router.observability.windows import WINDOWS, Windows, seeded
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
-from ai_router.settings import LogFormat, Settings
 from ai_router.storage.opening import open_usage_store
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.spill_file import SpillFile

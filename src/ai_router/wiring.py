@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import RequestLimit
@@ -27,7 +28,6 @@ from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router
 from ai_router.routing.shadow import Shadow
-from ai_router.settings import MaxTokensPolicy, Settings
 from ai_router.telemetry import Telemetry
 
 _CACHED_DECISIONS = 10_000

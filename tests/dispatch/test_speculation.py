@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ai_router.config import SpeculationMode
 from ai_router.dispatch.primary_load import waiting_in
 from ai_router.dispatch.speculation import Budget, Pressure, why_not
 from ai_router.routing.head.guess import Guess
-from ai_router.settings import SpeculationMode
 from ai_router.types import Label
 
 IDLE = Pressure(waiting=0, budget_left_s=30)

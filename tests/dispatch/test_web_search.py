@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.config import load_settings
 from ai_router.dispatch.web_search import findings, search_body
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import Timeouts, UpstreamRequest
 from ai_router.providers.registry import build_registry
-from ai_router.settings import load_settings
 from tests.chat_requests import chat_request
 from tests.fakes.personas import finds
 

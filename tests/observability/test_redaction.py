@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.config import SessionBodies
 from ai_router.observability.redaction import kept_of_messages, kept_of_response, kept_of_step, redacted
-from ai_router.settings import SessionBodies
 
 MESSAGES = [
     {"role": "user", "content": "my secret plan"},

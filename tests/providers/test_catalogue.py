@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ai_router.config import SettingsError, documented_settings
 from ai_router.providers import families
 from ai_router.providers.catalogue import load_catalogue
-from ai_router.settings import SettingsError, documented_settings
 
 HERE = Path(families.__file__).parent
 

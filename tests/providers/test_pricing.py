@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from ai_router.config import load_settings
 from ai_router.providers.catalogue import Price
 from ai_router.providers.pricing import Pricing, baseline_of, genai_price, price_of
 from ai_router.providers.registry import build_registry
-from ai_router.settings import load_settings
 from ai_router.types import Purpose, Usage
 from tests.chat_requests import chat_request
 from tests.outcomes import attempt, call, outcome

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ai_router.config import SettingsError, load_settings
 from ai_router.providers.backend import Backend, Candidate, api_root
 from ai_router.providers.registry import Registry, build_registry
-from ai_router.settings import SettingsError, load_settings
 
 TODAY = date(2026, 11, 22)
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.settings import SessionBodies
+from ai_router.config import SessionBodies
 from ai_router.storage.session_logger import CLEANUP_INTERVAL, SessionLogger, file_name, session_document
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Outcome, Route, SpeculationResult, Status
 

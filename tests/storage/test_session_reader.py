@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.config import SessionBodies
 from ai_router.observability.log_lines import is_slow
-from ai_router.settings import SessionBodies
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
 from ai_router.types import Status

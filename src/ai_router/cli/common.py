@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from typing import NoReturn
 import click
 import orjson
 
+from ai_router.config import Settings, SettingsError, load_settings
 from ai_router.embedded.start import MODEL_NAME
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.date_context import date_context
-from ai_router.settings import Settings, SettingsError, load_settings
 from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
 
@@ -51,7 +50,7 @@ def upstream_client() -> Iterator[UpstreamClient]:
 def registry_of(settings: Settings) -> Registry:
     """The backends; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
     if not settings.primary_url:
-        settings = dataclasses.replace(settings, primary_url="http://127.0.0.1:9", primary_model=MODEL_NAME)
+        settings = settings.model_copy(update={"primary_url": "http://127.0.0.1:9", "primary_model": MODEL_NAME})
     try:
         return build_registry(settings)
     except SettingsError as problem:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from ai_router.cli.common import die, registry_of, request_of, settings_or_die, upstream_client
 from ai_router.cli.tables import difficulty_table, replay_table, reports_table
+from ai_router.config import Settings
 from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import CancelScope, UpstreamCall
@@ -32,7 +33,6 @@ from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router, Undecided
 from ai_router.routing.text import last_user_text
-from ai_router.settings import Settings
 from ai_router.types import Decision
 from ai_router.wiring import build_classifier, build_fast_path, build_limiter
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import resource
 import socket
 import sys
@@ -14,11 +13,11 @@ import click
 
 from ai_router import __version__
 from ai_router.cli.common import die, registry_of, settings_or_die, upstream_client
+from ai_router.config import Settings, unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.providers.backend import Backend
 from ai_router.server.application import Server
-from ai_router.settings import Settings, unknown_names
 
 _CALLS_A_THREAD = 3
 """A request with a thread has at most so many calls at once: the classifier twice, the speculation."""
@@ -44,8 +43,13 @@ def serve() -> None:
         embedded = start_embedded(settings.data_dir / "embedded.log")
     except EmbeddedUnavailable as problem:
         die(str(problem))
-    with_model = dataclasses.replace(
-        settings, primary_url=embedded.url, primary_model=embedded.model, primary_key=embedded.key, embedded=True
+    with_model = settings.model_copy(
+        update={
+            "primary_url": embedded.url,
+            "primary_model": embedded.model,
+            "primary_key": embedded.key,
+            "embedded": True,
+        }
     )
     Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.let_go).run()
 

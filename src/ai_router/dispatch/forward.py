@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from ai_router.config import MaxTokensPolicy
 from ai_router.dispatch.answer import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
@@ -24,7 +25,6 @@ from ai_router.providers.registry import Registry
 from ai_router.providers.shaping import params_for
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
-from ai_router.settings import MaxTokensPolicy
 from ai_router.types import Attempt, ChatRequest
 
 _MAX_ANSWER = 64 << 20

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
+from ai_router.config import SpeculationMode
 from ai_router.dispatch.answer import Answer
 from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost
@@ -20,7 +21,6 @@ from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.catalogue import PRIMARY
 from ai_router.resilience.limiter import ConcurrencyLimiter, Permit
 from ai_router.routing.head.guess import Guess
-from ai_router.settings import SpeculationMode
 from ai_router.types import Attempt, Label, SpeculationResult
 
 

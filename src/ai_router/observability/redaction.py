@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.settings import SessionBodies
+from ai_router.config import SessionBodies
 
 _KEPT = frozenset({"role", "type", "finish_reason", "id", "tool_call_id"})
 """Fields whose values are the protocol's words, not anybody's."""

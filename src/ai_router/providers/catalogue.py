@@ -19,9 +19,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from ai_router.config import SettingsError
+from ai_router.config_values import base_url as parse_base_url
 from ai_router.providers.families import FAMILIES
-from ai_router.settings import SettingsError
-from ai_router.settings.parse import base_url as parse_base_url
 from ai_router.types import Label
 
 PRIMARY = "primary"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from ai_router.config import Settings, SettingsError
 from ai_router.http.calls import Timeouts
 from ai_router.providers.backend import Backend, Candidate
 from ai_router.providers.catalogue import CHAINS, PRIMARY, SEARCH, Catalogue, Provider, Search, load_catalogue
-from ai_router.settings import Settings, SettingsError
 
 AUTO = "auto"
 XAI, CLASSIFIER = "xai", "classifier"

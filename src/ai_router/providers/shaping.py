@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
+from ai_router.config import MaxTokensPolicy
 from ai_router.providers.catalogue import Rules
-from ai_router.settings import MaxTokensPolicy
 from ai_router.types import ChatRequest, Message
 
 _PASS = MaxTokensPolicy("pass")

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from ai_router.config import ClassifierMode
 from ai_router.errors import (
     AnswerSufficient,
     UpstreamError,
@@ -30,7 +31,6 @@ from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
-from ai_router.settings import ClassifierMode
 from ai_router.types import ChatRequest, Message
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from ai_router.settings import MaxTokensPolicy, SettingsError, documented_settings, load_settings
+from ai_router.config import MaxTokensPolicy, SettingsError, documented_settings, load_settings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 
@@ -26,6 +27,16 @@ def test_the_environment_wins_over_the_dotenv_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=1111\nHOST=127.0.0.2\n")
     settings = load_settings({"PORT": "2222"}, dotenv=tmp_path / ".env")
     assert (settings.port, settings.host) == (2222, "127.0.0.2")
+
+
+def test_an_empty_variable_of_the_environment_hides_the_dotenv_files(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1111\n")
+    assert load_settings({"PORT": ""}, dotenv=tmp_path / ".env").port == 8080
+
+
+@pytest.mark.parametrize("name", ["port", "Port", "EMBEDDED", "embedded", "PRIMARY_KEY", "primary_key", "API_KEYS"])
+def test_only_the_documented_names_are_read(name: str) -> None:
+    assert load_settings({name: "1"}, dotenv=None) == load_settings({}, dotenv=None)
 
 
 @pytest.mark.parametrize("url", ["http://gpu:8000", "http://gpu:8000/", "http://gpu:8000/v1", "http://gpu:8000/v1/"])
@@ -61,6 +72,16 @@ def test_a_bad_value_is_one_line_that_begins_with_the_setting(name: str, value: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [setting.env for setting in documented_settings()])
+@pytest.mark.parametrize("value", ["\udcff", "x y", ",", "[1]", "{}", "null", "1e999", "http://[::1"])
+def test_whatever_is_written_is_taken_or_refused_in_one_line(name: str, value: str) -> None:
+    try:
+        load_settings({name: value}, dotenv=None)
+    except SettingsError as problem:
+        assert str(problem).startswith(name)
+        assert "\n" not in str(problem)
+
+
 @pytest.mark.parametrize("name", ["XAI_API_KEY", "AI_ROUTER_API_KEYS"])
 def test_a_bad_key_is_not_repeated(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -72,6 +93,14 @@ def test_keys_are_not_shown_by_repr() -> None:
     settings = load_settings({"XAI_API_KEY": "hidden-1", "AI_ROUTER_API_KEYS": "hidden-2, hidden-3"}, dotenv=None)
     assert settings.api_keys == ("hidden-2", "hidden-3")
     assert "hidden" not in repr(settings)
+
+
+def test_settings_change_in_a_copy_only() -> None:
+    settings = load_settings({}, dotenv=None)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+    changed = settings.model_copy(update={"primary_url": "http://gpu:8000"})
+    assert (settings.primary_url, changed.primary_url, changed.port) == (None, "http://gpu:8000", 8080)
 
 
 @pytest.mark.parametrize("extra", [{"AI_ROUTER_API_KEYS": "k"}, {"ALLOW_UNAUTHENTICATED": "1"}])
@@ -92,9 +121,17 @@ def test_max_tokens_policies(value: str, policy: MaxTokensPolicy) -> None:
     assert load_settings({"PRIMARY_MAX_TOKENS": value}, dotenv=None).primary_max_tokens == policy
 
 
-@pytest.mark.parametrize(("threads", "admitted"), [("4", 2), ("8", 6), ("72", 63)])
-def test_some_threads_are_kept_from_chat_requests(threads: str, admitted: int) -> None:
-    assert load_settings({"THREADS": threads}, dotenv=None).admitted == admitted
+@pytest.mark.parametrize(("threads", "kept"), [("4", 2), ("8", 6), ("72", 63)])
+def test_some_threads_are_kept_from_chat_requests(threads: str, kept: int) -> None:
+    assert load_settings({"THREADS": threads}, dotenv=None).request_threads == kept
+
+
+def test_streams_are_counted_apart_from_threads_and_a_backend_s_numbers_follow_the_threads() -> None:
+    usual, many = load_settings({}, dotenv=None), load_settings({"MAX_STREAMS": "5000"}, dotenv=None)
+    assert usual.max_in_flight == 1000 + 2 * 63
+    assert many.max_in_flight == 5000 + 2 * 63
+    for settings in (usual, many):
+        assert (settings.request_threads, settings.backends_cap, settings.queue_limit) == (63, 47, 31)
 
 
 def test_every_setting_stands_in_the_example_with_its_default() -> None:

@@ -1,0 +1,346 @@
+"""The settings: one value that cannot change, read once at start from the environment and an optional .env file.
+
+A setting is one declaration in ``Settings``. Nothing else in this package reads the environment for settings. The
+environment wins over the file. An empty variable counts as unset, because docker compose passes on an empty one for a
+variable that nobody has set.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, PlainValidator, SkipValidation, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from ai_router import config_values as values
+from ai_router.config_values import (
+    ClassifierMode,
+    LogFormat,
+    MaxTokensPolicy,
+    SessionBodies,
+    SettingsError,
+    SpeculationMode,
+)
+
+__all__ = ["ClassifierMode", "LogFormat", "MaxTokensPolicy", "SessionBodies", "SettingsError", "SpeculationMode"]
+
+# The type of a setting, and what reads it from the variable's text.
+Text = Annotated[str, SkipValidation]
+Switch = Annotated[bool, PlainValidator(values.switch)]
+Seconds = Annotated[float, PlainValidator(values.seconds)]
+Share = Annotated[float, PlainValidator(values.share)]
+Amount = Annotated[float, PlainValidator(values.amount)]
+UserPath = Annotated[Path, PlainValidator(values.path)]
+Url = Annotated[str, PlainValidator(values.base_url)]
+DatabaseUrl = Annotated[str, PlainValidator(values.database_url)]
+Secret = Annotated[str, PlainValidator(values.secret)]
+Secrets = Annotated[tuple[str, ...], PlainValidator(values.secrets)]
+MaxTokens = Annotated[MaxTokensPolicy, PlainValidator(values.max_tokens_policy)]
+
+
+def _between(low: int, high: int) -> PlainValidator:
+    return PlainValidator(values.whole_number(low, high))
+
+
+def _one_of(kind: type[StrEnum]) -> PlainValidator:
+    return PlainValidator(values.one_of(kind))
+
+
+def _variable(default: str | None, doc: str, *, hidden: bool = False, name: str | None = None) -> Any:
+    """A setting: its default as a user would write it in .env (None: unset), and what it means.
+
+    ``repr`` leaves out a hidden one. ``name`` is the variable's name if that is not the field's in capitals.
+    """
+    return Field(default, description=doc, repr=not hidden, alias=name)
+
+
+class Settings(BaseSettings):
+    """All settings, parsed. A field's variable is its name in capitals.
+
+    ``model_copy(update={...})`` makes a changed copy, which is not checked again.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        alias_generator=str.upper,
+        case_sensitive=True,
+        enable_decoding=False,  # the readers above get the text; otherwise AI_ROUTER_API_KEYS would have to be JSON
+        validate_default=True,  # a default is a text, too
+        hide_input_in_errors=True,
+    )
+
+    host: Text = _variable("127.0.0.1", "address to listen on")
+    port: Annotated[int, _between(1, 65535)] = _variable("8080", "port to listen on")
+    data_dir: UserPath = _variable("./data", "where the log and the sessions go")
+    log_file: UserPath | None = _variable(None, "the log; unset: DATA_DIR/app.log")
+    session_dir: UserPath | None = _variable(None, "session files; unset: DATA_DIR/sessions")
+    log_timestamps: Switch = _variable("off", "put time and level before each line of the log")
+    log_format: Annotated[LogFormat, _one_of(LogFormat)] = _variable(
+        "plain", "plain lines, or json: an object a line, on stderr as well"
+    )
+    session_bodies: Annotated[SessionBodies, _one_of(SessionBodies)] = _variable(
+        "full", "what was said, in session files: full, redacted, off"
+    )
+    telemetry: Switch = _variable(
+        "on", "count requests and keep rows of usage; off: only the log and the session files"
+    )
+    tracing: Switch = _variable("off", "send OpenTelemetry spans to OTEL_EXPORTER_OTLP_ENDPOINT")
+    database_url: DatabaseUrl | None = _variable(
+        None, "usage: sqlite:///FILE, postgresql://...; unset: usage.db", hidden=True
+    )
+    usage_days: Annotated[int, _between(1, 36_500)] = _variable("400", "how long rows of usage are kept")
+    electricity_usd_per_kwh: Amount | None = _variable(
+        None, "gives local answers a cost; unset: they cost GPU-seconds only"
+    )
+    gpu_watts: Amount = _variable("350", "what the machine draws while it answers")
+    workers: Annotated[int, _between(1, 64)] = _variable("1", "processes; must be 1 for now")
+    threads: Annotated[int, _between(4, 4096)] = _variable("72", "request threads; one in eight is kept for /health")
+    max_streams: Annotated[int, _between(1, 100_000)] = _variable(
+        "1000", "streams under way at once; they hold no thread"
+    )
+
+    router_url: Url | None = _variable(None, "the classifier's server; unset: no classifier")
+    router_model: Text = _variable("nvidia/Nemotron-Orchestrator-8B", "the classifier's model id")
+    primary_url: Url | None = _variable(None, "the primary's server; unset: the embedded CPU model")
+    primary_model: Text = _variable("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8", "the primary's model id")
+    xai_api_url: Url = _variable("https://api.x.ai", "xAI's address")
+    xai_api_key: Secret | None = _variable(
+        None, "xAI's key; unset: none of its models, and no search of its", hidden=True
+    )
+    xai_model: Text = _variable("grok-4.7", "the model that answers COMPLEX")
+    xai_search_model: Text = _variable("grok-4.3", "the model that searches the web")
+    openai_api_url: Url | None = _variable(None, "OpenAI's address; unset: the catalogue's")
+    openai_api_key: Secret | None = _variable(None, "OpenAI's key; unset: none of its models", hidden=True)
+    gemini_api_url: Url | None = _variable(None, "Gemini's address; unset: the catalogue's")
+    gemini_api_key: Secret | None = _variable(None, "Gemini's key; unset: none of its models", hidden=True)
+    perplexity_api_url: Url | None = _variable(None, "Perplexity's address; unset: the catalogue's")
+    perplexity_api_key: Secret | None = _variable(None, "Perplexity's key; unset: none of its models", hidden=True)
+    openrouter_api_url: Url | None = _variable(None, "OpenRouter's address; unset: the catalogue's")
+    openrouter_api_key: Secret | None = _variable(None, "OpenRouter's key; unset: none of its models", hidden=True)
+    catalogue_file: UserPath | None = _variable(None, "your own models, providers and fallback chains, in TOML")
+
+    classifier_mode: Annotated[ClassifierMode, _one_of(ClassifierMode)] = _variable(
+        "constrained", "constrained, reasoning or off"
+    )
+    classifier_context_chars: Annotated[int, _between(200, 1_000_000)] = _variable(
+        "6000", "how much conversation the classifier is shown"
+    )
+    fast_routing: Switch = _variable("on", "decide in this process what was decided before or is plain")
+    decision_cache_s: Seconds = _variable("3600", "how long a decision of the classifier's is kept; ENRICH at most 60")
+    shadow_share: Share = _variable("0.02", "share of the fast decisions that the classifier is asked about afterwards")
+    speculation: Annotated[SpeculationMode, _one_of(SpeculationMode)] = _variable(
+        "auto", "call the primary during classification: auto, always, off"
+    )
+    primary_slots: Annotated[int, _between(1, 10_000)] = _variable(
+        "8", "requests that the primary serves at once; if taken: no speculation"
+    )
+    speculation_budget_s: Seconds = _variable("30", "primary's seconds a minute that lost speculations may take")
+    backoff_s: Seconds = _variable("1", "before the first retry; the next waits are twice as long")
+    breaker_failures: Annotated[int, _between(1, 100_000)] = _variable(
+        "5", "failures in a row that have a backend left alone for a while"
+    )
+    queue_budget_s: Seconds = _variable("30", "a request's wait for backends that are busy or cooling down")
+    queue_size: Annotated[int, _between(0, 10_000)] | None = _variable(
+        None, "requests that may wait for backends; unset: half of the request threads"
+    )
+    backend_cap: Annotated[int, _between(1, 10_000)] | None = _variable(
+        None, "requests at one backend at once; unset: the request threads, 3/4 of them with several backends"
+    )
+    cloud_fallback: Switch = _variable(
+        "on", "let the cloud answer what the primary was to answer when the primary is down"
+    )
+    primary_max_tokens: MaxTokens = _variable("auto", "max_tokens at the primary: auto, strip, pass, add:N")
+    date_context: Switch = _variable("on", "tell the models the date, to the hour")
+
+    connect_timeout_s: Seconds = _variable("5", "to connect to any backend")
+    primary_ttft_s: Seconds = _variable("30", "to the first event of a stream, primary")
+    xai_ttft_s: Seconds = _variable("60", "to the first event of a stream, xAI")
+    classifier_timeout_s: Seconds = _variable("30", "for a whole classification")
+    search_timeout_s: Seconds = _variable("120", "for a whole web search")
+    plain_timeout_s: Seconds = _variable("120", "for a plain answer of one backend")
+    stream_idle_s: Seconds = _variable("60", "between two reads of a stream")
+    request_timeout_s: Seconds = _variable("600", "for a whole request, streamed or not")
+    body_timeout_s: Seconds = _variable("30", "for a client to send its headers, and then its body")
+    write_timeout_s: Seconds = _variable("30", "for a client to take one chunk of the answer")
+    keepalive_s: Seconds = _variable("5", "between two SSE comments while a stream has nothing to say")
+    max_body_mb: Annotated[int, _between(1, 1024)] = _variable("32", "the largest request body, MiB")
+
+    admin_key: Secret | None = _variable(
+        None, "sees all sessions and usage; others see their own", hidden=True, name="AI_ROUTER_ADMIN_KEY"
+    )
+    api_keys: Secrets | None = _variable(
+        None, "keys clients must show, comma-separated; unset: none", hidden=True, name="AI_ROUTER_API_KEYS"
+    )
+    allow_unauthenticated: Switch = _variable("off", "listen beyond this machine without keys")
+
+    embedded: bool = False
+    """True when the primary is the model we started ourselves; set by ``serve``, not by the environment."""
+
+    primary_key: str | None = Field(None, repr=False)
+    """The key of the embedded primary, made up at each start; a configured primary has none."""
+
+    of_providers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    """Further *_API_KEY and *_API_URL variables, for the providers of a catalogue of the user's."""
+
+    def variable(self, name: str) -> str | None:
+        """The value of a provider's variable. Raises SettingsError if it is no key or address."""
+        if name in _FIELDS:
+            value = getattr(self, _FIELDS[name])
+            return None if value is None else str(value)
+        text = self.of_providers.get(name)
+        if text is None:
+            return None
+        try:
+            return values.base_url(text) if name.endswith("_URL") else values.secret(text)
+        except ValueError as problem:
+            raise SettingsError(f"{name} {problem}") from None
+
+    @property
+    def backends_cap(self) -> int:
+        """BACKEND_CAP, or three quarters of the request threads: a backend that hangs leaves some for others."""
+        return self.backend_cap or max(1, self.request_threads * 3 // 4)
+
+    @property
+    def queue_limit(self) -> int:
+        """QUEUE_SIZE, or half of the request threads."""
+        return self.request_threads // 2 if self.queue_size is None else self.queue_size
+
+    @property
+    def log_path(self) -> Path:
+        """LOG_FILE, or its place under DATA_DIR."""
+        return self.log_file or self.data_dir / "app.log"
+
+    @property
+    def usage_database(self) -> str:
+        """DATABASE_URL, or a file under DATA_DIR."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'usage.db'}"
+
+    @property
+    def usd_per_gpu_s(self) -> float | None:
+        """What a second of a local backend's time costs in electricity."""
+        price = self.electricity_usd_per_kwh
+        return None if price is None else self.gpu_watts / 1000 * price / 3600
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Everything that must not be seen: keys, and the database's password."""
+        ours = [self.admin_key, self.primary_key, *(self.api_keys or ())]
+        theirs = [getattr(self, field) for field in _FIELDS.values() if field.endswith("_api_key")]
+        others = [value for name, value in self.of_providers.items() if name.endswith("_KEY")]
+        password = unquote(urlsplit(self.database_url or "").password or "")
+        return tuple(dict.fromkeys(found for found in (*ours, *theirs, *others, password) if found))
+
+    @property
+    def session_path(self) -> Path:
+        """SESSION_DIR, or its place under DATA_DIR."""
+        return self.session_dir or self.data_dir / "sessions"
+
+    @property
+    def classifier_enabled(self) -> bool:
+        """Whether a classifier model is there to be asked."""
+        return self.router_url is not None and self.classifier_mode is not ClassifierMode.OFF
+
+    @property
+    def request_threads(self) -> int:
+        """How many requests for backends may hold a thread; the threads above it answer everything else."""
+        return self.threads - max(2, self.threads // 8)
+
+    @property
+    def max_in_flight(self) -> int:
+        """How many requests for backends may be under way: with a thread, waiting for one, or as a stream."""
+        return 2 * self.request_threads + self.max_streams
+
+    @property
+    def max_connections(self) -> int:
+        """How many client connections are kept open; beyond that the one that is silent longest is closed."""
+        return self.max_in_flight + 10 * self.threads
+
+
+_FIELDS = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.description}
+"""The field of each variable. A field without a description is no variable: the program sets it."""
+
+_OF_A_PROVIDER = re.compile(r"[A-Z][A-Z0-9_]*_API_(?:KEY|URL)")
+"""What a catalogue of the user's may ask for, besides the variables of Settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """One setting as documentation needs it."""
+
+    env: str
+    default: str | None
+    doc: str
+
+
+def documented_settings() -> tuple[SettingInfo, ...]:
+    """Every setting with its variable, default and meaning, in the order of the class."""
+    fields = ((name, Settings.model_fields[field]) for name, field in _FIELDS.items())
+    return tuple(SettingInfo(name, field.default, field.description or "") for name, field in fields)
+
+
+def unknown_names(dotenv: Path = Path(".env")) -> tuple[str, ...]:
+    """Names in the .env file that are no settings: perhaps misspelt ones."""
+    return tuple(name for name in _read_file(dotenv) if name not in _FIELDS)
+
+
+def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
+    """Read the settings; the environment wins over the .env file.
+
+    Raises SettingsError, in one line, for the first value that cannot work.
+    """
+    texts = _texts(os.environ if environ is None else environ, dotenv)
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name: text for name, text in texts.items() if name in _FIELDS}
+    try:
+        settings = Settings(_build_sources=((source,), {}))
+    except ValidationError as error:
+        # Its own text has many lines. A reader of ours refused the value, and its ValueError is in the context.
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise SettingsError(f"{first['loc'][0]} {first['ctx']['error']}") from None
+    others = {name: text for name, text in texts.items() if _OF_A_PROVIDER.fullmatch(name) and name not in _FIELDS}
+    settings = settings.model_copy(update={"of_providers": others})
+    _check_together(settings)
+    return settings
+
+
+def _texts(environ: Mapping[str, str], dotenv: Path | None) -> Mapping[str, str]:
+    """The text of each variable that is set. An empty one in the environment hides the file's."""
+    texts = {**_read_file(dotenv), **environ}
+    return {name: text.strip() for name, text in texts.items() if text and text.strip()}
+
+
+def _read_file(dotenv: Path | None) -> Mapping[str, str | None]:
+    return dotenv_values(dotenv) if dotenv and dotenv.is_file() else {}
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.workers > 1:
+        raise SettingsError(
+            f"WORKERS={settings.workers} needs REDIS_URL to share state between processes, and this version has no "
+            "such sharing yet; raise THREADS instead"
+        )
+    if settings.tracing and not _installed("opentelemetry.exporter.otlp.proto.http"):
+        raise SettingsError("TRACING needs OpenTelemetry: pip install 'ai-router[otel]'")
+    if (settings.database_url or "").startswith("postgresql") and not _installed("psycopg"):
+        raise SettingsError("DATABASE_URL of a PostgreSQL needs psycopg: pip install 'ai-router[postgres]'")
+    if not values.is_loopback(settings.host) and not settings.api_keys and not settings.allow_unauthenticated:
+        raise SettingsError(
+            f"HOST {settings.host} is reachable from outside this machine: set AI_ROUTER_API_KEYS to one or more keys, "
+            "or ALLOW_UNAUTHENTICATED=1 if you mean it"
+        )
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False

@@ -1,0 +1,206 @@
+"""The values that settings have, and how each is read from a variable's text.
+
+A reader takes the text as it stands in the environment or in .env, without white space around it, and returns the
+value. Its ValueError has the rest of a sentence that begins with the variable's name: "must be on or off, not 'x'".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+
+class SettingsError(ValueError):
+    """A setting that cannot work. The message is one line and starts with the setting's name."""
+
+
+class ClassifierMode(StrEnum):
+    """How the classifier model is asked."""
+
+    CONSTRAINED = "constrained"
+    REASONING = "reasoning"
+    OFF = "off"
+
+
+class SpeculationMode(StrEnum):
+    """When the primary is called while the classifier still thinks."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    OFF = "off"
+
+
+class LogFormat(StrEnum):
+    """What a line of the log is."""
+
+    PLAIN = "plain"
+    JSON = "json"
+
+
+class SessionBodies(StrEnum):
+    """What session files keep of what was said."""
+
+    FULL = "full"
+    REDACTED = "redacted"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class MaxTokensPolicy:
+    """What happens to a client's max_tokens on its way to the primary: ``strip``, ``pass`` or ``add`` extra tokens.
+
+    ``auto`` is strip for a configured primary, taken to be a reasoning model that would spend a small budget on
+    thinking and answer nothing, and pass for the embedded one.
+    """
+
+    kind: str
+    extra: int = 0
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """The reader of a whole number from ``low`` to ``high``, both included."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"must be a whole number, not {text!r}") from None
+        if not low <= number <= high:
+            raise ValueError(f"must be between {low} and {high}, not {number}")
+        return number
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """More than 0, at most a day."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number of seconds, not {text!r}") from None
+    if not 0 < number <= 86_400:
+        raise ValueError(f"must be more than 0 and at most 86400 seconds, not {text}")
+    return number
+
+
+def share(text: str) -> float:
+    """From 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number from 0 to 1, not {text!r}") from None
+    if not 0 <= number <= 1:
+        raise ValueError(f"must be from 0 to 1, not {text}")
+    return number
+
+
+def amount(text: str) -> float:
+    """From 0 to a million: dollars, watts."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number, not {text!r}") from None
+    if not 0 <= number <= 1_000_000:
+        raise ValueError(f"must be from 0 to 1000000, not {text}")
+    return number
+
+
+def switch(text: str) -> bool:
+    """on, true, yes, 1 or off, false, no, 0; capitals do not matter."""
+    lowered = text.lower()
+    if lowered in ("on", "true", "yes", "1"):
+        return True
+    if lowered in ("off", "false", "no", "0"):
+        return False
+    raise ValueError(f"must be on or off, not {text!r}")
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def one_of(kind: type[E]) -> Callable[[str], E]:
+    """The reader of a member of ``kind``; capitals do not matter."""
+
+    def read(text: str) -> E:
+        try:
+            return kind(text.lower())
+        except ValueError:
+            raise ValueError(f"must be one of {', '.join(kind)}, not {text!r}") from None
+
+    return read
+
+
+def base_url(text: str) -> str:
+    """``http(s)://host[:port][/path]`` without /v1 and without a trailing slash."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as problem:
+        raise ValueError(f"is not a URL: {problem}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[^!-~]", text):
+        raise ValueError("must look like http://host:port")
+    if parts.username or parts.password:
+        raise ValueError("must not carry credentials; keys have settings of their own")
+    if parts.query or parts.fragment:
+        raise ValueError("must not carry a query or a fragment")
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def secret(text: str) -> str:
+    """A key as it will stand in a header. The message never repeats the value."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be printable ASCII without spaces (the value is not shown here)")
+    return text
+
+
+def secrets(text: str) -> tuple[str, ...]:
+    """Keys between commas, at least one. The message never repeats the value."""
+    keys = tuple(secret(part.strip()) for part in text.split(",") if part.strip())
+    if not keys:
+        raise ValueError("must hold at least one key, separated by commas (the value is not shown here)")
+    return keys
+
+
+def path(text: str) -> Path:
+    """A file or a folder; ``~`` is the home directory."""
+    return Path(text).expanduser()
+
+
+def database_url(text: str) -> str:
+    """``sqlite:///file`` or ``postgresql://user:password@host/name``. The message never repeats the value."""
+    scheme, found, rest = text.partition("://")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("has a port that is no number (it is not shown here)") from None
+    if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres") or not rest:
+        raise ValueError("must look like sqlite:///file or postgresql://user:password@host/name (it is not shown here)")
+    if scheme.partition("+")[0] == "sqlite":
+        return f"sqlite://{rest}"
+    return f"postgresql://{rest}"
+
+
+def max_tokens_policy(text: str) -> MaxTokensPolicy:
+    """``auto``, ``strip``, ``pass`` or ``add:N``; capitals do not matter."""
+    kind, _, extra = text.lower().partition(":")
+    if kind in ("auto", "strip", "pass") and not extra:
+        return MaxTokensPolicy(kind)
+    if kind == "add" and extra.isdigit() and 0 < int(extra) <= 1_000_000:
+        return MaxTokensPolicy("add", int(extra))
+    raise ValueError(f"must be auto, strip, pass or add:N with N from 1 to 1000000, not {text!r}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
