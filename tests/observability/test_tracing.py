@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber
 from ai_router.observability.tracing import Tracing
 from ai_router.types import Cost, Purpose, Status, Step, Usage
 from tests.chat_requests import chat_request

@@ -1,12 +1,29 @@
-"""The last five minutes, hour and day."""
+"""The last five minutes, hour and day; the targets beside them; the start of the process to its first answer."""
 
 from __future__ import annotations
 
+import math
+import os
 import random
+import subprocess
+import sys
+import time
 
 import pytest
 
-from ai_router.observability.windows import Durations, Windows, described, grouped, seeded, together
+from ai_router.observability.windows import (
+    Cell,
+    ColdStart,
+    Durations,
+    Windows,
+    described,
+    grouped,
+    process_started,
+    seeded,
+    targets,
+    together,
+    uptime,
+)
 from ai_router.storage.usage_rows import rows_of
 from ai_router.types import Cost, Status
 from tests.outcomes import FREE, attempt, outcome
@@ -105,3 +122,80 @@ def test_only_what_is_not_the_client_s_own_fault_counts_as_an_error() -> None:
     assert told["error_rate"] == 0.5
     assert told["cancel_ms"]["p99"] == pytest.approx(4.0, rel=0.02)
     assert told["latency_ms"]["p50"] == pytest.approx(100.0, rel=0.02)
+
+
+DAY = 86_400.0
+
+
+def statuses(day: Cell, up: float | None = 1.0) -> dict[str, str]:
+    return {target.name: target.judged(day)["status"] for target in targets(up)}
+
+
+def day(ttft: float, latency: float, cancel: float, failed: int) -> Cell:
+    cell = Cell()
+    for _ in range(100):
+        cell.ttft.add(ttft)
+        cell.total.add(latency)
+        cell.cancel.add(cancel)
+    cell.counts["requests"], cell.counts["errors"], cell.counts["failed"] = 100, failed, failed
+    return cell
+
+
+def test_a_good_day_meets_every_target() -> None:
+    assert set(statuses(day(400, 2_000, 10, 0)).values()) == {"ok"}
+
+
+def test_a_bad_day_misses_every_target() -> None:
+    assert set(statuses(day(1_600, 7_000, 400, 5), 0.9).values()) == {"missed"}
+
+
+def test_a_day_without_requests_says_so() -> None:
+    assert set(statuses(Cell(), None).values()) == {"no data"}
+
+
+def test_the_targets_are_those_that_were_set() -> None:
+    told = {target.name: target.judged(Cell())["target"] for target in targets(None)}
+    assert told == {
+        "ttft_p95": "<= 1500 ms",
+        "latency_p50": "<= 3500 ms",
+        "latency_p95": "<= 6000 ms",
+        "error_rate": "<= 0.01",
+        "cancel_p99": "<= 300 ms",
+        "uptime": ">= 0.995",
+    }
+
+
+@pytest.mark.parametrize(
+    ("lives", "share"),
+    [
+        ([], None),
+        ([(0.0, DAY)], 1.0),
+        ([(-DAY, DAY / 2)], 0.5),
+        ([(0.0, DAY / 4), (DAY / 2, DAY)], 0.75),
+        ([(0.0, DAY / 2), (DAY / 4, DAY)], 1.0),
+        # The time before the first start is nobody's fault.
+        ([(DAY / 2, DAY)], 1.0),
+        ([(DAY / 2, 3 * DAY / 4)], 0.5),
+    ],
+)
+def test_uptime_is_the_time_in_which_a_process_lived(lives: list[tuple[float, float]], share: float | None) -> None:
+    assert uptime(lives, 0.0, DAY) == share
+
+
+def test_the_first_answer_counts_and_no_later_one() -> None:
+    cold = ColdStart(born=100.0, now=lambda: 102.0)
+    assert math.isnan(cold.seconds())
+    cold.finished(outcome(status=Status.ERROR), FREE)
+    cold.finished(outcome(timings={"total_ms": 500.0}), FREE)
+    cold.finished(outcome(timings={"total_ms": 9.0}), FREE)
+    assert cold.seconds() == 2.5
+    assert cold.described() == {"ready_ms": 2000.0, "first_answer_ms": 500.0, "start_to_first_answer_ms": 2500.0}
+
+
+def test_a_process_knows_when_it_began() -> None:
+    before = time.time()
+    code = "from ai_router.observability.windows import process_started; print(process_started())"
+    told = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    # The kernel counts in hundredths.
+    assert before - 0.05 <= told <= time.time()
+    assert process_started() < before, os.getpid()

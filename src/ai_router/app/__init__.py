@@ -26,9 +26,8 @@ from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
-from ai_router.observability.cold_start import process_started
-from ai_router.observability.metrics import watch_limiter
-from ai_router.observability.registry import one
+from ai_router.observability.metrics import one, watch_limiter
+from ai_router.observability.windows import process_started
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.limiter import ConcurrencyLimiter

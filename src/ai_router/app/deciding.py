@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from ai_router.http.client import UpstreamClient
-from ai_router.observability.metrics import RoutingMetrics
-from ai_router.observability.registry import Metrics, one
+from ai_router.observability.metrics import Metrics, RoutingMetrics, one
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.limiter import ConcurrencyLimiter

@@ -12,14 +12,12 @@ from ai_router import __version__
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
-from ai_router.observability.cold_start import ColdStart
 from ai_router.observability.log import LogWriter
-from ai_router.observability.metrics import ResilienceMetrics, RoutingMetrics
+from ai_router.observability.metrics import Metrics, ResilienceMetrics, RoutingMetrics, one
 from ai_router.observability.recorder import Recorder, Sink
-from ai_router.observability.registry import Metrics, one
+from ai_router.observability.redaction import Scrubber
 from ai_router.observability.request_metrics import LossMetrics, ModelNames, RequestMetrics
-from ai_router.observability.scrubbing import Scrubber
-from ai_router.observability.windows import WINDOWS, Windows, seeded
+from ai_router.observability.windows import WINDOWS, ColdStart, Windows, seeded
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
 from ai_router.settings import LogFormat, Settings

@@ -21,7 +21,7 @@ import orjson
 
 from ai_router.observability.batches import Batches
 from ai_router.observability.log_lines import LogEntry
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber
 
 _WAITING_LIMIT = 20_000
 """Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""

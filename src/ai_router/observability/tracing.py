@@ -30,7 +30,7 @@ from opentelemetry.trace import (
 )
 
 from ai_router import __version__
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber
 from ai_router.trace_context import SAMPLED, Trace, begin_trace
 from ai_router.types import Cost, Outcome, Purpose, Step
 from ai_router.types import Status as Ending

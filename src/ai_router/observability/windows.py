@@ -1,4 +1,4 @@
-"""The last five minutes, hour and day in memory: counts, and durations as histograms that can be added up.
+"""What GET /api/metrics shows, kept in memory: the last five minutes, hour and day, the targets, and the cold start.
 
 Time is cut into slots, of a minute for the last hour and of ten minutes for the last day; a slot has a cell for each
 route and model. Durations fall into buckets whose limits grow by 4 %: a percentile is right within 2 % of itself.
@@ -7,14 +7,16 @@ route and model. Durations fall into buckets whose limits grow by 4 %: a percent
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ai_router.types import Status
+from ai_router.types import Cost, Outcome, Status
 
 WINDOWS: Mapping[str, float] = {"5m": 300.0, "1h": 3600.0, "24h": 86_400.0}
 _FINE_S, _COARSE_S = 60.0, 600.0
@@ -190,3 +192,93 @@ def seeded(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
     """Count what an earlier process has seen."""
     for row in rows:
         windows.add(row, row["at"] + row["total_ms"] / 1000)
+
+
+OK, MISSED, NO_DATA = "ok", "missed", "no data"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A promise: ``value`` reads it off a day, None where there is nothing to read."""
+
+    name: str
+    limit: float
+    unit: str
+    value: Callable[[Cell], float | None]
+    at_least: bool = False
+
+    def judged(self, day: Cell) -> Mapping[str, Any]:
+        """The target beside what is."""
+        actual = self.value(day)
+        kept = actual is not None and (actual >= self.limit if self.at_least else actual <= self.limit)
+        return {
+            "name": self.name,
+            "target": f"{'>=' if self.at_least else '<='} {self.limit:g} {self.unit}".rstrip(),
+            "actual": None if actual is None else round(actual, 4),
+            "unit": self.unit,
+            "status": NO_DATA if actual is None else OK if kept else MISSED,
+        }
+
+
+def targets(uptime: float | None) -> Sequence[Target]:
+    """All of them; ``uptime`` is the share of the last day, or of the time since the first start, that was served."""
+    return (
+        Target("ttft_p95", 1500, "ms", lambda day: day.ttft.percentile(0.95)),
+        Target("latency_p50", 3500, "ms", lambda day: day.total.percentile(0.5)),
+        Target("latency_p95", 6000, "ms", lambda day: day.total.percentile(0.95)),
+        Target("error_rate", 0.01, "", lambda day: day.error_rate),
+        Target("cancel_p99", 300, "ms", lambda day: day.cancel.percentile(0.99)),
+        Target("uptime", 0.995, "", lambda _: uptime, at_least=True),
+    )
+
+
+def uptime(lives: Sequence[tuple[float, float]], since: float, now: float) -> float | None:
+    """The share of the time from ``since`` to ``now`` in which a process lived; the time before the first counts not.
+
+    ``lives``: (started, last seen), in order of their starts; they may overlap. None without any.
+    """
+    if not lives:
+        return None
+    begin = max(since, lives[0][0])
+    covered, reached = 0.0, begin
+    for started, seen in lives:
+        covered += max(0.0, min(seen, now) - max(started, reached))
+        reached = max(reached, seen)
+    return min(1.0, covered / (now - begin)) if now > begin else None
+
+
+def process_started() -> float:
+    """When this process began, in seconds since 1970; now, where the system does not tell."""
+    try:
+        # proc(5): the name, which may hold anything, ends with the last bracket; starttime is the 22nd field.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return time.time()
+    return time.time() - age
+
+
+class ColdStart:
+    """``born``: when the first process began. A client may ask hours later: what counts is how long its answer took."""
+
+    def __init__(self, born: float, now: Callable[[], float] = time.time) -> None:
+        self._ready_ms = (now() - born) * 1000
+        self._first_ms: float | None = None
+
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """See whether it is the first answer."""
+        if self._first_ms is None and outcome.status is Status.OK:
+            self._first_ms = outcome.timings["total_ms"]
+
+    def seconds(self) -> float:
+        """From the start to the first answer; NaN before there was one."""
+        return float("nan") if self._first_ms is None else (self._ready_ms + self._first_ms) / 1000
+
+    def described(self) -> Mapping[str, float | None]:
+        """As people read it, in milliseconds."""
+        first = self._first_ms
+        return {
+            "ready_ms": round(self._ready_ms, 1),
+            "first_answer_ms": None if first is None else round(first, 1),
+            "start_to_first_answer_ms": None if first is None else round(self._ready_ms + first, 1),
+        }

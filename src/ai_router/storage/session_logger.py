@@ -20,8 +20,7 @@ import orjson
 
 from ai_router.observability import log_lines
 from ai_router.observability.batches import Batches
-from ai_router.observability.redaction import kept_of_messages, kept_of_response, kept_of_step
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber, kept_of_messages, kept_of_response, kept_of_step
 from ai_router.settings import SessionBodies
 from ai_router.storage.session_reader import file_name
 from ai_router.types import Cost, Message, Outcome

@@ -10,10 +10,8 @@ from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ai_router import __version__
-from ai_router.observability.cold_start import ColdStart
-from ai_router.observability.registry import Metrics
-from ai_router.observability.targets import targets, uptime
-from ai_router.observability.windows import WINDOWS, Windows, described, grouped, together
+from ai_router.observability.metrics import Metrics
+from ai_router.observability.windows import WINDOWS, ColdStart, Windows, described, grouped, targets, together, uptime
 from ai_router.storage.usage_writer import UsageWriter
 
 _DAY_S = WINDOWS["24h"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client import Counter
 
-from ai_router.observability.registry import Metrics, one
+from ai_router.observability.metrics import Metrics, one
 
 
 def samples(exposition: bytes, name: str) -> dict[str, float]:
@@ -41,7 +41,7 @@ def test_a_single_process_tells_of_itself() -> None:
 _WORKER = """
 import os, sys, pathlib
 from prometheus_client import Counter, Histogram
-from ai_router.observability.registry import Metrics, forget_worker, one
+from ai_router.observability.metrics import Metrics, forget_worker, one
 folder = pathlib.Path(sys.argv[1])
 metrics = Metrics(folder)
 Counter("asked", "x", ["route"], registry=metrics.registry).labels("primary").inc(int(sys.argv[2]))
