@@ -15,8 +15,7 @@ from alembic.script import ScriptDirectory
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.storage import database as database_module
-from ai_router.storage.database import open_database
-from ai_router.storage.tables import REVISION, metadata
+from ai_router.storage.database import REVISION, metadata, open_database
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, rows_of
 from ai_router.types import CallCost, Cost, Purpose, Status, Usage

@@ -21,11 +21,9 @@ from ai_router.observability.windows import WINDOWS, ColdStart, Windows, seeded
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
 from ai_router.settings import LogFormat, Settings
-from ai_router.storage.opening import open_usage_store
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.storage.spill_file import SpillFile
-from ai_router.storage.usage_rows import rows_of
-from ai_router.storage.usage_writer import UsageWriter
+from ai_router.storage.usage_rows import SpillFile, rows_of
+from ai_router.storage.usage_writer import UsageWriter, open_usage_store
 from ai_router.trace_context import Trace, parse_traceparent
 from ai_router.types import Cost, Outcome, Status
 

@@ -1,4 +1,7 @@
-"""Opening the database, a SQLite file of ours or what DATABASE_URL names, and bringing its tables up to date."""
+"""The database of usage: its tables, and opening it: a SQLite file of ours or what DATABASE_URL names.
+
+The tables are as they are today. migrations/ is how they came to be; a test holds the two against each other.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,98 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from ai_router.errors import StoreUnavailable
-from ai_router.storage.tables import REVISION
+
+REVISION = "0001"
+"""The last of migrations/versions."""
+
+metadata = MetaData()
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970
+    Column("day", String(10), nullable=False),  # UTC
+    Column("session_id", String(64), nullable=False),
+    Column("client", String(64), nullable=False),  # which key, never the key
+    Column("organization", String(64), nullable=False),
+    Column("route", String(64), nullable=False),
+    Column("backend", String(64), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("decided_by", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("error_code", String(64), nullable=False),
+    Column("failed", Boolean, nullable=False),  # an error that is not the client's own
+    Column("stream", Boolean, nullable=False),
+    Column("local", Boolean, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("usage_estimated", Boolean, nullable=False),
+    Column("cost_usd", Float, nullable=False),  # as far as it is known
+    Column("cost_unknown", Boolean, nullable=False),  # whether that is not all
+    Column("cost_basis", String(64), nullable=False),
+    Column("gpu_seconds", Float, nullable=False),
+    Column("baseline_usd", Float, nullable=True),
+    Column("ttft_ms", Float, nullable=True),
+    Column("total_ms", Float, nullable=False),
+    Column("cancel_ms", Float, nullable=True),
+    Index("requests_day", "day"),
+    Index("requests_at", "at"),
+)
+
+egress = Table(
+    "egress",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("request", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("day", String(10), nullable=False),
+    Column("client", String(64), nullable=False),
+    Column("organization", String(64), nullable=False),
+    Column("backend", String(64), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes_sent", BigInteger, nullable=False),
+    Column("bytes_received", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=True),
+    Column("output_tokens", BigInteger, nullable=True),
+    Column("cost_usd", Float, nullable=True),
+    Index("egress_day", "day"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("started", Float, nullable=False),
+    Column("seen", Float, nullable=False),
+    Index("runs_seen", "seen"),
+)
+
 
 _WAIT_S = 5
 """For a lock that another process holds, and for a server to take a connection."""

@@ -22,8 +22,7 @@ from sqlalchemy.exc import (
 )
 
 from ai_router.errors import RowRefused, StoreUnavailable
-from ai_router.storage.database import open_database
-from ai_router.storage.tables import egress, requests, runs
+from ai_router.storage.database import egress, open_database, requests, runs
 
 Row = Mapping[str, Any]
 

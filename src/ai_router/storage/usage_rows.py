@@ -1,11 +1,18 @@
-"""From an outcome to its rows in the database. Pure."""
+"""Rows of usage: made of an outcome, and kept in a file while the database does not take them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
 
 from ai_router.types import Cost, Outcome, Traffic
 
@@ -81,3 +88,90 @@ def _exported(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) ->
 def _text(value: str, most: int) -> str:
     """As PostgreSQL takes it: no longer than its column, and without NUL, which a client may well name a model with."""
     return value.replace("\x00", "?")[:most]
+
+
+_AT_ONCE = 500
+
+
+class SpillFile:
+    """One line for each request. Several processes may use the same file: it is locked while a line is put there, and
+    while it is moved out of the way to be read, which takes a moment; whoever puts rows never waits for a database."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def put(self, rows: Iterable[Rows]) -> None:
+        """Append rows. Raises OSError."""
+        lines = b"".join(orjson.dumps([row.request, row.exported], default=str) + b"\n" for row in rows)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(descriptor, "r+b") as file:
+                if _locked(file, self._path):
+                    # A line that a crash has cut off costs itself, and not the one after it.
+                    file.write(b"\n" + lines if _cut_off(file) else lines)
+                    return
+
+    def take(self, save: Callable[[Sequence[Rows]], None]) -> int:
+        """Hand all rows to ``save``, some at a time; how many lines were none. Raises OSError, or what ``save`` raises:
+        then they stay, and those that were saved before may be handed over again."""
+        self._move_away()
+        lost = 0
+        for claimed in sorted(self._path.parent.glob(f"{self._path.name}.*")):
+            with suppress(FileNotFoundError), claimed.open("rb") as file:
+                if not _locked(file, claimed, wait=False):
+                    continue  # another process reads it
+                lost += _read(file, save)
+                claimed.unlink()
+        return lost
+
+    def _move_away(self) -> None:
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            if _locked(file, self._path):
+                self._path.rename(f"{self._path}.{uuid.uuid4().hex}")
+
+
+def _locked(file: IO[bytes], path: Path, *, wait: bool = True) -> bool:
+    """Lock an open file; False if another process has it, or has moved or deleted it meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _cut_off(file: IO[bytes]) -> bool:
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return False
+    file.seek(end - 1)
+    return file.read(1) != b"\n"
+
+
+def _read(file: IO[bytes], save: Callable[[Sequence[Rows]], None]) -> int:
+    some: list[Rows] = []
+    lost = 0
+    for line in file:
+        rows = _parsed(line)
+        if rows is not None:
+            some.append(rows)
+        elif line.strip():
+            lost += 1
+        if len(some) == _AT_ONCE:
+            save(some)
+            some = []
+    save(some)
+    return lost
+
+
+def _parsed(line: bytes) -> Rows | None:
+    """None for a line that is none of ours: cut off by a crash, or from another hand."""
+    try:
+        found: Any = orjson.loads(line)
+    except ValueError:
+        return None
+    if not (isinstance(found, list) and len(found) == 2 and isinstance(found[0], dict) and isinstance(found[1], list)):
+        return None
+    request, exported = found
+    whole = "id" in request and all(isinstance(row, dict) and "id" in row for row in exported)
+    return Rows(request, exported) if whole else None

@@ -11,12 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.observability.batches import Batches
-from ai_router.storage.spill_file import SpillFile
-from ai_router.storage.usage_rows import Rows
+from ai_router.storage.usage_rows import Rows, SpillFile
+
+if TYPE_CHECKING:
+    from ai_router.storage.usage import UsageStore
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,14 @@ class Store(Protocol):
 
 
 S = TypeVar("S", bound=Store)
+
+
+def open_usage_store(url: str) -> UsageStore:
+    """The store, with all tables up to date. Raises StoreUnavailable. To be called off the way of any request, and of
+    the start: SQLAlchemy takes a third of a second to load."""
+    from ai_router.storage.usage import UsageStore  # noqa: PLC0415 - as said
+
+    return UsageStore(url)
 
 
 class UsageWriter(Generic[S]):
