@@ -36,10 +36,9 @@ from ai_router.routing.classifier import StartupProbe
 from ai_router.routing.router import Router
 from ai_router.settings import MaxTokensPolicy, Settings
 from ai_router.storage.session_reader import SessionFiles
-from ai_router.web import auth, cancel, health, metrics, models, responses, sessions, usage
+from ai_router.web import auth, cancel, health, metrics, models, reports, responses
 from ai_router.web.chat import ChatEndpoint
 from ai_router.web.limits import Admission
-from ai_router.web.lookups import Lookups
 from ai_router.web.requests import Ids
 
 EXTENSION = "ai_router"
@@ -123,9 +122,11 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     app.register_blueprint(
         metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)
     )
-    lookups = Lookups()
-    app.register_blueprint(usage.blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
-    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), telemetry.sessions, flush, lookups))
+    lookups = reports.Lookups()
+    app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
+    app.register_blueprint(
+        reports.sessions_blueprint(SessionFiles(settings.session_path), telemetry.sessions, flush, lookups)
+    )
     # Flask's own way of putting something in front of it.
     app.wsgi_app = chat.before(app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app

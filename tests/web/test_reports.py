@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from ai_router.errors import Overloaded, StoreUnavailable
-from ai_router.web.lookups import Lookups
+from ai_router.web.reports import Lookups
 
 
 def test_what_the_database_says_is_what_is_returned_and_what_it_raises_is_raised() -> None:

@@ -1,0 +1,249 @@
+"""What was kept, for people and pages: GET /api/sessions, GET /api/sessions/{id} and GET /api/usage."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flask import Blueprint, Response, jsonify, request
+
+from ai_router.errors import InvalidRequest, Overloaded, RouterError, SessionNotFound, StoreUnavailable
+from ai_router.observability.log_lines import is_slow
+from ai_router.providers.pricing import Baseline
+from ai_router.storage.session_logger import SessionLogger
+from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, SessionFilter
+from ai_router.storage.usage_writer import UsageWriter
+from ai_router.types import Status
+from ai_router.web.auth import whose
+
+if TYPE_CHECKING:
+    from ai_router.storage.usage import UsageStore
+
+T = TypeVar("T")
+
+GROUPINGS = ("day", "route", "model", "organization", "client", "backend", "status")
+"""What ``by`` takes; ``org`` and ``key`` are other words for two of them."""
+_OTHER_WORDS = {"org": "organization", "key": "client"}
+_MOST_DAYS = 3_660
+_FIRST_YEAR = 2000
+_MOST, _USUAL = 200, 50
+_LONGEST_TEXT = 200
+_AT_ONCE = 4
+_PATIENCE_S = 10.0
+
+
+def sessions_blueprint(
+    files: SessionFiles, writer: SessionLogger, flush: Callable[[], None], lookups: Lookups
+) -> Blueprint:
+    """The routes. A client sees its own sessions, the admin all."""
+    sessions = Blueprint("sessions", __name__)
+
+    def saved() -> None:
+        """Have what has ended by now saved before it is looked for."""
+        flush()
+        writer.flush()
+
+    @sessions.get("/api/sessions")
+    def listing() -> Response:
+        session_filter, limit = _session_filter(), _integer("limit", 1, _MOST, _USUAL)
+        with lookups.place():
+            saved()
+            page = files.page(session_filter, limit)
+        return jsonify(object="list", data=page.sessions, next=page.next, complete=page.complete)
+
+    @sessions.get("/api/sessions/<session_id>")
+    def one(session_id: str) -> Response:
+        client = whose()
+        if not SESSION_ID.fullmatch(session_id):
+            raise InvalidRequest("a session's id is 8 to 32 hexadecimal digits", "session_id")
+        with lookups.place():
+            saved()
+            document = files.get(session_id, client)
+        if document is None:
+            raise SessionNotFound(session_id)
+        return Response(document, mimetype="application/json")
+
+    return sessions
+
+
+def _session_filter() -> SessionFilter:
+    client = whose()
+    _known(("route", "status", "slow", "text", "before", "limit"))
+    text = request.args.get("text") or None
+    if text is not None and len(text) > _LONGEST_TEXT:
+        raise InvalidRequest(f"'text' may have {_LONGEST_TEXT} characters", "text")
+    return SessionFilter(
+        client=client,
+        route=request.args.get("route") or None,
+        status=_one_of("status", tuple(Status)),
+        slow=_slow(),
+        text=text,
+        before=_matching("before", CURSOR, "the 'next' of a page"),
+    )
+
+
+def _slow() -> Callable[[str, float], bool] | None:
+    """``true``: over its route's limit, as SLOW_REQUEST in the log; a number: that many milliseconds or more."""
+    value = request.args.get("slow")
+    if value in (None, "", "false"):
+        return None
+    if value == "true":
+        return is_slow
+    least = _integer("slow", 0, 86_400_000, 0)
+    return lambda _, total_ms: total_ms >= least
+
+
+def usage_blueprint(
+    usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, flush: Callable[[], None], lookups: Lookups
+) -> Blueprint:
+    """The route. A client sees its own usage, the admin all."""
+    blueprint = Blueprint("usage", __name__)
+
+    @blueprint.get("/api/usage")
+    def report() -> Response:
+        client = whose()
+        _known(("from", "to", "by"))
+        today = datetime.now(UTC).date()
+        until = _day("to", today)
+        since = _day("from", until - timedelta(days=29))
+        if not 0 <= (until - since).days < _MOST_DAYS:
+            raise InvalidRequest(f"'from' must be before 'to', by {_MOST_DAYS} days at most", "from")
+        asked = _several_of("by", (*GROUPINGS, *_OTHER_WORDS), "day")
+        by = list(dict.fromkeys(_OTHER_WORDS.get(word, word) for word in asked))
+        if usage is None:
+            raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
+        flush()
+        usage.flush()
+        which, store = (since.isoformat(), until.isoformat(), client), usage.store
+
+        def ask() -> Mapping[str, Any]:
+            return {
+                "total": store.totals(*which, by=())[0],
+                "groups": store.totals(*which, by=by),
+                "left_local_network": store.left_the_house(*which),
+            }
+
+        return jsonify(
+            object="usage",
+            **{"from": which[0], "to": which[1]},
+            by=by,
+            **lookups.of_database(ask),
+            baseline=_told(baseline),
+            rows_waiting=usage.waiting,
+        )
+
+    return blueprint
+
+
+def _told(baseline: Baseline | None) -> Mapping[str, Any] | None:
+    """What saved_usd compares with: the answers' tokens at this model's price."""
+    if baseline is None:
+        return None
+    price = baseline.price
+    per_million = None if price is None else {"input": price.input, "cached": price.cached, "output": price.output}
+    return {"model": baseline.model, "usd_per_million_tokens": per_million}
+
+
+def _known(names: Collection[str]) -> None:
+    """Refuse a parameter that is none of these: a misspelt filter must not look like one that finds everything."""
+    for name in request.args:
+        if name not in names:
+            raise InvalidRequest(f"'{name[:50]}' is no parameter here; there are {', '.join(sorted(names))}", name[:50])
+
+
+def _one_of(name: str, values: Collection[str]) -> str | None:
+    """A word of these, or None without it."""
+    value = request.args.get(name)
+    if value is not None and value not in values:
+        raise InvalidRequest(f"'{name}' must be one of {', '.join(values)}", name)
+    return value
+
+
+def _several_of(name: str, values: Collection[str], default: str) -> list[str]:
+    """Words of these, separated by commas, each once."""
+    found = [part.strip() for part in request.args.get(name, default).split(",") if part.strip()]
+    for part in found:
+        if part not in values:
+            raise InvalidRequest(f"'{name}' takes {', '.join(values)}, not '{part[:50]}'", name)
+    return list(dict.fromkeys(found))
+
+
+def _matching(name: str, pattern: re.Pattern[str], what: str) -> str | None:
+    """A value of that form, or None without it."""
+    value = request.args.get(name)
+    if value is not None and not pattern.fullmatch(value):
+        raise InvalidRequest(f"'{name}' must be {what}", name)
+    return value
+
+
+def _integer(name: str, low: int, high: int, default: int) -> int:
+    """A number within limits."""
+    value = request.args.get(name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdigit() and len(value) <= 12 and low <= int(value) <= high):
+        raise InvalidRequest(f"'{name}' must be a whole number from {low} to {high}", name)
+    return int(value)
+
+
+def _day(name: str, default: date) -> date:
+    """A day as in 2026-11-22."""
+    value = request.args.get(name)
+    if value is None:
+        return default
+    try:
+        found = date.fromisoformat(value)
+    except ValueError:
+        found = date.min
+    if found.year < _FIRST_YEAR:
+        raise InvalidRequest(f"'{name}' must be a day like 2026-11-22", name)
+    return found
+
+
+class Lookups:
+    """Shared by all that read sessions and usage."""
+
+    def __init__(self, at_once: int = _AT_ONCE, patience_s: float = _PATIENCE_S) -> None:
+        self._places = threading.Semaphore(at_once)
+        self._patience_s = patience_s
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for the length of the block. Raises Overloaded when there is none."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def of_database(self, ask: Callable[[], T]) -> T:
+        """What ``ask`` returns or raises; StoreUnavailable if that takes too long. It goes on behind our back then, and
+        keeps its place until it ends: a database that hangs holds a few threads, and none of those that answer."""
+        self._enter()
+        ended = threading.Event()
+        came: list[T] = []
+        failed: list[RouterError] = []
+
+        def run() -> None:
+            try:
+                came.append(ask())
+            except RouterError as problem:
+                failed.append(problem)
+            finally:
+                self._places.release()
+                ended.set()
+
+        threading.Thread(target=run, name="look-up", daemon=True).start()
+        if not ended.wait(self._patience_s):
+            raise StoreUnavailable(f"no answer within {self._patience_s:g} s")
+        if not came:
+            raise failed[0] if failed else StoreUnavailable("a look-up failed; see the log")
+        return came[0]
+
+    def _enter(self) -> None:
+        if not self._places.acquire(blocking=False):
+            raise Overloaded("too many look-ups at once; try again in a moment")
