@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from cachetools import LRUCache
 
 SESSION_ID = re.compile(r"[0-9a-f]{8,32}")
 CURSOR = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{8,32}")
@@ -61,7 +61,8 @@ class SessionFiles:
         self._folder = folder
         self._clock = clock
         self._lock = threading.Lock()
-        self._summaries: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        """Held for reads, too: a cache that evicts what was used longest ago notes each use."""
+        self._summaries: LRUCache[str, Mapping[str, Any]] = LRUCache(_REMEMBERED)
 
     def page(self, session_filter: SessionFilter, limit: int) -> Page:
         """At most ``limit`` summaries."""
@@ -112,8 +113,6 @@ class SessionFiles:
             return None
         with self._lock:
             self._summaries[stem] = summary
-            while len(self._summaries) > _REMEMBERED:
-                self._summaries.popitem(last=False)
         return summary
 
     def _says(self, stem: str, text: str) -> bool:
