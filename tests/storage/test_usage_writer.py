@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,52 @@ def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None
     assert usage.store is store
     usage.close()
     assert set(store.rows) == names(2)
+
+
+def test_a_look_up_right_after_the_start_waits_until_the_database_is_open(tmp_path: Path) -> None:
+    store, opening, may_open = FakeStore(), threading.Event(), threading.Event()
+
+    def open_slowly() -> FakeStore:
+        opening.set()
+        may_open.wait(30)
+        return store
+
+    usage = writer(store, tmp_path, open_store=open_slowly, retry_s=3600)
+    with ThreadPoolExecutor() as look_ups:
+        look_up = look_ups.submit(usage.wait_for_store, 30)
+        assert opening.wait(10)
+        assert not look_up.done()
+        may_open.set()
+        assert look_up.result(10) is store
+    usage.close()
+
+
+def test_a_look_up_learns_at_once_that_the_database_cannot_be_opened(tmp_path: Path) -> None:
+    def fails() -> FakeStore:
+        raise StoreUnavailable("no")
+
+    usage = writer(FakeStore(), tmp_path, open_store=fails, retry_s=3600)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        usage.wait_for_store(30)
+    assert caught.value.detail == "no"
+    assert time.monotonic() - began < 10
+    usage.close()
+
+
+def test_a_look_up_waits_no_longer_than_its_patience_for_a_database_to_open(tmp_path: Path) -> None:
+    may_open = threading.Event()
+
+    def open_slowly() -> FakeStore:
+        may_open.wait(30)
+        return FakeStore()
+
+    usage = writer(FakeStore(), tmp_path, open_store=open_slowly, retry_s=3600)
+    with pytest.raises(StoreUnavailable) as caught:
+        usage.wait_for_store(0.01)
+    assert caught.value.detail == "it is still being opened"
+    may_open.set()
+    usage.close()
 
 
 def test_more_rows_than_are_kept_go_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,11 @@ class Batches(Generic[T]):
             self._waiting.set()
         return True
 
+    def hurry(self) -> None:
+        """Have the thread handle what is there, and what is due by time, now. Does not wait for it."""
+        self._hurry.set()
+        self._waiting.set()
+
     def flush(self, patience_s: float = 1.0) -> None:
         """Wait until the thread has handled what is there now, which it does at once; with a handler that hangs, no
         longer than ``patience_s``. For whoever is about to read what came of it."""
@@ -66,8 +71,7 @@ class Batches(Generic[T]):
             wanted = self._taken + len(self._pieces)
             if self._handled >= wanted or not self._thread.is_alive():
                 return
-            self._hurry.set()
-            self._waiting.set()
+            self.hurry()
             self._progress.wait_for(lambda: self._handled >= wanted, patience_s)
 
     @property
@@ -83,8 +87,7 @@ class Batches(Generic[T]):
     def close(self, patience_s: float = 10.0) -> list[T]:
         """Handle what is there, then end the thread. With a handler that is stuck, what was not handled."""
         self._closing.set()
-        self._hurry.set()
-        self._waiting.set()
+        self.hurry()
         if self._thread.is_alive():
             self._thread.join(patience_s)
         return [self._pieces.popleft() for _ in range(len(self._pieces))]

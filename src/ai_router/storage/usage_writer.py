@@ -7,6 +7,7 @@ data, from which they are taken when the database is there again. Only a disk th
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,8 @@ class UsageWriter(Generic[S]):
         self._clock = clock
         self._retry_s = retry_s
         self._store: S | None = None
+        self._tried_to_open = threading.Event()
+        """Set when the database is open for the first time, or the first attempt to open it has failed."""
         self.lives: Sequence[tuple[float, float]] = ()
         """When processes lived in the last day, as it was known lately: (started, last seen)."""
         self.problem: str | None = None
@@ -94,6 +97,14 @@ class UsageWriter(Generic[S]):
         if self._store is None:
             raise StoreUnavailable(self.problem or "it is still being opened")
         return self._store
+
+    def wait_for_store(self, patience_s: float) -> S:
+        """The database, for readers. Right after the start, wait until the first attempt to open it has ended, but no
+        longer than ``patience_s`` seconds. Raises StoreUnavailable if it is not open then."""
+        if not self._tried_to_open.is_set():
+            self._batches.hurry()
+            self._tried_to_open.wait(patience_s)
+        return self.store
 
     def start(self) -> None:
         """Begin to write; the database is opened there, too."""
@@ -133,6 +144,7 @@ class UsageWriter(Generic[S]):
 
     def _work(self) -> None:
         store = self._store = self._store or self._open_store()
+        self._tried_to_open.set()
         self._keep_house(store)
         while self._kept:
             batch = self._kept[:_AT_ONCE]
@@ -183,6 +195,7 @@ class UsageWriter(Generic[S]):
         if self.problem != why:
             log.warning("Usage not saved yet: %s; %d rows wait", why, len(self._kept))
         self.problem = why
+        self._tried_to_open.set()
 
     def _put_aside(self, rows: Sequence[Rows]) -> None:
         if not rows:

@@ -117,10 +117,11 @@ def usage_blueprint(
         if usage is None:
             raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
         flush()
-        usage.flush()
-        which, store = (since.isoformat(), until.isoformat(), client), usage.store
+        which = (since.isoformat(), until.isoformat(), client)
 
         def ask() -> Mapping[str, Any]:
+            store = usage.wait_for_store(lookups.patience_s)
+            usage.flush()
             return {
                 "total": store.totals(*which, by=())[0],
                 "groups": store.totals(*which, by=by),
@@ -209,7 +210,7 @@ class Lookups:
 
     def __init__(self, at_once: int = _AT_ONCE, patience_s: float = _PATIENCE_S) -> None:
         self._places = threading.Semaphore(at_once)
-        self._patience_s = patience_s
+        self.patience_s = patience_s
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -238,8 +239,8 @@ class Lookups:
                 ended.set()
 
         threading.Thread(target=run, name="look-up", daemon=True).start()
-        if not ended.wait(self._patience_s):
-            raise StoreUnavailable(f"no answer within {self._patience_s:g} s")
+        if not ended.wait(self.patience_s):
+            raise StoreUnavailable(f"no answer within {self.patience_s:g} s")
         if not came:
             raise failed[0] if failed else StoreUnavailable("a look-up failed; see the log")
         return came[0]
