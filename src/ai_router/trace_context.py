@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_ID_BITS = 64
+_SPAN_ID_BITS = 64
 SAMPLED = 1
 
 
@@ -23,7 +23,7 @@ class Trace:
 
     def call_span(self, number: int) -> int:
         """The span of a request's n-th call of a backend: known before it begins, without being kept anywhere."""
-        return ((self.span_id or 0) + number) % (1 << _ID_BITS) or 1
+        return ((self.span_id or 0) + number) % (1 << _SPAN_ID_BITS) or 1
 
     def header(self, number: int) -> str:
         """The traceparent for a request's n-th call."""
@@ -33,18 +33,18 @@ class Trace:
 
 def parse_traceparent(header: str | None) -> Trace | None:
     """The trace of a request's header, to be passed on; None without one that is valid."""
-    found = _HEADER.fullmatch(header or "")
-    if found is None:
+    match = _HEADER.fullmatch(header or "")
+    if match is None:
         return None
-    version, trace_id, parent_id, flags, rest = found.groups()
-    if version == "ff" or (version == "00" and rest) or not int(trace_id, 16) or not int(parent_id, 16):
+    version, trace_id, parent_id, flags, extra = match.groups()
+    if version == "ff" or (version == "00" and extra) or not int(trace_id, 16) or not int(parent_id, 16):
         return None
     return Trace(int(trace_id, 16), int(parent_id, 16), None, int(flags, 16) & SAMPLED)
 
 
-def begin_trace(header: str | None, chance: random.Random) -> Trace:
+def begin_trace(header: str | None, rng: random.Random) -> Trace:
     """A trace with a span of our own in it: the client's if it sent one, else a new one that is sampled."""
-    clients, span_id = parse_traceparent(header), chance.getrandbits(_ID_BITS) or 1
-    if clients is None:
-        return Trace(chance.getrandbits(128) or 1, None, span_id, SAMPLED)
-    return Trace(clients.trace_id, clients.parent_id, span_id, clients.flags)
+    client_trace, span_id = parse_traceparent(header), rng.getrandbits(_SPAN_ID_BITS) or 1
+    if client_trace is None:
+        return Trace(rng.getrandbits(128) or 1, None, span_id, SAMPLED)
+    return Trace(client_trace.trace_id, client_trace.parent_id, span_id, client_trace.flags)

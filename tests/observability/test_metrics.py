@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client import Counter
 
-from ai_router.observability.metrics import Metrics, one
+from ai_router.observability.metrics import Metrics, unlabelled
 
 
 def samples(exposition: bytes, name: str) -> dict[str, float]:
@@ -19,7 +19,7 @@ def samples(exposition: bytes, name: str) -> dict[str, float]:
 
 def test_a_gauge_is_read_when_it_is_scraped() -> None:
     metrics, depth = Metrics(), [1.0]
-    metrics.watch("depth", "how deep", one(lambda: depth[0]))
+    metrics.watch("depth", "how deep", unlabelled(lambda: depth[0]))
     assert samples(metrics.exposition(), "depth") == {"": 1.0}
     depth[0] = 2.0
     assert samples(metrics.exposition(), "depth") == {"": 2.0}
@@ -41,13 +41,13 @@ def test_a_single_process_tells_of_itself() -> None:
 _WORKER = """
 import os, sys, pathlib
 from prometheus_client import Counter, Histogram
-from ai_router.observability.metrics import Metrics, forget_worker, one
+from ai_router.observability.metrics import Metrics, forget_worker, unlabelled
 folder = pathlib.Path(sys.argv[1])
 metrics = Metrics(folder)
 Counter("asked", "x", ["route"], registry=metrics.registry).labels("primary").inc(int(sys.argv[2]))
 Histogram("took", "x", buckets=(1, 2), registry=metrics.registry).observe(1.5)
-metrics.watch("open_now", "x", one(lambda: 5.0), mode="livesum")
-metrics.watch("worst", "x", one(lambda: float(sys.argv[2])), mode="livemax")
+metrics.watch("open_now", "x", unlabelled(lambda: 5.0), mode="livesum")
+metrics.watch("worst", "x", unlabelled(lambda: float(sys.argv[2])), mode="livemax")
 text = metrics.exposition()
 if sys.argv[3] == "tell":
     sys.stdout.buffer.write(text)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.observability.redaction import Scrubber, kept_of_messages, kept_of_response, kept_of_step, redacted
+from ai_router.observability.redaction import Scrubber, kept_messages, kept_response, kept_step_detail, redact
 from ai_router.settings import SessionBodies
 
 KEYS = ("xai-0123456789", 'odd"key\\with-marks', "xai-0123456789-longer")
@@ -53,11 +53,11 @@ SAID = ("secret", "AAAA")
 
 def test_full_keeps_the_bytes_as_they_came() -> None:
     body = orjson.dumps(MESSAGES)
-    assert orjson.dumps(kept_of_messages(body, SessionBodies.FULL)) == body
+    assert orjson.dumps(kept_messages(body, SessionBodies.FULL)) == body
 
 
 def test_redacted_keeps_the_shape_and_not_a_word() -> None:
-    kept = kept_of_messages(orjson.dumps(MESSAGES), SessionBodies.REDACTED)
+    kept = kept_messages(orjson.dumps(MESSAGES), SessionBodies.REDACTED)
     assert kept[0] == {"role": "user", "content": "[14 characters]"}
     assert kept[1]["content"][0]["type"] == "image_url"
     assert kept[2]["tool_calls"][0]["id"] == "c1"
@@ -73,15 +73,15 @@ def test_redacted_keeps_the_shape_and_not_a_word() -> None:
     ],
 )
 def test_how_an_answer_ended_is_kept_in_any_case(bodies: SessionBodies, kept: Any) -> None:
-    assert kept_of_response({"content": "secret", "finish_reason": "stop"}, bodies) == kept
+    assert kept_response({"content": "secret", "finish_reason": "stop"}, bodies) == kept
 
 
 def test_a_web_context_is_something_that_was_said() -> None:
     step = {"chars": 6, "context": "secret", "error": None}
-    assert kept_of_step(step, SessionBodies.FULL) == step
-    assert kept_of_step(step, SessionBodies.REDACTED)["context"] == "[6 characters]"
-    assert kept_of_step(step, SessionBodies.OFF)["context"] is None
+    assert kept_step_detail(step, SessionBodies.FULL) == step
+    assert kept_step_detail(step, SessionBodies.REDACTED)["context"] == "[6 characters]"
+    assert kept_step_detail(step, SessionBodies.OFF)["context"] is None
 
 
 def test_numbers_say_something_too() -> None:
-    assert redacted({"iban": 123456, "ok": True, "none": None}) == {"iban": "[number]", "ok": True, "none": None}
+    assert redact({"iban": 123456, "ok": True, "none": None}) == {"iban": "[number]", "ok": True, "none": None}

@@ -16,12 +16,13 @@ from ai_router.observability.windows import (
     ColdStart,
     Durations,
     Windows,
-    described,
-    grouped,
+    by_model,
+    by_route,
+    cell_json,
+    merge_cells,
+    preload,
     process_started,
-    seeded,
     targets,
-    together,
     uptime,
 )
 from ai_router.storage.usage_rows import rows_of
@@ -48,7 +49,7 @@ def row(cost: Cost = FREE, **changes: object) -> dict[str, object]:
 
 
 def count(windows: Windows, seconds: float) -> float:
-    return together(windows.within(seconds).values()).counts["requests"]
+    return merge_cells(windows.within(seconds).values()).counts["requests"]
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
@@ -97,7 +98,7 @@ def test_what_an_earlier_process_saw_counts() -> None:
     now = Now()
     windows = Windows(now)
     rows = [{**row(), "at": now.at - age} for age in (10.0, 1_000.0, 50_000.0)]
-    seeded(windows, rows)
+    preload(windows, rows)
     assert [count(windows, seconds) for seconds in (300, 3600, DAY)] == [1, 2, 3]
 
 
@@ -107,8 +108,8 @@ def test_routes_and_models_are_told_apart() -> None:
     windows.add(row(route="xai", model="b"))
     windows.add(row(route="xai", model="a"))
     cells = windows.within(300)
-    assert {name: cell.counts["requests"] for name, cell in grouped(cells, 0).items()} == {"primary": 1, "xai": 2}
-    assert {name: cell.counts["requests"] for name, cell in grouped(cells, 1).items()} == {"a": 2, "b": 1}
+    assert {name: cell.counts["requests"] for name, cell in by_route(cells).items()} == {"primary": 1, "xai": 2}
+    assert {name: cell.counts["requests"] for name, cell in by_model(cells).items()} == {"a": 2, "b": 1}
 
 
 def test_only_what_is_not_the_client_s_own_fault_counts_as_an_error() -> None:
@@ -117,18 +118,15 @@ def test_only_what_is_not_the_client_s_own_fault_counts_as_an_error() -> None:
     windows.add(row(status=Status.ERROR, http_status=502, error="x"))
     windows.add(row(status=Status.ERROR, http_status=404, error="x"))
     windows.add(row(status=Status.CANCELLED, http_status=499, error="x", timings={"total_ms": 9.0, "cancel_ms": 4.0}))
-    told = described(together(windows.within(300).values()))
+    told = cell_json(merge_cells(windows.within(300).values()))
     assert (told["requests"], told["errors"], told["failed"], told["cancelled"]) == (4, 2, 1, 1)
     assert told["error_rate"] == 0.5
     assert told["cancel_ms"]["p99"] == pytest.approx(4.0, rel=0.02)
     assert told["latency_ms"]["p50"] == pytest.approx(100.0, rel=0.02)
 
 
-DAY = 86_400.0
-
-
 def statuses(day: Cell, up: float | None = 1.0) -> dict[str, str]:
-    return {target.name: target.judged(day)["status"] for target in targets(up)}
+    return {target.name: target.report(day)["status"] for target in targets(up)}
 
 
 def day(ttft: float, latency: float, cancel: float, failed: int) -> Cell:
@@ -154,7 +152,7 @@ def test_a_day_without_requests_says_so() -> None:
 
 
 def test_the_targets_are_those_that_were_set() -> None:
-    told = {target.name: target.judged(Cell())["target"] for target in targets(None)}
+    told = {target.name: target.report(Cell())["target"] for target in targets(None)}
     assert told == {
         "ttft_p95": "<= 1500 ms",
         "latency_p50": "<= 3500 ms",
@@ -166,7 +164,7 @@ def test_the_targets_are_those_that_were_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lives", "share"),
+    ("runs", "share"),
     [
         ([], None),
         ([(0.0, DAY)], 1.0),
@@ -178,18 +176,18 @@ def test_the_targets_are_those_that_were_set() -> None:
         ([(DAY / 2, 3 * DAY / 4)], 0.5),
     ],
 )
-def test_uptime_is_the_time_in_which_a_process_lived(lives: list[tuple[float, float]], share: float | None) -> None:
-    assert uptime(lives, 0.0, DAY) == share
+def test_uptime_is_the_time_in_which_a_process_lived(runs: list[tuple[float, float]], share: float | None) -> None:
+    assert uptime(runs, 0.0, DAY) == share
 
 
 def test_the_first_answer_counts_and_no_later_one() -> None:
-    cold = ColdStart(born=100.0, now=lambda: 102.0)
+    cold = ColdStart(process_start=100.0, now=lambda: 102.0)
     assert math.isnan(cold.seconds())
     cold.finished(outcome(status=Status.ERROR), FREE)
     cold.finished(outcome(timings={"total_ms": 500.0}), FREE)
     cold.finished(outcome(timings={"total_ms": 9.0}), FREE)
     assert cold.seconds() == 2.5
-    assert cold.described() == {"ready_ms": 2000.0, "first_answer_ms": 500.0, "start_to_first_answer_ms": 2500.0}
+    assert cold.as_json() == {"ready_ms": 2000.0, "first_answer_ms": 500.0, "start_to_first_answer_ms": 2500.0}
 
 
 def test_a_process_knows_when_it_began() -> None:

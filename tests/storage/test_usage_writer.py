@@ -70,7 +70,7 @@ def test_what_is_put_is_there_when_it_has_settled(tmp_path: Path) -> None:
     usage.flush()
     assert (set(store.rows), set(store.exported)) == ({"r0"}, {"r0-1"})
     assert usage.store is store
-    assert usage.lives == [(1.0, 2.0)]
+    assert usage.recent_runs == [(1.0, 2.0)]
     assert len(store.forgotten) == 1
     usage.close()
 

@@ -26,7 +26,7 @@ from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
-from ai_router.observability.metrics import one, watch_limiter
+from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.windows import process_started
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
@@ -75,7 +75,9 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     closing.callback(checker.close)
     watch_backends(telemetry.metrics, checker)
     admission = Admission(settings.admitted, telemetry.resilience.shed)
-    telemetry.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(admission.inside)))
+    telemetry.metrics.watch(
+        "ai_router_in_flight", "Chat requests under way", unlabelled(lambda: float(admission.inside))
+    )
     load = PrimaryLoad(client, registry.primary)
     load.start()
     closing.callback(load.close)

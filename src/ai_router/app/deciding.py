@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from ai_router.http.client import UpstreamClient
-from ai_router.observability.metrics import Metrics, RoutingMetrics, one
+from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.limiter import ConcurrencyLimiter
@@ -90,21 +90,24 @@ def start_fast_path(
         closing.callback(shadow.close)
     fast_path = build_fast_path(settings, heads, monitor, decisions, shadow)
     metrics.watch(
-        "ai_router_head_in_service", "1 while the head decides", one(lambda: float(monitor.in_service)), mode="livemin"
+        "ai_router_head_in_service",
+        "1 while the head decides",
+        unlabelled(lambda: float(monitor.in_service)),
+        mode="livemin",
     )
     metrics.watch(
         "ai_router_head_agreement",
         "Recent agreement with the classifier",
-        one(lambda: _or(monitor.agreement().share, _UNKNOWN)),
+        unlabelled(lambda: _or(monitor.agreement().share, _UNKNOWN)),
         mode="livemostrecent",
     )
     metrics.watch(
         "ai_router_head_drift",
         "Stability index of the head's confidence",
-        one(lambda: _or(monitor.drift(), _UNKNOWN)),
+        unlabelled(lambda: _or(monitor.drift(), _UNKNOWN)),
         mode="livemostrecent",
     )
-    metrics.watch("ai_router_decision_cache_entries", "Decisions kept", one(lambda: float(len(fast_path.cache))))
+    metrics.watch("ai_router_decision_cache_entries", "Decisions kept", unlabelled(lambda: float(len(fast_path.cache))))
     return fast_path
 
 

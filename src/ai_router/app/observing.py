@@ -13,11 +13,11 @@ from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
 from ai_router.observability.log import LogWriter
-from ai_router.observability.metrics import Metrics, ResilienceMetrics, RoutingMetrics, one
+from ai_router.observability.metrics import Metrics, ResilienceMetrics, RoutingMetrics, unlabelled
 from ai_router.observability.recorder import Recorder, Sink
 from ai_router.observability.redaction import Scrubber
 from ai_router.observability.request_metrics import LossMetrics, ModelNames, RequestMetrics
-from ai_router.observability.windows import WINDOWS, ColdStart, Windows, seeded
+from ai_router.observability.windows import WINDOWS, ColdStart, Windows, preload
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
 from ai_router.settings import LogFormat, Settings
@@ -116,7 +116,7 @@ def _watch_start(metrics: Metrics, cold_start: ColdStart) -> None:
     metrics.watch(
         "ai_router_cold_start_seconds",
         "From the start of the process to its first answer",
-        one(cold_start.seconds),
+        unlabelled(cold_start.seconds),
         mode="livemax",
     )
 
@@ -132,7 +132,7 @@ def _usage_writer(
     )
     usage.start()
     closing.callback(usage.close)
-    metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", one(lambda: float(usage.waiting)))
+    metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", unlabelled(lambda: float(usage.waiting)))
     return usage
 
 
@@ -180,7 +180,7 @@ def _seeding(url: str, windows: Windows) -> Callable[[], UsageStore]:
 
     def opened() -> UsageStore:
         store = open_usage_store(url)
-        seeded(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
+        preload(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
         return store
 
     return opened

@@ -23,7 +23,7 @@ from ai_router.observability.batches import Batches
 from ai_router.observability.log_lines import LogEntry
 from ai_router.observability.redaction import Scrubber
 
-_WAITING_LIMIT = 20_000
+_QUEUE_LIMIT = 20_000
 """Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -31,20 +31,20 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class _PlainFormatter(logging.Formatter):
-    """Lines, with time and level before each if ``dated``; those of a traceback are set in, so that whatever an
+    """Lines, with time and level before each if ``with_time``; those of a traceback are set in, so that whatever an
     exception says is not taken for a line of ours."""
 
-    def __init__(self, *, dated: bool) -> None:
+    def __init__(self, *, with_time: bool) -> None:
         super().__init__()
-        self._dated = dated
+        self._with_time = with_time
         self._second = -1
         self._time = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{self._when(record)} {record.levelname} {record.msg}" if self._dated else record.msg
+        line = f"{self._timestamp(record)} {record.levelname} {record.msg}" if self._with_time else record.msg
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
-    def _when(self, record: logging.LogRecord) -> str:
+    def _timestamp(self, record: logging.LogRecord) -> str:
         """As logging writes it; its own way over strftime, for each line, takes longer than all the rest."""
         if int(record.created) != self._second:
             self._second = int(record.created)
@@ -60,16 +60,16 @@ class _JSONFormatter(logging.Formatter):
     """An object a line: when, how bad, the plain line as ``message``, and its fields by name."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.msg,
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        fields = {name: value for name, value in getattr(record, "fields", {}).items() if name not in told}
-        return _UNPRINTABLE.sub(" ", orjson.dumps(told | fields, default=str).decode())
+            entry["traceback"] = self.formatException(record.exc_info)
+        fields = {name: value for name, value in getattr(record, "fields", {}).items() if name not in entry}
+        return _UNPRINTABLE.sub(" ", orjson.dumps(entry | fields, default=str).decode())
 
 
 class _BatchHandler(logging.Handler):
@@ -107,11 +107,11 @@ class LogWriter:
     ) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self._file = WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        as_json = _JSONFormatter()
-        self._file_format = as_json if json else _PlainFormatter(dated=timestamps)
-        self._stderr_format = as_json if json else _PlainFormatter(dated=True)
+        json_formatter = _JSONFormatter()
+        self._file_format = json_formatter if json else _PlainFormatter(with_time=timestamps)
+        self._stderr_format = json_formatter if json else _PlainFormatter(with_time=True)
         self._scrub = (scrubber or Scrubber()).text
-        self._batches = Batches(self._write, name="log-writer", limit=_WAITING_LIMIT)
+        self._batches = Batches(self._write, name="log-writer", limit=_QUEUE_LIMIT)
         self._handler = _BatchHandler(self._batches)
         self._logger = logging.getLogger("ai_router")
         self._logger.setLevel(level)
@@ -134,19 +134,19 @@ class LogWriter:
             # One line each: nothing that a backend says may begin a line of its own, or move a terminal's cursor.
             if not (record.msg.isascii() and record.msg.isprintable()):
                 record.msg = _UNPRINTABLE.sub(" ", record.msg)
-        complaint = ""
+        error_line = ""
         try:
             # A rotated file is opened anew.
             self._file.reopenIfNeeded()
             if (stream := self._file.stream) is not None:
                 stream.write(self._lines(self._file_format, records))
                 stream.flush()
-        except OSError as problem:
-            complaint = f"the log cannot be written: {problem.strerror}\n"
+        except OSError as error:
+            error_line = f"the log cannot be written: {error.strerror}\n"
         # Nobody may be reading stderr any more, or not in this encoding; the file is what counts.
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(self._lines(self._stderr_format, records) + complaint)
+            sys.stderr.write(self._lines(self._stderr_format, records) + error_line)
             sys.stderr.flush()
 
-    def _lines(self, form: logging.Formatter, records: list[logging.LogRecord]) -> str:
-        return self._scrub("".join(f"{form.format(record)}\n" for record in records))
+    def _lines(self, formatter: logging.Formatter, records: list[logging.LogRecord]) -> str:
+        return self._scrub("".join(f"{formatter.format(record)}\n" for record in records))

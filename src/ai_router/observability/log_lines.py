@@ -17,21 +17,21 @@ log = logging.getLogger("ai_router.request")
 class LogEntry(logging.LogRecord):
     """A record that knows what is told, and not where in the code: finding that out takes most of a record's time."""
 
-    def __init__(self, level: int, shape: str, fields: Mapping[str, Any]) -> None:
+    def __init__(self, level: int, template: str, fields: Mapping[str, Any]) -> None:
         created = time.time()
-        self.__dict__.update(_NOWHERE)
+        self.__dict__.update(_BLANK)
         self.levelno, self.levelname = level, "INFO" if level == logging.INFO else logging.getLevelName(level)
-        self.msg, self.args = shape, fields
+        self.msg, self.args = template, fields
         self.created, self.msecs = created, created % 1 * 1000
 
 
-_NOWHERE = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__
+_BLANK = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__
 """All that a formatter may ask for."""
 
 
-def _tell(level: int, shape: str, fields: Mapping[str, Any]) -> None:
+def _emit(level: int, template: str, fields: Mapping[str, Any]) -> None:
     if log.isEnabledFor(level):
-        log.handle(LogEntry(level, shape, fields))
+        log.handle(LogEntry(level, template, fields))
 
 
 SLOW_MS: Mapping[str, int] = {"primary": 5_000, "meta": 5_000, "xai": 30_000, "enrich": 60_000}
@@ -44,7 +44,7 @@ def is_slow(route: str, total_ms: float) -> bool:
 
 def incoming(messages: int, total_chars: int, stream: bool) -> None:
     """A request was read and understood."""
-    _tell(
+    _emit(
         logging.INFO,
         "Incoming request: messages=%(messages)d total_chars=%(total_chars)d stream=%(stream)s",
         {"messages": messages, "total_chars": total_chars, "stream": stream},
@@ -54,12 +54,12 @@ def incoming(messages: int, total_chars: int, stream: bool) -> None:
 def classified(decision: Decision) -> None:
     """The classifier answered, or did not and the default route stands."""
     if decision.failure is not None:
-        _tell(
+        _emit(
             logging.WARNING,
             "Classification failed: %(error)s -> default route %(route)s",
-            {"error": _line(decision.failure), "route": decision.route},
+            {"error": _one_line(decision.failure), "route": decision.route},
         )
-    _tell(
+    _emit(
         logging.INFO,
         "Classification completed: %(label)s -> %(route)s in %(ms)dms (finish_reason=%(finish_reason)s)",
         {
@@ -73,7 +73,7 @@ def classified(decision: Decision) -> None:
 
 def enriched(chars: int, duration_ms: float) -> None:
     """The web context is here."""
-    _tell(
+    _emit(
         logging.INFO,
         "Enrichment context retrieved: %(chars)d chars in %(ms)dms",
         {"chars": chars, "ms": round(duration_ms)},
@@ -82,39 +82,43 @@ def enriched(chars: int, duration_ms: float) -> None:
 
 def enrichment_failed(reason: str, duration_ms: float) -> None:
     """The web context will be missing."""
-    _tell(
+    _emit(
         logging.WARNING,
         "Enrichment failed: %(error)s after %(ms)dms, answering without web context",
-        {"error": _line(reason), "ms": round(duration_ms)},
+        {"error": _one_line(reason), "ms": round(duration_ms)},
     )
 
 
 def responded(attempt: Attempt) -> None:
     """A backend answered: whole, or with the first event of a stream."""
-    told: dict[str, Any] = {"route": attempt.backend, "status": attempt.status}
+    fields: dict[str, Any] = {"route": attempt.backend, "status": attempt.status}
     if attempt.stream:
-        told |= {"connect_ms": round(attempt.connect_ms or 0), "ttft_ms": round(attempt.ttft_ms or 0), "stream": "true"}
+        fields |= {
+            "connect_ms": round(attempt.connect_ms or 0),
+            "ttft_ms": round(attempt.ttft_ms or 0),
+            "stream": "true",
+        }
     else:
-        told["duration_ms"] = round(attempt.duration_ms)
-        told |= {"finish_reason": attempt.finish_reason or "none", "stream": "false"}
+        fields["duration_ms"] = round(attempt.duration_ms)
+        fields |= {"finish_reason": attempt.finish_reason or "none", "stream": "false"}
     if attempt.speculative:
-        told["speculative"] = "true"
-    shape = f"Provider response: %(route)s {_template(told, without='route')}"
-    _tell(logging.INFO, shape, told)
+        fields["speculative"] = "true"
+    template = f"Provider response: %(route)s {_pairs(fields, without='route')}"
+    _emit(logging.INFO, template, fields)
 
 
-def provider_failed(problem: UpstreamError, then: str) -> None:
+def provider_failed(error: UpstreamError, then: str) -> None:
     """A backend did not answer, and what is done about it."""
-    _tell(
+    _emit(
         logging.WARNING,
         "Provider failed: %(backend)s error=%(error)s, %(then)s",
-        {"backend": problem.source.backend, "error": _line(problem.detail), "then": then},
+        {"backend": error.source.backend, "error": _one_line(error.detail), "then": then},
     )
 
 
 def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
     """A request waits until a backend takes it."""
-    _tell(
+    _emit(
         logging.INFO,
         "Queued: %(wanted)s position=%(position)d expected_ms=%(expected_ms)d",
         {"wanted": ",".join(wanted), "position": position, "expected_ms": round(expected_s * 1000)},
@@ -123,7 +127,7 @@ def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
 
 def events_skipped(backend: str, count: int) -> None:
     """A stream had events that were no JSON; the client was spared them."""
-    _tell(
+    _emit(
         logging.WARNING,
         "Provider stream: %(backend)s skipped=%(skipped)d events that were no JSON",
         {"backend": backend, "skipped": count},
@@ -132,12 +136,12 @@ def events_skipped(backend: str, count: int) -> None:
 
 def speculation_cancelled(route: str) -> None:
     """The decision went to another route; the speculative answer was given up."""
-    _tell(logging.INFO, "Cancelled speculative primary (route=%(route)s)", {"route": route})
+    _emit(logging.INFO, "Cancelled speculative primary (route=%(route)s)", {"route": route})
 
 
 def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
     """A session file is in place."""
-    _tell(
+    _emit(
         logging.INFO,
         "Session saved: %(session)s write_ms=%(write_ms)d cleanup_ms=%(cleanup_ms)d",
         {"session": session_id, "write_ms": round(write_ms), "cleanup_ms": round(cleanup_ms)},
@@ -146,7 +150,7 @@ def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
 
 def health_checked(status: str, duration_ms: float) -> None:
     """All backends were asked how they are."""
-    _tell(
+    _emit(
         logging.INFO,
         "Health check: status=%(status)s duration_ms=%(duration_ms)d",
         {"status": status, "duration_ms": round(duration_ms)},
@@ -157,28 +161,28 @@ def finished(outcome: Outcome) -> None:
     """The summary of a request, when its response has closed; a subscriber of outcomes."""
     ids = {"session": outcome.request.session_id, "route": outcome.route}
     timings = _timing_fields(outcome)
-    told = ids | timings
-    shape = f"REQUEST {_template(told)}"
-    _tell(logging.INFO, shape, told)
+    fields = ids | timings
+    template = f"REQUEST {_pairs(fields)}"
+    _emit(logging.INFO, template, fields)
     if is_slow(outcome.route, outcome.timings["total_ms"]):
         decided_by = outcome.decision.decided_by if outcome.decision else "none"
         total_ms = timings.pop("total_ms")
-        told = ids | {"total_ms": total_ms, "decided_by": decided_by} | timings
-        shape = f"SLOW_REQUEST {_template(told)}"
-        _tell(logging.WARNING, shape, told)
-    told = {"session": outcome.request.session_id, "error": _line(outcome.error or "")}
+        fields = ids | {"total_ms": total_ms, "decided_by": decided_by} | timings
+        template = f"SLOW_REQUEST {_pairs(fields)}"
+        _emit(logging.WARNING, template, fields)
+    fields = {"session": outcome.request.session_id, "error": _one_line(outcome.error or "")}
     if outcome.status is Status.CANCELLED:
-        _tell(logging.INFO, "Request cancelled: session=%(session)s %(error)s", told)
+        _emit(logging.INFO, "Request cancelled: session=%(session)s %(error)s", fields)
     elif outcome.status is Status.ERROR:
-        _tell(logging.WARNING, "Request failed: session=%(session)s %(error)s", told)
+        _emit(logging.WARNING, "Request failed: session=%(session)s %(error)s", fields)
 
 
-def _template(fields: Mapping[str, Any], without: str = "") -> str:
-    return _joined(tuple(fields), without)
+def _pairs(fields: Mapping[str, Any], without: str = "") -> str:
+    return _pairs_of(tuple(fields), without)
 
 
 @functools.lru_cache(1_000)
-def _joined(names: tuple[str, ...], without: str) -> str:
+def _pairs_of(names: tuple[str, ...], without: str) -> str:
     """There are only so many shapes."""
     return " ".join(f"{name}=%({name})s" for name in names if name != without)
 
@@ -195,6 +199,6 @@ def _timing_fields(outcome: Outcome) -> dict[str, Any]:
     return fields
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     """``text`` on one line: what a backend says must not be able to write a log line of its own."""
     return " ".join(text.split())[:500]

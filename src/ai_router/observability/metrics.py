@@ -32,7 +32,7 @@ from ai_router.resilience.limiter import LimiterReport
 from ai_router.types import Cost, DecidedBy, Label, Outcome, SpeculationResult
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-_READ_EVERY_S = 1.0
+_READ_INTERVAL_S = 1.0
 
 Mode = Literal["livesum", "livemax", "livemin", "livemostrecent"]
 """How a gauge's values of several processes become one; those of dead ones do not count."""
@@ -44,24 +44,24 @@ GaugeReader = Callable[[], Iterable[tuple[Sequence[str], float]]]
 class Metrics:
     """All metrics of the application are made in ``registry``; ``watch`` adds gauges that are read when scraped."""
 
-    def __init__(self, shared: Path | None = None) -> None:
-        """``shared``: the folder where all workers keep their values; None: there is one worker."""
-        self._shared = shared
-        if shared is not None:
+    def __init__(self, shared_folder: Path | None = None) -> None:
+        """``shared_folder``: the folder where all workers keep their values; None: there is one worker."""
+        self._shared_folder = shared_folder
+        if shared_folder is not None:
             # prometheus-client settles this when it is imported; later, metrics made from now on are of that kind.
             values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         # A second series for each child, saying when it began, which nothing here asks.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        if shared is None:
+        if shared_folder is None:
             ProcessCollector(registry=self.registry)
-        self._readings: list[tuple[Gauge, GaugeReader]] = []
+        self._gauges: list[tuple[Gauge, GaugeReader]] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read_on, name="gauges", daemon=True)
+        self._thread = threading.Thread(target=self._read_repeatedly, name="gauges", daemon=True)
 
     def start(self) -> None:
         """Begin to take readings for others' scrapes, where there are others."""
-        if self._shared is not None:
+        if self._shared_folder is not None:
             self._thread.start()
 
     def close(self) -> None:
@@ -69,32 +69,32 @@ class Metrics:
         self._stop.set()
 
     def watch(
-        self, name: str, text: str, reading: GaugeReader, labels: Sequence[str] = (), mode: Mode = "livesum"
+        self, name: str, text: str, read: GaugeReader, labels: Sequence[str] = (), mode: Mode = "livesum"
     ) -> None:
-        """A gauge that shows what ``reading`` says."""
+        """A gauge that shows what ``read`` says."""
         gauge = Gauge(name, text, labels, registry=self.registry, multiprocess_mode=mode)
-        self._readings.append((gauge, reading))
+        self._gauges.append((gauge, read))
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
-        self._read()
-        if self._shared is None:
+        self._read_gauges()
+        if self._shared_folder is None:
             return generate_latest(self.registry)
-        together = CollectorRegistry()
-        multiprocess.MultiProcessCollector(together, path=str(self._shared))  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        combined = CollectorRegistry()
+        multiprocess.MultiProcessCollector(combined, path=str(self._shared_folder))  # type: ignore[no-untyped-call]
+        return generate_latest(combined)
 
-    def _read(self) -> None:
-        for gauge, reading in self._readings:
-            for labels, value in reading():
+    def _read_gauges(self) -> None:
+        for gauge, read in self._gauges:
+            for labels, value in read():
                 (gauge.labels(*labels) if labels else gauge).set(value)
 
-    def _read_on(self) -> None:
-        while not self._stop.wait(_READ_EVERY_S):
-            self._read()
+    def _read_repeatedly(self) -> None:
+        while not self._stop.wait(_READ_INTERVAL_S):
+            self._read_gauges()
 
 
-def one(value: Callable[[], float]) -> GaugeReader:
+def unlabelled(value: Callable[[], float]) -> GaugeReader:
     """The reading of a gauge without labels."""
     return lambda: [((), value())]
 
@@ -111,10 +111,10 @@ def forget_worker(pid: int, folder: Path) -> None:
     multiprocess.mark_process_dead(pid, path=str(folder))  # type: ignore[no-untyped-call]
 
 
-_FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
+_HEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1)
 _CLASSIFIER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
-_WAITS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
-_SHARES = (*(step / 20 for step in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.999)
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60)
+CONFIDENCE_BUCKETS = (*(n / 20 for n in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.999)
 
 
 class RoutingMetrics:
@@ -123,10 +123,10 @@ class RoutingMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._decisions = Counter("ai_router_decisions", "Decisions", ["decided_by", "label"], registry=registry)
         self._head_seconds = Histogram(
-            "ai_router_head_seconds", "Time the head took", buckets=_FAST_BUCKETS, registry=registry
+            "ai_router_head_seconds", "Time the head took", buckets=_HEAD_BUCKETS, registry=registry
         )
         self._head_confidence = Histogram(
-            "ai_router_head_confidence", "Confidence of the head", buckets=_SHARES, registry=registry
+            "ai_router_head_confidence", "Confidence of the head", buckets=CONFIDENCE_BUCKETS, registry=registry
         )
         self._classifier_seconds = Histogram(
             "ai_router_classifier_seconds", "Time a classification took", buckets=_CLASSIFIER_BUCKETS, registry=registry
@@ -197,7 +197,7 @@ class ResilienceMetrics:
             "ai_router_queue_wait_seconds",
             "Time in the queue",
             ["backend", "admitted"],
-            buckets=_WAITS,
+            buckets=_WAIT_BUCKETS,
             registry=registry,
         )
         self._turned_away = Counter(
@@ -243,18 +243,18 @@ class ResilienceMetrics:
 
 def watch_limiter(metrics: Metrics, reports: Callable[[], Mapping[str, LimiterReport]]) -> None:
     """Gauges of the gates as they are when it is scraped."""
-    for name, text, value, mode in _GATE_GAUGES:
-        metrics.watch(name, text, _reading(reports, value), ["backend"], mode)
+    for name, text, value, mode in _LIMITER_GAUGES:
+        metrics.watch(name, text, _limiter_reader(reports, value), ["backend"], mode)
 
 
-def _reading(
+def _limiter_reader(
     reports: Callable[[], Mapping[str, LimiterReport]], value: Callable[[LimiterReport], float]
 ) -> GaugeReader:
     return lambda: [((backend,), value(report)) for backend, report in reports().items()]
 
 
 _STATES = (State.CLOSED, State.HALF_OPEN, State.OPEN)
-_GATE_GAUGES: tuple[tuple[str, str, Callable[[LimiterReport], float], Mode], ...] = (
+_LIMITER_GAUGES: tuple[tuple[str, str, Callable[[LimiterReport], float], Mode], ...] = (
     ("ai_router_breaker_state", "0 closed, 1 half-open, 2 open", lambda report: _STATES.index(report.state), "livemax"),
     ("ai_router_backend_in_flight", "Calls under way", lambda report: report.in_flight, "livesum"),
     ("ai_router_queue_depth", "Requests that wait for it", lambda report: report.waiting, "livesum"),

@@ -10,7 +10,7 @@ from ai_router.types import Cost, Outcome
 
 log = logging.getLogger(__name__)
 
-_LIMIT = 20_000
+_QUEUE_LIMIT = 20_000
 """Outcomes that wait; beyond that they are dropped, and counted."""
 
 
@@ -36,7 +36,7 @@ class Recorder:
         self._price = price
         self._sinks = sinks
         self._on_dropped = on_dropped
-        self._batches = Batches(self._record_all, name="recorder", limit=_LIMIT, gather_s=_GATHER_S)
+        self._batches = Batches(self._record_all, name="recorder", limit=_QUEUE_LIMIT, gather_s=_GATHER_S)
 
     def start(self) -> None:
         """Begin to record."""
@@ -59,9 +59,9 @@ class Recorder:
     def _record_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             cost = self._cost(outcome)
-            for keep in self._sinks:
+            for sink in self._sinks:
                 try:
-                    keep(outcome, cost)
+                    sink(outcome, cost)
                 except Exception:  # the border of a background thread: who fails must not keep it from the others
                     log.exception("an outcome could not be recorded")
 

@@ -10,8 +10,8 @@ import orjson
 
 from ai_router.settings import SessionBodies
 
-_SHOWN = "[key]"
-_SHORTEST = 6
+_REPLACEMENT = "[key]"
+_MIN_SECRET_CHARS = 6
 """A shorter "key" would take ordinary words out of ordinary sentences."""
 
 
@@ -19,9 +19,9 @@ class Scrubber:
     """Replaces known secrets. Built once; both methods are called by writers' threads."""
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST}, key=len, reverse=True)
+        by_length = sorted({secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS}, key=len, reverse=True)
         # As it stands, and as it stands inside a JSON string.
-        forms = dict.fromkeys(form for key in known for form in (key, orjson.dumps(key)[1:-1].decode()))
+        forms = dict.fromkeys(form for key in by_length for form in (key, orjson.dumps(key)[1:-1].decode()))
         self._forms = tuple(forms)
         self._encoded = tuple(form.encode() for form in forms)
         self._text = re.compile("|".join(map(re.escape, forms)))
@@ -30,44 +30,44 @@ class Scrubber:
     def text(self, text: str) -> str:
         """``text`` without them."""
         # Looking for each takes a fiftieth of the time of looking for one of them.
-        return self._text.sub(_SHOWN, text) if any(form in text for form in self._forms) else text
+        return self._text.sub(_REPLACEMENT, text) if any(form in text for form in self._forms) else text
 
     def json(self, body: bytes) -> bytes:
         """A JSON document without them."""
-        return self._bytes.sub(_SHOWN.encode(), body) if any(form in body for form in self._encoded) else body
+        return self._bytes.sub(_REPLACEMENT.encode(), body) if any(form in body for form in self._encoded) else body
 
 
-_KEPT = frozenset({"role", "type", "finish_reason", "id", "tool_call_id"})
+_PROTOCOL_FIELDS = frozenset({"role", "type", "finish_reason", "id", "tool_call_id"})
 """Fields whose values are the protocol's words, not anybody's."""
 
 
-def kept_of_messages(messages_json: bytes, bodies: SessionBodies) -> Any:
+def kept_messages(messages_json: bytes, bodies: SessionBodies) -> Any:
     """The conversation; None for ``off``."""
     if bodies is SessionBodies.FULL:
         return orjson.Fragment(messages_json)
-    return redacted(orjson.loads(messages_json)) if bodies is SessionBodies.REDACTED else None
+    return redact(orjson.loads(messages_json)) if bodies is SessionBodies.REDACTED else None
 
 
-def kept_of_response(response: Mapping[str, Any] | None, bodies: SessionBodies) -> Any:
+def kept_response(response: Mapping[str, Any] | None, bodies: SessionBodies) -> Any:
     """The answer; of ``off`` how it ended."""
     if response is None or bodies is SessionBodies.FULL:
         return response
-    return redacted(response) if bodies is SessionBodies.REDACTED else {"finish_reason": response.get("finish_reason")}
+    return redact(response) if bodies is SessionBodies.REDACTED else {"finish_reason": response.get("finish_reason")}
 
 
-def kept_of_step(detail: Mapping[str, Any], bodies: SessionBodies) -> Mapping[str, Any]:
+def kept_step_detail(detail: Mapping[str, Any], bodies: SessionBodies) -> Mapping[str, Any]:
     """A step's details; a web context in it is something that was said, too."""
     if bodies is SessionBodies.FULL or detail.get("context") is None:
         return detail
-    return {**detail, "context": redacted(detail["context"]) if bodies is SessionBodies.REDACTED else None}
+    return {**detail, "context": redact(detail["context"]) if bodies is SessionBodies.REDACTED else None}
 
 
-def redacted(value: Any, name: str = "") -> Any:
+def redact(value: Any, name: str = "") -> Any:
     """The same shape with each text as its length, ``[12 characters]``; numbers may say as much, so they go as well."""
     if isinstance(value, dict):
-        return {field: redacted(inner, field) for field, inner in value.items()}
+        return {field: redact(inner, field) for field, inner in value.items()}
     if isinstance(value, list):
-        return [redacted(inner, name) for inner in value]
+        return [redact(inner, name) for inner in value]
     if isinstance(value, str):
-        return value if name in _KEPT else f"[{len(value)} characters]"
+        return value if name in _PROTOCOL_FIELDS else f"[{len(value)} characters]"
     return "[number]" if isinstance(value, (int, float)) and not isinstance(value, bool) else value

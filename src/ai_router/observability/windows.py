@@ -95,8 +95,8 @@ class Cell:
     def error_rate(self) -> float | None:
         """How many failed of those that could have gone well: neither called off nor wrong themselves; None without."""
         own = self.counts["errors"] - self.counts["failed"]
-        judged = self.counts["requests"] - self.counts["cancelled"] - own
-        return self.counts["failed"] / judged if judged else None
+        counted = self.counts["requests"] - self.counts["cancelled"] - own
+        return self.counts["failed"] / counted if counted else None
 
 
 Key = tuple[str, str]
@@ -121,7 +121,7 @@ class Windows:
             slot = slots.get(int(at // length))
             if slot is None:
                 slot = slots[int(at // length)] = {}
-                self._age(now)
+                self._expire(now)
             key = row["route"], row["model"]
             cell = slot.get(key)
             if cell is None:
@@ -135,24 +135,24 @@ class Windows:
             for slots, length in ((self._fine, _FINE_S), (self._coarse, _COARSE_S)):
                 first = int((self.now() - seconds) // length)
                 for cells in (cells for number, cells in slots.items() if number >= first):
-                    _add_up(cells, merged)
+                    _merge_into(cells, merged)
         return merged
 
-    def _age(self, now: float) -> None:
+    def _expire(self, now: float) -> None:
         """Minutes that are over an hour old become part of their ten; what is over a day old goes."""
         for number in [number for number in self._fine if number < int((now - _FINE_FOR_S) // _FINE_S)]:
             ten = int(number * _FINE_S // _COARSE_S)
-            _add_up(self._fine.pop(number), self._coarse.setdefault(ten, {}))
+            _merge_into(self._fine.pop(number), self._coarse.setdefault(ten, {}))
         for number in [number for number in self._coarse if number < int((now - WINDOWS["24h"]) // _COARSE_S)]:
             del self._coarse[number]
 
 
-def _add_up(cells: Mapping[Key, Cell], into: dict[Key, Cell]) -> None:
+def _merge_into(cells: Mapping[Key, Cell], into: dict[Key, Cell]) -> None:
     for key, cell in cells.items():
         into.setdefault(key, Cell()).merge(cell)
 
 
-def together(cells: Iterable[Cell]) -> Cell:
+def merge_cells(cells: Iterable[Cell]) -> Cell:
     """All of them in one."""
     whole = Cell()
     for cell in cells:
@@ -160,13 +160,22 @@ def together(cells: Iterable[Cell]) -> Cell:
     return whole
 
 
-def grouped(cells: Mapping[Key, Cell], position: int) -> Mapping[str, Cell]:
-    """By route (0) or by model (1)."""
+def by_route(cells: Mapping[Key, Cell]) -> Mapping[str, Cell]:
+    """The cells of each route in one, routes in the order of their names."""
+    return _merge_by(cells, 0)
+
+
+def by_model(cells: Mapping[Key, Cell]) -> Mapping[str, Cell]:
+    """The cells of each model in one, models in the order of their names."""
+    return _merge_by(cells, 1)
+
+
+def _merge_by(cells: Mapping[Key, Cell], position: int) -> Mapping[str, Cell]:
     names = sorted({key[position] for key in cells})
-    return {name: together(cell for key, cell in cells.items() if key[position] == name) for name in names}
+    return {name: merge_cells(cell for key, cell in cells.items() if key[position] == name) for name in names}
 
 
-def described(cell: Cell) -> dict[str, Any]:
+def cell_json(cell: Cell) -> dict[str, Any]:
     """A cell as people read it."""
     counts = {name: cell.counts[name] for name in _COUNTS}
     return {
@@ -188,7 +197,7 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 1)
 
 
-def seeded(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
+def preload(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
     """Count what an earlier process has seen."""
     for row in rows:
         windows.add(row, row["at"] + row["total_ms"] / 1000)
@@ -207,7 +216,7 @@ class Target:
     value: Callable[[Cell], float | None]
     at_least: bool = False
 
-    def judged(self, day: Cell) -> Mapping[str, Any]:
+    def report(self, day: Cell) -> Mapping[str, Any]:
         """The target beside what is."""
         actual = self.value(day)
         kept = actual is not None and (actual >= self.limit if self.at_least else actual <= self.limit)
@@ -232,16 +241,16 @@ def targets(uptime: float | None) -> Sequence[Target]:
     )
 
 
-def uptime(lives: Sequence[tuple[float, float]], since: float, now: float) -> float | None:
+def uptime(runs: Sequence[tuple[float, float]], since: float, now: float) -> float | None:
     """The share of the time from ``since`` to ``now`` in which a process lived; the time before the first counts not.
 
-    ``lives``: (started, last seen), in order of their starts; they may overlap. None without any.
+    ``runs``: (started, last seen), in order of their starts; they may overlap. None without any.
     """
-    if not lives:
+    if not runs:
         return None
-    begin = max(since, lives[0][0])
+    begin = max(since, runs[0][0])
     covered, reached = 0.0, begin
-    for started, seen in lives:
+    for started, seen in runs:
         covered += max(0.0, min(seen, now) - max(started, reached))
         reached = max(reached, seen)
     return min(1.0, covered / (now - begin)) if now > begin else None
@@ -259,10 +268,11 @@ def process_started() -> float:
 
 
 class ColdStart:
-    """``born``: when the first process began. A client may ask hours later: what counts is how long its answer took."""
+    """``process_start``: when the first process began. A client may ask hours later: what counts is how long its answer
+    took."""
 
-    def __init__(self, born: float, now: Callable[[], float] = time.time) -> None:
-        self._ready_ms = (now() - born) * 1000
+    def __init__(self, process_start: float, now: Callable[[], float] = time.time) -> None:
+        self._ready_ms = (now() - process_start) * 1000
         self._first_ms: float | None = None
 
     def finished(self, outcome: Outcome, _cost: Cost) -> None:
@@ -274,7 +284,7 @@ class ColdStart:
         """From the start to the first answer; NaN before there was one."""
         return float("nan") if self._first_ms is None else (self._ready_ms + self._first_ms) / 1000
 
-    def described(self) -> Mapping[str, float | None]:
+    def as_json(self) -> Mapping[str, float | None]:
         """As people read it, in milliseconds."""
         first = self._first_ms
         return {

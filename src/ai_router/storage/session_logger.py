@@ -20,7 +20,7 @@ import orjson
 
 from ai_router.observability import log_lines
 from ai_router.observability.batches import Batches
-from ai_router.observability.redaction import Scrubber, kept_of_messages, kept_of_response, kept_of_step
+from ai_router.observability.redaction import Scrubber, kept_messages, kept_response, kept_step_detail
 from ai_router.settings import SessionBodies
 from ai_router.storage.session_reader import file_name
 from ai_router.types import Cost, Message, Outcome
@@ -247,13 +247,13 @@ def session_document(
                 "kind": step.kind,
                 "started_ms": round(step.started_ms, 1),
                 "duration_ms": round(step.duration_ms, 1),
-                **kept_of_step(step.detail, bodies),
+                **kept_step_detail(step.detail, bodies),
             }
             for step in outcome.steps
         ],
         "bodies": bodies,
-        "client_messages": kept_of_messages(request.messages_json, bodies),
-        "response": kept_of_response(outcome.response, bodies),
+        "client_messages": kept_messages(request.messages_json, bodies),
+        "response": kept_response(outcome.response, bodies),
         "usage": outcome.usage,
         "cost_usd": None if cost is None else cost.usd,
         "cost": None if cost is None else _cost(cost),

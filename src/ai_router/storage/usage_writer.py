@@ -76,7 +76,7 @@ class UsageWriter(Generic[S]):
         self._store: S | None = None
         self._tried_to_open = threading.Event()
         """Set when the database is open for the first time, or the first attempt to open it has failed."""
-        self.lives: Sequence[tuple[float, float]] = ()
+        self.recent_runs: Sequence[tuple[float, float]] = ()
         """When processes lived in the last day, as it was known lately: (started, last seen)."""
         self.problem: str | None = None
         """Why the last write failed; None once one has worked again."""
@@ -102,7 +102,7 @@ class UsageWriter(Generic[S]):
         """The database, for readers. Right after the start, wait until the first attempt to open it has ended, but no
         longer than ``patience_s`` seconds. Raises StoreUnavailable if it is not open then."""
         if not self._tried_to_open.is_set():
-            self._batches.hurry()
+            self._batches.wake()
             self._tried_to_open.wait(patience_s)
         return self.store
 
@@ -184,7 +184,7 @@ class UsageWriter(Generic[S]):
         now = self._clock()
         if now >= self._alive_at:
             store.running(self._run, self._started, time.time())
-            self.lives = store.lives(time.time() - _DAY_S)
+            self.recent_runs = store.lives(time.time() - _DAY_S)
             self._alive_at = now + _ALIVE_S
         if now >= self._sweep_at:
             store.forget_before(f"{datetime.now(UTC) - timedelta(days=self._keep_days):%Y-%m-%d}")
