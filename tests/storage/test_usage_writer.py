@@ -22,14 +22,14 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.rows: dict[str, Mapping[str, Any]] = {}
-        self.exported: dict[str, Mapping[str, Any]] = {}
+        self.egress_rows: dict[str, Mapping[str, Any]] = {}
         self.broken = False
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.asked = threading.Event()
         self.forgotten: list[str] = []
 
-    def insert(self, rows: Sequence[Mapping[str, Any]], exported: Sequence[Mapping[str, Any]]) -> None:
+    def insert(self, rows: Sequence[Mapping[str, Any]], egress_rows: Sequence[Mapping[str, Any]]) -> None:
         self.asked.set()
         self.may_go_on.wait(30)
         if self.broken:
@@ -39,12 +39,12 @@ class FakeStore:
         if any(row["id"] == "odd" for row in rows):
             raise RuntimeError("nobody thought of this")
         self.rows.update({row["id"]: row for row in rows})
-        self.exported.update({row["id"]: row for row in exported})
+        self.egress_rows.update({row["id"]: row for row in egress_rows})
 
-    def running(self, run: str, started: float, now: float) -> None:
+    def record_run(self, run: str, started: float, now: float) -> None:
         pass
 
-    def lives(self, since: float) -> Sequence[tuple[float, float]]:
+    def runs_since(self, since: float) -> Sequence[tuple[float, float]]:
         return [(1.0, 2.0)]
 
     def forget_before(self, day: str) -> int:
@@ -68,7 +68,7 @@ def test_what_is_put_is_there_when_it_has_settled(tmp_path: Path) -> None:
     usage = writer(store, tmp_path)
     usage.put(rows(0))
     usage.flush()
-    assert (set(store.rows), set(store.exported)) == ({"r0"}, {"r0-1"})
+    assert (set(store.rows), set(store.egress_rows)) == ({"r0"}, {"r0-1"})
     assert usage.store is store
     assert usage.recent_runs == [(1.0, 2.0)]
     assert len(store.forgotten) == 1
@@ -94,13 +94,13 @@ def test_a_database_that_fails_has_its_rows_when_it_works_again(
     usage = writer(store, tmp_path, retry_s=0.001)
     usage.put(rows(0))
     usage.flush()
-    assert usage.problem == "locked"
+    assert usage.last_error == "locked"
     assert usage.waiting == 1
     store.broken = False
     usage.put(rows(1))
     usage.close()
     assert set(store.rows) == names(2)
-    assert usage.problem is None
+    assert usage.last_error is None
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["Usage not saved yet", "Usage"]
 
 
@@ -132,7 +132,7 @@ def test_a_stop_with_a_dead_database_puts_the_rows_aside_and_the_next_start_writ
     second.put(rows(700))
     second.close()
     assert set(store.rows) == names(701)
-    assert set(store.exported) == {f"{name}-1" for name in names(701)}
+    assert set(store.egress_rows) == {f"{name}-1" for name in names(701)}
     assert not (tmp_path / "unsaved.jsonl").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_look_up_waits_no_longer_than_its_patience_for_a_database_to_open(tmp_
 
 
 def test_more_rows_than_are_kept_go_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ai_router.storage.usage_writer.KEPT", 10)
+    monkeypatch.setattr("ai_router.storage.usage_writer.PENDING_LIMIT", 10)
     store = FakeStore()
     store.broken = True
     usage = writer(store, tmp_path)
@@ -244,13 +244,13 @@ def test_a_row_that_the_database_refuses_costs_itself_only_and_is_counted(tmp_pa
 def test_a_problem_that_nobody_thought_of_is_one_of_the_database_and_rows_stay_within_their_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ai_router.storage.usage_writer.KEPT", 10)
+    monkeypatch.setattr("ai_router.storage.usage_writer.PENDING_LIMIT", 10)
     usage = writer(FakeStore(), tmp_path, retry_s=0.0)
     usage.put(Rows({"id": "odd"}))
     for number in range(50):
         usage.put(rows(number))
     usage.flush()
-    assert usage.problem == "RuntimeError"
+    assert usage.last_error == "RuntimeError"
     assert usage.waiting <= 10
     usage.close()
 
@@ -264,7 +264,7 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_
     usage._batches._gather_s = 0.0
     assert store.asked.wait(10)
     usage.put(rows(3))
-    usage._put_aside([rows(4)])
+    usage._spill([rows(4)])
     taken: list[Rows] = []
     store.may_go_on.set()
     usage.close()

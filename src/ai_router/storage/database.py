@@ -103,11 +103,11 @@ runs = Table(
 )
 
 
-_WAIT_S = 5
+_LOCK_TIMEOUT_S = 5
 """For a lock that another process holds, and for a server to take a connection."""
-_STATEMENT_S = 10
+_STATEMENT_TIMEOUT_S = 10
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_MIGRATION_LOCK = 4_153_205_714
+_MIGRATION_LOCK_KEY = 4_153_205_714
 """Any number: replicas that start together bring the tables up to date one after the other."""
 
 
@@ -119,25 +119,25 @@ def open_database(url: str) -> Engine:
             path = Path(parsed.database)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
-        engine = create_engine(parsed, connect_args={"timeout": _WAIT_S})
+        engine = create_engine(parsed, connect_args={"timeout": _LOCK_TIMEOUT_S})
         event.listen(engine, "connect", _configure_sqlite)
     else:
-        options = f"-c statement_timeout={_STATEMENT_S * 1000} -c lock_timeout={_WAIT_S * 1000}"
+        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_S * 1000} -c lock_timeout={_LOCK_TIMEOUT_S * 1000}"
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             connect_args={
-                "connect_timeout": _WAIT_S,
+                "connect_timeout": _LOCK_TIMEOUT_S,
                 "options": options,
                 "application_name": "ai-router",
                 # A server that is gone without a word: noticed by us, since its own limits went with it.
-                "tcp_user_timeout": _STATEMENT_S * 1000,
-                "keepalives_idle": _STATEMENT_S,
-                "keepalives_interval": _WAIT_S,
+                "tcp_user_timeout": _STATEMENT_TIMEOUT_S * 1000,
+                "keepalives_idle": _STATEMENT_TIMEOUT_S,
+                "keepalives_interval": _LOCK_TIMEOUT_S,
                 "keepalives_count": 2,
             },
             pool_size=2,
             max_overflow=4,
-            pool_timeout=_WAIT_S,
+            pool_timeout=_LOCK_TIMEOUT_S,
             pool_pre_ping=True,
         )
     try:
@@ -167,12 +167,12 @@ def _upgrade(engine: Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection, _alone(connection):
+    with engine.begin() as connection, _migration_lock(connection):
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
-        except CommandError as problem:  # tables of a later version than this
-            raise StoreUnavailable(f"its tables are not of this version: {problem}") from problem
+        except CommandError as error:  # tables of a later version than this
+            raise StoreUnavailable(f"its tables are not of this version: {error}") from error
 
 
 def _revision(connection: Connection) -> str | None:
@@ -182,9 +182,9 @@ def _revision(connection: Connection) -> str | None:
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
+def _migration_lock(connection: Connection) -> Iterator[None]:
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK_KEY})
     else:
         # The write lock, before anything is read: another process would otherwise make the same tables meanwhile.
         connection.exec_driver_sql("BEGIN IMMEDIATE")

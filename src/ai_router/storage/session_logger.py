@@ -80,7 +80,7 @@ class SessionLogger:
     def record(self, outcome: Outcome, cost: Cost | None = None) -> None:
         """Take an outcome to be saved; returns at once."""
         if not self._batches.put((outcome, cost)):
-            self._lose("the writer cannot keep up")
+            self._count_lost("the writer cannot keep up")
 
     def flush(self) -> None:
         """Save what is waiting now, for whoever is about to read it."""
@@ -89,7 +89,7 @@ class SessionLogger:
     def close(self) -> None:
         """Save what is waiting, then stop."""
         for _ in self._batches.close():
-            self._lose("the stop came first")
+            self._count_lost("the stop came first")
 
     def save(self, outcome: Outcome, cost: Cost | None = None) -> None:
         """Write one session, and clean up when it is time."""
@@ -97,8 +97,8 @@ class SessionLogger:
         try:
             self._prepare()
             self._write(outcome, cost)
-        except OSError as problem:
-            self._lose(problem.strerror or type(problem).__name__)
+        except OSError as error:
+            self._count_lost(error.strerror or type(error).__name__)
             return
         written = time.monotonic()
         self.last_error = None
@@ -114,9 +114,9 @@ class SessionLogger:
         for outcome, cost in outcomes:
             try:
                 self.save(outcome, cost)
-            except Exception as problem:  # the border of a background thread: a session that cannot be written is one
+            except Exception as error:  # the border of a background thread: a session that cannot be written is one
                 log.exception("a session could not be written")
-                self._lose(type(problem).__name__)
+                self._count_lost(type(error).__name__)
         self._cleanup_if_due()
 
     def _prepare(self) -> None:
@@ -131,7 +131,7 @@ class SessionLogger:
     def _write(self, outcome: Outcome, cost: Cost | None) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
         temporary = f"{self._prefix}.{name}{_TMP_SUFFIX}"
-        body = self._scrubber.json(_serialised(session_document(outcome, cost, self._bodies)))
+        body = self._scrubber.json(_serialise(session_document(outcome, cost, self._bodies)))
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
@@ -166,8 +166,8 @@ class SessionLogger:
                         buckets[entry.name[:11]].append(entry.name)
                         count += 1
             self._delete_oldest(buckets, count - self._max_files)
-        except OSError as problem:
-            log.warning("Session cleanup failed: %s", problem.strerror)
+        except OSError as error:
+            log.warning("Session cleanup failed: %s", error.strerror)
 
     def _delete_oldest(self, buckets: Mapping[str, list[str]], excess: int) -> None:
         for hour in sorted(buckets):
@@ -178,21 +178,21 @@ class SessionLogger:
                 (self._directory / name).unlink(missing_ok=True)
                 excess -= 1
 
-    def _lose(self, why: str) -> None:
+    def _count_lost(self, reason: str) -> None:
         self.lost += 1
         self._on_lost()
-        if self.last_error != why:
-            log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
-        self.last_error = why
+        if self.last_error != reason:
+            log.warning("Session not saved: %s (%d lost so far)", reason, self.lost)
+        self.last_error = reason
 
 
-def _serialised(document: dict[str, Any]) -> bytes:
+def _serialise(document: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
-    except orjson.JSONEncodeError as problem:
+    except orjson.JSONEncodeError as error:
         # orjson reads 1,024 levels of nesting but writes 254: a backend's answer may have more.
-        without = {**document, "response": None, "usage": None, "error": f"the answer cannot be saved: {problem}"}
-        return orjson.dumps(without, option=orjson.OPT_INDENT_2, default=str)
+        without_answer = {**document, "response": None, "usage": None, "error": f"the answer cannot be saved: {error}"}
+        return orjson.dumps(without_answer, option=orjson.OPT_INDENT_2, default=str)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

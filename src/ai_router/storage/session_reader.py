@@ -20,15 +20,15 @@ from cachetools import LRUCache
 
 SESSION_ID = re.compile(r"[0-9a-f]{8,32}")
 CURSOR = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{8,32}")
-_REMEMBERED = 20_000
-_PATIENCE_S = 2.0
+_CACHED_SUMMARIES = 20_000
+_PAGE_TIME_S = 2.0
 
 
 def file_name(timestamp: datetime, session_id: str) -> str:
     """``20261121T195622.123456Z-dba46d38.json``: sorts by time."""
     # Half the time of strftime; the ISO form has no microseconds where there are none.
-    told = timestamp.isoformat(timespec="microseconds").replace("-", "").replace(":", "")
-    return f"{told[:22]}Z-{session_id}.json"
+    digits = timestamp.isoformat(timespec="microseconds").replace("-", "").replace(":", "")
+    return f"{digits[:22]}Z-{session_id}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ class SessionFiles:
         self._clock = clock
         self._lock = threading.Lock()
         """Held for reads, too: a cache that evicts what was used longest ago notes each use."""
-        self._summaries: LRUCache[str, Mapping[str, Any]] = LRUCache(_REMEMBERED)
+        self._summaries: LRUCache[str, Mapping[str, Any]] = LRUCache(_CACHED_SUMMARIES)
 
     def page(self, session_filter: SessionFilter, limit: int) -> Page:
         """At most ``limit`` summaries."""
-        end, found, last = self._clock() + _PATIENCE_S, list[Mapping[str, Any]](), None
+        end, found, last = self._clock() + _PAGE_TIME_S, list[Mapping[str, Any]](), None
         for stem in self._stems(session_filter.before):
             if len(found) == limit:
                 return Page(found, last, complete=True)
@@ -84,8 +84,8 @@ class SessionFiles:
         for stem in self._stems(None):
             if stem.endswith(f"-{session_id}"):
                 summary = self._summary(stem)
-                mine = summary is not None and (client is None or summary["client"] == client)
-                return self._read(stem) if mine else None
+                visible = summary is not None and (client is None or summary["client"] == client)
+                return self._read(stem) if visible else None
         return None
 
     def _stems(self, before: str | None) -> Iterator[str]:
@@ -98,9 +98,9 @@ class SessionFiles:
 
     def _matching(self, stem: str, session_filter: SessionFilter) -> Mapping[str, Any] | None:
         summary = self._summary(stem)
-        if summary is None or not _fits(summary, session_filter):
+        if summary is None or not _matches(summary, session_filter):
             return None
-        return summary if session_filter.text is None or self._says(stem, session_filter.text) else None
+        return summary if session_filter.text is None or self._contains(stem, session_filter.text) else None
 
     def _summary(self, stem: str) -> Mapping[str, Any] | None:
         with self._lock:
@@ -115,13 +115,13 @@ class SessionFiles:
             self._summaries[stem] = summary
         return summary
 
-    def _says(self, stem: str, text: str) -> bool:
+    def _contains(self, stem: str, text: str) -> bool:
         try:
             document = orjson.loads(self._read(stem) or b"")
         except ValueError:
             return False
-        said = (document.get("client_messages"), document.get("response"))
-        return any(text.casefold() in words.casefold() for words in _words(said))
+        bodies = (document.get("client_messages"), document.get("response"))
+        return any(text.casefold() in string.casefold() for string in _strings(bodies))
 
     def _read(self, stem: str) -> bytes | None:
         try:
@@ -148,22 +148,22 @@ def summary_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
         "total_ms": timings["total_ms"],
         "ttft_ms": timings.get("ttft_ms"),
         "cost_usd": document["cost_usd"],
-        "opening": opening(document.get("client_messages")),
+        "opening": opening_of(document.get("client_messages")),
     }
 
 
 _OPENING_CHARS = 120
 
 
-def opening(messages: Any) -> str | None:
+def opening_of(messages: Any) -> str | None:
     """The beginning of what the user said last; None where bodies are not kept."""
     for message in reversed(messages if isinstance(messages, list) else []):
         if isinstance(message, dict) and message.get("role") == "user":
-            return " ".join(" ".join(_words(message.get("content"))).split())[:_OPENING_CHARS]
+            return " ".join(" ".join(_strings(message.get("content"))).split())[:_OPENING_CHARS]
     return None
 
 
-def _fits(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
+def _matches(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
     return (
         (session_filter.client is None or summary["client"] == session_filter.client)
         and (session_filter.route is None or summary["route"] == session_filter.route)
@@ -172,13 +172,13 @@ def _fits(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
     )
 
 
-def _words(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     """All strings in it, but for the names of fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _words(inner)
+            yield from _strings(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _words(inner)
+            yield from _strings(inner)

@@ -40,18 +40,18 @@ class UsageStore:
         with _map_exceptions():
             self._engine: Engine = open_database(url)
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        self._new = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
+        self._inserts = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
 
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
 
-    def insert(self, rows: Sequence[Row], exported: Sequence[Row]) -> None:
+    def insert(self, rows: Sequence[Row], egress_rows: Sequence[Row]) -> None:
         """Write rows, all or none; those that are there already are left as they are."""
         with _map_exceptions(), self._engine.begin() as connection:
-            for table, new in ((requests, rows), (egress, exported)):
+            for table, new in ((requests, rows), (egress, egress_rows)):
                 if new:
-                    connection.execute(self._new[table], list(new))
+                    connection.execute(self._inserts[table], list(new))
 
     def totals(self, since: str, until: str, client: str | None, by: Sequence[str]) -> list[Row]:
         """Sums of requests for each combination of the columns ``by``, in their order; none: one row.
@@ -64,7 +64,7 @@ class UsageStore:
             query = query.group_by(*columns).order_by(*columns)
         return self._rows(query)
 
-    def left_the_house(self, since: str, until: str, client: str | None) -> list[Row]:
+    def egress_totals(self, since: str, until: str, client: str | None) -> list[Row]:
         """The ledger: for each cloud, model and purpose how much went there and came back, in those days."""
         key = [egress.c.backend, egress.c.model, egress.c.purpose]
         sums = [
@@ -79,20 +79,20 @@ class UsageStore:
             select(*key, *sums).where(_within(egress, since, until, client)).group_by(*key).order_by(*key)
         )
 
-    def since(self, moment: float, at_most: int) -> list[Row]:
+    def since(self, start: float, limit: int) -> list[Row]:
         """The newest requests since then, newest first, as far as the windows of /api/metrics want to know them."""
         columns = [requests.c[name] for name in WINDOW_COLUMNS]
-        query = select(*columns).where(requests.c.at >= moment).order_by(requests.c.at.desc()).limit(at_most)
+        query = select(*columns).where(requests.c.at >= start).order_by(requests.c.at.desc()).limit(limit)
         return self._rows(query)
 
-    def running(self, run: str, started: float, now: float) -> None:
+    def record_run(self, run: str, started: float, now: float) -> None:
         """Note that the process ``run`` lives."""
         with _map_exceptions(), self._engine.begin() as connection:
             changed = connection.execute(update(runs).where(runs.c.id == run).values(seen=now))
             if not changed.rowcount:
-                connection.execute(self._new[runs], [{"id": run, "started": started, "seen": now}])
+                connection.execute(self._inserts[runs], [{"id": run, "started": started, "seen": now}])
 
-    def lives(self, since: float) -> list[tuple[float, float]]:
+    def runs_since(self, since: float) -> list[tuple[float, float]]:
         """When processes lived, as far as that is after ``since``: (started, last seen), oldest first."""
         query = select(runs.c.started, runs.c.seen).where(runs.c.seen >= since).order_by(runs.c.started)
         return [(row["started"], row["seen"]) for row in self._rows(query)]
@@ -100,19 +100,21 @@ class UsageStore:
     def forget_before(self, day: str) -> int:
         """Delete what is older than ``day``; returns how many rows went."""
         with _map_exceptions(), self._engine.begin() as connection:
-            gone = [connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)]
+            deleted = [
+                connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)
+            ]
             oldest = datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()
             connection.execute(delete(runs).where(runs.c.seen < oldest))
-        return sum(gone)
+        return sum(deleted)
 
     def _rows(self, query: Select[Any]) -> list[Row]:
         with _map_exceptions(), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
-_OF_A_ROW = (DataError, IntegrityError, CompileError, StatementError)
+_ROW_ERRORS = (DataError, IntegrityError, CompileError, StatementError)
 """What the values of a row, or a row of another version, can do. All errors of drivers are StatementErrors, too."""
-_OF_THE_DATABASE = (OperationalError, InterfaceError, InternalError, ProgrammingError)
+_DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError, ProgrammingError)
 
 
 @contextmanager
@@ -120,12 +122,12 @@ def _map_exceptions() -> Iterator[None]:
     """Foreign exceptions become ours, in the driver's words: SQLAlchemy's repeat the statement and its values."""
     try:
         yield
-    except (SQLAlchemyError, ImportError, OSError, OverflowError) as problem:
-        words = str(getattr(problem, "orig", None) or problem).strip()
-        why = words.splitlines()[0] if words else type(problem).__name__
-        if isinstance(problem, (OverflowError, *_OF_A_ROW)) and not isinstance(problem, _OF_THE_DATABASE):
-            raise RowRefused(why) from problem
-        raise StoreUnavailable(why) from problem
+    except (SQLAlchemyError, ImportError, OSError, OverflowError) as error:
+        message = str(getattr(error, "orig", None) or error).strip()
+        reason = message.splitlines()[0] if message else type(error).__name__
+        if isinstance(error, (OverflowError, *_ROW_ERRORS)) and not isinstance(error, _DATABASE_ERRORS):
+            raise RowRefused(reason) from error
+        raise StoreUnavailable(reason) from error
 
 
 def _within(table: Table, since: str, until: str, client: str | None) -> ColumnElement[bool]:
@@ -147,8 +149,12 @@ def _sums() -> Iterable[ColumnElement[Any]]:
     yield func.coalesce(func.sum(requests.c.cost_usd), 0.0).label("cost_usd")
     yield count(requests.c.cost_unknown).label("cost_unknown")
     yield func.coalesce(func.sum(requests.c.gpu_seconds), 0.0).label("gpu_seconds")
-    here = and_(requests.c.local, requests.c.baseline_usd > requests.c.cost_usd)
-    yield count(requests.c.local).label("answered_locally")
-    yield func.coalesce(func.sum(case((here, requests.c.baseline_usd - requests.c.cost_usd), else_=0.0)), 0.0).label(
-        "saved_usd"
+    saved_by_local = case(
+        (
+            and_(requests.c.local, requests.c.baseline_usd > requests.c.cost_usd),
+            requests.c.baseline_usd - requests.c.cost_usd,
+        ),
+        else_=0.0,
     )
+    yield count(requests.c.local).label("answered_locally")
+    yield func.coalesce(func.sum(saved_by_local), 0.0).label("saved_usd")

@@ -22,7 +22,7 @@ class Rows:
     """The row of a request, and one for each of its calls that left the house."""
 
     request: dict[str, Any]
-    exported: list[dict[str, Any]] = field(default_factory=list)
+    egress_rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Rows:
@@ -41,12 +41,12 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
     row = common | {
         "id": row_id,
         "session_id": request.session_id,
-        "route": _text(outcome.route, 64),
+        "route": _column_text(outcome.route, 64),
         "backend": answer.backend if answer else "",
-        "model": _text(answer.model if answer else outcome.model or "", 256),
+        "model": _column_text(answer.model if answer else outcome.model or "", 256),
         "decided_by": outcome.decision.decided_by if outcome.decision else "",
         "status": outcome.status,
-        "error_code": _text(outcome.error_code or "", 64),
+        "error_code": _column_text(outcome.error_code or "", 64),
         "failed": outcome.failed,
         "stream": request.stream,
         "local": answer is not None and is_local(answer.backend),
@@ -65,32 +65,32 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
         "total_ms": outcome.timings["total_ms"],
         "cancel_ms": outcome.timings.get("cancel_ms"),
     }
-    left = [call for call in outcome.traffic if not is_local(call.backend)]
-    return Rows(row, [_exported(row_id, common, cost, call) for call in left])
+    egress_calls = [call for call in outcome.traffic if not is_local(call.backend)]
+    return Rows(row, [_egress_row(row_id, common, cost, call) for call in egress_calls])
 
 
-def _exported(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) -> dict[str, Any]:
-    told = cost.by_call.get(call.call_number)
+def _egress_row(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) -> dict[str, Any]:
+    call_cost = cost.by_call.get(call.call_number)
     return common | {
         "id": f"{row_id}-{call.call_number}",
         "request": row_id,
         "backend": call.backend,
-        "model": _text(call.model, 256),
+        "model": _column_text(call.model, 256),
         "purpose": call.purpose,
         "bytes_sent": call.bytes_sent,
         "bytes_received": call.bytes_received,
-        "input_tokens": told.usage.input if told else None,
-        "output_tokens": told.usage.output if told else None,
-        "cost_usd": told.usd if told else None,
+        "input_tokens": call_cost.usage.input if call_cost else None,
+        "output_tokens": call_cost.usage.output if call_cost else None,
+        "cost_usd": call_cost.usd if call_cost else None,
     }
 
 
-def _text(value: str, most: int) -> str:
+def _column_text(value: str, max_chars: int) -> str:
     """As PostgreSQL takes it: no longer than its column, and without NUL, which a client may well name a model with."""
-    return value.replace("\x00", "?")[:most]
+    return value.replace("\x00", "?")[:max_chars]
 
 
-_AT_ONCE = 500
+_BATCH_ROWS = 500
 
 
 class SpillFile:
@@ -102,14 +102,14 @@ class SpillFile:
 
     def put(self, rows: Iterable[Rows]) -> None:
         """Append rows. Raises OSError."""
-        lines = b"".join(orjson.dumps([row.request, row.exported], default=str) + b"\n" for row in rows)
+        lines = b"".join(orjson.dumps([row.request, row.egress_rows], default=str) + b"\n" for row in rows)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
-                if _locked(file, self._path):
+                if _lock(file, self._path):
                     # A line that a crash has cut off costs itself, and not the one after it.
-                    file.write(b"\n" + lines if _cut_off(file) else lines)
+                    file.write(b"\n" + lines if _ends_in_half_a_line(file) else lines)
                     return
 
     def take(self, save: Callable[[Sequence[Rows]], None]) -> int:
@@ -119,19 +119,19 @@ class SpillFile:
         lost = 0
         for claimed in sorted(self._path.parent.glob(f"{self._path.name}.*")):
             with suppress(FileNotFoundError), claimed.open("rb") as file:
-                if not _locked(file, claimed, wait=False):
+                if not _lock(file, claimed, wait=False):
                     continue  # another process reads it
-                lost += _read(file, save)
+                lost += _save_lines(file, save)
                 claimed.unlink()
         return lost
 
     def _move_away(self) -> None:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
-            if _locked(file, self._path):
+            if _lock(file, self._path):
                 self._path.rename(f"{self._path}.{uuid.uuid4().hex}")
 
 
-def _locked(file: IO[bytes], path: Path, *, wait: bool = True) -> bool:
+def _lock(file: IO[bytes], path: Path, *, wait: bool = True) -> bool:
     """Lock an open file; False if another process has it, or has moved or deleted it meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,7 +140,7 @@ def _locked(file: IO[bytes], path: Path, *, wait: bool = True) -> bool:
         return False
 
 
-def _cut_off(file: IO[bytes]) -> bool:
+def _ends_in_half_a_line(file: IO[bytes]) -> bool:
     end = file.seek(0, os.SEEK_END)
     if not end:
         return False
@@ -148,19 +148,19 @@ def _cut_off(file: IO[bytes]) -> bool:
     return file.read(1) != b"\n"
 
 
-def _read(file: IO[bytes], save: Callable[[Sequence[Rows]], None]) -> int:
-    some: list[Rows] = []
+def _save_lines(file: IO[bytes], save: Callable[[Sequence[Rows]], None]) -> int:
+    batch: list[Rows] = []
     lost = 0
     for line in file:
         rows = _parsed(line)
         if rows is not None:
-            some.append(rows)
+            batch.append(rows)
         elif line.strip():
             lost += 1
-        if len(some) == _AT_ONCE:
-            save(some)
-            some = []
-    save(some)
+        if len(batch) == _BATCH_ROWS:
+            save(batch)
+            batch = []
+    save(batch)
     return lost
 
 
@@ -172,6 +172,6 @@ def _parsed(line: bytes) -> Rows | None:
         return None
     if not (isinstance(found, list) and len(found) == 2 and isinstance(found[0], dict) and isinstance(found[1], list)):
         return None
-    request, exported = found
-    whole = "id" in request and all(isinstance(row, dict) and "id" in row for row in exported)
-    return Rows(request, exported) if whole else None
+    request, egress_rows = found
+    has_ids = "id" in request and all(isinstance(row, dict) and "id" in row for row in egress_rows)
+    return Rows(request, egress_rows) if has_ids else None

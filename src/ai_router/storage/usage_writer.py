@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT = 20_000
-_AT_ONCE = 500
+PENDING_LIMIT = 20_000
+_BATCH_ROWS = 500
 """Rows a transaction: whoever wants the database in between waits for one at most."""
 _GATHER_S = 0.5
 _RETRY_S = 5.0
-_ALIVE_S = 30.0
-_SWEEP_S = 3600.0
+_HEARTBEAT_S = 30.0
+_CLEANUP_S = 3600.0
 _DAY_S = 86_400.0
 
 
 class Store(Protocol):
     """What is needed of stores.usage.UsageStore to write. All methods raise StoreUnavailable, ``insert`` RowRefused."""
 
-    def insert(self, rows: Sequence[Mapping[str, Any]], exported: Sequence[Mapping[str, Any]]) -> None: ...
-    def running(self, run: str, started: float, now: float) -> None: ...
-    def lives(self, since: float) -> Sequence[tuple[float, float]]: ...
+    def insert(self, rows: Sequence[Mapping[str, Any]], egress_rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def record_run(self, run: str, started: float, now: float) -> None: ...
+    def runs_since(self, since: float) -> Sequence[tuple[float, float]]: ...
     def forget_before(self, day: str) -> int: ...
     def close(self) -> None: ...
 
@@ -78,24 +78,26 @@ class UsageWriter(Generic[S]):
         """Set when the database is open for the first time, or the first attempt to open it has failed."""
         self.recent_runs: Sequence[tuple[float, float]] = ()
         """When processes lived in the last day, as it was known lately: (started, last seen)."""
-        self.problem: str | None = None
+        self.last_error: str | None = None
         """Why the last write failed; None once one has worked again."""
-        self._kept: list[Rows] = []
-        self._run = uuid.uuid4().hex
+        self._pending: list[Rows] = []
+        self._run_id = uuid.uuid4().hex
         self._started = time.time()
-        self._retry_at = self._alive_at = self._sweep_at = 0.0
-        self._batches = Batches(self._take, name="usage-writer", limit=KEPT, idle_s=retry_s, gather_s=_GATHER_S)
+        self._retry_at = self._heartbeat_at = self._cleanup_at = 0.0
+        self._batches = Batches(
+            self._handle, name="usage-writer", limit=PENDING_LIMIT, idle_s=retry_s, gather_s=_GATHER_S
+        )
 
     @property
     def waiting(self) -> int:
         """Rows that are neither in the database nor in the file."""
-        return len(self._kept) + self._batches.waiting
+        return len(self._pending) + self._batches.waiting
 
     @property
     def store(self) -> S:
         """The database, for readers. Raises StoreUnavailable while it is not open."""
         if self._store is None:
-            raise StoreUnavailable(self.problem or "it is still being opened")
+            raise StoreUnavailable(self.last_error or "it is still being opened")
         return self._store
 
     def wait_for_store(self, patience_s: float) -> S:
@@ -113,7 +115,7 @@ class UsageWriter(Generic[S]):
     def put(self, rows: Rows) -> None:
         """Take the rows of an outcome. Waits for no database."""
         if not self._batches.put(rows):
-            self._put_aside([rows])
+            self._spill([rows])
 
     def flush(self) -> None:
         """Write what is waiting now, if the database takes it."""
@@ -122,85 +124,85 @@ class UsageWriter(Generic[S]):
     def close(self) -> None:
         """Write what is waiting, to the file if the database does not take it, and stop."""
         self._retry_at = 0.0
-        left = self._batches.close()
+        unhandled = self._batches.close()
         # The thread may hang in a write; its rows are still in the list then, and have ids that do not count twice.
-        self._put_aside([*self._kept, *left])
+        self._spill([*self._pending, *unhandled])
         if self._store is not None and not self._batches.stuck:
             self._store.close()
 
-    def _take(self, rows: Sequence[Rows]) -> None:
-        self._kept.extend(rows)
+    def _handle(self, rows: Sequence[Rows]) -> None:
+        self._pending.extend(rows)
         if self._clock() >= self._retry_at:
             try:
-                self._work()
-            except StoreUnavailable as problem:
-                self._failed(problem.detail)
-            except Exception as problem:  # whatever it is, the rows are kept, within their limit
+                self._write_pending()
+            except StoreUnavailable as error:
+                self._note_failure(error.detail)
+            except Exception as error:  # whatever it is, the rows are kept, within their limit
                 log.exception("usage could not be written")
-                self._failed(type(problem).__name__)
-        if len(self._kept) > KEPT:
-            self._put_aside(self._kept)
-            self._kept.clear()
+                self._note_failure(type(error).__name__)
+        if len(self._pending) > PENDING_LIMIT:
+            self._spill(self._pending)
+            self._pending.clear()
 
-    def _work(self) -> None:
+    def _write_pending(self) -> None:
         store = self._store = self._store or self._open_store()
         self._tried_to_open.set()
-        self._keep_house(store)
-        while self._kept:
-            batch = self._kept[:_AT_ONCE]
+        self._maintain(store)
+        while self._pending:
+            batch = self._pending[:_BATCH_ROWS]
             self._insert(store, batch)
-            del self._kept[: len(batch)]
-        self._take_back(store)
-        if self.problem is not None:
+            del self._pending[: len(batch)]
+        self._reload_spilled(store)
+        if self.last_error is not None:
             log.info("Usage: the database takes rows again")
-        self.problem = None
+        self.last_error = None
 
-    def _take_back(self, store: S) -> None:
+    def _reload_spilled(self, store: S) -> None:
         try:
-            self._lose(self._spill_file.take(lambda rows: self._insert(store, rows)), "not readable")
-        except OSError as problem:
-            log.warning("Usage: rows put aside cannot be read: %s", problem.strerror)
+            self._count_lost(self._spill_file.take(lambda rows: self._insert(store, rows)), "not readable")
+        except OSError as error:
+            log.warning("Usage: rows put aside cannot be read: %s", error.strerror)
 
     def _insert(self, store: S, rows: Sequence[Rows]) -> None:
         """All of them but those that the database will never take: one bad row must not keep the others out."""
         if not rows:
             return
         try:
-            store.insert([row.request for row in rows], [row for one in rows for row in one.exported])
-        except RowRefused as problem:
+            store.insert([each.request for each in rows], [row for each in rows for row in each.egress_rows])
+        except RowRefused as error:
             if len(rows) == 1:
-                self._lose(1, str(problem))
+                self._count_lost(1, str(error))
                 return
             middle = len(rows) // 2
             self._insert(store, rows[:middle])
             self._insert(store, rows[middle:])
 
-    def _lose(self, count: int, why: str) -> None:
+    def _count_lost(self, count: int, reason: str) -> None:
         if count:
-            log.warning("Usage lost: %d rows, %s", count, why)
+            log.warning("Usage lost: %d rows, %s", count, reason)
             self._on_lost(count)
 
-    def _keep_house(self, store: S) -> None:
+    def _maintain(self, store: S) -> None:
         now = self._clock()
-        if now >= self._alive_at:
-            store.running(self._run, self._started, time.time())
-            self.recent_runs = store.lives(time.time() - _DAY_S)
-            self._alive_at = now + _ALIVE_S
-        if now >= self._sweep_at:
+        if now >= self._heartbeat_at:
+            store.record_run(self._run_id, self._started, time.time())
+            self.recent_runs = store.runs_since(time.time() - _DAY_S)
+            self._heartbeat_at = now + _HEARTBEAT_S
+        if now >= self._cleanup_at:
             store.forget_before(f"{datetime.now(UTC) - timedelta(days=self._keep_days):%Y-%m-%d}")
-            self._sweep_at = now + _SWEEP_S
+            self._cleanup_at = now + _CLEANUP_S
 
-    def _failed(self, why: str) -> None:
+    def _note_failure(self, reason: str) -> None:
         self._retry_at = self._clock() + self._retry_s
-        if self.problem != why:
-            log.warning("Usage not saved yet: %s; %d rows wait", why, len(self._kept))
-        self.problem = why
+        if self.last_error != reason:
+            log.warning("Usage not saved yet: %s; %d rows wait", reason, len(self._pending))
+        self.last_error = reason
         self._tried_to_open.set()
 
-    def _put_aside(self, rows: Sequence[Rows]) -> None:
+    def _spill(self, rows: Sequence[Rows]) -> None:
         if not rows:
             return
         try:
             self._spill_file.put(rows)
-        except (OSError, TypeError) as problem:  # TypeError: a number beyond what JSON is written with here
-            self._lose(len(rows), str(problem))
+        except (OSError, TypeError) as error:  # TypeError: a number beyond what JSON is written with here
+            self._count_lost(len(rows), str(error))

@@ -125,7 +125,7 @@ def usage_blueprint(
             return {
                 "total": store.totals(*which, by=())[0],
                 "groups": store.totals(*which, by=by),
-                "left_local_network": store.left_the_house(*which),
+                "left_local_network": store.egress_totals(*which),
             }
 
         return jsonify(
