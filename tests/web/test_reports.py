@@ -63,39 +63,39 @@ def test_usage_asked_for_right_after_the_start_is_told_when_the_database_is_open
 
 def test_usage_is_unavailable_if_the_database_takes_longer_to_open_than_a_look_up_may(tmp_path: Path) -> None:
     database = SlowDatabase(tmp_path / "usage.db")
-    with usage_client(database, tmp_path, Lookups(patience_s=0.01)) as client, pytest.raises(StoreUnavailable):
+    with usage_client(database, tmp_path, Lookups(timeout_s=0.01)) as client, pytest.raises(StoreUnavailable):
         client.get("/api/usage")
 
 
 def test_what_the_database_says_is_what_is_returned_and_what_it_raises_is_raised() -> None:
     lookups = Lookups()
-    assert lookups.of_database(lambda: 3) == 3
+    assert lookups.query(lambda: 3) == 3
 
     def fails() -> int:
         raise StoreUnavailable("gone")
 
     with pytest.raises(StoreUnavailable) as caught:
-        lookups.of_database(fails)
+        lookups.query(fails)
     assert caught.value.detail == "gone"
 
 
 def test_there_are_only_so_many_places() -> None:
-    lookups = Lookups(at_once=1)
-    with lookups.place(), pytest.raises(Overloaded), lookups.place():
+    lookups = Lookups(limit=1)
+    with lookups.slot(), pytest.raises(Overloaded), lookups.slot():
         pass
-    with lookups.place():
+    with lookups.slot():
         pass
 
 
 def test_a_database_that_hangs_is_not_waited_for_and_keeps_its_place_until_it_ends() -> None:
-    lookups, hanging = Lookups(at_once=1, patience_s=0.01), threading.Event()
+    lookups, hanging = Lookups(limit=1, timeout_s=0.01), threading.Event()
     with pytest.raises(StoreUnavailable):
-        lookups.of_database(lambda: hanging.wait(30))
+        lookups.query(lambda: hanging.wait(30))
     with pytest.raises(Overloaded):
-        lookups.of_database(lambda: 1)
+        lookups.query(lambda: 1)
     hanging.set()
     for thread in threading.enumerate():
         if thread.name == "look-up":
             thread.join(10)
-    with lookups.place():
+    with lookups.slot():
         pass

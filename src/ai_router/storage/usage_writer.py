@@ -100,12 +100,12 @@ class UsageWriter(Generic[S]):
             raise StoreUnavailable(self.last_error or "it is still being opened")
         return self._store
 
-    def wait_for_store(self, patience_s: float) -> S:
+    def wait_for_store(self, timeout_s: float) -> S:
         """The database, for readers. Right after the start, wait until the first attempt to open it has ended, but no
-        longer than ``patience_s`` seconds. Raises StoreUnavailable if it is not open then."""
+        longer than ``timeout_s`` seconds. Raises StoreUnavailable if it is not open then."""
         if not self._tried_to_open.is_set():
             self._batches.wake()
-            self._tried_to_open.wait(patience_s)
+            self._tried_to_open.wait(timeout_s)
         return self.store
 
     def start(self) -> None:

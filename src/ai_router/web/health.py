@@ -23,14 +23,14 @@ def blueprint(
 
     @health.get("/health")
     def report() -> tuple[Response, int]:
-        taken = checker.report()
-        status = DEGRADED if taken.status == HEALTHY and sessions.last_error else taken.status
+        found = checker.report()
+        status = DEGRADED if found.status == HEALTHY and sessions.last_error else found.status
         body = jsonify(
             status=status,
             version=__version__,
             uptime_s=round(time.monotonic() - started, 1),
             in_flight=admission.inside,
-            backends={name: asdict(backend) for name, backend in taken.backends.items()},
+            backends={name: asdict(backend) for name, backend in found.backends.items()},
             sessions={"lost": sessions.lost, "last_error": sessions.last_error},
         )
         return body, 503 if status == UNHEALTHY else 200

@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 GROUPINGS = ("day", "route", "model", "organization", "client", "backend", "status")
 """What ``by`` takes; ``org`` and ``key`` are other words for two of them."""
-_OTHER_WORDS = {"org": "organization", "key": "client"}
-_MOST_DAYS = 3_660
+_ALIASES = {"org": "organization", "key": "client"}
+_MAX_DAYS = 3_660
 _FIRST_YEAR = 2000
-_MOST, _USUAL = 200, 50
-_LONGEST_TEXT = 200
-_AT_ONCE = 4
-_PATIENCE_S = 10.0
+_MAX_PAGE, _DEFAULT_PAGE = 200, 50
+_MAX_SEARCH_CHARS = 200
+_MAX_LOOKUPS = 4
+_TIMEOUT_S = 10.0
 
 
 def sessions_blueprint(
@@ -42,26 +42,26 @@ def sessions_blueprint(
     """The routes. A client sees its own sessions, the admin all."""
     sessions = Blueprint("sessions", __name__)
 
-    def saved() -> None:
+    def flush_all() -> None:
         """Have what has ended by now saved before it is looked for."""
         flush()
         writer.flush()
 
     @sessions.get("/api/sessions")
-    def listing() -> Response:
-        session_filter, limit = _session_filter(), _integer("limit", 1, _MOST, _USUAL)
-        with lookups.place():
-            saved()
+    def list_sessions() -> Response:
+        session_filter, limit = _session_filter(), _integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
+        with lookups.slot():
+            flush_all()
             page = files.page(session_filter, limit)
         return jsonify(object="list", data=page.sessions, next=page.next, complete=page.complete)
 
     @sessions.get("/api/sessions/<session_id>")
-    def one(session_id: str) -> Response:
+    def get_session(session_id: str) -> Response:
         client = whose()
         if not SESSION_ID.fullmatch(session_id):
             raise InvalidRequest("a session's id is 8 to 32 hexadecimal digits", "session_id")
-        with lookups.place():
-            saved()
+        with lookups.slot():
+            flush_all()
             document = files.get(session_id, client)
         if document is None:
             raise SessionNotFound(session_id)
@@ -72,29 +72,29 @@ def sessions_blueprint(
 
 def _session_filter() -> SessionFilter:
     client = whose()
-    _known(("route", "status", "slow", "text", "before", "limit"))
+    _refuse_others(("route", "status", "slow", "text", "before", "limit"))
     text = request.args.get("text") or None
-    if text is not None and len(text) > _LONGEST_TEXT:
-        raise InvalidRequest(f"'text' may have {_LONGEST_TEXT} characters", "text")
+    if text is not None and len(text) > _MAX_SEARCH_CHARS:
+        raise InvalidRequest(f"'text' may have {_MAX_SEARCH_CHARS} characters", "text")
     return SessionFilter(
         client=client,
         route=request.args.get("route") or None,
         status=_one_of("status", tuple(Status)),
-        slow=_slow(),
+        slow=_slow_filter(),
         text=text,
         before=_matching("before", CURSOR, "the 'next' of a page"),
     )
 
 
-def _slow() -> Callable[[str, float], bool] | None:
+def _slow_filter() -> Callable[[str, float], bool] | None:
     """``true``: over its route's limit, as SLOW_REQUEST in the log; a number: that many milliseconds or more."""
     value = request.args.get("slow")
     if value in (None, "", "false"):
         return None
     if value == "true":
         return is_slow
-    least = _integer("slow", 0, 86_400_000, 0)
-    return lambda _, total_ms: total_ms >= least
+    min_ms = _integer("slow", 0, 86_400_000, 0)
+    return lambda _, total_ms: total_ms >= min_ms
 
 
 def usage_blueprint(
@@ -104,43 +104,43 @@ def usage_blueprint(
     blueprint = Blueprint("usage", __name__)
 
     @blueprint.get("/api/usage")
-    def report() -> Response:
+    def usage_report() -> Response:
         client = whose()
-        _known(("from", "to", "by"))
+        _refuse_others(("from", "to", "by"))
         today = datetime.now(UTC).date()
         until = _day("to", today)
         since = _day("from", until - timedelta(days=29))
-        if not 0 <= (until - since).days < _MOST_DAYS:
-            raise InvalidRequest(f"'from' must be before 'to', by {_MOST_DAYS} days at most", "from")
-        asked = _several_of("by", (*GROUPINGS, *_OTHER_WORDS), "day")
-        by = list(dict.fromkeys(_OTHER_WORDS.get(word, word) for word in asked))
+        if not 0 <= (until - since).days < _MAX_DAYS:
+            raise InvalidRequest(f"'from' must be before 'to', by {_MAX_DAYS} days at most", "from")
+        words = _several_of("by", (*GROUPINGS, *_ALIASES), "day")
+        by = list(dict.fromkeys(_ALIASES.get(word, word) for word in words))
         if usage is None:
             raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
         flush()
-        which = (since.isoformat(), until.isoformat(), client)
+        period = (since.isoformat(), until.isoformat(), client)
 
-        def ask() -> Mapping[str, Any]:
-            store = usage.wait_for_store(lookups.patience_s)
+        def read() -> Mapping[str, Any]:
+            store = usage.wait_for_store(lookups.timeout_s)
             usage.flush()
             return {
-                "total": store.totals(*which, by=())[0],
-                "groups": store.totals(*which, by=by),
-                "left_local_network": store.egress_totals(*which),
+                "total": store.totals(*period, by=())[0],
+                "groups": store.totals(*period, by=by),
+                "left_local_network": store.egress_totals(*period),
             }
 
         return jsonify(
             object="usage",
-            **{"from": which[0], "to": which[1]},
+            **{"from": period[0], "to": period[1]},
             by=by,
-            **lookups.of_database(ask),
-            baseline=_told(baseline),
+            **lookups.query(read),
+            baseline=_baseline_json(baseline),
             rows_waiting=usage.waiting,
         )
 
     return blueprint
 
 
-def _told(baseline: Baseline | None) -> Mapping[str, Any] | None:
+def _baseline_json(baseline: Baseline | None) -> Mapping[str, Any] | None:
     """What saved_usd compares with: the answers' tokens at this model's price."""
     if baseline is None:
         return None
@@ -149,7 +149,7 @@ def _told(baseline: Baseline | None) -> Mapping[str, Any] | None:
     return {"model": baseline.model, "usd_per_million_tokens": per_million}
 
 
-def _known(names: Collection[str]) -> None:
+def _refuse_others(names: Collection[str]) -> None:
     """Refuse a parameter that is none of these: a misspelt filter must not look like one that finds everything."""
     for name in request.args:
         if name not in names:
@@ -166,11 +166,11 @@ def _one_of(name: str, values: Collection[str]) -> str | None:
 
 def _several_of(name: str, values: Collection[str], default: str) -> list[str]:
     """Words of these, separated by commas, each once."""
-    found = [part.strip() for part in request.args.get(name, default).split(",") if part.strip()]
-    for part in found:
+    parts = [part.strip() for part in request.args.get(name, default).split(",") if part.strip()]
+    for part in parts:
         if part not in values:
             raise InvalidRequest(f"'{name}' takes {', '.join(values)}, not '{part[:50]}'", name)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(parts))
 
 
 def _matching(name: str, pattern: re.Pattern[str], what: str) -> str | None:
@@ -208,43 +208,43 @@ def _day(name: str, default: date) -> date:
 class Lookups:
     """Shared by all that read sessions and usage."""
 
-    def __init__(self, at_once: int = _AT_ONCE, patience_s: float = _PATIENCE_S) -> None:
-        self._places = threading.Semaphore(at_once)
-        self.patience_s = patience_s
+    def __init__(self, limit: int = _MAX_LOOKUPS, timeout_s: float = _TIMEOUT_S) -> None:
+        self._slots = threading.Semaphore(limit)
+        self.timeout_s = timeout_s
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         """A place for the length of the block. Raises Overloaded when there is none."""
-        self._enter()
+        self._take_slot()
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
-    def of_database(self, ask: Callable[[], T]) -> T:
-        """What ``ask`` returns or raises; StoreUnavailable if that takes too long. It goes on behind our back then, and
-        keeps its place until it ends: a database that hangs holds a few threads, and none of those that answer."""
-        self._enter()
+    def query(self, read: Callable[[], T]) -> T:
+        """What ``read`` returns or raises; StoreUnavailable if that takes too long. It goes on behind our back then,
+        and keeps its place until it ends: a database that hangs holds a few threads, and none of those that answer."""
+        self._take_slot()
         ended = threading.Event()
-        came: list[T] = []
-        failed: list[RouterError] = []
+        results: list[T] = []
+        errors: list[RouterError] = []
 
         def run() -> None:
             try:
-                came.append(ask())
-            except RouterError as problem:
-                failed.append(problem)
+                results.append(read())
+            except RouterError as error:
+                errors.append(error)
             finally:
-                self._places.release()
+                self._slots.release()
                 ended.set()
 
         threading.Thread(target=run, name="look-up", daemon=True).start()
-        if not ended.wait(self.patience_s):
-            raise StoreUnavailable(f"no answer within {self.patience_s:g} s")
-        if not came:
-            raise failed[0] if failed else StoreUnavailable("a look-up failed; see the log")
-        return came[0]
+        if not ended.wait(self.timeout_s):
+            raise StoreUnavailable(f"no answer within {self.timeout_s:g} s")
+        if not results:
+            raise errors[0] if errors else StoreUnavailable("a look-up failed; see the log")
+        return results[0]
 
-    def _enter(self) -> None:
-        if not self._places.acquire(blocking=False):
+    def _take_slot(self) -> None:
+        if not self._slots.acquire(blocking=False):
             raise Overloaded("too many look-ups at once; try again in a moment")
