@@ -1,4 +1,7 @@
-"""Where a request stands in a distributed trace: the traceparent header of W3C Trace Context (level 1, 2021-11-23)."""
+"""The position of a request in a distributed trace: the header ``traceparent``, read and written.
+
+Source: W3C Trace Context, level 1, recommendation of 2021-11-23. Pure, but for the random ids.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,16 @@ from dataclasses import dataclass
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SPAN_ID_BITS = 64
 SAMPLED = 1
+"""The flag of a trace whose spans are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """``parent_id`` is the client's span; ``span_id`` this request's own, or None where no spans are made here and the
-    client's header just goes on."""
+    """The ids of a request's trace, as integers of 128 and 64 bits.
+
+    ``parent_id``: the client's span; None if the client sent none. ``span_id``: the span of this request; None where no
+    spans are made here (TRACING=off) and the client's ids are passed on. ``flags``: SAMPLED or 0.
+    """
 
     trace_id: int
     parent_id: int | None
@@ -22,17 +29,18 @@ class Trace:
     flags: int
 
     def call_span(self, number: int) -> int:
-        """The span of a request's n-th call of a backend: known before it begins, without being kept anywhere."""
+        """The span id of the request's call ``number`` (from 1) to a backend. Computed, so that it can be sent before
+        the span is made."""
         return ((self.span_id or 0) + number) % (1 << _SPAN_ID_BITS) or 1
 
     def header(self, number: int) -> str:
-        """The traceparent for a request's n-th call."""
+        """The ``traceparent`` to send with the request's call ``number``."""
         parent = self.parent_id or 0 if self.span_id is None else self.call_span(number)
         return f"00-{self.trace_id:032x}-{parent:016x}-{self.flags:02x}"
 
 
 def parse_traceparent(header: str | None) -> Trace | None:
-    """The trace of a request's header, to be passed on; None without one that is valid."""
+    """The trace of a client's ``traceparent``, without a span of this request; None without a valid header."""
     match = _HEADER.fullmatch(header or "")
     if match is None:
         return None
@@ -43,7 +51,8 @@ def parse_traceparent(header: str | None) -> Trace | None:
 
 
 def begin_trace(header: str | None, rng: random.Random) -> Trace:
-    """A trace with a span of our own in it: the client's if it sent one, else a new one that is sampled."""
+    """A trace with a new span for this request: within the client's trace if its header is valid, else within a new one
+    that is sampled."""
     client_trace, span_id = parse_traceparent(header), rng.getrandbits(_SPAN_ID_BITS) or 1
     if client_trace is None:
         return Trace(rng.getrandbits(128) or 1, None, span_id, SAMPLED)

@@ -15,7 +15,8 @@ log = logging.getLogger("ai_router.request")
 
 
 class LogEntry(logging.LogRecord):
-    """A record that knows what is told, and not where in the code: finding that out takes most of a record's time."""
+    """A log record of a template and its fields. It lacks the place in the code that logged it: finding that takes
+    most of the time of making a record."""
 
     def __init__(self, level: int, template: str, fields: Mapping[str, Any]) -> None:
         created = time.time()
@@ -26,7 +27,7 @@ class LogEntry(logging.LogRecord):
 
 
 _BLANK = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__
-"""All that a formatter may ask for."""
+"""Every attribute that a formatter may use."""
 
 
 def _emit(level: int, template: str, fields: Mapping[str, Any]) -> None:
@@ -35,15 +36,16 @@ def _emit(level: int, template: str, fields: Mapping[str, Any]) -> None:
 
 
 SLOW_MS: Mapping[str, int] = {"primary": 5_000, "meta": 5_000, "xai": 30_000, "enrich": 60_000}
+"""From how many milliseconds on a request is logged as SLOW_REQUEST, by route."""
 
 
 def is_slow(route: str, total_ms: float) -> bool:
-    """Whether a request took longer than its route should."""
+    """Whether a request took longer than the limit of its route: ``SLOW_MS``, that of ``xai`` for any other."""
     return total_ms > SLOW_MS.get(route, SLOW_MS["xai"])
 
 
 def incoming(messages: int, total_chars: int, stream: bool) -> None:
-    """A request was read and understood."""
+    """A request has been read and is valid."""
     _emit(
         logging.INFO,
         "Incoming request: messages=%(messages)d total_chars=%(total_chars)d stream=%(stream)s",
@@ -52,7 +54,7 @@ def incoming(messages: int, total_chars: int, stream: bool) -> None:
 
 
 def classified(decision: Decision) -> None:
-    """The classifier answered, or did not and the default route stands."""
+    """The classifier answered, or failed and the default route is taken."""
     if decision.failure is not None:
         _emit(
             logging.WARNING,
@@ -72,7 +74,7 @@ def classified(decision: Decision) -> None:
 
 
 def enriched(chars: int, duration_ms: float) -> None:
-    """The web context is here."""
+    """The web search returned a context of ``chars`` characters."""
     _emit(
         logging.INFO,
         "Enrichment context retrieved: %(chars)d chars in %(ms)dms",
@@ -81,7 +83,7 @@ def enriched(chars: int, duration_ms: float) -> None:
 
 
 def enrichment_failed(reason: str, duration_ms: float) -> None:
-    """The web context will be missing."""
+    """The web search failed; the request is answered without a web context."""
     _emit(
         logging.WARNING,
         "Enrichment failed: %(error)s after %(ms)dms, answering without web context",
@@ -90,7 +92,7 @@ def enrichment_failed(reason: str, duration_ms: float) -> None:
 
 
 def responded(attempt: Attempt) -> None:
-    """A backend answered: whole, or with the first event of a stream."""
+    """A backend answered: with a whole answer, or with the first event of a stream."""
     fields: dict[str, Any] = {"route": attempt.backend, "status": attempt.status}
     if attempt.stream:
         fields |= {
@@ -108,7 +110,7 @@ def responded(attempt: Attempt) -> None:
 
 
 def provider_failed(error: UpstreamError, then: str) -> None:
-    """A backend did not answer, and what is done about it."""
+    """A backend failed; ``then`` says what is done next."""
     _emit(
         logging.WARNING,
         "Provider failed: %(backend)s error=%(error)s, %(then)s",
@@ -117,7 +119,7 @@ def provider_failed(error: UpstreamError, then: str) -> None:
 
 
 def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
-    """A request waits until a backend takes it."""
+    """A request waits for one of the backends ``wanted``: at which position of the queue, and about how long."""
     _emit(
         logging.INFO,
         "Queued: %(wanted)s position=%(position)d expected_ms=%(expected_ms)d",
@@ -126,7 +128,7 @@ def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
 
 
 def events_skipped(backend: str, count: int) -> None:
-    """A stream had events that were no JSON; the client was spared them."""
+    """A stream had ``count`` events that were no JSON and were not passed on."""
     _emit(
         logging.WARNING,
         "Provider stream: %(backend)s skipped=%(skipped)d events that were no JSON",
@@ -135,12 +137,12 @@ def events_skipped(backend: str, count: int) -> None:
 
 
 def speculation_cancelled(route: str) -> None:
-    """The decision went to another route; the speculative answer was given up."""
+    """The decision was another ``route``, so the speculative call of the primary was aborted."""
     _emit(logging.INFO, "Cancelled speculative primary (route=%(route)s)", {"route": route})
 
 
 def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
-    """A session file is in place."""
+    """A session file has been written."""
     _emit(
         logging.INFO,
         "Session saved: %(session)s write_ms=%(write_ms)d cleanup_ms=%(cleanup_ms)d",
@@ -149,7 +151,7 @@ def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
 
 
 def health_checked(status: str, duration_ms: float) -> None:
-    """All backends were asked how they are."""
+    """All backends have been checked."""
     _emit(
         logging.INFO,
         "Health check: status=%(status)s duration_ms=%(duration_ms)d",
@@ -158,7 +160,7 @@ def health_checked(status: str, duration_ms: float) -> None:
 
 
 def finished(outcome: Outcome) -> None:
-    """The summary of a request, when its response has closed; a subscriber of outcomes."""
+    """The summary of a request whose response has closed. A subscriber of outcomes."""
     ids = {"session": outcome.request.session_id, "route": outcome.route}
     timings = _timing_fields(outcome)
     fields = ids | timings
@@ -183,13 +185,13 @@ def _pairs(fields: Mapping[str, Any], without: str = "") -> str:
 
 @functools.lru_cache(1_000)
 def _pairs_of(names: tuple[str, ...], without: str) -> str:
-    """There are only so many shapes."""
+    """``a=%(a)s b=%(b)s`` for each name but ``without``. Cached: few combinations of names occur."""
     return " ".join(f"{name}=%({name})s" for name in names if name != without)
 
 
 def _timing_fields(outcome: Outcome) -> dict[str, Any]:
-    """Of classification_ms, enrichment_ms, inference_ms, total_ms what is known; whether it was a stream, and its
-    ttft_ms."""
+    """Those of classification_ms, enrichment_ms, inference_ms and total_ms that are known, then ``stream`` and, of a
+    stream, ttft_ms. Times are whole milliseconds."""
     timings = outcome.timings
     names = ("classification_ms", "enrichment_ms", "inference_ms", "total_ms")
     fields: dict[str, Any] = {name: round(timings[name]) for name in names if name in timings}
@@ -200,5 +202,5 @@ def _timing_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def _one_line(text: str) -> str:
-    """``text`` on one line: what a backend says must not be able to write a log line of its own."""
+    """The first 500 characters of ``text``, on one line: text from a backend must not begin a log line of its own."""
     return " ".join(text.split())[:500]

@@ -1,7 +1,8 @@
-"""Prometheus metrics of requests: how long, how many tokens, what they cost.
+"""Prometheus metrics of requests: how long they took, how many tokens they used, what they cost; and what was lost.
 
 Names are those of the OpenTelemetry conventions for generative AI (semconv 1.38, gen-ai-metrics) where one fits, in the
-form that Prometheus gives them. All labels are bounded: enums, configured backends, and models from the catalogue.
+form that Prometheus gives them. The values of all labels are bounded: enums, configured backends, and models of the
+catalogue.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ DURATION_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.3, 0.5, 0.75),
     *(1.0, 1.5, 2.0, 2.5, 3.5, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 60.0),
 )
-"""From a millisecond to a minute, with the limits of all targets among them."""
+"""In seconds, from a millisecond to a minute; the limits of all targets are among them."""
 _TOKEN_TIME_BUCKETS = (
     *(0.0005, 0.001, 0.0025, 0.004, 0.005, 0.0075, 0.01, 0.02),
     *(0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0),
 )
 _TOKEN_BUCKETS = tuple(4.0**power for power in range(12))
-"""As the conventions recommend: 1 to 4,194,304."""
+"""1 to 4,194,304, as the conventions recommend."""
 
 _GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "route")
 _OPERATION = "chat"
@@ -33,14 +34,15 @@ _MAX_OTHER_MODELS = 50
 
 
 class ModelNames:
-    """Which models have a label of their own: those known at the start, and the first few that answered besides."""
+    """Which models have a label of their own: those ``known`` at the start, and the first 50 others that answered. A
+    client or a provider may name any model, and each label value is a series that is kept for ever."""
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = frozenset(known)
         self._other_models: set[str] = set()
 
     def label(self, model: str, *, answered: bool) -> str:
-        """The model's name, or "other"."""
+        """The label of a model: its name, or "other". ``answered``: whether the model answered this request."""
         if model in self._known or model in self._other_models:
             return model
         if answered and len(self._other_models) < _MAX_OTHER_MODELS:
@@ -50,7 +52,7 @@ class ModelNames:
 
 
 def error_codes() -> frozenset[str]:
-    """Every code that an error of our tree, or a provider that we know, goes by."""
+    """Every code of a RouterError, and those of validation and of known providers."""
     classes, codes = [RouterError], set(_OTHER_CODES)
     while classes:
         kind = classes.pop()
@@ -67,12 +69,12 @@ _CODES = error_codes()
 
 
 def _code_label(code: str | None) -> str:
-    """A code of ours as it is; one of a backend's own making is "other"."""
+    """The label of an error's code: the code, "other" if it is none of ``error_codes``, "" for None."""
     return "" if not code else code if code in _CODES else "other"
 
 
 class _Labelled:
-    """A metric's children by their labels. prometheus-client's own look-up takes longer than to count."""
+    """A metric whose children are kept by their labels: prometheus-client's own look-up takes longer than counting."""
 
     __slots__ = ("_known", "_metric")
 
@@ -81,7 +83,7 @@ class _Labelled:
         self._known: dict[tuple[str, ...], Any] = {}
 
     def labels(self, *labels: str) -> Any:
-        """The child with these values."""
+        """The child with these label values."""
         child = self._known.get(labels)
         if child is None:
             child = self._known[labels] = self._metric.labels(*labels)
@@ -89,7 +91,7 @@ class _Labelled:
 
 
 class LossMetrics:
-    """What should have been kept and was not."""
+    """Counts what should have been kept and was not."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._sessions = Counter("ai_router_sessions_lost", "Session files that were not written", registry=registry)
@@ -97,20 +99,20 @@ class LossMetrics:
         self._outcomes = Counter("ai_router_outcomes_dropped", "Requests that nothing was kept of", registry=registry)
 
     def session(self) -> None:
-        """A session could not be saved."""
+        """A session file could not be written."""
         self._sessions.inc()
 
     def rows(self, count: int) -> None:
-        """Rows could neither be written nor put aside."""
+        """``count`` rows of usage are gone: neither in the database nor in the spill file."""
         self._rows.inc(count)
 
     def outcome(self) -> None:
-        """Too many outcomes were waiting."""
+        """An outcome was dropped because too many were waiting."""
         self._outcomes.inc()
 
 
 class RequestMetrics:
-    """Counts outcomes and their costs."""
+    """Counts outcomes and their costs. ``is_local``: whether a backend, by its name, is in the local network."""
 
     def __init__(self, registry: CollectorRegistry, names: ModelNames, is_local: Callable[[str], bool]) -> None:
         self._names = names
@@ -149,7 +151,7 @@ class RequestMetrics:
         self._backend_ttft = histogram(
             "ai_router_backend_ttft_seconds", "From a call of a backend to its first event", ("backend", "model")
         )
-        # A summary, since averages are what adds up to the average request.
+        # A summary: the averages of the stages add up to the average request, which quantiles do not.
         self._stages = _Labelled(
             Summary(
                 "ai_router_stage_seconds",
@@ -159,18 +161,18 @@ class RequestMetrics:
             )
         )
         self._confidence = histogram(
-            "ai_router_decision_confidence", "How sure they were", ("decided_by",), CONFIDENCE_BUCKETS
+            "ai_router_decision_confidence", "Confidence of decisions", ("decided_by",), CONFIDENCE_BUCKETS
         )
         self._cancel_seconds = Histogram(
             "ai_router_cancel_seconds",
-            "From a client's departure, or its word, to the end of all that was begun",
+            "From a client's disconnect or cancel call to the end of the request",
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
         self._requests = counter("ai_router_requests", "Requests by how they ended", "route", "status", "stream")
-        self._errors = counter("ai_router_errors", "Errors, and whose fault", "route", "code", "fault")
+        self._errors = counter("ai_router_errors", "Errors, and whose fault they were", "route", "code", "fault")
         self._tokens = counter("ai_router_tokens", "Tokens of answers", "backend", "model", "route", "type")
-        self._estimated = counter("ai_router_usage_estimated", "Answers whose backend did not tell usage", "backend")
+        self._estimated = counter("ai_router_usage_estimated", "Answers whose backend sent no usage", "backend")
         self._cost = counter("ai_router_cost_usd", "What requests cost, as far as it is known", "route", "model")
         self._unknown = counter("ai_router_cost_unknown", "Requests whose cost is not, or not all, known", "route")
         self._saved = Counter(
@@ -180,7 +182,7 @@ class RequestMetrics:
         self._bytes = counter("ai_router_backend_bytes", "Bodies sent and received", "backend", "local", "direction")
 
     def finished(self, outcome: Outcome, cost: Cost) -> None:
-        """Count an outcome."""
+        """Count a request that has ended. A sink of the recorder."""
         answer = outcome.attempts[-1] if outcome.attempts else None
         model_name = answer.model if answer else outcome.model or ""
         model = self._names.label(model_name, answered=outcome.status is Status.OK) if model_name else ""
@@ -208,7 +210,7 @@ class RequestMetrics:
         self._count_cost(outcome, cost, model)
 
     def refused(self, error: RouterError) -> None:
-        """A request ended before it was one: without a key, malformed, without a place."""
+        """Count a request that was refused before it was read: without a key, malformed, or one too many."""
         fault = "service" if error.status >= 500 or error.status == 429 else "client"
         self._errors.labels("none", _code_label(error.code), fault).inc()
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry spans, made when all is over: while a request is under way, tracing is two random numbers.
+"""OpenTelemetry spans of a request, all made after it has ended. While it is under way only two random ids are made.
 
-The names are those of the conventions for generative AI (semconv 1.38). Backends are sent the ids of spans that are
-only made afterwards; see trace_context.
+The names of attributes are those of the OpenTelemetry conventions for generative AI (semconv 1.38). Backends are sent
+the ids of spans that do not exist yet (see trace_context).
 """
 
 from __future__ import annotations
@@ -37,22 +37,26 @@ from ai_router.types import Status as RequestStatus
 
 _SCOPE = InstrumentationScope("ai_router", __version__)
 _EVENT_KINDS = frozenset({"retry", "fallback"})
+"""Kinds of steps that become events of the request's span; all others become spans."""
 _PURPOSES = {
     "classification": Purpose.CLASSIFICATION,
     "speculation": Purpose.SPECULATION,
     "enrichment": Purpose.SEARCH,
 }
-"""Steps that are a call of a backend, by what the call was made for."""
+"""The purpose of the call that a step stands for, by the kind of the step."""
 _SPAN_NAMES = {"classification": "classify", "speculation": "speculate", "enrichment": "enrich"}
 
 
 def exporting_processor() -> SpanProcessor:
-    """Sends spans where OTEL_EXPORTER_OTLP_* say, in batches, from a thread of its own."""
+    """Sends spans in batches, on a thread of its own, to the collector that OTEL_EXPORTER_OTLP_* name."""
     return BatchSpanProcessor(OTLPSpanExporter())
 
 
 class Tracing:
-    """Begins traces, and makes their spans. The OTEL_* variables are read by OpenTelemetry's own code."""
+    """Begins the trace of each request and makes its spans. The OTEL_* variables are read by OpenTelemetry itself.
+
+    ``processor`` takes the finished spans. ``rng`` makes the ids; by default they are unpredictable.
+    """
 
     def __init__(
         self, processor: SpanProcessor, scrubber: Scrubber | None = None, rng: random.Random | None = None
@@ -61,11 +65,11 @@ class Tracing:
         self._scrub = (scrubber or Scrubber()).text
         self._rng = rng or random.SystemRandom()
         self._resource = Resource.create({"service.name": "ai-router", "service.version": __version__})
-        # Only its sampler is used, which is the one that OTEL_TRACES_SAMPLER names.
+        # The provider is made for its sampler only, which is the one that OTEL_TRACES_SAMPLER names.
         self._sampler = TracerProvider(resource=self._resource).sampler
 
     def begin(self, traceparent: str | None) -> Trace:
-        """The trace of a request that has just come."""
+        """The trace of a request, of its client's ``traceparent`` or new, with the sampler's decision in its flags."""
         trace = begin_trace(traceparent, self._rng)
         parent = None
         if trace.parent_id is not None:
@@ -76,20 +80,20 @@ class Tracing:
         return dataclasses.replace(trace, flags=flags)
 
     def finished(self, outcome: Outcome, cost: Cost) -> None:
-        """Make the spans of an outcome and hand them on."""
+        """Make the spans of a request that has ended and give them to the processor. A sink of the recorder."""
         trace = outcome.request.trace
         if trace is not None and trace.span_id is not None and trace.flags & SAMPLED:
             for span in _Spans(outcome, cost, trace, self._resource, self._rng, self._scrub).all():
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send what is waiting, then stop."""
+        """Send what waits, then stop."""
         self._processor.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
 class _Spans:
-    """The spans of one outcome."""
+    """Makes the spans of one outcome."""
 
     outcome: Outcome
     cost: Cost
@@ -99,7 +103,7 @@ class _Spans:
     scrub: Callable[[str], str]
 
     def all(self) -> Iterator[ReadableSpan]:
-        """The request's own span, and one for each thing that took time."""
+        """The span of the request, then one for the decision, one for each step, and one for the relay of a stream."""
         outcome, root = self.outcome, self.trace.span_id
         parts = outcome.parts
         yield self._request_span()
@@ -178,7 +182,8 @@ class _Spans:
         )
 
     def _span_id_of(self, step: Step) -> int | None:
-        """The id that the backend was told for this call, if no call of an answer has it."""
+        """The span id that was sent to the backend with the call of this step. None if there was no call, or if the
+        call gave the answer: then the span of that ``provider_call`` has the id."""
         taken = {attempt.call_number for attempt in self.outcome.attempts}
         purpose = _PURPOSES.get(step.kind)
         numbers = [
