@@ -1,6 +1,7 @@
-"""The database of usage: its tables, and opening it: a SQLite file of ours or what DATABASE_URL names.
+"""The database of usage: its tables, and how it is opened and brought up to date.
 
-The tables are as they are today. migrations/ is how they came to be; a test holds the two against each other.
+It is a SQLite file in DATA_DIR, or the PostgreSQL database that DATABASE_URL names. The tables here are those of this
+version; migrations/ brings the tables of any earlier version up to it. A test compares the two.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ai_router.errors import StoreUnavailable
 
 REVISION = "0001"
-"""The last of migrations/versions."""
+"""The newest of migrations/versions."""
 
 metadata = MetaData()
 
@@ -104,15 +105,19 @@ runs = Table(
 
 
 _LOCK_TIMEOUT_S = 5
-"""For a lock that another process holds, and for a server to take a connection."""
+"""How long to wait for a lock that another process holds, and for a server to accept a connection, in seconds."""
 _STATEMENT_TIMEOUT_S = 10
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK_KEY = 4_153_205_714
-"""Any number: replicas that start together bring the tables up to date one after the other."""
+"""Any number, the same in all processes: those that start together migrate one after the other."""
 
 
 def open_database(url: str) -> Engine:
-    """The engine, with all tables as this version wants them. Raises SQLAlchemyError, ImportError or OSError."""
+    """Connect to the database at ``url`` and bring its tables up to date.
+
+    Raises StoreUnavailable for tables of a later version, SQLAlchemyError, ImportError (no driver for such a URL) or
+    OSError (the file cannot be made).
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
@@ -129,7 +134,7 @@ def open_database(url: str) -> Engine:
                 "connect_timeout": _LOCK_TIMEOUT_S,
                 "options": options,
                 "application_name": "ai-router",
-                # A server that is gone without a word: noticed by us, since its own limits went with it.
+                # Notice here that a server is gone: the limits above are kept by the server itself.
                 "tcp_user_timeout": _STATEMENT_TIMEOUT_S * 1000,
                 "keepalives_idle": _STATEMENT_TIMEOUT_S,
                 "keepalives_interval": _LOCK_TIMEOUT_S,
@@ -150,7 +155,7 @@ def open_database(url: str) -> Engine:
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # Readers and the writer do not wait for each other; a power cut may cost the last rows, never the file.
+    # WAL: readers and the writer do not wait for each other. NORMAL: a power cut may cost the last rows, not the file.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
@@ -160,7 +165,7 @@ def _upgrade(engine: Engine) -> None:
     with engine.connect() as connection:
         if _revision(connection) == REVISION:
             return
-    # A fifth of a second, once in a database's life.
+    # Loading alembic takes a fifth of a second, and a database is migrated once a version.
     from alembic import command  # noqa: PLC0415 - as said
     from alembic.config import Config  # noqa: PLC0415 - as said
     from alembic.util import CommandError  # noqa: PLC0415 - as said
@@ -171,7 +176,7 @@ def _upgrade(engine: Engine) -> None:
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
-        except CommandError as error:  # tables of a later version than this
+        except CommandError as error:  # the tables are of a later version
             raise StoreUnavailable(f"its tables are not of this version: {error}") from error
 
 
@@ -186,6 +191,6 @@ def _migration_lock(connection: Connection) -> Iterator[None]:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK_KEY})
     else:
-        # The write lock, before anything is read: another process would otherwise make the same tables meanwhile.
+        # Take the write lock before reading the revision: else another process may make the same tables meanwhile.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     yield

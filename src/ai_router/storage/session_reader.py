@@ -1,7 +1,7 @@
-"""The folder of session files as readers see it: newest first, filtered, some at a time.
+"""Reads the folder of session files: newest first, filtered, page by page.
 
-Names begin with the time, so that the order needs no file opened. What a list shows of a file is kept under its name,
-since a file never changes; the search for a text reads them all, as far as its time allows.
+File names begin with the time, so that they are sorted without opening any. What a list shows of a file is cached by
+its name, since a file never changes. A search for a text reads every file, until the page is full or its time is up.
 """
 
 from __future__ import annotations
@@ -19,22 +19,28 @@ import orjson
 from cachetools import LRUCache
 
 SESSION_ID = re.compile(r"[0-9a-f]{8,32}")
+"""The form of a session's id."""
 CURSOR = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{8,32}")
+"""The form of a page's cursor: a file's name without its extension."""
 _CACHED_SUMMARIES = 20_000
 _PAGE_TIME_S = 2.0
+"""How long a page may take."""
 
 
 def file_name(timestamp: datetime, session_id: str) -> str:
-    """``20261121T195622.123456Z-dba46d38.json``: sorts by time."""
-    # Half the time of strftime; the ISO form has no microseconds where there are none.
+    """The name of a session's file, such as ``20261121T195622.123456Z-dba46d38.json``; ``timestamp`` is in UTC."""
+    # In half the time of strftime.
     digits = timestamp.isoformat(timespec="microseconds").replace("-", "").replace(":", "")
     return f"{digits[:22]}Z-{session_id}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Which sessions; None wants all. ``slow`` is told a route and milliseconds; ``text`` is looked for in what
-    was said, whatever its case. ``client``: of whom; ``before``: a cursor, those older than that."""
+    """Which sessions to list. A field that is None filters nothing.
+
+    ``slow`` is called with a session's route and its milliseconds. ``text`` is looked for in the messages and the
+    answer, regardless of case. ``before``: a cursor; only older sessions are listed.
+    """
 
     client: str | None = None
     route: str | None = None
@@ -46,8 +52,8 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Summaries, newest first. ``next`` is the cursor of the next page, None at the end; ``complete`` is False where
-    the time was up before the page was full."""
+    """Summaries of sessions, newest first. ``next``: the cursor of the next page; None at the end. ``complete``: False
+    if the time was up before the page was full."""
 
     sessions: list[Mapping[str, Any]]
     next: str | None
@@ -55,7 +61,7 @@ class Page:
 
 
 class SessionFiles:
-    """Reads; somebody else writes and deletes at the same time."""
+    """Reads the session files in ``folder``, while others write and delete them. May be used from any thread."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
@@ -65,13 +71,13 @@ class SessionFiles:
         self._summaries: LRUCache[str, Mapping[str, Any]] = LRUCache(_CACHED_SUMMARIES)
 
     def page(self, session_filter: SessionFilter, limit: int) -> Page:
-        """At most ``limit`` summaries."""
+        """The newest sessions that match, ``limit`` at most."""
         end, found, last = self._clock() + _PAGE_TIME_S, list[Mapping[str, Any]](), None
         for stem in self._stems(session_filter.before):
             if len(found) == limit:
                 return Page(found, last, complete=True)
             if last is not None and self._clock() > end:
-                # Where it stopped may be somebody else's session: its time is told, not its name.
+                # The session where it stopped may be another client's: the cursor has its time, not its id.
                 return Page(found, f"{last.partition('-')[0]}-{'0' * 8}", complete=False)
             last = stem
             summary = self._matching(stem, session_filter)
@@ -80,7 +86,7 @@ class SessionFiles:
         return Page(found, None, complete=True)
 
     def get(self, session_id: str, client: str | None) -> bytes | None:
-        """The document; None if there is none of that id, or not of that client (None: anybody's)."""
+        """The content of the session's file. None if there is none, or if it is not ``client``'s (None: anyone's)."""
         for stem in self._stems(None):
             if stem.endswith(f"-{session_id}"):
                 summary = self._summary(stem)
@@ -109,7 +115,7 @@ class SessionFiles:
             return known
         try:
             summary = summary_of(orjson.loads(self._read(stem) or b""))
-        except (ValueError, KeyError, TypeError, AttributeError):  # no session of ours, whatever it is called
+        except (ValueError, KeyError, TypeError, AttributeError):  # not a session file, although it is named like one
             return None
         with self._lock:
             self._summaries[stem] = summary
@@ -131,7 +137,7 @@ class SessionFiles:
 
 
 def summary_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a list shows of a session. Raises KeyError, TypeError or AttributeError for what is none."""
+    """What a list shows of a session. Raises KeyError, TypeError or AttributeError if ``document`` is no session."""
     decision, timings = document["decision"] or {}, document["timings"]
     return {
         "session_id": document["session_id"],
@@ -156,7 +162,7 @@ _OPENING_CHARS = 120
 
 
 def opening_of(messages: Any) -> str | None:
-    """The beginning of what the user said last; None where bodies are not kept."""
+    """The first 120 characters of the user's last message; None where messages are not kept."""
     for message in reversed(messages if isinstance(messages, list) else []):
         if isinstance(message, dict) and message.get("role") == "user":
             return " ".join(" ".join(_strings(message.get("content"))).split())[:_OPENING_CHARS]
@@ -173,7 +179,7 @@ def _matches(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All strings in it, but for the names of fields."""
+    """All strings in a JSON value, without the names of fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""Rows of usage: made of an outcome, and kept in a file while the database does not take them."""
+"""Rows of usage: made of an outcome, and kept in a file while the database does not take them.
+
+Their columns are those of the tables in storage.database. It is not imported here, because SQLAlchemy is slow to load.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from ai_router.types import Cost, Outcome, Traffic
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The row of a request, and one for each of its calls that left the house."""
+    """A row of the table ``requests``, and one of ``egress`` for each of its calls that left the local network."""
 
     request: dict[str, Any]
     egress_rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Rows:
-    """The rows of an outcome with its cost."""
+    """The rows of a request that has ended. ``is_local``: whether a backend, by its name, is in the local network."""
     request = outcome.request
     answer = outcome.attempts[-1] if outcome.attempts else None
     usage = cost.usage
@@ -86,41 +89,47 @@ def _egress_row(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) 
 
 
 def _column_text(value: str, max_chars: int) -> str:
-    """As PostgreSQL takes it: no longer than its column, and without NUL, which a client may well name a model with."""
+    """As PostgreSQL takes it: not longer than its column, and without NUL, which a client may put into ``model``."""
     return value.replace("\x00", "?")[:max_chars]
 
 
 _BATCH_ROWS = 500
+"""How many rows ``SpillFile.take`` hands over at once."""
 
 
 class SpillFile:
-    """One line for each request. Several processes may use the same file: it is locked while a line is put there, and
-    while it is moved out of the way to be read, which takes a moment; whoever puts rows never waits for a database."""
+    """A file of rows that the database did not take, one JSON line for each request.
+
+    Several processes may use the same file. It is locked while rows are appended, and while it is renamed to be read.
+    Both take a moment, so that ``put`` never waits for a database.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def put(self, rows: Iterable[Rows]) -> None:
-        """Append rows. Raises OSError."""
+        """Append rows. Raises OSError, or TypeError for a number that JSON cannot have here."""
         lines = b"".join(orjson.dumps([row.request, row.egress_rows], default=str) + b"\n" for row in rows)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
                 if _lock(file, self._path):
-                    # A line that a crash has cut off costs itself, and not the one after it.
+                    # A crash may have left half a line at the end: begin a new one.
                     file.write(b"\n" + lines if _ends_in_half_a_line(file) else lines)
                     return
 
     def take(self, save: Callable[[Sequence[Rows]], None]) -> int:
-        """Hand all rows to ``save``, some at a time; how many lines were none. Raises OSError, or what ``save`` raises:
-        then they stay, and those that were saved before may be handed over again."""
+        """Give all rows to ``save``, up to 500 at a time, and delete them. Returns how many lines were no rows.
+
+        Raises OSError, or what ``save`` raises: then all rows stay, and those that were saved may come again.
+        """
         self._move_away()
         lost = 0
         for claimed in sorted(self._path.parent.glob(f"{self._path.name}.*")):
             with suppress(FileNotFoundError), claimed.open("rb") as file:
                 if not _lock(file, claimed, wait=False):
-                    continue  # another process reads it
+                    continue  # another process is reading it
                 lost += _save_lines(file, save)
                 claimed.unlink()
         return lost
@@ -132,7 +141,7 @@ class SpillFile:
 
 
 def _lock(file: IO[bytes], path: Path, *, wait: bool = True) -> bool:
-    """Lock an open file; False if another process has it, or has moved or deleted it meanwhile."""
+    """Lock an open file. False if another process has locked it, or has renamed or deleted it meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.fstat(file.fileno()).st_ino == path.stat().st_ino
@@ -165,7 +174,7 @@ def _save_lines(file: IO[bytes], save: Callable[[Sequence[Rows]], None]) -> int:
 
 
 def _parsed(line: bytes) -> Rows | None:
-    """None for a line that is none of ours: cut off by a crash, or from another hand."""
+    """The rows of a line; None for a line that a crash has cut off or that something else has written."""
     try:
         found: Any = orjson.loads(line)
     except ValueError:

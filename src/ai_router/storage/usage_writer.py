@@ -1,7 +1,7 @@
-"""Rows into the database, behind the requests' back. A database that is stuck costs nobody but itself.
+"""Writes rows of usage into the database, on a thread of its own, so that no request waits for a database.
 
-Rows that cannot be written are kept and tried again; beyond KEPT of them, and at a stop, they go to a file beside the
-data, from which they are taken when the database is there again. Only a disk that fails as well loses any.
+Rows that cannot be written stay in memory and are tried again. Beyond PENDING_LIMIT of them, and at a stop, they go to
+the spill file, and from there into the database when it works again. Rows are lost only if the disk fails, too.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PENDING_LIMIT = 20_000
+"""How many requests' rows wait in memory at most."""
 _BATCH_ROWS = 500
-"""Rows a transaction: whoever wants the database in between waits for one at most."""
+"""How many requests' rows are written in a transaction: other users of the database wait for one at most."""
 _GATHER_S = 0.5
 _RETRY_S = 5.0
 _HEARTBEAT_S = 30.0
+"""How often it is noted that this process runs."""
 _CLEANUP_S = 3600.0
+"""How often rows older than USAGE_DAYS are deleted."""
 _DAY_S = 86_400.0
 
 
 class Store(Protocol):
-    """What is needed of stores.usage.UsageStore to write. All methods raise StoreUnavailable, ``insert`` RowRefused."""
+    """What the writer needs of a UsageStore. All methods raise StoreUnavailable; ``insert`` also raises RowRefused."""
 
     def insert(self, rows: Sequence[Mapping[str, Any]], egress_rows: Sequence[Mapping[str, Any]]) -> None: ...
     def record_run(self, run: str, started: float, now: float) -> None: ...
@@ -47,15 +50,23 @@ S = TypeVar("S", bound=Store)
 
 
 def open_usage_store(url: str) -> UsageStore:
-    """The store, with all tables up to date. Raises StoreUnavailable. To be called off the way of any request, and of
-    the start: SQLAlchemy takes a third of a second to load."""
-    from ai_router.storage.usage import UsageStore  # noqa: PLC0415 - as said
+    """The database at ``url``, with all tables up to date. Raises StoreUnavailable.
+
+    To be called on a background thread: SQLAlchemy takes a third of a second to load, which neither the start nor a
+    request should wait for.
+    """
+    from ai_router.storage.usage import UsageStore  # noqa: PLC0415 - slow to load
 
     return UsageStore(url)
 
 
 class UsageWriter(Generic[S]):
-    """``open_store`` raises StoreUnavailable. ``on_lost`` is told how many rows are gone for good."""
+    """The writer. ``put``, ``flush`` and the properties may be used from any thread.
+
+    ``open_store`` opens the database, on the writer's thread; it may raise StoreUnavailable. ``keep_days``: rows older
+    than that are deleted. ``on_lost`` is called with the number of rows that were lost. ``clock``: seconds, monotonic.
+    ``retry_s``: how long to wait after a failure.
+    """
 
     def __init__(
         self,
@@ -77,9 +88,9 @@ class UsageWriter(Generic[S]):
         self._tried_to_open = threading.Event()
         """Set when the database is open for the first time, or the first attempt to open it has failed."""
         self.recent_runs: Sequence[tuple[float, float]] = ()
-        """When processes lived in the last day, as it was known lately: (started, last seen)."""
+        """When processes started and were last seen, of the last day, in seconds since 1970. At most 30 s old."""
         self.last_error: str | None = None
-        """Why the last write failed; None once one has worked again."""
+        """Why the last attempt to open or write failed; None once one has worked."""
         self._pending: list[Rows] = []
         self._run_id = uuid.uuid4().hex
         self._started = time.time()
@@ -90,42 +101,42 @@ class UsageWriter(Generic[S]):
 
     @property
     def waiting(self) -> int:
-        """Rows that are neither in the database nor in the file."""
+        """How many requests' rows are neither in the database nor in the spill file."""
         return len(self._pending) + self._batches.waiting
 
     @property
     def store(self) -> S:
-        """The database, for readers. Raises StoreUnavailable while it is not open."""
+        """The database, for readers. Raises StoreUnavailable if it is not open."""
         if self._store is None:
             raise StoreUnavailable(self.last_error or "it is still being opened")
         return self._store
 
     def wait_for_store(self, timeout_s: float) -> S:
-        """The database, for readers. Right after the start, wait until the first attempt to open it has ended, but no
-        longer than ``timeout_s`` seconds. Raises StoreUnavailable if it is not open then."""
+        """The database, for readers. Right after the start: once the first attempt to open it has ended, or after
+        ``timeout_s`` seconds. Raises StoreUnavailable if it is not open then."""
         if not self._tried_to_open.is_set():
             self._batches.wake()
             self._tried_to_open.wait(timeout_s)
         return self.store
 
     def start(self) -> None:
-        """Begin to write; the database is opened there, too."""
+        """Start the thread, which opens the database and writes."""
         self._batches.start()
 
     def put(self, rows: Rows) -> None:
-        """Take the rows of an outcome. Waits for no database."""
+        """Queue the rows of a request. Never waits for the database."""
         if not self._batches.put(rows):
             self._spill([rows])
 
     def flush(self) -> None:
-        """Write what is waiting now, if the database takes it."""
+        """Write what waits now, if the database takes it within a second. To be called before usage is read."""
         self._batches.flush()
 
     def close(self) -> None:
-        """Write what is waiting, to the file if the database does not take it, and stop."""
+        """Write what waits, into the spill file if the database does not take it, then stop."""
         self._retry_at = 0.0
         unhandled = self._batches.close()
-        # The thread may hang in a write; its rows are still in the list then, and have ids that do not count twice.
+        # If the thread hangs in a write, its rows are still pending. Written twice they count once: they have ids.
         self._spill([*self._pending, *unhandled])
         if self._store is not None and not self._batches.stuck:
             self._store.close()
@@ -137,7 +148,7 @@ class UsageWriter(Generic[S]):
                 self._write_pending()
             except StoreUnavailable as error:
                 self._note_failure(error.detail)
-            except Exception as error:  # whatever it is, the rows are kept, within their limit
+            except Exception as error:  # at the edge of a background thread: whatever it is, the rows are kept
                 log.exception("usage could not be written")
                 self._note_failure(type(error).__name__)
         if len(self._pending) > PENDING_LIMIT:
@@ -164,7 +175,7 @@ class UsageWriter(Generic[S]):
             log.warning("Usage: rows put aside cannot be read: %s", error.strerror)
 
     def _insert(self, store: S, rows: Sequence[Rows]) -> None:
-        """All of them but those that the database will never take: one bad row must not keep the others out."""
+        """Write all rows but those that the database refuses. They are found by halving, so that one costs no other."""
         if not rows:
             return
         try:
@@ -204,5 +215,5 @@ class UsageWriter(Generic[S]):
             return
         try:
             self._spill_file.put(rows)
-        except (OSError, TypeError) as error:  # TypeError: a number beyond what JSON is written with here
+        except (OSError, TypeError) as error:  # TypeError: a number that orjson cannot write
             self._count_lost(len(rows), str(error))

@@ -1,4 +1,4 @@
-"""GET /health, /health/live and /health/ready."""
+"""GET /health, /health/live and /health/ready. None of them needs a key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from ai_router.web.limits import Admission
 def blueprint(
     checker: HealthChecker, sessions: SessionLogger, admission: Admission, draining: threading.Event
 ) -> Blueprint:
-    """``/health`` asks the backends; ``live`` and ``ready`` ask nobody, for probes that come every second."""
+    """All three routes. ``/health`` checks the backends, at most once a second; ``live`` and ``ready`` call nothing.
+
+    ``/health`` is 503 if no backend can answer. ``ready`` is 503 once ``draining`` is set: the server is stopping.
+    """
     health = Blueprint("health", __name__)
     started = time.monotonic()
 

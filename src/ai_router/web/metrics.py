@@ -1,4 +1,4 @@
-"""GET /metrics, for Prometheus, and GET /api/metrics, for people and pages."""
+"""GET /metrics, in Prometheus' text format, and GET /api/metrics, in JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def blueprint(
     usage: UsageWriter[Any] | None,
     flush: Callable[[], None],
 ) -> Blueprint:
-    """The routes. ``settle`` has what has just ended counted before it is told."""
+    """Both routes. ``usage``: None with TELEMETRY=off. ``flush`` has all requests that have ended counted."""
     blueprint = Blueprint("metrics", __name__)
     started = time.time()
 
@@ -47,7 +47,7 @@ def blueprint(
     def report() -> Response:
         flush()
         now = time.time()
-        # This process lives, whatever the database knows of it.
+        # The database may not know yet that this process runs.
         runs = sorted([*(usage.recent_runs if usage else ()), (started, now)])
         day = merge_cells(windows.within(_DAY_S).values())
         return jsonify(

@@ -1,4 +1,7 @@
-"""What was kept, for people and pages: GET /api/sessions, GET /api/sessions/{id} and GET /api/usage."""
+"""Reports of what was kept: GET /api/sessions, GET /api/sessions/{id} and GET /api/usage.
+
+Here are the routes, how they read their query parameters, and the limit on how many look-ups run at a time.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +29,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GROUPINGS = ("day", "route", "model", "organization", "client", "backend", "status")
-"""What ``by`` takes; ``org`` and ``key`` are other words for two of them."""
+"""The columns that ``by`` takes."""
 _ALIASES = {"org": "organization", "key": "client"}
+"""Other names that ``by`` takes for two of them."""
 _MAX_DAYS = 3_660
 _FIRST_YEAR = 2000
 _MAX_PAGE, _DEFAULT_PAGE = 200, 50
 _MAX_SEARCH_CHARS = 200
 _MAX_LOOKUPS = 4
+"""Few, since look-ups run on the request threads that chats need."""
 _TIMEOUT_S = 10.0
+"""How long a look-up in the database may take, with the wait until it is open."""
 
 
 def sessions_blueprint(
     files: SessionFiles, writer: SessionLogger, flush: Callable[[], None], lookups: Lookups
 ) -> Blueprint:
-    """The routes. A client sees its own sessions, the admin all."""
+    """GET /api/sessions and /api/sessions/{id}. A client sees its own sessions, the admin sees all.
+
+    ``flush`` has all requests that have ended recorded; ``writer`` then writes their files.
+    """
     sessions = Blueprint("sessions", __name__)
 
     def flush_all() -> None:
-        """Have what has ended by now saved before it is looked for."""
+        """Have a file written for each request that has ended by now."""
         flush()
         writer.flush()
 
@@ -87,7 +96,8 @@ def _session_filter() -> SessionFilter:
 
 
 def _slow_filter() -> Callable[[str, float], bool] | None:
-    """``true``: over its route's limit, as SLOW_REQUEST in the log; a number: that many milliseconds or more."""
+    """The parameter ``slow``. ``true``: over the limit of the route, as for SLOW_REQUEST in the log; a number: that
+    many milliseconds or more; ``false``, empty or absent: no filter."""
     value = request.args.get("slow")
     if value in (None, "", "false"):
         return None
@@ -100,7 +110,11 @@ def _slow_filter() -> Callable[[str, float], bool] | None:
 def usage_blueprint(
     usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, flush: Callable[[], None], lookups: Lookups
 ) -> Blueprint:
-    """The route. A client sees its own usage, the admin all."""
+    """GET /api/usage: tokens, costs, what local answers saved, and what left the local network, between two days.
+
+    A client sees its own usage, the admin sees all. ``usage``: None with TELEMETRY=off. ``baseline``: the model whose
+    price local answers are compared with. ``flush`` has all requests that have ended recorded.
+    """
     blueprint = Blueprint("usage", __name__)
 
     @blueprint.get("/api/usage")
@@ -141,7 +155,7 @@ def usage_blueprint(
 
 
 def _baseline_json(baseline: Baseline | None) -> Mapping[str, Any] | None:
-    """What saved_usd compares with: the answers' tokens at this model's price."""
+    """The model, and its price, by which ``saved_usd`` was computed; None without one."""
     if baseline is None:
         return None
     price = baseline.price
@@ -150,14 +164,14 @@ def _baseline_json(baseline: Baseline | None) -> Mapping[str, Any] | None:
 
 
 def _refuse_others(names: Collection[str]) -> None:
-    """Refuse a parameter that is none of these: a misspelt filter must not look like one that finds everything."""
+    """Refuse query parameters other than these: a misspelt filter must not look as if it matched everything."""
     for name in request.args:
         if name not in names:
             raise InvalidRequest(f"'{name[:50]}' is no parameter here; there are {', '.join(sorted(names))}", name[:50])
 
 
 def _one_of(name: str, values: Collection[str]) -> str | None:
-    """A word of these, or None without it."""
+    """A query parameter that must be one of ``values``; None without it. Raises InvalidRequest, as all of these do."""
     value = request.args.get(name)
     if value is not None and value not in values:
         raise InvalidRequest(f"'{name}' must be one of {', '.join(values)}", name)
@@ -165,7 +179,7 @@ def _one_of(name: str, values: Collection[str]) -> str | None:
 
 
 def _several_of(name: str, values: Collection[str], default: str) -> list[str]:
-    """Words of these, separated by commas, each once."""
+    """A query parameter of several of ``values``, separated by commas, without repetitions."""
     parts = [part.strip() for part in request.args.get(name, default).split(",") if part.strip()]
     for part in parts:
         if part not in values:
@@ -174,7 +188,7 @@ def _several_of(name: str, values: Collection[str], default: str) -> list[str]:
 
 
 def _matching(name: str, pattern: re.Pattern[str], what: str) -> str | None:
-    """A value of that form, or None without it."""
+    """A query parameter that must match ``pattern``, which ``what`` describes; None without it."""
     value = request.args.get(name)
     if value is not None and not pattern.fullmatch(value):
         raise InvalidRequest(f"'{name}' must be {what}", name)
@@ -182,7 +196,7 @@ def _matching(name: str, pattern: re.Pattern[str], what: str) -> str | None:
 
 
 def _integer(name: str, low: int, high: int, default: int) -> int:
-    """A number within limits."""
+    """A query parameter that must be a whole number from ``low`` to ``high``."""
     value = request.args.get(name)
     if value is None:
         return default
@@ -192,7 +206,7 @@ def _integer(name: str, low: int, high: int, default: int) -> int:
 
 
 def _day(name: str, default: date) -> date:
-    """A day as in 2026-11-22."""
+    """A query parameter that must be a day, as in 2026-11-22."""
     value = request.args.get(name)
     if value is None:
         return default
@@ -206,7 +220,7 @@ def _day(name: str, default: date) -> date:
 
 
 class Lookups:
-    """Shared by all that read sessions and usage."""
+    """Limits how many look-ups of sessions and usage run at a time, and how long those in the database take."""
 
     def __init__(self, limit: int = _MAX_LOOKUPS, timeout_s: float = _TIMEOUT_S) -> None:
         self._slots = threading.Semaphore(limit)
@@ -214,7 +228,7 @@ class Lookups:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """A place for the length of the block. Raises Overloaded when there is none."""
+        """Hold one of the ``limit`` slots for the block. Raises Overloaded if none is free."""
         self._take_slot()
         try:
             yield
@@ -222,8 +236,12 @@ class Lookups:
             self._slots.release()
 
     def query(self, read: Callable[[], T]) -> T:
-        """What ``read`` returns or raises; StoreUnavailable if that takes too long. It goes on behind our back then,
-        and keeps its place until it ends: a database that hangs holds a few threads, and none of those that answer."""
+        """Call ``read`` in a slot, on a thread of its own, and return what it returns or raise the RouterError that it
+        raises.
+
+        Raises Overloaded if no slot is free, and StoreUnavailable after ``timeout_s`` seconds. ``read`` then goes on
+        and keeps its slot until it ends: a database that hangs holds ``limit`` threads, and no request thread.
+        """
         self._take_slot()
         ended = threading.Event()
         results: list[T] = []
