@@ -1,4 +1,4 @@
-"""Work handed to a thread."""
+"""Items handed to a background thread."""
 
 from __future__ import annotations
 

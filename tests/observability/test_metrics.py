@@ -1,4 +1,4 @@
-"""One process' metrics, and several processes' together."""
+"""The metrics of one process, and of several together."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def worker(folder: Path, count: int, then: str) -> bytes:
 
 def test_whichever_worker_is_scraped_tells_of_all(tmp_path: Path) -> None:
     worker(tmp_path, 3, "die")
-    told = worker(tmp_path, 4, "tell")
-    assert samples(told, "asked_total") == {'{route="primary"}': 7.0}
-    assert samples(told, "took_count") == {"": 2.0}
-    assert samples(told, "took_bucket")['{le="2.0"}'] == 2.0
+    exposition = worker(tmp_path, 4, "tell")
+    assert samples(exposition, "asked_total") == {'{route="primary"}': 7.0}
+    assert samples(exposition, "took_count") == {"": 2.0}
+    assert samples(exposition, "took_bucket")['{le="2.0"}'] == 2.0
 
 
 def test_gauges_of_a_worker_that_has_ended_do_not_count(tmp_path: Path) -> None:
     worker(tmp_path, 9, "die")
-    told = worker(tmp_path, 4, "tell")
-    assert samples(told, "open_now") == {"": 5.0}
-    assert samples(told, "worst") == {"": 4.0}
+    exposition = worker(tmp_path, 4, "tell")
+    assert samples(exposition, "open_now") == {"": 5.0}
+    assert samples(exposition, "worst") == {"": 4.0}

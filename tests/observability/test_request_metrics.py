@@ -19,10 +19,10 @@ GEN_AI = {
 }
 
 
-def counted(*told: Any, cost: Cost = FREE) -> CollectorRegistry:
+def counted(*outcomes: Any, cost: Cost = FREE) -> CollectorRegistry:
     registry = CollectorRegistry()
     metrics = RequestMetrics(registry, ModelNames({"m", "grok"}), lambda backend: backend == "primary")
-    for one in told:
+    for one in outcomes:
         metrics.finished(one, cost)
     return registry
 
@@ -68,8 +68,8 @@ def test_errors_say_whose_fault_they_are() -> None:
 
 
 def test_what_a_backend_calls_its_errors_makes_no_labels() -> None:
-    told = [outcome(status=Status.ERROR, http_status=502, error="x", error_code=f"made-up-{n}") for n in range(99)]
-    registry = counted(*told)
+    outcomes = [outcome(status=Status.ERROR, http_status=502, error="x", error_code=f"made-up-{n}") for n in range(99)]
+    registry = counted(*outcomes)
     assert value(registry, "ai_router_errors_total", route="primary", code="other", fault="service") == 99
 
 

@@ -54,8 +54,8 @@ def count(windows: Windows, seconds: float) -> float:
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
 def test_a_percentile_is_right_within_two_percent(spread: float) -> None:
-    chance = random.Random(spread)
-    values = sorted(chance.lognormvariate(6, spread) for _ in range(5_000))
+    rng = random.Random(spread)
+    values = sorted(rng.lognormvariate(6, spread) for _ in range(5_000))
     durations = Durations()
     for value in values:
         durations.add(value)
@@ -118,11 +118,11 @@ def test_only_what_is_not_the_client_s_own_fault_counts_as_an_error() -> None:
     windows.add(row(status=Status.ERROR, http_status=502, error="x"))
     windows.add(row(status=Status.ERROR, http_status=404, error="x"))
     windows.add(row(status=Status.CANCELLED, http_status=499, error="x", timings={"total_ms": 9.0, "cancel_ms": 4.0}))
-    told = cell_json(merge_cells(windows.within(300).values()))
-    assert (told["requests"], told["errors"], told["failed"], told["cancelled"]) == (4, 2, 1, 1)
-    assert told["error_rate"] == 0.5
-    assert told["cancel_ms"]["p99"] == pytest.approx(4.0, rel=0.02)
-    assert told["latency_ms"]["p50"] == pytest.approx(100.0, rel=0.02)
+    shown = cell_json(merge_cells(windows.within(300).values()))
+    assert (shown["requests"], shown["errors"], shown["failed"], shown["cancelled"]) == (4, 2, 1, 1)
+    assert shown["error_rate"] == 0.5
+    assert shown["cancel_ms"]["p99"] == pytest.approx(4.0, rel=0.02)
+    assert shown["latency_ms"]["p50"] == pytest.approx(100.0, rel=0.02)
 
 
 def statuses(day: Cell, up: float | None = 1.0) -> dict[str, str]:
@@ -152,8 +152,8 @@ def test_a_day_without_requests_says_so() -> None:
 
 
 def test_the_targets_are_those_that_were_set() -> None:
-    told = {target.name: target.report(Cell())["target"] for target in targets(None)}
-    assert told == {
+    limits = {target.name: target.report(Cell())["target"] for target in targets(None)}
+    assert limits == {
         "ttft_p95": "<= 1500 ms",
         "latency_p50": "<= 3500 ms",
         "latency_p95": "<= 6000 ms",
@@ -193,7 +193,7 @@ def test_the_first_answer_counts_and_no_later_one() -> None:
 def test_a_process_knows_when_it_began() -> None:
     before = time.time()
     code = "from ai_router.observability.windows import process_started; print(process_started())"
-    told = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    started = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     # The kernel counts in hundredths.
-    assert before - 0.05 <= told <= time.time()
+    assert before - 0.05 <= started <= time.time()
     assert process_started() < before, os.getpid()

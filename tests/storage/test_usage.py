@@ -41,8 +41,8 @@ def rows(session: str, cost: Cost = FREE, **changes: Any) -> Rows:
         client=changes.pop("client", ""),
         organization=changes.pop("organization", ""),
     )
-    told = outcome(request=request, **changes)
-    return rows_of(told, cost, lambda backend: backend == "primary")
+    finished = outcome(request=request, **changes)
+    return rows_of(finished, cost, lambda backend: backend == "primary")
 
 
 def cloud(session: str, **changes: Any) -> Rows:

@@ -18,7 +18,7 @@ from tests.storage.test_usage_rows import names, rows
 
 
 class FakeStore:
-    """A database that does as it is told; keeps rows by their ids, as the real one."""
+    """A database that fails or hangs on demand. Keeps rows by their ids, as the real one does."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Mapping[str, Any]] = {}
