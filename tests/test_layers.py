@@ -118,7 +118,7 @@ def test_only_the_settings_read_the_environment() -> None:
     }
     assert readers <= {
         "config.py",
-        "observability/registry.py",
+        "observability/metrics.py",
         "embedded/start.py",
         "embedded/llama_server.py",
     }

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from ai_router.observability.targets import targets
+from ai_router.observability.windows import targets
 from tests.fakes.personas import CHAT, classifies
 from tests.fakes.router import running_router
 from tests.fakes.traffic import SETTINGS, Traffic

@@ -18,14 +18,12 @@ from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
-from ai_router.observability.cold_start import process_started
-from ai_router.observability.metrics import watch_limiter
-from ai_router.observability.registry import one
+from ai_router.observability.metrics import unlabelled, watch_limiter
+from ai_router.observability.windows import process_started
 from ai_router.providers.registry import build_registry
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import start_telemetry, watch_backends
-from ai_router.web import access, chat, health, metrics, models, responses, sessions, usage
-from ai_router.web.lookups import Lookups
+from ai_router.web import access, chat, health, metrics, models, reports, responses
 from ai_router.web.requests import Ids
 from ai_router.wiring import build_limiter, build_pipeline
 
@@ -74,7 +72,9 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     # How a request is answered.
     limit = RequestLimit(settings.max_in_flight, telemetry.resilience.shed)
-    telemetry.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(limit.in_flight)))
+    telemetry.metrics.watch(
+        "ai_router_in_flight", "Chat requests under way", unlabelled(lambda: float(limit.in_flight))
+    )
     pipeline = build_pipeline(settings, registry, client, limiter, limit, load, telemetry, closing)
 
     # How clients ask.
@@ -98,9 +98,11 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     app.register_blueprint(
         metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)
     )
-    lookups = Lookups()
-    app.register_blueprint(usage.blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
-    app.register_blueprint(sessions.blueprint(SessionFiles(settings.session_path), telemetry.sessions, flush, lookups))
+    lookups = reports.Lookups()
+    app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
+    app.register_blueprint(
+        reports.sessions_blueprint(SessionFiles(settings.session_path), telemetry.sessions, flush, lookups)
+    )
     return app
 
 

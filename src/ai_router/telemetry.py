@@ -13,21 +13,17 @@ from ai_router.config import LogFormat, Settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.record import Subscriber
 from ai_router.errors import RouterError
-from ai_router.observability.cold_start import ColdStart
 from ai_router.observability.log import LogWriter
-from ai_router.observability.metrics import ResilienceMetrics, RoutingMetrics
+from ai_router.observability.metrics import Metrics, ResilienceMetrics, RoutingMetrics, unlabelled
 from ai_router.observability.recorder import Recorder, Sink
-from ai_router.observability.registry import Metrics, one
+from ai_router.observability.redaction import Scrubber
 from ai_router.observability.request_metrics import LossMetrics, ModelNames, RequestMetrics
-from ai_router.observability.scrubbing import Scrubber
-from ai_router.observability.windows import WINDOWS, Windows, seeded
+from ai_router.observability.windows import WINDOWS, ColdStart, Windows, preload
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
-from ai_router.storage.opening import open_usage_store
 from ai_router.storage.session_logger import SessionLogger
-from ai_router.storage.spill_file import SpillFile
-from ai_router.storage.usage_rows import rows_of
-from ai_router.storage.usage_writer import UsageWriter
+from ai_router.storage.usage_rows import SpillFile, rows_of
+from ai_router.storage.usage_writer import UsageWriter, open_usage_store
 from ai_router.trace_context import Trace, parse_traceparent
 from ai_router.types import Cost, Outcome, Status
 
@@ -120,7 +116,7 @@ def _watch_start(metrics: Metrics, cold_start: ColdStart) -> None:
     metrics.watch(
         "ai_router_cold_start_seconds",
         "From the start of the process to its first answer",
-        one(cold_start.seconds),
+        unlabelled(cold_start.seconds),
         mode="livemax",
     )
 
@@ -136,7 +132,7 @@ def _usage_writer(
     )
     usage.start()
     closing.callback(usage.close)
-    metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", one(lambda: float(usage.waiting)))
+    metrics.watch("ai_router_usage_rows_waiting", "Rows not in the database", unlabelled(lambda: float(usage.waiting)))
     return usage
 
 
@@ -184,7 +180,7 @@ def _seeding(url: str, windows: Windows) -> Callable[[], UsageStore]:
 
     def opened() -> UsageStore:
         store = open_usage_store(url)
-        seeded(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
+        preload(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
         return store
 
     return opened

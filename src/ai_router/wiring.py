@@ -13,8 +13,7 @@ from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.dispatch.speculation import Budget, SpeculationController
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.http.client import UpstreamClient
-from ai_router.observability.metrics import RoutingMetrics
-from ai_router.observability.registry import Metrics, one
+from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.breaker import Backoff, BreakerRules
@@ -109,21 +108,24 @@ def start_fast_path(
         closing.callback(shadow.close)
     fast_path = build_fast_path(settings, heads, monitor, decisions, shadow)
     metrics.watch(
-        "ai_router_head_in_service", "1 while the head decides", one(lambda: float(monitor.in_service)), mode="livemin"
+        "ai_router_head_in_service",
+        "1 while the head decides",
+        unlabelled(lambda: float(monitor.in_service)),
+        mode="livemin",
     )
     metrics.watch(
         "ai_router_head_agreement",
         "Recent agreement with the classifier",
-        one(lambda: _or(monitor.agreement().share, _UNKNOWN)),
+        unlabelled(lambda: _or(monitor.agreement().share, _UNKNOWN)),
         mode="livemostrecent",
     )
     metrics.watch(
         "ai_router_head_drift",
         "Stability index of the head's confidence",
-        one(lambda: _or(monitor.drift(), _UNKNOWN)),
+        unlabelled(lambda: _or(monitor.drift(), _UNKNOWN)),
         mode="livemostrecent",
     )
-    metrics.watch("ai_router_decision_cache_entries", "Decisions kept", one(lambda: float(len(fast_path.cache))))
+    metrics.watch("ai_router_decision_cache_entries", "Decisions kept", unlabelled(lambda: float(len(fast_path.cache))))
     return fast_path
 
 

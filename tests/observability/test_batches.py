@@ -1,4 +1,4 @@
-"""Work handed to a thread."""
+"""Items handed to a background thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def test_all_pieces_are_handled_in_their_order() -> None:
     seen: list[int] = []
     batches = Batches(seen.extend, name="test")
     batches.start()
-    for piece in range(100):
-        batches.put(piece)
+    for item in range(100):
+        batches.put(item)
     assert batches.close() == []
     assert seen == list(range(100))
 
@@ -52,13 +52,13 @@ def test_settling_does_not_wait_for_a_handler_that_hangs_and_closing_gives_back_
     batches.put(1)
     assert begun.wait(10)
     batches.put(2)
-    batches.flush(patience_s=0.01)
+    batches.flush(timeout_s=0.01)
     assert batches.waiting == 1
-    assert batches.close(patience_s=0.01) == [2]
+    assert batches.close(timeout_s=0.01) == [2]
     assert batches.stuck
     hanging.set()
 
 
 def test_beyond_the_limit_nothing_is_taken() -> None:
     batches = Batches(lambda _: None, name="test", limit=2)
-    assert [batches.put(piece) for piece in range(3)] == [True, True, False]
+    assert [batches.put(item) for item in range(3)] == [True, True, False]

@@ -1,4 +1,4 @@
-"""Outcomes, priced and handed on behind everybody's back."""
+"""Outcomes, priced and given to sinks on a background thread."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.outcomes import FREE, outcome
 
 def test_keepers_are_given_each_outcome_with_its_cost() -> None:
     kept: list[tuple[Outcome, Cost]] = []
-    recorder = Recorder(lambda _: FREE, [lambda told, cost: kept.append((told, cost))], lambda: None)
+    recorder = Recorder(lambda _: FREE, [lambda taken, cost: kept.append((taken, cost))], lambda: None)
     recorder.start()
-    told = outcome()
-    recorder.take(told)
+    finished = outcome()
+    recorder.take(finished)
     recorder.flush()
-    assert kept == [(told, FREE)]
+    assert kept == [(finished, FREE)]
     recorder.close()
 
 
@@ -23,7 +23,7 @@ def test_a_keeper_that_fails_keeps_nothing_from_the_others() -> None:
         raise RuntimeError("no")
 
     kept: list[Outcome] = []
-    recorder = Recorder(lambda _: FREE, [fails, lambda told, _: kept.append(told)], lambda: None)
+    recorder = Recorder(lambda _: FREE, [fails, lambda taken, _: kept.append(taken)], lambda: None)
     recorder.start()
     recorder.take(outcome())
     recorder.take(outcome())
@@ -32,13 +32,13 @@ def test_a_keeper_that_fails_keeps_nothing_from_the_others() -> None:
 
 
 def test_an_outcome_whose_price_cannot_be_worked_out_is_kept_as_one_of_unknown_cost() -> None:
-    def price(told: Outcome) -> Cost:
-        if told.route == "broken":
-            raise ValueError(told.route)
+    def price(taken: Outcome) -> Cost:
+        if taken.route == "broken":
+            raise ValueError(taken.route)
         return FREE
 
     kept: list[tuple[str, bool]] = []
-    recorder = Recorder(price, [lambda told, cost: kept.append((told.route, cost.usd is None))], lambda: None)
+    recorder = Recorder(price, [lambda taken, cost: kept.append((taken.route, cost.usd is None))], lambda: None)
     recorder.start()
     for route in ("primary", "broken", "xai"):
         recorder.take(outcome(route=route))

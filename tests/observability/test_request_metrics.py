@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ai_router.observability.request_metrics import SECONDS, LossMetrics, ModelNames, RequestMetrics
+from ai_router.observability.request_metrics import DURATION_BUCKETS, LossMetrics, ModelNames, RequestMetrics
 from ai_router.types import CallCost, Cost, Status, Usage
 from tests.outcomes import FREE, attempt, call, outcome
 
@@ -19,10 +19,10 @@ GEN_AI = {
 }
 
 
-def counted(*told: Any, cost: Cost = FREE) -> CollectorRegistry:
+def counted(*outcomes: Any, cost: Cost = FREE) -> CollectorRegistry:
     registry = CollectorRegistry()
     metrics = RequestMetrics(registry, ModelNames({"m", "grok"}), lambda backend: backend == "primary")
-    for one in told:
+    for one in outcomes:
         metrics.finished(one, cost)
     return registry
 
@@ -38,9 +38,9 @@ def test_a_request_is_counted_with_its_duration_under_the_names_of_the_conventio
 
 
 def test_the_buckets_resolve_a_millisecond_to_a_minute_and_have_the_targets_among_them() -> None:
-    assert (SECONDS[0], SECONDS[-1]) == (0.001, 60.0)
-    assert {0.3, 1.5, 3.5, 6.0} <= set(SECONDS)
-    assert list(SECONDS) == sorted(SECONDS)
+    assert (DURATION_BUCKETS[0], DURATION_BUCKETS[-1]) == (0.001, 60.0)
+    assert {0.3, 1.5, 3.5, 6.0} <= set(DURATION_BUCKETS)
+    assert list(DURATION_BUCKETS) == sorted(DURATION_BUCKETS)
 
 
 def test_tokens_by_kind() -> None:
@@ -68,8 +68,8 @@ def test_errors_say_whose_fault_they_are() -> None:
 
 
 def test_what_a_backend_calls_its_errors_makes_no_labels() -> None:
-    told = [outcome(status=Status.ERROR, http_status=502, error="x", error_code=f"made-up-{n}") for n in range(99)]
-    registry = counted(*told)
+    outcomes = [outcome(status=Status.ERROR, http_status=502, error="x", error_code=f"made-up-{n}") for n in range(99)]
+    registry = counted(*outcomes)
     assert value(registry, "ai_router_errors_total", route="primary", code="other", fault="service") == 99
 
 

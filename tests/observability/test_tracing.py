@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber
 from ai_router.observability.tracing import Tracing
 from ai_router.types import Cost, Purpose, Status, Step, Usage
 from tests.chat_requests import chat_request
@@ -33,7 +33,7 @@ def traced(header: str | None = CLIENTS, **changes: Any) -> tuple[dict[str, Read
         Step("provider_call", 2.0, 90.0, detail),
     )
     changes.setdefault("model", "answerer")
-    told = outcome(
+    finished = outcome(
         request=chat_request("my words", trace=trace),
         steps=steps,
         attempts=(attempt(call_number=2),),
@@ -43,7 +43,7 @@ def traced(header: str | None = CLIENTS, **changes: Any) -> tuple[dict[str, Read
         ),
         **changes,
     )
-    tracing.finished(told, COST)
+    tracing.finished(finished, COST)
     return {str(span.name): span for span in exporter.get_finished_spans()}, trace
 
 

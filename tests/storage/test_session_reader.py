@@ -28,8 +28,8 @@ def save(folder: Path, number: int, text: str = "hello", client: str = "", **cha
     SessionLogger(folder).save(outcome(request=request, **changes))
 
 
-def ids(files: SessionFiles, wanted: SessionFilter = ALL, limit: int = 100) -> list[int]:
-    return [int(summary["session_id"], 16) for summary in files.page(wanted, limit).sessions]
+def ids(files: SessionFiles, session_filter: SessionFilter = ALL, limit: int = 100) -> list[int]:
+    return [int(summary["session_id"], 16) for summary in files.page(session_filter, limit).sessions]
 
 
 def test_the_newest_come_first_page_after_page(tmp_path: Path) -> None:
@@ -39,13 +39,13 @@ def test_the_newest_come_first_page_after_page(tmp_path: Path) -> None:
     first = files.page(ALL, 2)
     second = files.page(SessionFilter(before=first.next), 2)
     third = files.page(SessionFilter(before=second.next), 2)
-    told = [[int(s["session_id"], 16) for s in page.sessions] for page in (first, second, third)]
-    assert told == [[4, 3], [2, 1], [0]]
+    pages = [[int(s["session_id"], 16) for s in page.sessions] for page in (first, second, third)]
+    assert pages == [[4, 3], [2, 1], [0]]
     assert third.next is None
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("session_filter", "found"),
     [
         (SessionFilter(route="xai"), [2]),
         (SessionFilter(status="error"), [1]),
@@ -59,11 +59,11 @@ def test_the_newest_come_first_page_after_page(tmp_path: Path) -> None:
         (SessionFilter(route="xai", status="error"), []),
     ],
 )
-def test_filters(tmp_path: Path, wanted: SessionFilter, found: list[int]) -> None:
+def test_filters(tmp_path: Path, session_filter: SessionFilter, found: list[int]) -> None:
     save(tmp_path, 0, "eine lange Straße", client="key-1")
     save(tmp_path, 1, 'say "hi"\nplease', status=Status.ERROR, error="no")
     save(tmp_path, 2, route="xai", timings={"total_ms": 40_000.0}, response={"content": "An answer about bees."})
-    assert ids(SessionFiles(tmp_path), wanted) == found
+    assert ids(SessionFiles(tmp_path), session_filter) == found
 
 
 def test_what_is_written_and_deleted_meanwhile_is_seen(tmp_path: Path) -> None:

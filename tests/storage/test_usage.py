@@ -15,8 +15,7 @@ from alembic.script import ScriptDirectory
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.storage import database as database_module
-from ai_router.storage.database import open_database
-from ai_router.storage.tables import REVISION, metadata
+from ai_router.storage.database import REVISION, metadata, open_database
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, rows_of
 from ai_router.types import CallCost, Cost, Purpose, Status, Usage
@@ -42,8 +41,8 @@ def rows(session: str, cost: Cost = FREE, **changes: Any) -> Rows:
         client=changes.pop("client", ""),
         organization=changes.pop("organization", ""),
     )
-    told = outcome(request=request, **changes)
-    return rows_of(told, cost, lambda backend: backend == "primary")
+    finished = outcome(request=request, **changes)
+    return rows_of(finished, cost, lambda backend: backend == "primary")
 
 
 def cloud(session: str, **changes: Any) -> Rows:
@@ -59,7 +58,7 @@ def cloud(session: str, **changes: Any) -> Rows:
 
 
 def insert(store: UsageStore, *several: Rows) -> None:
-    store.insert([one.request for one in several], [row for one in several for row in one.exported])
+    store.insert([one.request for one in several], [row for one in several for row in one.egress_rows])
 
 
 def test_the_tables_are_those_that_the_migrations_make(database: str) -> None:
@@ -116,8 +115,8 @@ def test_days_outside_do_not_count_and_nothing_is_zero_and_not_nothing(store: Us
 def test_a_client_sees_its_own(store: UsageStore) -> None:
     insert(store, rows("a" * 8, client="key-1"), cloud("b" * 8, client="key-2"))
     assert store.totals(*TODAY[:2], "key-1", ())[0]["requests"] == 1
-    assert store.left_the_house(*TODAY[:2], "key-1") == []
-    assert len(store.left_the_house(*TODAY[:2], "key-2")) == 1
+    assert store.egress_totals(*TODAY[:2], "key-1") == []
+    assert len(store.egress_totals(*TODAY[:2], "key-2")) == 1
 
 
 def test_what_was_saved_is_the_baseline_less_the_cost_of_local_answers(store: UsageStore) -> None:
@@ -143,7 +142,7 @@ def test_the_ledger_of_what_left_the_house_has_no_local_calls(store: UsageStore)
     search = call("xai", "grok-4.3", call_number=1, purpose=Purpose.SEARCH, bytes_sent=70)
     enriched = rows("a" * 8, traffic=(search, call(call_number=2)))
     insert(store, enriched, cloud("b" * 8), cloud("c" * 8))
-    answered, searched = store.left_the_house(*TODAY)
+    answered, searched = store.egress_totals(*TODAY)
     assert (searched["purpose"], searched["calls"], searched["bytes_sent"]) == ("search", 1, 70)
     assert (answered["model"], answered["calls"], answered["bytes_sent"]) == ("grok", 2, 200)
     assert (answered["input_tokens"], answered["cost_usd"]) == (200, pytest.approx(0.06))
@@ -153,7 +152,7 @@ def test_a_row_that_comes_twice_counts_once(store: UsageStore) -> None:
     insert(store, cloud("a" * 8))
     insert(store, cloud("a" * 8), rows("b" * 8))
     assert store.totals(*TODAY, ())[0]["requests"] == 2
-    assert store.left_the_house(*TODAY)[0]["calls"] == 1
+    assert store.egress_totals(*TODAY)[0]["calls"] == 1
 
 
 def test_old_rows_are_forgotten(store: UsageStore) -> None:
@@ -163,11 +162,11 @@ def test_old_rows_are_forgotten(store: UsageStore) -> None:
 
 
 def test_a_process_is_remembered_from_its_start_to_its_last_sign(store: UsageStore) -> None:
-    store.running("one", 100.0, 100.0)
-    store.running("one", 100.0, 130.0)
-    store.running("two", 200.0, 230.0)
-    assert store.lives(0.0) == [(100.0, 130.0), (200.0, 230.0)]
-    assert store.lives(150.0) == [(200.0, 230.0)]
+    store.record_run("one", 100.0, 100.0)
+    store.record_run("one", 100.0, 130.0)
+    store.record_run("two", 200.0, 230.0)
+    assert store.runs_since(0.0) == [(100.0, 130.0), (200.0, 230.0)]
+    assert store.runs_since(150.0) == [(200.0, 230.0)]
 
 
 def test_the_newest_rows_come_first_and_not_more_than_wanted(store: UsageStore) -> None:

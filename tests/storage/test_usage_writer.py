@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ai_router.errors import RowRefused, StoreUnavailable
-from ai_router.storage.spill_file import SpillFile
-from ai_router.storage.usage_rows import Rows
+from ai_router.storage.usage_rows import Rows, SpillFile
 from ai_router.storage.usage_writer import UsageWriter
+from tests.storage.test_usage_rows import names, rows
 
 
 class FakeStore:
-    """A database that does as it is told; keeps rows by their ids, as the real one."""
+    """A database that fails or hangs on demand. Keeps rows by their ids, as the real one does."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Mapping[str, Any]] = {}
-        self.exported: dict[str, Mapping[str, Any]] = {}
+        self.egress_rows: dict[str, Mapping[str, Any]] = {}
         self.broken = False
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.asked = threading.Event()
         self.forgotten: list[str] = []
 
-    def insert(self, rows: Sequence[Mapping[str, Any]], exported: Sequence[Mapping[str, Any]]) -> None:
+    def insert(self, rows: Sequence[Mapping[str, Any]], egress_rows: Sequence[Mapping[str, Any]]) -> None:
         self.asked.set()
         self.may_go_on.wait(30)
         if self.broken:
@@ -38,12 +39,12 @@ class FakeStore:
         if any(row["id"] == "odd" for row in rows):
             raise RuntimeError("nobody thought of this")
         self.rows.update({row["id"]: row for row in rows})
-        self.exported.update({row["id"]: row for row in exported})
+        self.egress_rows.update({row["id"]: row for row in egress_rows})
 
-    def running(self, run: str, started: float, now: float) -> None:
+    def record_run(self, run: str, started: float, now: float) -> None:
         pass
 
-    def lives(self, since: float) -> Sequence[tuple[float, float]]:
+    def runs_since(self, since: float) -> Sequence[tuple[float, float]]:
         return [(1.0, 2.0)]
 
     def forget_before(self, day: str) -> int:
@@ -54,10 +55,6 @@ class FakeStore:
         pass
 
 
-def rows(number: int) -> Rows:
-    return Rows({"id": f"r{number}"}, [{"id": f"r{number}-1"}])
-
-
 def writer(store: FakeStore, folder: Path, **changes: Any) -> UsageWriter[FakeStore]:
     made = UsageWriter(
         changes.pop("open_store", lambda: store), SpillFile(folder / "unsaved.jsonl"), keep_days=30, **changes
@@ -66,18 +63,14 @@ def writer(store: FakeStore, folder: Path, **changes: Any) -> UsageWriter[FakeSt
     return made
 
 
-def names(count: int) -> set[str]:
-    return {f"r{number}" for number in range(count)}
-
-
 def test_what_is_put_is_there_when_it_has_settled(tmp_path: Path) -> None:
     store = FakeStore()
     usage = writer(store, tmp_path)
     usage.put(rows(0))
     usage.flush()
-    assert (set(store.rows), set(store.exported)) == ({"r0"}, {"r0-1"})
+    assert (set(store.rows), set(store.egress_rows)) == ({"r0"}, {"r0-1"})
     assert usage.store is store
-    assert usage.lives == [(1.0, 2.0)]
+    assert usage.recent_runs == [(1.0, 2.0)]
     assert len(store.forgotten) == 1
     usage.close()
 
@@ -101,13 +94,13 @@ def test_a_database_that_fails_has_its_rows_when_it_works_again(
     usage = writer(store, tmp_path, retry_s=0.001)
     usage.put(rows(0))
     usage.flush()
-    assert usage.problem == "locked"
+    assert usage.last_error == "locked"
     assert usage.waiting == 1
     store.broken = False
     usage.put(rows(1))
     usage.close()
     assert set(store.rows) == names(2)
-    assert usage.problem is None
+    assert usage.last_error is None
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["Usage not saved yet", "Usage"]
 
 
@@ -139,7 +132,7 @@ def test_a_stop_with_a_dead_database_puts_the_rows_aside_and_the_next_start_writ
     second.put(rows(700))
     second.close()
     assert set(store.rows) == names(701)
-    assert set(store.exported) == {f"{name}-1" for name in names(701)}
+    assert set(store.egress_rows) == {f"{name}-1" for name in names(701)}
     assert not (tmp_path / "unsaved.jsonl").exists()
 
 
@@ -165,8 +158,54 @@ def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None
     assert set(store.rows) == names(2)
 
 
+def test_a_look_up_right_after_the_start_waits_until_the_database_is_open(tmp_path: Path) -> None:
+    store, opening, may_open = FakeStore(), threading.Event(), threading.Event()
+
+    def open_slowly() -> FakeStore:
+        opening.set()
+        may_open.wait(30)
+        return store
+
+    usage = writer(store, tmp_path, open_store=open_slowly, retry_s=3600)
+    with ThreadPoolExecutor() as look_ups:
+        look_up = look_ups.submit(usage.wait_for_store, 30)
+        assert opening.wait(10)
+        assert not look_up.done()
+        may_open.set()
+        assert look_up.result(10) is store
+    usage.close()
+
+
+def test_a_look_up_learns_at_once_that_the_database_cannot_be_opened(tmp_path: Path) -> None:
+    def fails() -> FakeStore:
+        raise StoreUnavailable("no")
+
+    usage = writer(FakeStore(), tmp_path, open_store=fails, retry_s=3600)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable) as caught:
+        usage.wait_for_store(30)
+    assert caught.value.detail == "no"
+    assert time.monotonic() - began < 10
+    usage.close()
+
+
+def test_a_look_up_waits_no_longer_than_its_patience_for_a_database_to_open(tmp_path: Path) -> None:
+    may_open = threading.Event()
+
+    def open_slowly() -> FakeStore:
+        may_open.wait(30)
+        return FakeStore()
+
+    usage = writer(FakeStore(), tmp_path, open_store=open_slowly, retry_s=3600)
+    with pytest.raises(StoreUnavailable) as caught:
+        usage.wait_for_store(0.01)
+    assert caught.value.detail == "it is still being opened"
+    may_open.set()
+    usage.close()
+
+
 def test_more_rows_than_are_kept_go_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ai_router.storage.usage_writer.KEPT", 10)
+    monkeypatch.setattr("ai_router.storage.usage_writer.PENDING_LIMIT", 10)
     store = FakeStore()
     store.broken = True
     usage = writer(store, tmp_path)
@@ -205,13 +244,13 @@ def test_a_row_that_the_database_refuses_costs_itself_only_and_is_counted(tmp_pa
 def test_a_problem_that_nobody_thought_of_is_one_of_the_database_and_rows_stay_within_their_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ai_router.storage.usage_writer.KEPT", 10)
+    monkeypatch.setattr("ai_router.storage.usage_writer.PENDING_LIMIT", 10)
     usage = writer(FakeStore(), tmp_path, retry_s=0.0)
     usage.put(Rows({"id": "odd"}))
     for number in range(50):
         usage.put(rows(number))
     usage.flush()
-    assert usage.problem == "RuntimeError"
+    assert usage.last_error == "RuntimeError"
     assert usage.waiting <= 10
     usage.close()
 
@@ -225,64 +264,9 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_
     usage._batches._gather_s = 0.0
     assert store.asked.wait(10)
     usage.put(rows(3))
-    usage._put_aside([rows(4)])
+    usage._spill([rows(4)])
     taken: list[Rows] = []
     store.may_go_on.set()
     usage.close()
     SpillFile(tmp_path / "unsaved.jsonl").take(taken.extend)
     assert set(store.rows) | {row.request["id"] for row in taken} == {"r1", "r2", "r3", "r4"}
-
-
-@pytest.mark.parametrize("line", [b"123", b"[1,2]", b'[{"no": "id"},[]]', b'[{"id": "x"},[3]]', b"\xff\xfe"])
-def test_a_line_from_another_hand_is_counted_and_passed_over(tmp_path: Path, line: bytes) -> None:
-    spill_file = SpillFile(tmp_path / "unsaved.jsonl")
-    (tmp_path / "unsaved.jsonl").write_bytes(line)
-    spill_file.put([rows(0)])
-    taken: list[Rows] = []
-    assert spill_file.take(taken.extend) == 1
-    assert taken == [rows(0)]
-
-
-def test_a_line_that_a_crash_has_cut_off_costs_that_line_only(tmp_path: Path) -> None:
-    spill_file = SpillFile(tmp_path / "unsaved.jsonl")
-    spill_file.put([rows(0), rows(1)])
-    with (tmp_path / "unsaved.jsonl").open("ab") as file:
-        file.write(b'[{"id": "r2"')
-    spill_file.put([rows(3)])
-    taken: list[Rows] = []
-    assert spill_file.take(taken.extend) == 1
-    assert taken == [rows(0), rows(1), rows(3)]
-    spill_file.take(taken.extend)
-    assert len(taken) == 3
-
-
-def test_what_cannot_be_saved_stays_in_the_file(tmp_path: Path) -> None:
-    spill_file = SpillFile(tmp_path / "unsaved.jsonl")
-    spill_file.put([rows(0)])
-
-    def fails(_: Sequence[Rows]) -> None:
-        raise StoreUnavailable("no")
-
-    with pytest.raises(StoreUnavailable):
-        spill_file.take(fails)
-    taken: list[Rows] = []
-    spill_file.take(taken.extend)
-    assert taken == [rows(0)]
-
-
-def _put_many(path: Path, begin: int) -> None:
-    for number in range(begin, begin + 50):
-        SpillFile(path).put([rows(number)])
-
-
-def test_processes_that_put_and_take_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "unsaved.jsonl"
-    spawn = get_context("spawn")
-    processes = [spawn.Process(target=_put_many, args=(path, begin)) for begin in (0, 50)]
-    for process in processes:
-        process.start()
-    taken: list[Rows] = []
-    while any(process.is_alive() for process in processes):
-        SpillFile(path).take(taken.extend)
-    SpillFile(path).take(taken.extend)
-    assert {row.request["id"] for row in taken} == names(100)

@@ -1,8 +1,7 @@
-"""Where log lines go: a list on the request's side, one thread that writes the file and stderr on the other.
+"""Writes the log: request threads queue records, one thread writes them in batches to LOG_FILE and to stderr.
 
-The thread writes in batches: waking it for every line would have it fight the request threads for the interpreter's
-lock, which was measured to cost a request a fifth of its time (docs/decisions/0004). The file holds the bare lines,
-because the contract fixes their shape; stderr, which journald and docker keep, has time and level before each.
+The file holds bare lines, because scripts rely on their shape (log_lines.py); stderr, which journald and docker
+keep, has time and level before each line. With LOG_FORMAT=json both hold a JSON object a line.
 """
 
 from __future__ import annotations
@@ -21,31 +20,31 @@ import orjson
 
 from ai_router.observability.batches import Batches
 from ai_router.observability.log_lines import LogEntry
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber
 
-_WAITING_LIMIT = 20_000
-"""Lines that wait for a disk or a terminal that has stopped taking them; beyond that they are dropped."""
+_QUEUE_LIMIT = 20_000
+"""How many records wait for a disk or a terminal that takes no more. Any beyond that are dropped."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-"""All that ends a line somewhere, or tells a terminal what to do."""
+"""Characters that end a line in some program, or that control a terminal."""
 
 
 class _PlainFormatter(logging.Formatter):
-    """Lines, with time and level before each if ``dated``; those of a traceback are set in, so that whatever an
-    exception says is not taken for a line of ours."""
+    """Plain lines, ``with_time`` with time and level before each. Lines of a traceback are indented, so that the text
+    of an exception cannot pass for a log line."""
 
-    def __init__(self, *, dated: bool) -> None:
+    def __init__(self, *, with_time: bool) -> None:
         super().__init__()
-        self._dated = dated
+        self._with_time = with_time
         self._second = -1
         self._time = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{self._when(record)} {record.levelname} {record.msg}" if self._dated else record.msg
+        line = f"{self._timestamp(record)} {record.levelname} {record.msg}" if self._with_time else record.msg
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
-    def _when(self, record: logging.LogRecord) -> str:
-        """As logging writes it; its own way over strftime, for each line, takes longer than all the rest."""
+    def _timestamp(self, record: logging.LogRecord) -> str:
+        """As logging writes it. logging calls strftime for each line, which takes longer than all the rest."""
         if int(record.created) != self._second:
             self._second = int(record.created)
             self._time = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
@@ -57,36 +56,36 @@ class _PlainFormatter(logging.Formatter):
 
 
 class _JSONFormatter(logging.Formatter):
-    """An object a line: when, how bad, the plain line as ``message``, and its fields by name."""
+    """A JSON object a line: ``time``, ``level``, ``logger``, the plain line as ``message``, and its fields by name."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.msg,
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        fields = {name: value for name, value in getattr(record, "fields", {}).items() if name not in told}
-        return _UNPRINTABLE.sub(" ", orjson.dumps(told | fields, default=str).decode())
+            entry["traceback"] = self.formatException(record.exc_info)
+        fields = {name: value for name, value in getattr(record, "fields", {}).items() if name not in entry}
+        return _UNPRINTABLE.sub(" ", orjson.dumps(entry | fields, default=str).decode())
 
 
 class _BatchHandler(logging.Handler):
-    """Merges a record's arguments on the request's thread, since they may change, and leaves the rest to the writer. So
-    are those of the contract's lines, which are made for nothing else."""
+    """Queues records for the writer's thread. Arguments are merged into the message first, on the request's thread,
+    since they may change later; those of a LogEntry do not change, so the writer's thread merges them."""
 
     def __init__(self, batches: Batches[logging.LogRecord]) -> None:
         super().__init__()
         self._batches = batches
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Without logging's lock, which the list does not need."""
+        """Like logging's, but without its lock, which the queue does not need."""
         self.emit(record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        # log_lines's lines have named fields; in JSON they are told by name as well.
+        # A mapping as the only argument has named fields, which the JSON form writes by name.
         if not isinstance(record, LogEntry):
             record.fields = record.args if isinstance(record.args, Mapping) else {}
             record.msg, record.args = record.getMessage(), None
@@ -94,7 +93,11 @@ class _BatchHandler(logging.Handler):
 
 
 class LogWriter:
-    """The running logging set-up. ``close`` writes what is waiting and puts the logger back."""
+    """Takes over the logger ``ai_router`` until ``close``. Raises OSError if ``log_file`` cannot be opened.
+
+    ``timestamps``: time and level in the file, too. ``json``: JSON objects instead of plain lines, everywhere.
+    ``scrubber`` takes secrets out of all that is written. ``level``: what is less severe is not logged.
+    """
 
     def __init__(
         self,
@@ -107,11 +110,11 @@ class LogWriter:
     ) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         self._file = WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        as_json = _JSONFormatter()
-        self._file_format = as_json if json else _PlainFormatter(dated=timestamps)
-        self._stderr_format = as_json if json else _PlainFormatter(dated=True)
+        json_formatter = _JSONFormatter()
+        self._file_format = json_formatter if json else _PlainFormatter(with_time=timestamps)
+        self._stderr_format = json_formatter if json else _PlainFormatter(with_time=True)
         self._scrub = (scrubber or Scrubber()).text
-        self._batches = Batches(self._write, name="log-writer", limit=_WAITING_LIMIT)
+        self._batches = Batches(self._write, name="log-writer", limit=_QUEUE_LIMIT)
         self._handler = _BatchHandler(self._batches)
         self._logger = logging.getLogger("ai_router")
         self._logger.setLevel(level)
@@ -120,7 +123,7 @@ class LogWriter:
         self._batches.start()
 
     def close(self) -> None:
-        """Write what is waiting, then stop."""
+        """Write what waits, then stop, and give the logger back."""
         self._logger.removeHandler(self._handler)
         self._logger.propagate = True
         self._batches.close()
@@ -131,22 +134,22 @@ class LogWriter:
             if isinstance(record, LogEntry):
                 record.fields = record.args
                 record.msg = record.getMessage()
-            # One line each: nothing that a backend says may begin a line of its own, or move a terminal's cursor.
+            # One line a record: text from a backend must not begin a line of its own or control a terminal.
             if not (record.msg.isascii() and record.msg.isprintable()):
                 record.msg = _UNPRINTABLE.sub(" ", record.msg)
-        complaint = ""
+        error_line = ""
         try:
-            # A rotated file is opened anew.
+            # The file may have been renamed by log rotation.
             self._file.reopenIfNeeded()
             if (stream := self._file.stream) is not None:
                 stream.write(self._lines(self._file_format, records))
                 stream.flush()
-        except OSError as problem:
-            complaint = f"the log cannot be written: {problem.strerror}\n"
-        # Nobody may be reading stderr any more, or not in this encoding; the file is what counts.
+        except OSError as error:
+            error_line = f"the log cannot be written: {error.strerror}\n"
+        # stderr may be closed, or lack a character in its encoding; the file is what counts.
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(self._lines(self._stderr_format, records) + complaint)
+            sys.stderr.write(self._lines(self._stderr_format, records) + error_line)
             sys.stderr.flush()
 
-    def _lines(self, form: logging.Formatter, records: list[logging.LogRecord]) -> str:
-        return self._scrub("".join(f"{form.format(record)}\n" for record in records))
+    def _lines(self, formatter: logging.Formatter, records: list[logging.LogRecord]) -> str:
+        return self._scrub("".join(f"{formatter.format(record)}\n" for record in records))

@@ -15,36 +15,38 @@ log = logging.getLogger("ai_router.request")
 
 
 class LogEntry(logging.LogRecord):
-    """A record that knows what is told, and not where in the code: finding that out takes most of a record's time."""
+    """A log record of a template and its fields. It lacks the place in the code that logged it: finding that takes
+    most of the time of making a record."""
 
-    def __init__(self, level: int, shape: str, fields: Mapping[str, Any]) -> None:
+    def __init__(self, level: int, template: str, fields: Mapping[str, Any]) -> None:
         created = time.time()
-        self.__dict__.update(_NOWHERE)
+        self.__dict__.update(_BLANK)
         self.levelno, self.levelname = level, "INFO" if level == logging.INFO else logging.getLevelName(level)
-        self.msg, self.args = shape, fields
+        self.msg, self.args = template, fields
         self.created, self.msecs = created, created % 1 * 1000
 
 
-_NOWHERE = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__
-"""All that a formatter may ask for."""
+_BLANK = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__
+"""Every attribute that a formatter may use."""
 
 
-def _tell(level: int, shape: str, fields: Mapping[str, Any]) -> None:
+def _emit(level: int, template: str, fields: Mapping[str, Any]) -> None:
     if log.isEnabledFor(level):
-        log.handle(LogEntry(level, shape, fields))
+        log.handle(LogEntry(level, template, fields))
 
 
 SLOW_MS: Mapping[str, int] = {"primary": 5_000, "meta": 5_000, "xai": 30_000, "enrich": 60_000}
+"""From how many milliseconds on a request is logged as SLOW_REQUEST, by route."""
 
 
 def is_slow(route: str, total_ms: float) -> bool:
-    """Whether a request took longer than its route should."""
+    """Whether a request took longer than the limit of its route: ``SLOW_MS``, that of ``xai`` for any other."""
     return total_ms > SLOW_MS.get(route, SLOW_MS["xai"])
 
 
 def incoming(messages: int, total_chars: int, stream: bool) -> None:
-    """A request was read and understood."""
-    _tell(
+    """A request has been read and is valid."""
+    _emit(
         logging.INFO,
         "Incoming request: messages=%(messages)d total_chars=%(total_chars)d stream=%(stream)s",
         {"messages": messages, "total_chars": total_chars, "stream": stream},
@@ -52,14 +54,14 @@ def incoming(messages: int, total_chars: int, stream: bool) -> None:
 
 
 def classified(decision: Decision) -> None:
-    """The classifier answered, or did not and the default route stands."""
+    """The classifier answered, or failed and the default route is taken."""
     if decision.failure is not None:
-        _tell(
+        _emit(
             logging.WARNING,
             "Classification failed: %(error)s -> default route %(route)s",
-            {"error": _line(decision.failure), "route": decision.route},
+            {"error": _one_line(decision.failure), "route": decision.route},
         )
-    _tell(
+    _emit(
         logging.INFO,
         "Classification completed: %(label)s -> %(route)s in %(ms)dms (finish_reason=%(finish_reason)s)",
         {
@@ -72,8 +74,8 @@ def classified(decision: Decision) -> None:
 
 
 def enriched(chars: int, duration_ms: float) -> None:
-    """The web context is here."""
-    _tell(
+    """The web search returned a context of ``chars`` characters."""
+    _emit(
         logging.INFO,
         "Enrichment context retrieved: %(chars)d chars in %(ms)dms",
         {"chars": chars, "ms": round(duration_ms)},
@@ -81,40 +83,44 @@ def enriched(chars: int, duration_ms: float) -> None:
 
 
 def enrichment_failed(reason: str, duration_ms: float) -> None:
-    """The web context will be missing."""
-    _tell(
+    """The web search failed; the request is answered without a web context."""
+    _emit(
         logging.WARNING,
         "Enrichment failed: %(error)s after %(ms)dms, answering without web context",
-        {"error": _line(reason), "ms": round(duration_ms)},
+        {"error": _one_line(reason), "ms": round(duration_ms)},
     )
 
 
 def responded(attempt: Attempt) -> None:
-    """A backend answered: whole, or with the first event of a stream."""
-    told: dict[str, Any] = {"route": attempt.backend, "status": attempt.status}
+    """A backend answered: with a whole answer, or with the first event of a stream."""
+    fields: dict[str, Any] = {"route": attempt.backend, "status": attempt.status}
     if attempt.stream:
-        told |= {"connect_ms": round(attempt.connect_ms or 0), "ttft_ms": round(attempt.ttft_ms or 0), "stream": "true"}
+        fields |= {
+            "connect_ms": round(attempt.connect_ms or 0),
+            "ttft_ms": round(attempt.ttft_ms or 0),
+            "stream": "true",
+        }
     else:
-        told["duration_ms"] = round(attempt.duration_ms)
-        told |= {"finish_reason": attempt.finish_reason or "none", "stream": "false"}
+        fields["duration_ms"] = round(attempt.duration_ms)
+        fields |= {"finish_reason": attempt.finish_reason or "none", "stream": "false"}
     if attempt.speculative:
-        told["speculative"] = "true"
-    shape = f"Provider response: %(route)s {_template(told, without='route')}"
-    _tell(logging.INFO, shape, told)
+        fields["speculative"] = "true"
+    template = f"Provider response: %(route)s {_pairs(fields, without='route')}"
+    _emit(logging.INFO, template, fields)
 
 
-def provider_failed(problem: UpstreamError, then: str) -> None:
-    """A backend did not answer, and what is done about it."""
-    _tell(
+def provider_failed(error: UpstreamError, then: str) -> None:
+    """A backend failed; ``then`` says what is done next."""
+    _emit(
         logging.WARNING,
         "Provider failed: %(backend)s error=%(error)s, %(then)s",
-        {"backend": problem.source.backend, "error": _line(problem.detail), "then": then},
+        {"backend": error.source.backend, "error": _one_line(error.detail), "then": then},
     )
 
 
 def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
-    """A request waits until a backend takes it."""
-    _tell(
+    """A request waits for one of the backends ``wanted``: at which position of the queue, and about how long."""
+    _emit(
         logging.INFO,
         "Queued: %(wanted)s position=%(position)d expected_ms=%(expected_ms)d",
         {"wanted": ",".join(wanted), "position": position, "expected_ms": round(expected_s * 1000)},
@@ -122,8 +128,8 @@ def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
 
 
 def events_skipped(backend: str, count: int) -> None:
-    """A stream had events that were no JSON; the client was spared them."""
-    _tell(
+    """A stream had ``count`` events that were no JSON and were not passed on."""
+    _emit(
         logging.WARNING,
         "Provider stream: %(backend)s skipped=%(skipped)d events that were no JSON",
         {"backend": backend, "skipped": count},
@@ -131,13 +137,13 @@ def events_skipped(backend: str, count: int) -> None:
 
 
 def speculation_cancelled(route: str) -> None:
-    """The decision went to another route; the speculative answer was given up."""
-    _tell(logging.INFO, "Cancelled speculative primary (route=%(route)s)", {"route": route})
+    """The decision was another ``route``, so the speculative call of the primary was aborted."""
+    _emit(logging.INFO, "Cancelled speculative primary (route=%(route)s)", {"route": route})
 
 
 def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
-    """A session file is in place."""
-    _tell(
+    """A session file has been written."""
+    _emit(
         logging.INFO,
         "Session saved: %(session)s write_ms=%(write_ms)d cleanup_ms=%(cleanup_ms)d",
         {"session": session_id, "write_ms": round(write_ms), "cleanup_ms": round(cleanup_ms)},
@@ -145,8 +151,8 @@ def session_saved(session_id: str, write_ms: float, cleanup_ms: float) -> None:
 
 
 def health_checked(status: str, duration_ms: float) -> None:
-    """All backends were asked how they are."""
-    _tell(
+    """All backends have been checked."""
+    _emit(
         logging.INFO,
         "Health check: status=%(status)s duration_ms=%(duration_ms)d",
         {"status": status, "duration_ms": round(duration_ms)},
@@ -154,38 +160,38 @@ def health_checked(status: str, duration_ms: float) -> None:
 
 
 def finished(outcome: Outcome) -> None:
-    """The summary of a request, when its response has closed; a subscriber of outcomes."""
+    """The summary of a request whose response has closed. A subscriber of outcomes."""
     ids = {"session": outcome.request.session_id, "route": outcome.route}
     timings = _timing_fields(outcome)
-    told = ids | timings
-    shape = f"REQUEST {_template(told)}"
-    _tell(logging.INFO, shape, told)
+    fields = ids | timings
+    template = f"REQUEST {_pairs(fields)}"
+    _emit(logging.INFO, template, fields)
     if is_slow(outcome.route, outcome.timings["total_ms"]):
         decided_by = outcome.decision.decided_by if outcome.decision else "none"
         total_ms = timings.pop("total_ms")
-        told = ids | {"total_ms": total_ms, "decided_by": decided_by} | timings
-        shape = f"SLOW_REQUEST {_template(told)}"
-        _tell(logging.WARNING, shape, told)
-    told = {"session": outcome.request.session_id, "error": _line(outcome.error or "")}
+        fields = ids | {"total_ms": total_ms, "decided_by": decided_by} | timings
+        template = f"SLOW_REQUEST {_pairs(fields)}"
+        _emit(logging.WARNING, template, fields)
+    fields = {"session": outcome.request.session_id, "error": _one_line(outcome.error or "")}
     if outcome.status is Status.CANCELLED:
-        _tell(logging.INFO, "Request cancelled: session=%(session)s %(error)s", told)
+        _emit(logging.INFO, "Request cancelled: session=%(session)s %(error)s", fields)
     elif outcome.status is Status.ERROR:
-        _tell(logging.WARNING, "Request failed: session=%(session)s %(error)s", told)
+        _emit(logging.WARNING, "Request failed: session=%(session)s %(error)s", fields)
 
 
-def _template(fields: Mapping[str, Any], without: str = "") -> str:
-    return _joined(tuple(fields), without)
+def _pairs(fields: Mapping[str, Any], without: str = "") -> str:
+    return _pairs_of(tuple(fields), without)
 
 
 @functools.lru_cache(1_000)
-def _joined(names: tuple[str, ...], without: str) -> str:
-    """There are only so many shapes."""
+def _pairs_of(names: tuple[str, ...], without: str) -> str:
+    """``a=%(a)s b=%(b)s`` for each name but ``without``. Cached: few combinations of names occur."""
     return " ".join(f"{name}=%({name})s" for name in names if name != without)
 
 
 def _timing_fields(outcome: Outcome) -> dict[str, Any]:
-    """Of classification_ms, enrichment_ms, inference_ms, total_ms what is known; whether it was a stream, and its
-    ttft_ms."""
+    """Those of classification_ms, enrichment_ms, inference_ms and total_ms that are known, then ``stream`` and, of a
+    stream, ttft_ms. Times are whole milliseconds."""
     timings = outcome.timings
     names = ("classification_ms", "enrichment_ms", "inference_ms", "total_ms")
     fields: dict[str, Any] = {name: round(timings[name]) for name in names if name in timings}
@@ -195,6 +201,6 @@ def _timing_fields(outcome: Outcome) -> dict[str, Any]:
     return fields
 
 
-def _line(text: str) -> str:
-    """``text`` on one line: what a backend says must not be able to write a log line of its own."""
+def _one_line(text: str) -> str:
+    """The first 500 characters of ``text``, on one line: text from a backend must not begin a log line of its own."""
     return " ".join(text.split())[:500]

@@ -1,7 +1,7 @@
-"""OpenTelemetry spans, made when all is over: while a request is under way, tracing is two random numbers.
+"""OpenTelemetry spans of a request, all made after it has ended. While it is under way only two random ids are made.
 
-The names are those of the conventions for generative AI (semconv 1.38). Backends are sent the ids of spans that are
-only made afterwards; see trace_context.
+The names of attributes are those of the OpenTelemetry conventions for generative AI (semconv 1.38). Backends are sent
+the ids of spans that do not exist yet (see trace_context).
 """
 
 from __future__ import annotations
@@ -30,43 +30,47 @@ from opentelemetry.trace import (
 )
 
 from ai_router import __version__
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import Scrubber
 from ai_router.trace_context import SAMPLED, Trace, begin_trace
 from ai_router.types import Cost, Outcome, Purpose, Step
-from ai_router.types import Status as Ending
+from ai_router.types import Status as RequestStatus
 
 _SCOPE = InstrumentationScope("ai_router", __version__)
-_EVENTS = frozenset({"retry", "fallback"})
+_EVENT_KINDS = frozenset({"retry", "fallback"})
+"""Kinds of steps that become events of the request's span; all others become spans."""
 _PURPOSES = {
     "classification": Purpose.CLASSIFICATION,
     "speculation": Purpose.SPECULATION,
     "enrichment": Purpose.SEARCH,
 }
-"""Steps that are a call of a backend, by what the call was made for."""
-_NAMES = {"classification": "classify", "speculation": "speculate", "enrichment": "enrich"}
+"""The purpose of the call that a step stands for, by the kind of the step."""
+_SPAN_NAMES = {"classification": "classify", "speculation": "speculate", "enrichment": "enrich"}
 
 
 def exporting_processor() -> SpanProcessor:
-    """Sends spans where OTEL_EXPORTER_OTLP_* say, in batches, from a thread of its own."""
+    """Sends spans in batches, on a thread of its own, to the collector that OTEL_EXPORTER_OTLP_* name."""
     return BatchSpanProcessor(OTLPSpanExporter())
 
 
 class Tracing:
-    """Begins traces, and makes their spans. The OTEL_* variables are read by OpenTelemetry's own code."""
+    """Begins the trace of each request and makes its spans. The OTEL_* variables are read by OpenTelemetry itself.
+
+    ``processor`` takes the finished spans. ``rng`` makes the ids; by default they are unpredictable.
+    """
 
     def __init__(
-        self, processor: SpanProcessor, scrubber: Scrubber | None = None, chance: random.Random | None = None
+        self, processor: SpanProcessor, scrubber: Scrubber | None = None, rng: random.Random | None = None
     ) -> None:
         self._processor = processor
         self._scrub = (scrubber or Scrubber()).text
-        self._chance = chance or random.SystemRandom()
+        self._rng = rng or random.SystemRandom()
         self._resource = Resource.create({"service.name": "ai-router", "service.version": __version__})
-        # Only its sampler is used, which is the one that OTEL_TRACES_SAMPLER names.
+        # The provider is made for its sampler only, which is the one that OTEL_TRACES_SAMPLER names.
         self._sampler = TracerProvider(resource=self._resource).sampler
 
     def begin(self, traceparent: str | None) -> Trace:
-        """The trace of a request that has just come."""
-        trace = begin_trace(traceparent, self._chance)
+        """The trace of a request, of its client's ``traceparent`` or new, with the sampler's decision in its flags."""
+        trace = begin_trace(traceparent, self._rng)
         parent = None
         if trace.parent_id is not None:
             context = SpanContext(trace.trace_id, trace.parent_id, is_remote=True, trace_flags=TraceFlags(trace.flags))
@@ -76,53 +80,53 @@ class Tracing:
         return dataclasses.replace(trace, flags=flags)
 
     def finished(self, outcome: Outcome, cost: Cost) -> None:
-        """Make the spans of an outcome and hand them on."""
+        """Make the spans of a request that has ended and give them to the processor. A sink of the recorder."""
         trace = outcome.request.trace
         if trace is not None and trace.span_id is not None and trace.flags & SAMPLED:
-            for span in _Spans(outcome, cost, trace, self._resource, self._chance, self._scrub).all():
+            for span in _Spans(outcome, cost, trace, self._resource, self._rng, self._scrub).all():
                 self._processor.on_end(span)
 
     def close(self) -> None:
-        """Send what is waiting, then stop."""
+        """Send what waits, then stop."""
         self._processor.shutdown()
 
 
 @dataclass(frozen=True, slots=True)
 class _Spans:
-    """The spans of one outcome."""
+    """Makes the spans of one outcome."""
 
     outcome: Outcome
     cost: Cost
     trace: Trace
     resource: Resource
-    chance: random.Random
+    rng: random.Random
     scrub: Callable[[str], str]
 
     def all(self) -> Iterator[ReadableSpan]:
-        """The request's own span, and one for each thing that took time."""
+        """The span of the request, then one for the decision, one for each step, and one for the relay of a stream."""
         outcome, root = self.outcome, self.trace.span_id
         parts = outcome.parts
-        yield self._root()
+        yield self._request_span()
         if "decide_ms" in outcome.timings:
-            began_ms, took_ms = parts.get("receive", 0.0), outcome.timings["decide_ms"]
-            yield self._span("decide", began_ms, took_ms, root, _decision(outcome))
+            started_ms, duration_ms = parts.get("receive", 0.0), outcome.timings["decide_ms"]
+            yield self._span("decide", started_ms, duration_ms, root, _decision_attributes(outcome))
         for step in outcome.steps:
             if step.kind == "provider_call":
-                yield self._call(step)
-            elif step.kind not in _EVENTS:
+                yield self._call_span(step)
+            elif step.kind not in _EVENT_KINDS:
                 detail = {name: value for name, value in step.detail.items() if name != "context"}
-                told = {f"ai_router.{step.kind}.{name}": value for name, value in detail.items()}
-                name = _NAMES.get(step.kind, step.kind)
+                attributes = {f"ai_router.{step.kind}.{name}": value for name, value in detail.items()}
+                name = _SPAN_NAMES.get(step.kind, step.kind)
                 yield self._span(
-                    name, step.started_ms, step.duration_ms, root, told, span_id=self._call_number_of(step)
+                    name, step.started_ms, step.duration_ms, root, attributes, span_id=self._span_id_of(step)
                 )
         if (stream_ms := parts.get("stream")) is not None:
             yield self._span("relay", outcome.timings["total_ms"] - stream_ms, stream_ms, root, {})
 
-    def _root(self) -> ReadableSpan:
+    def _request_span(self) -> ReadableSpan:
         outcome, request = self.outcome, self.outcome.request
         usage = self.cost.usage
-        told: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.request.model": request.model,
             "gen_ai.response.model": outcome.model,
@@ -138,22 +142,22 @@ class _Spans:
             "ai_router.stream": request.stream,
             "error.type": outcome.error_code,
         }
-        failed = outcome.status is Ending.ERROR
+        failed = outcome.status is RequestStatus.ERROR
         return self._span(
             f"chat {outcome.model or request.model}",
             0.0,
             outcome.timings["total_ms"],
             self.trace.parent_id,
-            told | _decision(outcome),
+            attributes | _decision_attributes(outcome),
             span_id=self.trace.span_id,
             kind=SpanKind.SERVER,
             error=outcome.error if failed else None,
-            events=tuple(self._event(step) for step in outcome.steps if step.kind in _EVENTS),
+            events=tuple(self._event(step) for step in outcome.steps if step.kind in _EVENT_KINDS),
         )
 
-    def _call(self, step: Step) -> ReadableSpan:
+    def _call_span(self, step: Step) -> ReadableSpan:
         detail = step.detail
-        told = {
+        attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": detail.get("backend"),
             "gen_ai.request.model": detail.get("model"),
@@ -171,20 +175,21 @@ class _Spans:
             step.started_ms,
             step.duration_ms,
             self.trace.span_id,
-            told,
+            attributes,
             span_id=None if number is None else self.trace.call_span(number),
             kind=SpanKind.CLIENT,
             error=error,
         )
 
-    def _call_number_of(self, step: Step) -> int | None:
-        """The id that the backend was told for this call, if no call of an answer has it."""
+    def _span_id_of(self, step: Step) -> int | None:
+        """The span id that was sent to the backend with the call of this step. None if there was no call, or if the
+        call gave the answer: then the span of that ``provider_call`` has the id."""
         taken = {attempt.call_number for attempt in self.outcome.attempts}
-        wanted = _PURPOSES.get(step.kind)
+        purpose = _PURPOSES.get(step.kind)
         numbers = [
             call.call_number
             for call in self.outcome.traffic
-            if call.purpose is wanted and call.call_number not in taken
+            if call.purpose is purpose and call.call_number not in taken
         ]
         return self.trace.call_span(numbers[0]) if numbers else None
 
@@ -201,13 +206,13 @@ class _Spans:
         error: str | None = None,
         events: tuple[Event, ...] = (),
     ) -> ReadableSpan:
-        start = self._nanoseconds(started_ms)
+        start = self._unix_ns(started_ms)
         return ReadableSpan(
             name=name,
-            context=self._context(span_id or self.chance.getrandbits(64) or 1),
+            context=self._context(span_id or self.rng.getrandbits(64) or 1),
             parent=None if parent is None else self._context(parent),
             resource=self.resource,
-            attributes={key: self._kept(value) for key, value in attributes.items() if value is not None},
+            attributes={key: self._scrubbed(value) for key, value in attributes.items() if value is not None},
             events=events,
             kind=kind,
             instrumentation_scope=_SCOPE,
@@ -216,21 +221,21 @@ class _Spans:
             end_time=start + round(duration_ms * 1e6),
         )
 
-    def _kept(self, value: Any) -> Any:
+    def _scrubbed(self, value: Any) -> Any:
         return self.scrub(value) if isinstance(value, str) else value
 
     def _event(self, step: Step) -> Event:
-        told = {name: self.scrub(str(value)) for name, value in step.detail.items()}
-        return Event(step.kind, told, self._nanoseconds(step.started_ms))
+        attributes = {name: self.scrub(str(value)) for name, value in step.detail.items()}
+        return Event(step.kind, attributes, self._unix_ns(step.started_ms))
 
     def _context(self, span_id: int) -> SpanContext:
         return SpanContext(self.trace.trace_id, span_id, is_remote=False, trace_flags=TraceFlags(SAMPLED))
 
-    def _nanoseconds(self, ms: float) -> int:
+    def _unix_ns(self, ms: float) -> int:
         return round(self.outcome.request.timestamp.timestamp() * 1e9 + ms * 1e6)
 
 
-def _decision(outcome: Outcome) -> dict[str, Any]:
+def _decision_attributes(outcome: Outcome) -> dict[str, Any]:
     decision = outcome.decision
     if decision is None:
         return {}

@@ -1,29 +1,34 @@
-"""The last five minutes, hour and day in memory: counts, and durations as histograms that can be added up.
+"""What GET /api/metrics shows, kept in memory: the last five minutes, hour and day, the targets, and the cold start.
 
-Time is cut into slots, of a minute for the last hour and of ten minutes for the last day; a slot has a cell for each
-route and model. Durations fall into buckets whose limits grow by 4 %: a percentile is right within 2 % of itself.
+Time is cut into slots, of a minute for the last hour and of ten minutes for the last day; each slot has a cell for each
+route and model. Durations are counted in buckets whose limits grow by 4 %, so that a percentile is right within 2 %.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ai_router.types import Status
+from ai_router.types import Cost, Outcome, Status
 
 WINDOWS: Mapping[str, float] = {"5m": 300.0, "1h": 3600.0, "24h": 86_400.0}
+"""Names of the windows and their lengths in seconds."""
 _FINE_S, _COARSE_S = 60.0, 600.0
+"""The lengths of slots, in seconds."""
 _FINE_FOR_S = 3600.0
+"""How long fine slots are kept before they are merged into coarse ones."""
 _LOG_GROWTH = math.log(1.04)
 
 
 class Durations:
-    """A histogram of milliseconds."""
+    """A histogram of durations in milliseconds. Two of them can be merged, which percentiles cannot."""
 
     __slots__ = ("_buckets", "count")
 
@@ -32,22 +37,22 @@ class Durations:
         self.count = 0
 
     def add(self, ms: float) -> None:
-        """Count one."""
+        """Count a duration."""
         self._buckets[math.ceil(math.log(max(ms, 0.01)) / _LOG_GROWTH)] += 1
         self.count += 1
 
     def merge(self, other: Durations) -> None:
-        """Count all of another's."""
+        """Add all durations of another."""
         self._buckets.update(other._buckets)
         self.count += other.count
 
     def percentile(self, share: float) -> float | None:
-        """The value that ``share`` of all do not exceed; None without any."""
+        """The duration that ``share`` (0 to 1) of all do not exceed, in milliseconds; None without any."""
         rank, seen = math.ceil(share * self.count), 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
             if seen >= rank:
-                # The middle of the bucket, in the logarithm.
+                # The middle of the bucket, on the logarithmic scale.
                 return math.exp((bucket - 0.5) * _LOG_GROWTH)
         return None
 
@@ -58,7 +63,10 @@ _SUMS = ("cost_usd", "gpu_seconds")
 
 @dataclass(slots=True)
 class Cell:
-    """What happened in a time, on a route, with a model."""
+    """Counts, sums and durations of requests: those of one slot, route and model, or of several such cells merged.
+
+    ``ttft`` and ``total``: of answers only. ``cancel``: from a client's departure to the end of its upstream calls.
+    """
 
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*_COUNTS, *_SUMS), 0))
     ttft: Durations = field(default_factory=Durations)
@@ -66,7 +74,7 @@ class Cell:
     cancel: Durations = field(default_factory=Durations)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count a request; ``row`` is one of telemetry.usage_rows. Durations are those of answers."""
+        """Count a request; ``row`` is its row of usage (storage.usage_rows)."""
         counts = self.counts
         counts["requests"] += 1
         counts["errors"] += row["status"] == Status.ERROR
@@ -83,7 +91,7 @@ class Cell:
             self.cancel.add(row["cancel_ms"])
 
     def merge(self, other: Cell) -> None:
-        """Count all of another's."""
+        """Add all that another has."""
         for name, value in other.counts.items():
             self.counts[name] += value
         for mine, its in ((self.ttft, other.ttft), (self.total, other.total), (self.cancel, other.cancel)):
@@ -91,10 +99,11 @@ class Cell:
 
     @property
     def error_rate(self) -> float | None:
-        """How many failed of those that could have gone well: neither called off nor wrong themselves; None without."""
-        own = self.counts["errors"] - self.counts["failed"]
-        judged = self.counts["requests"] - self.counts["cancelled"] - own
-        return self.counts["failed"] / judged if judged else None
+        """The share of requests that failed, without those that were cancelled or were errors of the client; None
+        without any."""
+        client_errors = self.counts["errors"] - self.counts["failed"]
+        counted = self.counts["requests"] - self.counts["cancelled"] - client_errors
+        return self.counts["failed"] / counted if counted else None
 
 
 Key = tuple[str, str]
@@ -102,7 +111,7 @@ Key = tuple[str, str]
 
 
 class Windows:
-    """Outcomes of the last day. Safe from any thread; ``now`` gives seconds since 1970."""
+    """The requests of the last day. May be used from any thread. ``now`` returns seconds since 1970."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.now = now
@@ -111,7 +120,7 @@ class Windows:
         self._coarse: dict[int, dict[Key, Cell]] = {}
 
     def add(self, row: Mapping[str, Any], ended: float | None = None) -> None:
-        """Count a request that has ended just now, or at ``ended``."""
+        """Count a request that has ended just now, or at ``ended`` (seconds since 1970). ``row``: as for Cell.add."""
         now = self.now()
         at = now if ended is None else ended
         slots, length = (self._fine, _FINE_S) if now - at < _FINE_FOR_S else (self._coarse, _COARSE_S)
@@ -119,7 +128,7 @@ class Windows:
             slot = slots.get(int(at // length))
             if slot is None:
                 slot = slots[int(at // length)] = {}
-                self._age(now)
+                self._expire(now)
             key = row["route"], row["model"]
             cell = slot.get(key)
             if cell is None:
@@ -127,45 +136,54 @@ class Windows:
             cell.add(row)
 
     def within(self, seconds: float) -> dict[Key, Cell]:
-        """What happened in the last ``seconds``, by route and model; up to one slot more."""
+        """The requests of the last ``seconds``, by route and model. The oldest slot counts as a whole."""
         merged: dict[Key, Cell] = {}
         with self._lock:
             for slots, length in ((self._fine, _FINE_S), (self._coarse, _COARSE_S)):
                 first = int((self.now() - seconds) // length)
                 for cells in (cells for number, cells in slots.items() if number >= first):
-                    _add_up(cells, merged)
+                    _merge_into(cells, merged)
         return merged
 
-    def _age(self, now: float) -> None:
-        """Minutes that are over an hour old become part of their ten; what is over a day old goes."""
+    def _expire(self, now: float) -> None:
+        """Merge fine slots that are over an hour old into coarse ones; delete coarse ones that are over a day old."""
         for number in [number for number in self._fine if number < int((now - _FINE_FOR_S) // _FINE_S)]:
             ten = int(number * _FINE_S // _COARSE_S)
-            _add_up(self._fine.pop(number), self._coarse.setdefault(ten, {}))
+            _merge_into(self._fine.pop(number), self._coarse.setdefault(ten, {}))
         for number in [number for number in self._coarse if number < int((now - WINDOWS["24h"]) // _COARSE_S)]:
             del self._coarse[number]
 
 
-def _add_up(cells: Mapping[Key, Cell], into: dict[Key, Cell]) -> None:
+def _merge_into(cells: Mapping[Key, Cell], into: dict[Key, Cell]) -> None:
     for key, cell in cells.items():
         into.setdefault(key, Cell()).merge(cell)
 
 
-def together(cells: Iterable[Cell]) -> Cell:
-    """All of them in one."""
+def merge_cells(cells: Iterable[Cell]) -> Cell:
+    """One cell of all."""
     whole = Cell()
     for cell in cells:
         whole.merge(cell)
     return whole
 
 
-def grouped(cells: Mapping[Key, Cell], position: int) -> Mapping[str, Cell]:
-    """By route (0) or by model (1)."""
+def by_route(cells: Mapping[Key, Cell]) -> Mapping[str, Cell]:
+    """The cells of each route merged, sorted by route."""
+    return _merge_by(cells, 0)
+
+
+def by_model(cells: Mapping[Key, Cell]) -> Mapping[str, Cell]:
+    """The cells of each model merged, sorted by model."""
+    return _merge_by(cells, 1)
+
+
+def _merge_by(cells: Mapping[Key, Cell], position: int) -> Mapping[str, Cell]:
     names = sorted({key[position] for key in cells})
-    return {name: together(cell for key, cell in cells.items() if key[position] == name) for name in names}
+    return {name: merge_cells(cell for key, cell in cells.items() if key[position] == name) for name in names}
 
 
-def described(cell: Cell) -> dict[str, Any]:
-    """A cell as people read it."""
+def cell_json(cell: Cell) -> dict[str, Any]:
+    """A cell as in the answer of GET /api/metrics: counts, sums, and percentiles in milliseconds, None without data."""
     counts = {name: cell.counts[name] for name in _COUNTS}
     return {
         **counts,
@@ -186,7 +204,107 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 1)
 
 
-def seeded(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Count what an earlier process has seen."""
+def preload(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Count requests of earlier processes. ``rows``: of the database, with ``at`` in seconds since 1970."""
     for row in rows:
         windows.add(row, row["at"] + row["total_ms"] / 1000)
+
+
+OK, MISSED, NO_DATA = "ok", "missed", "no data"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the router promises: that ``value`` of a day's requests is at most ``limit``, or ``at_least`` that.
+
+    ``value`` returns None where there is no data. ``unit``: that of the limit, "" for a share.
+    """
+
+    name: str
+    limit: float
+    unit: str
+    value: Callable[[Cell], float | None]
+    at_least: bool = False
+
+    def report(self, day: Cell) -> Mapping[str, Any]:
+        """The target, what it was on ``day``, and whether it was met, as in the answer of GET /api/metrics."""
+        actual = self.value(day)
+        met = actual is not None and (actual >= self.limit if self.at_least else actual <= self.limit)
+        return {
+            "name": self.name,
+            "target": f"{'>=' if self.at_least else '<='} {self.limit:g} {self.unit}".rstrip(),
+            "actual": None if actual is None else round(actual, 4),
+            "unit": self.unit,
+            "status": NO_DATA if actual is None else OK if met else MISSED,
+        }
+
+
+def targets(uptime: float | None) -> Sequence[Target]:
+    """All targets. ``uptime``: as the function of that name returns it."""
+    return (
+        Target("ttft_p95", 1500, "ms", lambda day: day.ttft.percentile(0.95)),
+        Target("latency_p50", 3500, "ms", lambda day: day.total.percentile(0.5)),
+        Target("latency_p95", 6000, "ms", lambda day: day.total.percentile(0.95)),
+        Target("error_rate", 0.01, "", lambda day: day.error_rate),
+        Target("cancel_p99", 300, "ms", lambda day: day.cancel.percentile(0.99)),
+        Target("uptime", 0.995, "", lambda _: uptime, at_least=True),
+    )
+
+
+def uptime(runs: Sequence[tuple[float, float]], since: float, now: float) -> float | None:
+    """The share of the time from ``since`` to ``now`` in which a process ran. The time before the first start does not
+    count. None without any run.
+
+    ``runs``: when processes started and when they were last seen, in the order of their starts; they may overlap. All
+    times in seconds since 1970.
+    """
+    if not runs:
+        return None
+    begin = max(since, runs[0][0])
+    covered, reached = 0.0, begin
+    for started, seen in runs:
+        covered += max(0.0, min(seen, now) - max(started, reached))
+        reached = max(reached, seen)
+    return min(1.0, covered / (now - begin)) if now > begin else None
+
+
+def process_started() -> float:
+    """When this process was started, in seconds since 1970. The present time where /proc does not say."""
+    try:
+        # proc(5): the name, which may have any character, ends with the last bracket; starttime is the 22nd field, in
+        # clock ticks since the system booted.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return time.time()
+    return time.time() - age
+
+
+class ColdStart:
+    """How long the router took from the start of its process until it was ready, and then for its first answer.
+
+    ``process_start``: when the first process was started, in seconds since 1970. The time in which no client asked does
+    not count.
+    """
+
+    def __init__(self, process_start: float, now: Callable[[], float] = time.time) -> None:
+        self._ready_ms = (now() - process_start) * 1000
+        self._first_ms: float | None = None
+
+    def finished(self, outcome: Outcome, _cost: Cost) -> None:
+        """Note how long the first answer took. A sink of the recorder."""
+        if self._first_ms is None and outcome.status is Status.OK:
+            self._first_ms = outcome.timings["total_ms"]
+
+    def seconds(self) -> float:
+        """From the start to the first answer; NaN before there is one."""
+        return float("nan") if self._first_ms is None else (self._ready_ms + self._first_ms) / 1000
+
+    def as_json(self) -> Mapping[str, float | None]:
+        """As in the answer of GET /api/metrics, in milliseconds."""
+        first = self._first_ms
+        return {
+            "ready_ms": round(self._ready_ms, 1),
+            "first_answer_ms": None if first is None else round(first, 1),
+            "start_to_first_answer_ms": None if first is None else round(self._ready_ms + first, 1),
+        }

@@ -11,8 +11,8 @@ from gunicorn.app.base import BaseApplication
 
 from ai_router.app import create_app
 from ai_router.config import Settings
-from ai_router.observability.cold_start import process_started
-from ai_router.observability.registry import forget_worker, share_metrics
+from ai_router.observability.metrics import forget_worker, share_metrics
+from ai_router.observability.windows import process_started
 from ai_router.server.connection import Limits
 from ai_router.server.worker import Worker, close_worker
 from ai_router.telemetry import shared_folder

@@ -1,1 +1,1 @@
-"""What outlives the process: the database of usage, and the folder of session files as readers see it."""
+"""What is kept on disk: session files, written and read, and the database of usage. SQLAlchemy is used only here."""

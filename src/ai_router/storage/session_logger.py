@@ -1,8 +1,8 @@
-"""One JSON file per request, written after its response has gone, by a thread of its own.
+"""Writes session files: one JSON file for each request, after its response has closed, on a thread of its own.
 
-A file is written whole (temporary name, then rename) with mode 0600. At most MAX_FILES are kept: every 100 saves or
-60 seconds the oldest beyond that are deleted. File names start with the time, so that age is read from the name and no
-file has to be opened or stat'ed for it.
+A file is written whole (temporary name, then rename), with mode 0600. At most MAX_FILES are kept: after every 100 files
+or 60 seconds, whichever comes first, the oldest beyond that are deleted. File names begin with the time, so that the
+oldest are found without opening any.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ import orjson
 from ai_router.config import SessionBodies
 from ai_router.observability import log_lines
 from ai_router.observability.batches import Batches
-from ai_router.observability.redaction import kept_of_messages, kept_of_response, kept_of_step
-from ai_router.observability.scrubbing import Scrubber
+from ai_router.observability.redaction import (
+    Scrubber,
+    kept_messages,
+    kept_response,
+    kept_step_detail,
+)
 from ai_router.storage.session_reader import file_name
 from ai_router.types import Cost, Message, Outcome
 
@@ -32,11 +36,16 @@ MAX_FILES = 5_000
 CLEANUP_INTERVAL = 100
 CLEANUP_PERIOD_S = 60.0
 _QUEUE_LIMIT = 2_000
+"""How many outcomes wait at most; any beyond that are lost, and counted."""
 _TMP_SUFFIX = ".tmp"
 
 
 class SessionLogger:
-    """Saves outcomes behind the requests' back. A queue that is full or a disk that is costs sessions, nothing else."""
+    """Saves outcomes as session files in ``directory``. If the disk is full or too slow, only sessions are lost.
+
+    ``max_files``: how many files are kept. ``period_s``: how often they are counted. ``bodies``: what is kept of the
+    conversation and the answer. ``scrubber`` takes secrets out. ``on_lost`` is called for each session that is lost.
+    """
 
     def __init__(
         self,
@@ -62,44 +71,44 @@ class SessionLogger:
         self._last_cleanup = time.monotonic()
         self._prepared = False
         self.lost = 0
-        """Sessions that could not be written, since the start."""
+        """How many sessions could not be written since the start."""
         self.last_error: str | None = None
-        """Why the last save failed; None once one has worked again."""
+        """Why the last save failed; None once one has worked."""
 
     @staticmethod
     def set_query(messages: Sequence[Message]) -> bytes:
-        """Serialise a conversation: done once, when it arrives, for the backends and for the session file alike."""
+        """Serialise a conversation. Done once, when it arrives, for the backends and for the session file."""
         return orjson.dumps(messages)
 
     def start(self) -> None:
-        """Begin to write; what an earlier process left half-written is swept."""
-        # A directory that cannot be had is told of with the first session that is lost.
+        """Start the thread. Delete what an earlier process has left half-written."""
+        # A directory that cannot be made is reported with the first session that is lost.
         with contextlib.suppress(OSError):
             self._prepare()
         self._batches.start()
 
     def record(self, outcome: Outcome, cost: Cost | None = None) -> None:
-        """Take an outcome to be saved; returns at once."""
+        """Queue an outcome; returns at once. A sink of the recorder."""
         if not self._batches.put((outcome, cost)):
-            self._lose("the writer cannot keep up")
+            self._count_lost("the writer cannot keep up")
 
     def flush(self) -> None:
-        """Save what is waiting now, for whoever is about to read it."""
+        """Save what waits now. To be called before session files are read."""
         self._batches.flush()
 
     def close(self) -> None:
-        """Save what is waiting, then stop."""
+        """Save what waits, then stop."""
         for _ in self._batches.close():
-            self._lose("the stop came first")
+            self._count_lost("the stop came first")
 
     def save(self, outcome: Outcome, cost: Cost | None = None) -> None:
-        """Write one session, and clean up when it is time."""
+        """Write one session file, and delete old ones if it is time. A failure is counted and logged, not raised."""
         started = time.monotonic()
         try:
             self._prepare()
             self._write(outcome, cost)
-        except OSError as problem:
-            self._lose(problem.strerror or type(problem).__name__)
+        except OSError as error:
+            self._count_lost(error.strerror or type(error).__name__)
             return
         written = time.monotonic()
         self.last_error = None
@@ -115,13 +124,13 @@ class SessionLogger:
         for outcome, cost in outcomes:
             try:
                 self.save(outcome, cost)
-            except Exception as problem:  # the border of a background thread: a session that cannot be written is one
+            except Exception as error:  # at the edge of a background thread: no session may cost another
                 log.exception("a session could not be written")
-                self._lose(type(problem).__name__)
+                self._count_lost(type(error).__name__)
         self._cleanup_if_due()
 
     def _prepare(self) -> None:
-        """Make the directory, and sweep what an earlier process left half-written."""
+        """Make the directory, and delete what an earlier process has left half-written."""
         if self._prepared:
             return
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,7 +141,7 @@ class SessionLogger:
     def _write(self, outcome: Outcome, cost: Cost | None) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
         temporary = f"{self._prefix}.{name}{_TMP_SUFFIX}"
-        body = self._scrubber.json(_serialised(session_document(outcome, cost, self._bodies)))
+        body = self._scrubber.json(_serialise(session_document(outcome, cost, self._bodies)))
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
@@ -155,8 +164,8 @@ class SessionLogger:
     def _cleanup(self) -> None:
         """Delete the oldest files beyond the limit.
 
-        Names are put into buckets by their first characters (the hour), so that only the buckets that have to go are
-        sorted: sorting 50,000 names at once would hold the interpreter's lock for as long as it takes.
+        Names are grouped by hour, their first characters, and only the groups to delete are sorted: sorting 50,000
+        names at once would hold the interpreter's lock all the while.
         """
         buckets: defaultdict[str, list[str]] = defaultdict(list)
         count = 0
@@ -167,33 +176,33 @@ class SessionLogger:
                         buckets[entry.name[:11]].append(entry.name)
                         count += 1
             self._delete_oldest(buckets, count - self._max_files)
-        except OSError as problem:
-            log.warning("Session cleanup failed: %s", problem.strerror)
+        except OSError as error:
+            log.warning("Session cleanup failed: %s", error.strerror)
 
     def _delete_oldest(self, buckets: Mapping[str, list[str]], excess: int) -> None:
         for hour in sorted(buckets):
             if excess <= 0:
                 return
             for name in sorted(buckets[hour])[:excess]:
-                # Another process may clean the same directory.
+                # Another process may clean up the same directory.
                 (self._directory / name).unlink(missing_ok=True)
                 excess -= 1
 
-    def _lose(self, why: str) -> None:
+    def _count_lost(self, reason: str) -> None:
         self.lost += 1
         self._on_lost()
-        if self.last_error != why:
-            log.warning("Session not saved: %s (%d lost so far)", why, self.lost)
-        self.last_error = why
+        if self.last_error != reason:
+            log.warning("Session not saved: %s (%d lost so far)", reason, self.lost)
+        self.last_error = reason
 
 
-def _serialised(document: dict[str, Any]) -> bytes:
+def _serialise(document: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str)
-    except orjson.JSONEncodeError as problem:
-        # orjson reads 1,024 levels of nesting but writes 254: a backend's answer may have more.
-        without = {**document, "response": None, "usage": None, "error": f"the answer cannot be saved: {problem}"}
-        return orjson.dumps(without, option=orjson.OPT_INDENT_2, default=str)
+    except orjson.JSONEncodeError as error:
+        # orjson reads up to 1,024 levels of nesting but writes 254, and a backend's answer may have more.
+        without_answer = {**document, "response": None, "usage": None, "error": f"the answer cannot be saved: {error}"}
+        return orjson.dumps(without_answer, option=orjson.OPT_INDENT_2, default=str)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -203,8 +212,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _timings(outcome: Outcome) -> dict[str, Any]:
-    """``parts`` add up to ``total_ms``; what they lack of it, beyond rounding, is ``unaccounted_ms``. All other values
-    may overlap."""
+    """All timings in milliseconds. ``parts`` do not overlap; together with ``unaccounted_ms`` they add up to
+    ``total_ms``. All other values may overlap."""
     parts = {name: round(value, 2) for name, value in outcome.parts.items()}
     total_ms = round(outcome.timings["total_ms"], 1)
     unaccounted = {"unaccounted_ms": round(total_ms - sum(parts.values()), 1)}
@@ -224,8 +233,10 @@ def _cost(cost: Cost) -> dict[str, Any]:
 def session_document(
     outcome: Outcome, cost: Cost | None = None, bodies: SessionBodies = SessionBodies.FULL
 ) -> dict[str, Any]:
-    """The content of a session file. ``client_messages`` is the serialisation made at arrival, as it is, or what
-    ``bodies`` leaves of it."""
+    """The content of a session file, to be written by orjson.
+
+    ``client_messages`` are the bytes that were serialised at arrival, or what ``bodies`` leaves of them.
+    """
     request = outcome.request
     return {
         "session_id": request.session_id,
@@ -248,13 +259,13 @@ def session_document(
                 "kind": step.kind,
                 "started_ms": round(step.started_ms, 1),
                 "duration_ms": round(step.duration_ms, 1),
-                **kept_of_step(step.detail, bodies),
+                **kept_step_detail(step.detail, bodies),
             }
             for step in outcome.steps
         ],
         "bodies": bodies,
-        "client_messages": kept_of_messages(request.messages_json, bodies),
-        "response": kept_of_response(outcome.response, bodies),
+        "client_messages": kept_messages(request.messages_json, bodies),
+        "response": kept_response(outcome.response, bodies),
         "usage": outcome.usage,
         "cost_usd": None if cost is None else cost.usd,
         "cost": None if cost is None else _cost(cost),

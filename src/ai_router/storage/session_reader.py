@@ -1,7 +1,7 @@
-"""The folder of session files as readers see it: newest first, filtered, some at a time.
+"""Reads the folder of session files: newest first, filtered, page by page.
 
-Names begin with the time, so that the order needs no file opened. What a list shows of a file is kept under its name,
-since a file never changes; the search for a text reads them all, as far as its time allows.
+File names begin with the time, so that they are sorted without opening any. What a list shows of a file is cached by
+its name, since a file never changes. A search for a text reads every file, until the page is full or its time is up.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,24 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from cachetools import LRUCache
 
 SESSION_ID = re.compile(r"[0-9a-f]{8,32}")
+"""The form of a session's id."""
 CURSOR = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{8,32}")
-_REMEMBERED = 20_000
-_PATIENCE_S = 2.0
+"""The form of a page's cursor: a file's name without its extension."""
+_CACHED_SUMMARIES = 20_000
+_PAGE_TIME_S = 2.0
+"""How long a page may take."""
 
 
 def file_name(timestamp: datetime, session_id: str) -> str:
-    """``20261121T195622.123456Z-dba46d38.json``: sorts by time."""
-    # Half the time of strftime; the ISO form has no microseconds where there are none.
-    told = timestamp.isoformat(timespec="microseconds").replace("-", "").replace(":", "")
-    return f"{told[:22]}Z-{session_id}.json"
+    """The name of a session's file, such as ``20261121T195622.123456Z-dba46d38.json``; ``timestamp`` is in UTC."""
+    # In half the time of strftime.
+    digits = timestamp.isoformat(timespec="microseconds").replace("-", "").replace(":", "")
+    return f"{digits[:22]}Z-{session_id}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Which sessions; None wants all. ``slow`` is told a route and milliseconds; ``text`` is looked for in what
-    was said, whatever its case. ``client``: of whom; ``before``: a cursor, those older than that."""
+    """Which sessions to list. A field that is None filters nothing.
+
+    ``slow`` is called with a session's route and its milliseconds. ``text`` is looked for in the messages and the
+    answer, regardless of case. ``before``: a cursor; only older sessions are listed.
+    """
 
     client: str | None = None
     route: str | None = None
@@ -46,8 +52,8 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Summaries, newest first. ``next`` is the cursor of the next page, None at the end; ``complete`` is False where
-    the time was up before the page was full."""
+    """Summaries of sessions, newest first. ``next``: the cursor of the next page; None at the end. ``complete``: False
+    if the time was up before the page was full."""
 
     sessions: list[Mapping[str, Any]]
     next: str | None
@@ -55,22 +61,23 @@ class Page:
 
 
 class SessionFiles:
-    """Reads; somebody else writes and deletes at the same time."""
+    """Reads the session files in ``folder``, while others write and delete them. May be used from any thread."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._clock = clock
         self._lock = threading.Lock()
-        self._summaries: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        """Held for reads, too: a cache that evicts what was used longest ago notes each use."""
+        self._summaries: LRUCache[str, Mapping[str, Any]] = LRUCache(_CACHED_SUMMARIES)
 
     def page(self, session_filter: SessionFilter, limit: int) -> Page:
-        """At most ``limit`` summaries."""
-        end, found, last = self._clock() + _PATIENCE_S, list[Mapping[str, Any]](), None
+        """The newest sessions that match, ``limit`` at most."""
+        end, found, last = self._clock() + _PAGE_TIME_S, list[Mapping[str, Any]](), None
         for stem in self._stems(session_filter.before):
             if len(found) == limit:
                 return Page(found, last, complete=True)
             if last is not None and self._clock() > end:
-                # Where it stopped may be somebody else's session: its time is told, not its name.
+                # The session where it stopped may be another client's: the cursor has its time, not its id.
                 return Page(found, f"{last.partition('-')[0]}-{'0' * 8}", complete=False)
             last = stem
             summary = self._matching(stem, session_filter)
@@ -79,12 +86,12 @@ class SessionFiles:
         return Page(found, None, complete=True)
 
     def get(self, session_id: str, client: str | None) -> bytes | None:
-        """The document; None if there is none of that id, or not of that client (None: anybody's)."""
+        """The content of the session's file. None if there is none, or if it is not ``client``'s (None: anyone's)."""
         for stem in self._stems(None):
             if stem.endswith(f"-{session_id}"):
                 summary = self._summary(stem)
-                mine = summary is not None and (client is None or summary["client"] == client)
-                return self._read(stem) if mine else None
+                visible = summary is not None and (client is None or summary["client"] == client)
+                return self._read(stem) if visible else None
         return None
 
     def _stems(self, before: str | None) -> Iterator[str]:
@@ -97,9 +104,9 @@ class SessionFiles:
 
     def _matching(self, stem: str, session_filter: SessionFilter) -> Mapping[str, Any] | None:
         summary = self._summary(stem)
-        if summary is None or not _fits(summary, session_filter):
+        if summary is None or not _matches(summary, session_filter):
             return None
-        return summary if session_filter.text is None or self._says(stem, session_filter.text) else None
+        return summary if session_filter.text is None or self._contains(stem, session_filter.text) else None
 
     def _summary(self, stem: str) -> Mapping[str, Any] | None:
         with self._lock:
@@ -108,21 +115,19 @@ class SessionFiles:
             return known
         try:
             summary = summary_of(orjson.loads(self._read(stem) or b""))
-        except (ValueError, KeyError, TypeError, AttributeError):  # no session of ours, whatever it is called
+        except (ValueError, KeyError, TypeError, AttributeError):  # not a session file, although it is named like one
             return None
         with self._lock:
             self._summaries[stem] = summary
-            while len(self._summaries) > _REMEMBERED:
-                self._summaries.popitem(last=False)
         return summary
 
-    def _says(self, stem: str, text: str) -> bool:
+    def _contains(self, stem: str, text: str) -> bool:
         try:
             document = orjson.loads(self._read(stem) or b"")
         except ValueError:
             return False
-        said = (document.get("client_messages"), document.get("response"))
-        return any(text.casefold() in words.casefold() for words in _words(said))
+        bodies = (document.get("client_messages"), document.get("response"))
+        return any(text.casefold() in string.casefold() for string in _strings(bodies))
 
     def _read(self, stem: str) -> bytes | None:
         try:
@@ -132,7 +137,7 @@ class SessionFiles:
 
 
 def summary_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a list shows of a session. Raises KeyError, TypeError or AttributeError for what is none."""
+    """What a list shows of a session. Raises KeyError, TypeError or AttributeError if ``document`` is no session."""
     decision, timings = document["decision"] or {}, document["timings"]
     return {
         "session_id": document["session_id"],
@@ -149,22 +154,22 @@ def summary_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
         "total_ms": timings["total_ms"],
         "ttft_ms": timings.get("ttft_ms"),
         "cost_usd": document["cost_usd"],
-        "opening": opening(document.get("client_messages")),
+        "opening": opening_of(document.get("client_messages")),
     }
 
 
 _OPENING_CHARS = 120
 
 
-def opening(messages: Any) -> str | None:
-    """The beginning of what the user said last; None where bodies are not kept."""
+def opening_of(messages: Any) -> str | None:
+    """The first 120 characters of the user's last message; None where messages are not kept."""
     for message in reversed(messages if isinstance(messages, list) else []):
         if isinstance(message, dict) and message.get("role") == "user":
-            return " ".join(" ".join(_words(message.get("content"))).split())[:_OPENING_CHARS]
+            return " ".join(" ".join(_strings(message.get("content"))).split())[:_OPENING_CHARS]
     return None
 
 
-def _fits(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
+def _matches(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
     return (
         (session_filter.client is None or summary["client"] == session_filter.client)
         and (session_filter.route is None or summary["route"] == session_filter.route)
@@ -173,13 +178,13 @@ def _fits(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
     )
 
 
-def _words(value: Any) -> Iterator[str]:
-    """All strings in it, but for the names of fields."""
+def _strings(value: Any) -> Iterator[str]:
+    """All strings in a JSON value, without the names of fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _words(inner)
+            yield from _strings(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _words(inner)
+            yield from _strings(inner)

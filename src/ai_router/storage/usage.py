@@ -1,4 +1,4 @@
-"""Rows of usage: written in batches, summed up for people."""
+"""The database of usage: writes rows, sums them up for GET /api/usage, and reads them back after a start."""
 
 from __future__ import annotations
 
@@ -22,42 +22,45 @@ from sqlalchemy.exc import (
 )
 
 from ai_router.errors import RowRefused, StoreUnavailable
-from ai_router.storage.database import open_database
-from ai_router.storage.tables import egress, requests, runs
+from ai_router.storage.database import egress, open_database, requests, runs
 
 Row = Mapping[str, Any]
-
+"""The values of a row by the names of its columns."""
 
 WINDOW_COLUMNS = (
     *("at", "route", "model", "status", "failed", "cost_unknown", "retries", "input_tokens", "output_tokens"),
     *("cost_usd", "gpu_seconds", "total_ms", "ttft_ms", "cancel_ms"),
 )
+"""What observability.windows reads of a row."""
 
 
 class UsageStore:
-    """All methods raise StoreUnavailable."""
+    """An open database. Its methods may be called from any thread; all raise StoreUnavailable if it does not answer."""
 
     def __init__(self, url: str) -> None:
+        """Open the database at ``url`` (of SQLAlchemy) and bring its tables up to date."""
         with _map_exceptions():
             self._engine: Engine = open_database(url)
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        self._new = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
+        self._inserts = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         self._engine.dispose()
 
-    def insert(self, rows: Sequence[Row], exported: Sequence[Row]) -> None:
-        """Write rows, all or none; those that are there already are left as they are."""
+    def insert(self, rows: Sequence[Row], egress_rows: Sequence[Row]) -> None:
+        """Write rows of the tables ``requests`` and ``egress``, all or none. A row whose id is there already is left as
+        it is, so that rows may be written twice. Raises RowRefused for values that the database can never take."""
         with _map_exceptions(), self._engine.begin() as connection:
-            for table, new in ((requests, rows), (egress, exported)):
+            for table, new in ((requests, rows), (egress, egress_rows)):
                 if new:
-                    connection.execute(self._new[table], list(new))
+                    connection.execute(self._inserts[table], list(new))
 
     def totals(self, since: str, until: str, client: str | None, by: Sequence[str]) -> list[Row]:
-        """Sums of requests for each combination of the columns ``by``, in their order; none: one row.
+        """Sums of requests, a row for each combination of values of the columns ``by``, sorted by them; without
+        columns one row.
 
-        Days in UTC from ``since`` to ``until``, both included; of one client or, with None, of all.
+        ``since`` and ``until``: days in UTC (2026-11-22), both included. ``client``: whose requests; None: everyone's.
         """
         columns = [requests.c[name] for name in by]
         query: Select[Any] = select(*columns, *_sums()).where(_within(requests, since, until, client))
@@ -65,8 +68,9 @@ class UsageStore:
             query = query.group_by(*columns).order_by(*columns)
         return self._rows(query)
 
-    def left_the_house(self, since: str, until: str, client: str | None) -> list[Row]:
-        """The ledger: for each cloud, model and purpose how much went there and came back, in those days."""
+    def egress_totals(self, since: str, until: str, client: str | None) -> list[Row]:
+        """Sums of the calls that left the local network: a row for each backend, model and purpose. Parameters as for
+        ``totals``."""
         key = [egress.c.backend, egress.c.model, egress.c.purpose]
         sums = [
             func.count().label("calls"),
@@ -80,53 +84,59 @@ class UsageStore:
             select(*key, *sums).where(_within(egress, since, until, client)).group_by(*key).order_by(*key)
         )
 
-    def since(self, moment: float, at_most: int) -> list[Row]:
-        """The newest requests since then, newest first, as far as the windows of /api/metrics want to know them."""
+    def since(self, start: float, limit: int) -> list[Row]:
+        """The newest ``limit`` requests since ``start`` (seconds since 1970), newest first, with ``WINDOW_COLUMNS``."""
         columns = [requests.c[name] for name in WINDOW_COLUMNS]
-        query = select(*columns).where(requests.c.at >= moment).order_by(requests.c.at.desc()).limit(at_most)
+        query = select(*columns).where(requests.c.at >= start).order_by(requests.c.at.desc()).limit(limit)
         return self._rows(query)
 
-    def running(self, run: str, started: float, now: float) -> None:
-        """Note that the process ``run`` lives."""
+    def record_run(self, run: str, started: float, now: float) -> None:
+        """Note that the process with the id ``run`` runs: when it started and that it does so ``now``, in seconds since
+        1970."""
         with _map_exceptions(), self._engine.begin() as connection:
             changed = connection.execute(update(runs).where(runs.c.id == run).values(seen=now))
             if not changed.rowcount:
-                connection.execute(self._new[runs], [{"id": run, "started": started, "seen": now}])
+                connection.execute(self._inserts[runs], [{"id": run, "started": started, "seen": now}])
 
-    def lives(self, since: float) -> list[tuple[float, float]]:
-        """When processes lived, as far as that is after ``since``: (started, last seen), oldest first."""
+    def runs_since(self, since: float) -> list[tuple[float, float]]:
+        """When each process that was seen after ``since`` started and was last seen, sorted by start. All times in
+        seconds since 1970."""
         query = select(runs.c.started, runs.c.seen).where(runs.c.seen >= since).order_by(runs.c.started)
         return [(row["started"], row["seen"]) for row in self._rows(query)]
 
     def forget_before(self, day: str) -> int:
-        """Delete what is older than ``day``; returns how many rows went."""
+        """Delete rows before ``day`` (UTC, 2026-11-22); returns how many rows of requests and egress that were."""
         with _map_exceptions(), self._engine.begin() as connection:
-            gone = [connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)]
+            deleted = [
+                connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)
+            ]
             oldest = datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()
             connection.execute(delete(runs).where(runs.c.seen < oldest))
-        return sum(gone)
+        return sum(deleted)
 
     def _rows(self, query: Select[Any]) -> list[Row]:
         with _map_exceptions(), self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
-_OF_A_ROW = (DataError, IntegrityError, CompileError, StatementError)
-"""What the values of a row, or a row of another version, can do. All errors of drivers are StatementErrors, too."""
-_OF_THE_DATABASE = (OperationalError, InterfaceError, InternalError, ProgrammingError)
+_ROW_ERRORS = (DataError, IntegrityError, CompileError, StatementError)
+"""Raised for values that a column cannot take. Every error of a driver is a StatementError, too: see below."""
+_DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError, ProgrammingError)
+"""Raised for reasons that no row is to blame for."""
 
 
 @contextmanager
 def _map_exceptions() -> Iterator[None]:
-    """Foreign exceptions become ours, in the driver's words: SQLAlchemy's repeat the statement and its values."""
+    """Turn exceptions of SQLAlchemy and of drivers into RowRefused or StoreUnavailable, with the first line of the
+    driver's message: SQLAlchemy's own message repeats the statement and its values."""
     try:
         yield
-    except (SQLAlchemyError, ImportError, OSError, OverflowError) as problem:
-        words = str(getattr(problem, "orig", None) or problem).strip()
-        why = words.splitlines()[0] if words else type(problem).__name__
-        if isinstance(problem, (OverflowError, *_OF_A_ROW)) and not isinstance(problem, _OF_THE_DATABASE):
-            raise RowRefused(why) from problem
-        raise StoreUnavailable(why) from problem
+    except (SQLAlchemyError, ImportError, OSError, OverflowError) as error:
+        message = str(getattr(error, "orig", None) or error).strip()
+        reason = message.splitlines()[0] if message else type(error).__name__
+        if isinstance(error, (OverflowError, *_ROW_ERRORS)) and not isinstance(error, _DATABASE_ERRORS):
+            raise RowRefused(reason) from error
+        raise StoreUnavailable(reason) from error
 
 
 def _within(table: Table, since: str, until: str, client: str | None) -> ColumnElement[bool]:
@@ -148,8 +158,12 @@ def _sums() -> Iterable[ColumnElement[Any]]:
     yield func.coalesce(func.sum(requests.c.cost_usd), 0.0).label("cost_usd")
     yield count(requests.c.cost_unknown).label("cost_unknown")
     yield func.coalesce(func.sum(requests.c.gpu_seconds), 0.0).label("gpu_seconds")
-    here = and_(requests.c.local, requests.c.baseline_usd > requests.c.cost_usd)
-    yield count(requests.c.local).label("answered_locally")
-    yield func.coalesce(func.sum(case((here, requests.c.baseline_usd - requests.c.cost_usd), else_=0.0)), 0.0).label(
-        "saved_usd"
+    saved_by_local = case(
+        (
+            and_(requests.c.local, requests.c.baseline_usd > requests.c.cost_usd),
+            requests.c.baseline_usd - requests.c.cost_usd,
+        ),
+        else_=0.0,
     )
+    yield count(requests.c.local).label("answered_locally")
+    yield func.coalesce(func.sum(saved_by_local), 0.0).label("saved_usd")

@@ -1,41 +1,47 @@
-"""Rows into the database, behind the requests' back. A database that is stuck costs nobody but itself.
+"""Writes rows of usage into the database, on a thread of its own, so that no request waits for a database.
 
-Rows that cannot be written are kept and tried again; beyond KEPT of them, and at a stop, they go to a file beside the
-data, from which they are taken when the database is there again. Only a disk that fails as well loses any.
+Rows that cannot be written stay in memory and are tried again. Beyond PENDING_LIMIT of them, and at a stop, they go to
+the spill file, and from there into the database when it works again. Rows are lost only if the disk fails, too.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.observability.batches import Batches
-from ai_router.storage.spill_file import SpillFile
-from ai_router.storage.usage_rows import Rows
+from ai_router.storage.usage_rows import Rows, SpillFile
+
+if TYPE_CHECKING:
+    from ai_router.storage.usage import UsageStore
 
 log = logging.getLogger(__name__)
 
-KEPT = 20_000
-_AT_ONCE = 500
-"""Rows a transaction: whoever wants the database in between waits for one at most."""
+PENDING_LIMIT = 20_000
+"""How many requests' rows wait in memory at most."""
+_BATCH_ROWS = 500
+"""How many requests' rows are written in a transaction: other users of the database wait for one at most."""
 _GATHER_S = 0.5
 _RETRY_S = 5.0
-_ALIVE_S = 30.0
-_SWEEP_S = 3600.0
+_HEARTBEAT_S = 30.0
+"""How often it is noted that this process runs."""
+_CLEANUP_S = 3600.0
+"""How often rows older than USAGE_DAYS are deleted."""
 _DAY_S = 86_400.0
 
 
 class Store(Protocol):
-    """What is needed of stores.usage.UsageStore to write. All methods raise StoreUnavailable, ``insert`` RowRefused."""
+    """What the writer needs of a UsageStore. All methods raise StoreUnavailable; ``insert`` also raises RowRefused."""
 
-    def insert(self, rows: Sequence[Mapping[str, Any]], exported: Sequence[Mapping[str, Any]]) -> None: ...
-    def running(self, run: str, started: float, now: float) -> None: ...
-    def lives(self, since: float) -> Sequence[tuple[float, float]]: ...
+    def insert(self, rows: Sequence[Mapping[str, Any]], egress_rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def record_run(self, run: str, started: float, now: float) -> None: ...
+    def runs_since(self, since: float) -> Sequence[tuple[float, float]]: ...
     def forget_before(self, day: str) -> int: ...
     def close(self) -> None: ...
 
@@ -43,8 +49,24 @@ class Store(Protocol):
 S = TypeVar("S", bound=Store)
 
 
+def open_usage_store(url: str) -> UsageStore:
+    """The database at ``url``, with all tables up to date. Raises StoreUnavailable.
+
+    To be called on a background thread: SQLAlchemy takes a third of a second to load, which neither the start nor a
+    request should wait for.
+    """
+    from ai_router.storage.usage import UsageStore  # noqa: PLC0415 - slow to load
+
+    return UsageStore(url)
+
+
 class UsageWriter(Generic[S]):
-    """``open_store`` raises StoreUnavailable. ``on_lost`` is told how many rows are gone for good."""
+    """The writer. ``put``, ``flush`` and the properties may be used from any thread.
+
+    ``open_store`` opens the database, on the writer's thread; it may raise StoreUnavailable. ``keep_days``: rows older
+    than that are deleted. ``on_lost`` is called with the number of rows that were lost. ``clock``: seconds, monotonic.
+    ``retry_s``: how long to wait after a failure.
+    """
 
     def __init__(
         self,
@@ -63,121 +85,135 @@ class UsageWriter(Generic[S]):
         self._clock = clock
         self._retry_s = retry_s
         self._store: S | None = None
-        self.lives: Sequence[tuple[float, float]] = ()
-        """When processes lived in the last day, as it was known lately: (started, last seen)."""
-        self.problem: str | None = None
-        """Why the last write failed; None once one has worked again."""
-        self._kept: list[Rows] = []
-        self._run = uuid.uuid4().hex
+        self._tried_to_open = threading.Event()
+        """Set when the database is open for the first time, or the first attempt to open it has failed."""
+        self.recent_runs: Sequence[tuple[float, float]] = ()
+        """When processes started and were last seen, of the last day, in seconds since 1970. At most 30 s old."""
+        self.last_error: str | None = None
+        """Why the last attempt to open or write failed; None once one has worked."""
+        self._pending: list[Rows] = []
+        self._run_id = uuid.uuid4().hex
         self._started = time.time()
-        self._retry_at = self._alive_at = self._sweep_at = 0.0
-        self._batches = Batches(self._take, name="usage-writer", limit=KEPT, idle_s=retry_s, gather_s=_GATHER_S)
+        self._retry_at = self._heartbeat_at = self._cleanup_at = 0.0
+        self._batches = Batches(
+            self._handle, name="usage-writer", limit=PENDING_LIMIT, idle_s=retry_s, gather_s=_GATHER_S
+        )
 
     @property
     def waiting(self) -> int:
-        """Rows that are neither in the database nor in the file."""
-        return len(self._kept) + self._batches.waiting
+        """How many requests' rows are neither in the database nor in the spill file."""
+        return len(self._pending) + self._batches.waiting
 
     @property
     def store(self) -> S:
-        """The database, for readers. Raises StoreUnavailable while it is not open."""
+        """The database, for readers. Raises StoreUnavailable if it is not open."""
         if self._store is None:
-            raise StoreUnavailable(self.problem or "it is still being opened")
+            raise StoreUnavailable(self.last_error or "it is still being opened")
         return self._store
 
+    def wait_for_store(self, timeout_s: float) -> S:
+        """The database, for readers. Right after the start: once the first attempt to open it has ended, or after
+        ``timeout_s`` seconds. Raises StoreUnavailable if it is not open then."""
+        if not self._tried_to_open.is_set():
+            self._batches.wake()
+            self._tried_to_open.wait(timeout_s)
+        return self.store
+
     def start(self) -> None:
-        """Begin to write; the database is opened there, too."""
+        """Start the thread, which opens the database and writes."""
         self._batches.start()
 
     def put(self, rows: Rows) -> None:
-        """Take the rows of an outcome. Waits for no database."""
+        """Queue the rows of a request. Never waits for the database."""
         if not self._batches.put(rows):
-            self._put_aside([rows])
+            self._spill([rows])
 
     def flush(self) -> None:
-        """Write what is waiting now, if the database takes it."""
+        """Write what waits now, if the database takes it within a second. To be called before usage is read."""
         self._batches.flush()
 
     def close(self) -> None:
-        """Write what is waiting, to the file if the database does not take it, and stop."""
+        """Write what waits, into the spill file if the database does not take it, then stop."""
         self._retry_at = 0.0
-        left = self._batches.close()
-        # The thread may hang in a write; its rows are still in the list then, and have ids that do not count twice.
-        self._put_aside([*self._kept, *left])
+        unhandled = self._batches.close()
+        # If the thread hangs in a write, its rows are still pending. Written twice they count once: they have ids.
+        self._spill([*self._pending, *unhandled])
         if self._store is not None and not self._batches.stuck:
             self._store.close()
 
-    def _take(self, rows: Sequence[Rows]) -> None:
-        self._kept.extend(rows)
+    def _handle(self, rows: Sequence[Rows]) -> None:
+        self._pending.extend(rows)
         if self._clock() >= self._retry_at:
             try:
-                self._work()
-            except StoreUnavailable as problem:
-                self._failed(problem.detail)
-            except Exception as problem:  # whatever it is, the rows are kept, within their limit
+                self._write_pending()
+            except StoreUnavailable as error:
+                self._note_failure(error.detail)
+            except Exception as error:  # at the edge of a background thread: whatever it is, the rows are kept
                 log.exception("usage could not be written")
-                self._failed(type(problem).__name__)
-        if len(self._kept) > KEPT:
-            self._put_aside(self._kept)
-            self._kept.clear()
+                self._note_failure(type(error).__name__)
+        if len(self._pending) > PENDING_LIMIT:
+            self._spill(self._pending)
+            self._pending.clear()
 
-    def _work(self) -> None:
+    def _write_pending(self) -> None:
         store = self._store = self._store or self._open_store()
-        self._keep_house(store)
-        while self._kept:
-            batch = self._kept[:_AT_ONCE]
+        self._tried_to_open.set()
+        self._maintain(store)
+        while self._pending:
+            batch = self._pending[:_BATCH_ROWS]
             self._insert(store, batch)
-            del self._kept[: len(batch)]
-        self._take_back(store)
-        if self.problem is not None:
+            del self._pending[: len(batch)]
+        self._reload_spilled(store)
+        if self.last_error is not None:
             log.info("Usage: the database takes rows again")
-        self.problem = None
+        self.last_error = None
 
-    def _take_back(self, store: S) -> None:
+    def _reload_spilled(self, store: S) -> None:
         try:
-            self._lose(self._spill_file.take(lambda rows: self._insert(store, rows)), "not readable")
-        except OSError as problem:
-            log.warning("Usage: rows put aside cannot be read: %s", problem.strerror)
+            self._count_lost(self._spill_file.take(lambda rows: self._insert(store, rows)), "not readable")
+        except OSError as error:
+            log.warning("Usage: rows put aside cannot be read: %s", error.strerror)
 
     def _insert(self, store: S, rows: Sequence[Rows]) -> None:
-        """All of them but those that the database will never take: one bad row must not keep the others out."""
+        """Write all rows but those that the database refuses. They are found by halving, so that one costs no other."""
         if not rows:
             return
         try:
-            store.insert([row.request for row in rows], [row for one in rows for row in one.exported])
-        except RowRefused as problem:
+            store.insert([each.request for each in rows], [row for each in rows for row in each.egress_rows])
+        except RowRefused as error:
             if len(rows) == 1:
-                self._lose(1, str(problem))
+                self._count_lost(1, str(error))
                 return
             middle = len(rows) // 2
             self._insert(store, rows[:middle])
             self._insert(store, rows[middle:])
 
-    def _lose(self, count: int, why: str) -> None:
+    def _count_lost(self, count: int, reason: str) -> None:
         if count:
-            log.warning("Usage lost: %d rows, %s", count, why)
+            log.warning("Usage lost: %d rows, %s", count, reason)
             self._on_lost(count)
 
-    def _keep_house(self, store: S) -> None:
+    def _maintain(self, store: S) -> None:
         now = self._clock()
-        if now >= self._alive_at:
-            store.running(self._run, self._started, time.time())
-            self.lives = store.lives(time.time() - _DAY_S)
-            self._alive_at = now + _ALIVE_S
-        if now >= self._sweep_at:
+        if now >= self._heartbeat_at:
+            store.record_run(self._run_id, self._started, time.time())
+            self.recent_runs = store.runs_since(time.time() - _DAY_S)
+            self._heartbeat_at = now + _HEARTBEAT_S
+        if now >= self._cleanup_at:
             store.forget_before(f"{datetime.now(UTC) - timedelta(days=self._keep_days):%Y-%m-%d}")
-            self._sweep_at = now + _SWEEP_S
+            self._cleanup_at = now + _CLEANUP_S
 
-    def _failed(self, why: str) -> None:
+    def _note_failure(self, reason: str) -> None:
         self._retry_at = self._clock() + self._retry_s
-        if self.problem != why:
-            log.warning("Usage not saved yet: %s; %d rows wait", why, len(self._kept))
-        self.problem = why
+        if self.last_error != reason:
+            log.warning("Usage not saved yet: %s; %d rows wait", reason, len(self._pending))
+        self.last_error = reason
+        self._tried_to_open.set()
 
-    def _put_aside(self, rows: Sequence[Rows]) -> None:
+    def _spill(self, rows: Sequence[Rows]) -> None:
         if not rows:
             return
         try:
             self._spill_file.put(rows)
-        except (OSError, TypeError) as problem:  # TypeError: a number beyond what JSON is written with here
-            self._lose(len(rows), str(problem))
+        except (OSError, TypeError) as error:  # TypeError: a number that orjson cannot write
+            self._count_lost(len(rows), str(error))

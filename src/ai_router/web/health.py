@@ -1,4 +1,4 @@
-"""GET /health, /health/live and /health/ready."""
+"""GET /health, /health/live and /health/ready. None of them needs a key."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from ai_router.storage.session_logger import SessionLogger
 def blueprint(
     checker: HealthChecker, sessions: SessionLogger, limit: RequestLimit, draining: threading.Event
 ) -> Blueprint:
-    """``/health`` asks the backends; ``live`` and ``ready`` ask nobody, for probes that come every second."""
+    """All three routes. ``/health`` checks the backends, at most once a second; ``live`` and ``ready`` call nothing.
+
+    ``/health`` is 503 if no backend can answer. ``ready`` is 503 once ``draining`` is set: the server is stopping.
+    """
     health = Blueprint("health", __name__)
     started = time.monotonic()
 
     @health.get("/health")
     def report() -> tuple[Response, int]:
-        taken = checker.report()
-        status = DEGRADED if taken.status == HEALTHY and sessions.last_error else taken.status
+        found = checker.report()
+        status = DEGRADED if found.status == HEALTHY and sessions.last_error else found.status
         body = jsonify(
             status=status,
             version=__version__,
             uptime_s=round(time.monotonic() - started, 1),
             in_flight=limit.in_flight,
-            backends={name: asdict(backend) for name, backend in taken.backends.items()},
+            backends={name: asdict(backend) for name, backend in found.backends.items()},
             sessions={"lost": sessions.lost, "last_error": sessions.last_error},
         )
         return body, 503 if status == UNHEALTHY else 200

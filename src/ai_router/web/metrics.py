@@ -1,4 +1,4 @@
-"""GET /metrics, for Prometheus, and GET /api/metrics, for people and pages."""
+"""GET /metrics, in Prometheus' text format, and GET /api/metrics, in JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from ai_router import __version__
-from ai_router.observability.cold_start import ColdStart
-from ai_router.observability.registry import Metrics
-from ai_router.observability.targets import targets, uptime
-from ai_router.observability.windows import WINDOWS, Windows, described, grouped, together
+from ai_router.observability.metrics import Metrics
+from ai_router.observability.windows import (
+    WINDOWS,
+    ColdStart,
+    Windows,
+    by_model,
+    by_route,
+    cell_json,
+    merge_cells,
+    targets,
+    uptime,
+)
 from ai_router.storage.usage_writer import UsageWriter
 
 _DAY_S = WINDOWS["24h"]
@@ -26,9 +34,9 @@ def blueprint(
     usage: UsageWriter[Any] | None,
     flush: Callable[[], None],
 ) -> Blueprint:
-    """The routes. ``settle`` has what has just ended counted before it is told."""
+    """Both routes. ``usage``: None with TELEMETRY=off. ``flush`` has all requests that have ended counted."""
     blueprint = Blueprint("metrics", __name__)
-    born = time.time()
+    started = time.time()
 
     @blueprint.get("/metrics")
     def scrape() -> Response:
@@ -39,15 +47,15 @@ def blueprint(
     def report() -> Response:
         flush()
         now = time.time()
-        # This process lives, whatever the database knows of it.
-        lives = sorted([*(usage.lives if usage else ()), (born, now)])
-        day = together(windows.within(_DAY_S).values())
+        # The database may not know yet that this process runs.
+        runs = sorted([*(usage.recent_runs if usage else ()), (started, now)])
+        day = merge_cells(windows.within(_DAY_S).values())
         return jsonify(
             object="metrics",
             version=__version__,
             at=round(now, 3),
-            targets=[target.judged(day) for target in targets(uptime(lives, now - _DAY_S, now))],
-            cold_start=cold_start.described(),
+            targets=[target.report(day) for target in targets(uptime(runs, now - _DAY_S, now))],
+            cold_start=cold_start.as_json(),
             windows={name: _window(windows, seconds) for name, seconds in WINDOWS.items()},
         )
 
@@ -57,7 +65,7 @@ def blueprint(
 def _window(windows: Windows, seconds: float) -> dict[str, Any]:
     cells = windows.within(seconds)
     return {
-        "all": described(together(cells.values())),
-        "routes": {name: described(cell) for name, cell in grouped(cells, 0).items()},
-        "models": {name: described(cell) for name, cell in grouped(cells, 1).items()},
+        "all": cell_json(merge_cells(cells.values())),
+        "routes": {name: cell_json(cell) for name, cell in by_route(cells).items()},
+        "models": {name: cell_json(cell) for name, cell in by_model(cells).items()},
     }

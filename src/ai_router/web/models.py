@@ -1,4 +1,4 @@
-"""GET /v1/models."""
+"""GET /v1/models and /v1/models/{id}: what a client may name as ``model``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ai_router.providers.registry import Registry
 
 
 def blueprint(registry: Registry) -> Blueprint:
-    """What a client may name as ``model``, in OpenAI's shape."""
+    """Both routes, in the shape of OpenAI's API. The list is made once: it does not change while the router runs."""
     models = Blueprint("models", __name__)
     created = int(time.time())
     listed = {

@@ -1,4 +1,4 @@
-"""What alembic runs: the migrations, on the connection that storage/database.py hands over."""
+"""Run by alembic: applies the migrations, on the connection that storage/database.py passes to it."""
 
 from __future__ import annotations
 

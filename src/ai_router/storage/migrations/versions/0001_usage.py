@@ -1,4 +1,4 @@
-"""Usage: a row a request, a row a call that left the house, a row a process."""
+"""Usage: a row for each request, for each call that left the local network, and for each process."""
 
 from __future__ import annotations
 

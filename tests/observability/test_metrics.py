@@ -1,4 +1,4 @@
-"""One process' metrics, and several processes' together."""
+"""The metrics of one process, and of several together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client import Counter
 
-from ai_router.observability.registry import Metrics, one
+from ai_router.observability.metrics import Metrics, unlabelled
 
 
 def samples(exposition: bytes, name: str) -> dict[str, float]:
@@ -19,7 +19,7 @@ def samples(exposition: bytes, name: str) -> dict[str, float]:
 
 def test_a_gauge_is_read_when_it_is_scraped() -> None:
     metrics, depth = Metrics(), [1.0]
-    metrics.watch("depth", "how deep", one(lambda: depth[0]))
+    metrics.watch("depth", "how deep", unlabelled(lambda: depth[0]))
     assert samples(metrics.exposition(), "depth") == {"": 1.0}
     depth[0] = 2.0
     assert samples(metrics.exposition(), "depth") == {"": 2.0}
@@ -41,13 +41,13 @@ def test_a_single_process_tells_of_itself() -> None:
 _WORKER = """
 import os, sys, pathlib
 from prometheus_client import Counter, Histogram
-from ai_router.observability.registry import Metrics, forget_worker, one
+from ai_router.observability.metrics import Metrics, forget_worker, unlabelled
 folder = pathlib.Path(sys.argv[1])
 metrics = Metrics(folder)
 Counter("asked", "x", ["route"], registry=metrics.registry).labels("primary").inc(int(sys.argv[2]))
 Histogram("took", "x", buckets=(1, 2), registry=metrics.registry).observe(1.5)
-metrics.watch("open_now", "x", one(lambda: 5.0), mode="livesum")
-metrics.watch("worst", "x", one(lambda: float(sys.argv[2])), mode="livemax")
+metrics.watch("open_now", "x", unlabelled(lambda: 5.0), mode="livesum")
+metrics.watch("worst", "x", unlabelled(lambda: float(sys.argv[2])), mode="livemax")
 text = metrics.exposition()
 if sys.argv[3] == "tell":
     sys.stdout.buffer.write(text)
@@ -64,14 +64,14 @@ def worker(folder: Path, count: int, then: str) -> bytes:
 
 def test_whichever_worker_is_scraped_tells_of_all(tmp_path: Path) -> None:
     worker(tmp_path, 3, "die")
-    told = worker(tmp_path, 4, "tell")
-    assert samples(told, "asked_total") == {'{route="primary"}': 7.0}
-    assert samples(told, "took_count") == {"": 2.0}
-    assert samples(told, "took_bucket")['{le="2.0"}'] == 2.0
+    exposition = worker(tmp_path, 4, "tell")
+    assert samples(exposition, "asked_total") == {'{route="primary"}': 7.0}
+    assert samples(exposition, "took_count") == {"": 2.0}
+    assert samples(exposition, "took_bucket")['{le="2.0"}'] == 2.0
 
 
 def test_gauges_of_a_worker_that_has_ended_do_not_count(tmp_path: Path) -> None:
     worker(tmp_path, 9, "die")
-    told = worker(tmp_path, 4, "tell")
-    assert samples(told, "open_now") == {"": 5.0}
-    assert samples(told, "worst") == {"": 4.0}
+    exposition = worker(tmp_path, 4, "tell")
+    assert samples(exposition, "open_now") == {"": 5.0}
+    assert samples(exposition, "worst") == {"": 4.0}
