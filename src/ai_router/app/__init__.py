@@ -24,6 +24,7 @@ from ai_router.dispatch.speculation_policy import Budget
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
+from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
 from ai_router.observability.cold_start import process_started
@@ -71,14 +72,16 @@ def create_app(settings: Settings, born: float | None = None) -> Flask:
     closing.callback(timers.close)
     client = UpstreamClient(timers, pool_size=2 * settings.admitted)
     closing.callback(client.close)
+    session = BackendSession()
+    closing.callback(session.close)
     limiter = build_limiter(settings, registry)
     watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
-    checker = HealthChecker(client, registry.backends(), limiter)
+    checker = HealthChecker(session, registry.backends(), limiter)
     closing.callback(checker.close)
     watch_backends(telemetry.metrics, checker)
     admission = Admission(settings.admitted, telemetry.resilience.shed)
     telemetry.metrics.watch("ai_router_in_flight", "Chat requests under way", one(lambda: float(admission.inside)))
-    load = PrimaryLoad(client, registry.primary)
+    load = PrimaryLoad(session, registry.primary)
     load.start()
     closing.callback(load.close)
     watcher = ClientWatcher()

@@ -11,8 +11,9 @@ import click
 import msgspec
 import orjson
 
-from ai_router.cli.common import registry_of, settings_or_die, upstream_client
+from ai_router.cli.common import registry_of, settings_or_die
 from ai_router.errors import UpstreamError
+from ai_router.http.session import BackendSession
 from ai_router.providers.catalogue import Model, Provider
 from ai_router.providers.model_check import Comparison, compare, served_models
 from ai_router.providers.names import listed_as
@@ -38,10 +39,10 @@ def models(*, check: bool, as_json: bool) -> None:
 
 def _checked(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
     """What each provider with a key says, or why it does not."""
-    with upstream_client() as client:
+    with BackendSession() as session:
         for name, backend in registry.clouds.items():
             try:
-                yield name, compare(backend, served_models(client, backend))
+                yield name, compare(backend, served_models(session, backend))
             except UpstreamError as problem:
                 yield name, problem.detail
 

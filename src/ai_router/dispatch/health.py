@@ -10,9 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import UpstreamCall
-from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
+from ai_router.http.session import BackendSession
 from ai_router.observability import log_lines
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response
@@ -53,12 +52,12 @@ class HealthChecker:
 
     def __init__(
         self,
-        client: UpstreamClient,
+        session: BackendSession,
         backends: Sequence[Backend],
         limiter: ConcurrencyLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = client
+        self._session = session
         self._backends = backends
         self._limiter = limiter
         self._clock = clock
@@ -126,13 +125,9 @@ class HealthChecker:
         )
         problem = None
         try:
-            response = self._client.open(upstream_request, UpstreamCall())
-            try:
-                body = response.read(_MAX_BODY)
-                if response.status != 200:
-                    problem = error_from_response(response.status, response.headers, body, upstream_request).detail
-            finally:
-                response.close()
+            response = self._session.fetch(upstream_request, _MAX_BODY)
+            if response.status != 200:
+                problem = error_from_response(response.status, response.headers, response.body, upstream_request).detail
         except UpstreamError as error:
             problem = error.detail
         return (self._clock() - started) * 1000, problem

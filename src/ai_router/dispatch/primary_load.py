@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import UpstreamCall
-from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
+from ai_router.http.session import BackendSession
 from ai_router.providers.backend import Backend
 from ai_router.types import Outcome, Status
 
@@ -38,8 +37,8 @@ def waiting_in(metrics: bytes) -> int | None:
 class PrimaryLoad:
     """Asks the primary's /metrics every second while there is something to decide. Safe from any thread."""
 
-    def __init__(self, client: UpstreamClient, primary: Backend, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
+    def __init__(self, session: BackendSession, primary: Backend, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
         self._primary = primary
         self._clock = clock
         self._tokens_per_s = 0.0
@@ -106,8 +105,5 @@ class PrimaryLoad:
             headers=self._primary.headers,
             secret=self._primary.key,
         )
-        response = self._client.open(upstream_request, UpstreamCall())
-        try:
-            return waiting_in(response.read(_MAX_BODY)) if response.status == 200 else None
-        finally:
-            response.close()
+        response = self._session.fetch(upstream_request, _MAX_BODY)
+        return waiting_in(response.body) if response.status == 200 else None

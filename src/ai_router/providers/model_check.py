@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import orjson
 
 from ai_router.errors import UpstreamFailed
-from ai_router.http.calls import UpstreamCall
-from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
+from ai_router.http.session import BackendSession
 from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response
 
@@ -26,7 +25,7 @@ class Comparison:
     unknown: Sequence[str]
 
 
-def served_models(client: UpstreamClient, backend: Backend) -> frozenset[str]:
+def served_models(session: BackendSession, backend: Backend) -> frozenset[str]:
     """The ids of a provider's GET /models. Raises UpstreamError."""
     upstream_request = UpstreamRequest(
         source=backend.source,
@@ -36,15 +35,11 @@ def served_models(client: UpstreamClient, backend: Backend) -> frozenset[str]:
         headers=backend.headers,
         secret=backend.key,
     )
-    response = client.open(upstream_request, UpstreamCall())
+    response = session.fetch(upstream_request, _MAX_BODY)
+    if response.status != 200:
+        raise error_from_response(response.status, response.headers, response.body, upstream_request)
     try:
-        body = response.read(_MAX_BODY)
-        if response.status != 200:
-            raise error_from_response(response.status, response.headers, body, upstream_request)
-    finally:
-        response.close()
-    try:
-        entries = orjson.loads(body)["data"]
+        entries = orjson.loads(response.body)["data"]
         # Gemini's begin with models/.
         return frozenset(str(entry["id"]).removeprefix("models/") for entry in entries)
     except (orjson.JSONDecodeError, KeyError, TypeError):
