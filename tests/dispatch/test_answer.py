@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.dispatch.answer import AnswerReader
-from ai_router.providers.usage import told_usd
+from ai_router.providers.pricing import told_usd
 
 
 def chunk(delta: Any, finish_reason: str | None = None, index: int = 0) -> dict[str, Any]:
