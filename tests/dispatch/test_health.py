@@ -13,7 +13,7 @@ import responses
 from ai_router.dispatch import health
 from ai_router.dispatch.health import BackendHealth, HealthChecker, overall
 from ai_router.http.session import BackendSession
-from ai_router.providers.backend import Backend
+from ai_router.providers.registry import Backend
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, fake_upstream
 
 

@@ -11,7 +11,7 @@ import responses
 from ai_router.dispatch import primary_load
 from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.http.session import BackendSession
-from ai_router.providers.backend import Backend
+from ai_router.providers.registry import Backend
 
 METRICS = "http://gpu/metrics"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_router.providers.backend import Backend, Candidate, api_root
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.registry import Backend, Candidate, Registry, api_root, build_registry
 from ai_router.settings import SettingsError, load_settings
 
 TODAY = date(2026, 11, 22)

@@ -17,7 +17,7 @@ from ai_router.cli.common import die, registry_of, settings_or_die
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.http.session import BackendSession
-from ai_router.providers.backend import Backend
+from ai_router.providers.registry import Backend
 from ai_router.server.application import Server
 from ai_router.settings import Settings, unknown_names
 

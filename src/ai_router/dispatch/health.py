@@ -13,9 +13,8 @@ from ai_router.errors import UpstreamError
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.session import BackendSession
 from ai_router.observability import log_lines
-from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response
-from ai_router.providers.registry import CLASSIFIER
+from ai_router.providers.registry import CLASSIFIER, Backend
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import ConcurrencyLimiter
 

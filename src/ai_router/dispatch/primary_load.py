@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ai_router.errors import UpstreamError
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.session import BackendSession
-from ai_router.providers.backend import Backend
+from ai_router.providers.registry import Backend
 from ai_router.types import Outcome, Status
 
 log = logging.getLogger(__name__)

@@ -23,9 +23,8 @@ from ai_router.http.calls import CancelScope, UpstreamCall
 from ai_router.http.client import UpstreamClient
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.observability import log_lines
-from ai_router.providers.backend import Candidate
 from ai_router.providers.errors import error_from_response, error_in_body
-from ai_router.providers.registry import Searcher
+from ai_router.providers.registry import Candidate, Searcher
 from ai_router.providers.response_items import output_texts, sources
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.results import record_result

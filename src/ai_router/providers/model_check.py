@@ -10,8 +10,8 @@ import orjson
 from ai_router.errors import UpstreamFailed
 from ai_router.http.request import Timeouts, UpstreamRequest
 from ai_router.http.session import BackendSession
-from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response
+from ai_router.providers.registry import Backend
 
 _LIMIT_S = 15.0
 _MAX_BODY = 16 << 20

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.backend import Backend
 from ai_router.providers.catalogue import PRIMARY
-from ai_router.providers.registry import AUTO, XAI, Registry, current
+from ai_router.providers.registry import AUTO, XAI, Backend, Registry, current
 from ai_router.types import Route
 
 

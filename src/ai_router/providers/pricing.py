@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ai_router.providers.backend import Backend
 from ai_router.providers.catalogue import PRIMARY, Catalogue, Price
-from ai_router.providers.registry import Registry
+from ai_router.providers.registry import Backend, Registry
 from ai_router.types import CallCost, Cost, Outcome, Traffic, Usage
 
 _PER_TOKEN = 1e-6
