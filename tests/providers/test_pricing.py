@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.providers.catalogue import Price
-from ai_router.providers.pricing import Pricing, baseline_of, genai_price, price_of, told_usd, usage_of
+from ai_router.providers.pricing import Pricing, baseline_of, charged_usd, genai_price, price_of, usage_of
 from ai_router.providers.registry import build_registry
 from ai_router.settings import load_settings
 from ai_router.types import Purpose, Usage
@@ -219,7 +219,7 @@ def test_no_usage_is_none_and_not_zero(nothing: dict[str, Any] | None) -> None:
     ],
 )
 def test_the_provider_s_own_charge(told: dict[str, Any], usd: float | None) -> None:
-    assert told_usd(told) == usd
+    assert charged_usd(told) == usd
 
 
 _ANYTHING = st.recursive(

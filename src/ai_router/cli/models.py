@@ -21,8 +21,8 @@ from ai_router.providers.errors import error_from_response
 from ai_router.providers.names import listed_as
 from ai_router.providers.registry import Backend, Registry
 
-_SHOWN_UNKNOWN = 8
-_LIMIT_S = 15.0
+_MAX_SHOWN_UNKNOWN = 8
+_TIMEOUT_S = 15.0
 _MAX_BODY = 16 << 20
 
 
@@ -32,16 +32,16 @@ _MAX_BODY = 16 << 20
 def models(*, check: bool, as_json: bool) -> None:
     """List the providers and models of the catalogue; exit status 1 if --check finds one missing."""
     registry = registry_of(settings_or_die())
-    found = dict(_checked(registry)) if check else {}
+    found = dict(_check_providers(registry)) if check else {}
     if as_json:
         click.echo(orjson.dumps(_as_json(registry, found), option=orjson.OPT_INDENT_2))
     else:
-        for line in _lines(registry, found):
+        for line in _text_lines(registry, found):
             click.echo(line)
-    sys.exit(1 if any(not isinstance(told, Comparison) or told.missing for told in found.values()) else 0)
+    sys.exit(1 if any(not isinstance(check, Comparison) or check.missing for check in found.values()) else 0)
 
 
-def _checked(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
+def _check_providers(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
     """What each provider with a key says, or why it does not."""
     with BackendSession() as session:
         for name, backend in registry.clouds.items():
@@ -51,23 +51,23 @@ def _checked(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
                 yield name, problem.detail
 
 
-def _lines(registry: Registry, found: Mapping[str, Comparison | str]) -> Iterator[str]:
+def _text_lines(registry: Registry, found: Mapping[str, Comparison | str]) -> Iterator[str]:
     for route, chain in registry.chains.items():
         yield f"{route:9} {' -> '.join(f'{candidate.backend.name} ({candidate.model})' for candidate in chain)}"
-    searchers = " -> ".join(f"{searcher.backend.name} ({searcher.how.model})" for searcher in registry.searchers)
+    searchers = " -> ".join(f"{searcher.backend.name} ({searcher.search.model})" for searcher in registry.searchers)
     yield f"{'search':9} {searchers or 'nobody'}"
     for name, provider in registry.catalogue.providers.items():
         yield ""
-        there = "ready" if name in registry.clouds else f"{provider.key} is not set"
-        yield f"{provider.title or name}: {provider.base_url} ({provider.family}), {there}"
+        state = "ready" if name in registry.clouds else f"{provider.key} is not set"
+        yield f"{provider.title or name}: {provider.base_url} ({provider.family}), {state}"
         for model, facts in provider.models.items():
-            yield f"  {_row(name, model, facts, default=model == provider.default_model)}"
-        yield from (f"  {line}" for line in _retired(provider))
+            yield f"  {_model_line(name, model, facts, default=model == provider.default_model)}"
+        yield from (f"  {line}" for line in _retired_lines(provider))
         if name in found:
-            yield from (f"  {line}" for line in _verdict(found[name]))
+            yield from (f"  {line}" for line in _check_lines(found[name]))
 
 
-def _row(provider: str, model: str, facts: Model, *, default: bool) -> str:
+def _model_line(provider: str, model: str, facts: Model, *, default: bool) -> str:
     context = "" if facts.context is None else f"{facts.context // 1000}K"
     abilities = "" if facts.capabilities is None else " ".join(sorted(facts.capabilities))
     price = "" if facts.price is None else f"${facts.price.input:g}/{facts.price.output:g}"
@@ -75,14 +75,14 @@ def _row(provider: str, model: str, facts: Model, *, default: bool) -> str:
     return f"{listed_as(provider, model):48} {context:>6}  {price:>11}  {abilities}{mark}".rstrip()
 
 
-def _retired(provider: Provider) -> Iterator[str]:
+def _retired_lines(provider: Provider) -> Iterator[str]:
     today = datetime.now(UTC).date()
     for name, entry in provider.retired.items():
         when = "retired" if entry.on is None or entry.on <= today else f"until {entry.on}"
         yield f"{name} -> {entry.replaced_by} ({when})"
 
 
-def _verdict(found: Comparison | str) -> Iterator[str]:
+def _check_lines(found: Comparison | str) -> Iterator[str]:
     if isinstance(found, str):
         yield f"check: no answer: {found}"
         return
@@ -91,12 +91,13 @@ def _verdict(found: Comparison | str) -> Iterator[str]:
     if not found.missing:
         yield "check: all of them are served"
     if found.unknown:
-        more = "" if len(found.unknown) <= _SHOWN_UNKNOWN else ", ..."
-        yield f"check: served but not listed: {len(found.unknown)} ({', '.join(found.unknown[:_SHOWN_UNKNOWN])}{more})"
+        more = "" if len(found.unknown) <= _MAX_SHOWN_UNKNOWN else ", ..."
+        shown = ", ".join(found.unknown[:_MAX_SHOWN_UNKNOWN])
+        yield f"check: served but not listed: {len(found.unknown)} ({shown}{more})"
 
 
 def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[str, Any]:
-    told = {
+    check = {
         name: {"error": each} if isinstance(each, str) else {"missing": each.missing, "unknown": each.unknown}
         for name, each in found.items()
     }
@@ -109,7 +110,7 @@ def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[
             name: {**msgspec.to_builtins(provider), "configured": name in registry.clouds}
             for name, provider in registry.catalogue.providers.items()
         },
-        **({"check": told} if found else {}),
+        **({"check": check} if found else {}),
     }
 
 
@@ -127,7 +128,7 @@ def served_models(session: BackendSession, backend: Backend) -> frozenset[str]:
         source=backend.source,
         method="GET",
         url=backend.url("/models"),
-        timeouts=Timeouts(connect=_LIMIT_S, total=_LIMIT_S, idle=_LIMIT_S),
+        timeouts=Timeouts(connect=_TIMEOUT_S, total=_TIMEOUT_S, idle=_TIMEOUT_S),
         headers=backend.headers,
         secret=backend.key,
     )
@@ -146,5 +147,5 @@ def compare(backend: Backend, served: frozenset[str]) -> Comparison:
     """What differs. Presets are no models and are not listed; a dated name stands for the one without the date."""
     models = {} if backend.provider is None else backend.provider.models
     named = {name for name, facts in models.items() if facts.send_as == "model"} | ({backend.model} - {"", *models})
-    dated = {name for name in named if any(found.startswith(f"{name}-") for found in served)}
-    return Comparison(sorted(named - served - dated), sorted(served - named))
+    dated_names = {name for name in named if any(found.startswith(f"{name}-") for found in served)}
+    return Comparison(sorted(named - served - dated_names), sorted(served - named))

@@ -58,7 +58,7 @@ def fetch_enrichment_context(
     connect_s: float,
 ) -> Findings:
     """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``call``."""
-    backend, how = searcher.backend, searcher.how
+    backend, how = searcher.backend, searcher.search
     upstream_request = UpstreamRequest(
         source=Source(backend.name, how.model),
         method="POST",
@@ -152,11 +152,11 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
     date = f"{request.date_context}\n\n" if request.date_context else ""
     return orjson.dumps(
         {
-            "model": searcher.how.model,
+            "model": searcher.search.model,
             "instructions": _INSTRUCTIONS,
             "input": [{"role": "user", "content": f"{date}{conversation}"}],
             "tools": [{"type": "web_search"}],
-            **searcher.how.fields,
+            **searcher.search.fields,
         }
     )
 

@@ -29,7 +29,7 @@ SEARCH = "search"
 """The chain of those that can search the web for ENRICH."""
 
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
-_RESERVED = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
+_RESERVED_NAMES = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -138,63 +138,63 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     chains: Mapping[str, Sequence[str]]
 
 
-def load_catalogue(users: Path | None = None) -> Catalogue:
+def load_catalogue(user_file: Path | None = None) -> Catalogue:
     """The package's catalogue with the user's laid over it. Raises SettingsError, in one line, for what is wrong."""
     packaged = tomllib.loads(files("ai_router.providers").joinpath("catalogue.toml").read_text("utf-8"))
-    merged = packaged if users is None else _merged(packaged, _read(users))
+    merged = packaged if user_file is None else _merge(packaged, _read_toml(user_file))
     try:
         catalogue = msgspec.convert(merged, Catalogue)
-    except msgspec.ValidationError as problem:
-        raise _wrong(users, str(problem)) from None
-    for complaint in _complaints(catalogue):
-        raise _wrong(users, complaint)
+    except msgspec.ValidationError as error:
+        raise _error(user_file, str(error)) from None
+    for problem in _problems(catalogue):
+        raise _error(user_file, problem)
     return catalogue
 
 
-def _wrong(users: Path | None, complaint: str) -> SettingsError:
-    return SettingsError(f"CATALOGUE_FILE {users}: {complaint}")
+def _error(user_file: Path | None, problem: str) -> SettingsError:
+    return SettingsError(f"CATALOGUE_FILE {user_file}: {problem}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise _wrong(path, f"cannot be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise _wrong(path, f"is no TOML: {' '.join(str(problem).split())}") from None
+    except OSError as error:
+        raise _error(path, f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _error(path, f"is no TOML: {' '.join(str(error).split())}") from None
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name for name in over if isinstance(over[name], dict) and isinstance(under.get(name), dict)}
-    return {**under, **over, **{name: _merged(under[name], over[name]) for name in both}}
+def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    tables = {name for name in overlay if isinstance(overlay[name], dict) and isinstance(base.get(name), dict)}
+    return {**base, **overlay, **{name: _merge(base[name], overlay[name]) for name in tables}}
 
 
-def _complaints(catalogue: Catalogue) -> Iterator[str]:
+def _problems(catalogue: Catalogue) -> Iterator[str]:
     for name, provider in catalogue.providers.items():
-        yield from (f"providers.{name}: {complaint}" for complaint in _about(name, provider))
+        yield from (f"providers.{name}: {problem}" for problem in _provider_problems(name, provider))
     for name, chain in catalogue.chains.items():
-        yield from (f"chains.{name}: {complaint}" for complaint in _about_chain(name, chain, catalogue))
+        yield from (f"chains.{name}: {problem}" for problem in _chain_problems(name, chain, catalogue))
 
 
-def _about(name: str, provider: Provider) -> Iterator[str]:
-    if name in _RESERVED or not _PROVIDER_NAME.fullmatch(name):
-        yield "a provider's name must match [a-z][a-z0-9_-]* and be none of " + ", ".join(sorted(_RESERVED))
+def _provider_problems(name: str, provider: Provider) -> Iterator[str]:
+    if name in _RESERVED_NAMES or not _PROVIDER_NAME.fullmatch(name):
+        yield "a provider's name must match [a-z][a-z0-9_-]* and be none of " + ", ".join(sorted(_RESERVED_NAMES))
     if provider.family not in FAMILIES:
         yield f"family must be one of {', '.join(FAMILIES)}, not {provider.family!r}"
     try:
         parse_base_url(provider.base_url)
-    except ValueError as problem:
-        yield f"base_url {problem}"
+    except ValueError as error:
+        yield f"base_url {error}"
     for variable, ending in ((provider.key, "_API_KEY"), (provider.url, "_API_URL")):
         if variable is not None and not re.fullmatch(rf"[A-Z][A-Z0-9_]*{ending}", variable):
             yield f"{variable!r} must be the name of a variable that ends in {ending}"
     for header, value in provider.headers.items():
         if not (_HEADER_NAME.fullmatch(header) and value.isascii() and value.isprintable()):
             yield f"headers.{header!r} is no header that can be sent"
-    yield from _about_models(provider)
+    yield from _model_problems(provider)
 
 
-def _about_models(provider: Provider) -> Iterator[str]:
+def _model_problems(provider: Provider) -> Iterator[str]:
     for old, entry in provider.retired.items():
         if entry.replaced_by not in provider.models:
             yield f"retired.{old!r}: replaced_by {entry.replaced_by!r} is none of its models"
@@ -202,7 +202,7 @@ def _about_models(provider: Provider) -> Iterator[str]:
         yield f"default_model {provider.default_model!r} is none of its models"
 
 
-def _about_chain(name: str, chain: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
+def _chain_problems(name: str, chain: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
     if name not in CHAINS:
         yield f"there is no such route; the routes are {', '.join(CHAINS)}"
     if not chain and name != SEARCH:
@@ -210,10 +210,10 @@ def _about_chain(name: str, chain: Sequence[str], catalogue: Catalogue) -> Itera
     if len(set(chain)) < len(chain):
         yield "names a backend twice"
     for entry in chain:
-        yield from _about_link(name, entry, catalogue)
+        yield from _chain_entry_problems(name, entry, catalogue)
 
 
-def _about_link(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
+def _chain_entry_problems(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
     backend, _, model = entry.partition("/")
     provider = catalogue.providers.get(backend)
     if provider is None and backend != PRIMARY:
@@ -226,10 +226,10 @@ def _about_link(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
         yield f"{entry!r} has no entry that says how to search the web with it"
     elif provider is not None and chain != SEARCH and not model and provider.default_model is None:
         yield f"{entry!r} has no default_model: write {backend}/<model>"
-    elif provider is not None and model and provider.models and not _known(provider, model):
+    elif provider is not None and model and provider.models and not _serves(provider, model):
         nearest = difflib.get_close_matches(model, provider.models, n=1)
         yield f"{backend} has no model {model!r}" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
-def _known(provider: Provider, model: str) -> bool:
+def _serves(provider: Provider, model: str) -> bool:
     return model in provider.models or provider.retirement(model) is not None

@@ -35,8 +35,8 @@ _BAD_KEY = re.compile(
 )
 """xAI's and Gemini's way to say 401 with a 400. No more than that: a request's own words may be echoed."""
 _MODERATED = re.compile(r"moderat|guardrail|usage guidelines|content policy|flagged", re.IGNORECASE)
-_RETRYABLE = frozenset({408, 409, 425})
-_EXHAUSTED = frozenset({"insufficient_quota", "credit_balance_exhausted"})
+_RETRYABLE_STATUSES = frozenset({408, 409, 425})
+_EXHAUSTED_CODES = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
     "slow_down": 429,
@@ -76,15 +76,15 @@ def details_in(payload: Any) -> ErrorDetails | None:
         code = error.get("code")
         param = error.get("param")
         return ErrorDetails(
-            message=message if isinstance(message, str) and message else _quoted(error),
+            message=message if isinstance(message, str) and message else _as_json(error),
             code=str(code) if code is not None else None,
             param=param if isinstance(param, str) else None,
-            retry_after_s=_seconds_in(error.get("metadata")),
-            moderated=_moderated(error.get("metadata")),
+            retry_after_s=_retry_after_in(error.get("metadata")),
+            moderated=_was_moderated(error.get("metadata")),
         )
-    outer = payload.get("code")
-    text = error if isinstance(error, str) else _quoted(error)
-    return ErrorDetails(text, code=str(outer) if outer is not None else None)
+    outer_code = payload.get("code")
+    text = error if isinstance(error, str) else _as_json(error)
+    return ErrorDetails(text, code=str(outer_code) if outer_code is not None else None)
 
 
 def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDetails | None:
@@ -97,8 +97,10 @@ def error_from_response(
     status: int, headers: Mapping[str, str], body: bytes, upstream_request: UpstreamRequest
 ) -> UpstreamError:
     """The error that an answer of ``status`` other than 200 amounts to."""
-    details = _redacted(_read(body) or ErrorDetails(f"HTTP {status} without an explanation"), upstream_request)
-    return _named(status, details, upstream_request, retry_after_s(headers), said=f"HTTP {status}: ")
+    details = _redacted(
+        _details_in_body(body) or ErrorDetails(f"HTTP {status} without an explanation"), upstream_request
+    )
+    return _error_for(status, details, upstream_request, retry_after_s(headers), prefix=f"HTTP {status}: ")
 
 
 def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamError | None:
@@ -113,11 +115,11 @@ def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamEr
     status = (
         int(code) if code.isascii() and code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
     )
-    return _named(status, details, upstream_request, None, said="")
+    return _error_for(status, details, upstream_request, None, prefix="")
 
 
-def _named(
-    status: int, details: ErrorDetails, upstream_request: UpstreamRequest, retry_after: float | None, said: str
+def _error_for(
+    status: int, details: ErrorDetails, upstream_request: UpstreamRequest, retry_after: float | None, prefix: str
 ) -> UpstreamError:
     message, code = details.message, details.code
     if 300 <= status < 400:
@@ -127,15 +129,15 @@ def _named(
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", upstream_request.source)
     retry_after = details.retry_after_s if retry_after is None else retry_after
-    if status == 402 or (status == 429 and (code in _EXHAUSTED or "per-day" in message)):
-        return UpstreamExhausted(f"{said}{message}", upstream_request.source, code=code)
+    if status == 402 or (status == 429 and (code in _EXHAUSTED_CODES or "per-day" in message)):
+        return UpstreamExhausted(f"{prefix}{message}", upstream_request.source, code=code)
     if status == 429:
-        return UpstreamLimited(f"{said}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
-    if 400 <= status < 500 and status not in _RETRYABLE:
+        return UpstreamLimited(f"{prefix}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
+    if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
         return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=details.param)
-    shown = status if status in (503, 504) else 502
+    shown_status = status if status in (503, 504) else 502
     return UpstreamFailed(
-        f"{said}{message}", upstream_request.source, status=shown, code=code, retry_after_s=retry_after
+        f"{prefix}{message}", upstream_request.source, status=shown_status, code=code, retry_after_s=retry_after
     )
 
 
@@ -153,17 +155,17 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _seconds_in(metadata: Any) -> float | None:
+def _retry_after_in(metadata: Any) -> float | None:
     """OpenRouter's ``metadata.retry_after_seconds``."""
     seconds = metadata.get("retry_after_seconds") if isinstance(metadata, Mapping) else None
     return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
 
 
-def _moderated(metadata: Any) -> bool:
+def _was_moderated(metadata: Any) -> bool:
     return isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)
 
 
-def _read(body: bytes) -> ErrorDetails | None:
+def _details_in_body(body: bytes) -> ErrorDetails | None:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -172,7 +174,7 @@ def _read(body: bytes) -> ErrorDetails | None:
     return details_in(payload)
 
 
-def _quoted(error: Any) -> str:
+def _as_json(error: Any) -> str:
     """An error of a shape that nobody knows, as it is."""
     try:
         return orjson.dumps(error).decode()

@@ -17,14 +17,14 @@ from ai_router.types import CallCost, Cost, Outcome, Traffic, Usage
 
 _PER_TOKEN = 1e-6
 _TICKS_PER_USD = 10_000_000_000
-_MOST = 1e18
-_MOST_TOKENS = 10**12
+_MAX_NUMBER = 1e18
+_MAX_TOKENS = 10**12
 """More is nonsense, and sums of it would not fit into any column."""
 
 PROVIDER, CATALOGUE, GENAI_PRICES = "provider", "catalogue", "genai-prices"
 ELECTRICITY, LOCAL, NONE = "electricity", "local", "none"
 
-Priced = tuple[float, str]
+PriceAndBasis = tuple[float, str]
 """USD, and who says so."""
 
 PublicPrice = Callable[[Backend, str, Usage, datetime], float | None]
@@ -33,10 +33,10 @@ PublicPrice = Callable[[Backend, str, Usage, datetime], float | None]
 def price_of(usage: Usage, price: Price) -> float:
     """USD for the tokens at a price of the catalogue's. Cached tokens are dearer above the limit as all input is."""
     above = price.above is not None and usage.input > price.above
-    fresh = price.input_above if above and price.input_above is not None else price.input
+    uncached = price.input_above if above and price.input_above is not None else price.input
     output = price.output_above if above and price.output_above is not None else price.output
-    cached = fresh if price.cached is None else price.cached * (fresh / price.input if price.input else 1.0)
-    return _PER_TOKEN * ((usage.input - usage.cached) * fresh + usage.cached * cached + usage.output * output)
+    cached = uncached if price.cached is None else price.cached * (uncached / price.input if price.input else 1.0)
+    return _PER_TOKEN * ((usage.input - usage.cached) * uncached + usage.cached * cached + usage.output * output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class Pricing:
 
     def cost(self, outcome: Outcome) -> Cost:
         """The cost of all that was done for a request."""
-        known, gpu_s, here = 0.0, 0.0, False
+        known, gpu_s, local_used = 0.0, 0.0, False
         unknown, by_call, basis = list[str](), dict[int, CallCost](), dict[str, None]()
         for call in outcome.traffic:
             if self.is_local(call.backend):
                 gpu_s += call.used_s
-                here = True
+                local_used = True
                 continue
             charge = self._charge(call, outcome)
             known += charge.usd or 0.0
@@ -95,36 +95,36 @@ class Pricing:
                 basis[charge.basis] = None
             if charge.usage is not None:
                 by_call[call.call_number] = CallCost(charge.usage, charge.usd)
-        if here:
+        if local_used:
             known += gpu_s * (self._usd_per_gpu_s or 0.0)
             basis[LOCAL if self._usd_per_gpu_s is None else ELECTRICITY] = None
         usage = usage_of(outcome.usage) if outcome.attempts else None
-        told = tuple(basis) or (() if unknown else (NONE,))
-        return Cost(known, told, tuple(unknown), gpu_s, usage, by_call, self._baseline_usd(usage))
+        bases = tuple(basis) or (() if unknown else (NONE,))
+        return Cost(known, bases, tuple(unknown), gpu_s, usage, by_call, self._baseline_usd(usage))
 
     def _charge(self, call: Traffic, outcome: Outcome) -> _Charge:
         """What a call of a cloud cost, and in words what of it is not known."""
-        who = f"{call.backend} ({call.model})"
+        call_name = f"{call.backend} ({call.model})"
         answers = bool(outcome.attempts) and outcome.attempts[-1].call_number == call.call_number
         search_call, search_usage = outcome.search or (None, None)
         searches = search_call == call.call_number
         usage = usage_of(outcome.usage if answers else search_usage if searches else None)
         if usage is None:
             # Whoever refuses does not charge; what broke off, or was given up, may have been worked on all the same.
-            return _Charge(unknown=(f"{who}: a call without a word of its usage",) if call.may_cost else ())
-        usd, basis = self._priced(call, usage, outcome.request.timestamp) or (None, None)
+            return _Charge(unknown=(f"{call_name}: a call without a word of its usage",) if call.may_cost else ())
+        usd, basis = self._price(call, usage, outcome.request.timestamp) or (None, None)
         if usd is None:
-            return _Charge(usage=usage, unknown=(f"{who}: no price known",))
+            return _Charge(usage=usage, unknown=(f"{call_name}: no price known",))
         unknown = []
         if searches and basis != PROVIDER:
-            unknown.append(f"{who}: what it charges for searching")
+            unknown.append(f"{call_name}: what it charges for searching")
         if call.given_up and usage.estimated:
-            unknown.append(f"{who}: what it wrote after the client had left, or thought before")
+            unknown.append(f"{call_name}: what it wrote after the client had left, or thought before")
         return _Charge(usd, basis, usage, tuple(unknown))
 
-    def _priced(self, call: Traffic, usage: Usage, when: datetime) -> Priced | None:
-        if usage.told_usd is not None:
-            return usage.told_usd, PROVIDER
+    def _price(self, call: Traffic, usage: Usage, when: datetime) -> PriceAndBasis | None:
+        if usage.charged_usd is not None:
+            return usage.charged_usd, PROVIDER
         backend = self._backends.get(call.backend)
         if backend is None:
             return None
@@ -156,10 +156,10 @@ def genai_price(backend: Backend, model: str, usage: Usage, when: datetime) -> f
 
     tokens = PublicUsage(input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached or None)
     try:
-        found = calc_price(tokens, model, provider_api_url=backend.url(""), genai_request_timestamp=when)
+        public_price = calc_price(tokens, model, provider_api_url=backend.url(""), genai_request_timestamp=when)
     except LookupError:
         return None
-    return float(found.total_price)
+    return float(public_price.total_price)
 
 
 def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
@@ -171,35 +171,35 @@ def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
     if not usage:
         return None
     get = usage.get
-    prompt = _count(get("prompt_tokens", get("input_tokens")))
-    output = _count(get("completion_tokens", get("output_tokens")))
+    prompt = _token_count(get("prompt_tokens", get("input_tokens")))
+    output = _token_count(get("completion_tokens", get("output_tokens")))
     of_prompt = get("prompt_tokens_details", get("input_tokens_details"))
     of_output = get("completion_tokens_details", get("output_tokens_details"))
     return Usage(
         input=prompt,
-        output=max(output, _count(get("total_tokens")) - prompt),
-        cached=min(prompt, _count(of_prompt.get("cached_tokens"))) if isinstance(of_prompt, dict) else 0,
-        reasoning=_count(of_output.get("reasoning_tokens")) if isinstance(of_output, dict) else 0,
+        output=max(output, _token_count(get("total_tokens")) - prompt),
+        cached=min(prompt, _token_count(of_prompt.get("cached_tokens"))) if isinstance(of_prompt, dict) else 0,
+        reasoning=_token_count(of_output.get("reasoning_tokens")) if isinstance(of_output, dict) else 0,
         estimated=get("estimated") is True,
-        told_usd=told_usd(usage),
+        charged_usd=charged_usd(usage),
     )
 
 
-def told_usd(usage: Mapping[str, Any]) -> float | None:
+def charged_usd(usage: Mapping[str, Any]) -> float | None:
     """What the provider says it charged, in USD: xAI's ``cost_in_usd_ticks`` / 1e10, OpenRouter's ``cost``,
     Perplexity's ``cost.total_cost``. None where it does not say."""
-    ticks, cost = _amount(usage.get("cost_in_usd_ticks")), usage.get("cost")
+    ticks, cost = _valid_number(usage.get("cost_in_usd_ticks")), usage.get("cost")
     if ticks is not None:
         return ticks / _TICKS_PER_USD
-    return _amount(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
+    return _valid_number(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
 
 
-def _amount(value: Any) -> float | None:
+def _valid_number(value: Any) -> float | None:
     """A number that can be one; None for all else."""
-    usable = type(value) in (int, float) and 0 <= value <= _MOST
+    usable = type(value) in (int, float) and 0 <= value <= _MAX_NUMBER
     return float(value) if usable else None
 
 
-def _count(value: Any) -> int:
+def _token_count(value: Any) -> int:
     """A number of tokens; 0 for none, or for nonsense."""
-    return min(int(_amount(value) or 0), _MOST_TOKENS)
+    return min(int(_valid_number(value) or 0), _MAX_TOKENS)

@@ -26,14 +26,14 @@ from ai_router.settings import Settings, SettingsError
 
 AUTO = "auto"
 XAI, CLASSIFIER = "xai", "classifier"
-_NAMES_A_VERSION = re.compile(r"/v[0-9][a-z0-9]*(?:/|$)")
-_UNKNOWN = Model()
+_VERSION_IN_PATH = re.compile(r"/v[0-9][a-z0-9]*(?:/|$)")
+_UNKNOWN_MODEL = Model()
 
 
 @lru_cache(maxsize=256)
 def api_root(base_url: str) -> str:
     """Where an address's API begins: below /v1, unless it names a version of its own (Gemini's /v1beta/openai)."""
-    return base_url if _NAMES_A_VERSION.search(base_url) else f"{base_url}/v1"
+    return base_url if _VERSION_IN_PATH.search(base_url) else f"{base_url}/v1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,7 @@ class Backend:
 
     def facts(self, model: str) -> Model:
         """What the catalogue knows of a model; nothing, for one that it does not have."""
-        return _UNKNOWN if self.provider is None else self.provider.models.get(model, _UNKNOWN)
+        return _UNKNOWN_MODEL if self.provider is None else self.provider.models.get(model, _UNKNOWN_MODEL)
 
     def rules(self, model: str) -> Sequence[Rules]:
         """How the fields of a request change for a model."""
@@ -108,12 +108,12 @@ class Searcher:
     """A backend that can search the web, and how to ask it."""
 
     backend: Backend
-    how: Search
+    search: Search
 
     @property
     def candidate(self) -> Candidate:
         """The backend with the model that searches."""
-        return Candidate(self.backend, self.how.model)
+        return Candidate(self.backend, self.search.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
     today = today or date.today()
     notes: list[str] = []
     primary = _primary(settings, settings.primary_url)
-    clouds = dict(_clouds(settings, catalogue, today, notes))
+    clouds = dict(_cloud_backends(settings, catalogue, today, notes))
     chains = {
         name: tuple(_candidates(catalogue.chains.get(name, ()), primary, clouds, today))
         for name in CHAINS
@@ -203,14 +203,16 @@ def _primary(settings: Settings, url: str) -> Backend:
     )
 
 
-def _clouds(settings: Settings, catalogue: Catalogue, today: date, notes: list[str]) -> Iterator[tuple[str, Backend]]:
+def _cloud_backends(
+    settings: Settings, catalogue: Catalogue, today: date, notes: list[str]
+) -> Iterator[tuple[str, Backend]]:
     """The providers that can be asked; a default model that was retired gives way to its successor, with a note."""
     for name, provider in catalogue.providers.items():
         key = None if provider.key is None else settings.variable(provider.key)
         if provider.key is not None and key is None:
             continue
         wanted = settings.xai_model if name == XAI else provider.default_model or ""
-        model, note = current(provider, wanted, today)
+        model, note = replace_retired(provider, wanted, today)
         if note is not None:
             notes.append(f"{name}: {note}")
         base = (settings.variable(provider.url) if provider.url else None) or provider.base_url.rstrip("/")
@@ -228,7 +230,7 @@ def _clouds(settings: Settings, catalogue: Catalogue, today: date, notes: list[s
         yield name, backend
 
 
-def current(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
+def replace_retired(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
     """The name to ask for in place of ``model``, and what to tell whoever asked for it, if there is anything."""
     entry = provider.retirement(model)
     if entry is None:
@@ -247,15 +249,15 @@ def _candidates(
         backend = primary if name == PRIMARY else clouds.get(name)
         if backend is not None:
             wanted, provider = model or backend.model, backend.provider
-            yield Candidate(backend, wanted if provider is None else current(provider, wanted, today)[0])
+            yield Candidate(backend, wanted if provider is None else replace_retired(provider, wanted, today)[0])
 
 
 def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Backend]) -> Iterator[Searcher]:
     for name in catalogue.chains.get(SEARCH, ()):
-        backend, how = clouds.get(name), catalogue.providers[name].search
-        if backend is not None and how is not None:
-            mine = Search(model=settings.xai_search_model, path=how.path, fields=how.fields)
-            yield Searcher(backend, mine if name == XAI else how)
+        backend, search = clouds.get(name), catalogue.providers[name].search
+        if backend is not None and search is not None:
+            own_search = Search(model=settings.xai_search_model, path=search.path, fields=search.fields)
+            yield Searcher(backend, own_search if name == XAI else search)
 
 
 def _classifier(settings: Settings) -> Backend | None:

@@ -38,7 +38,7 @@ def text_in(content: Any) -> str:
     return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in mappings(content))
 
 
-def call(item: Mapping[str, Any]) -> dict[str, Any]:
+def tool_call(item: Mapping[str, Any]) -> dict[str, Any]:
     """A ``function_call`` item as a tool call of chat completions."""
     function = {"name": item.get("name"), "arguments": item.get("arguments") or ""}
     return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
@@ -55,21 +55,21 @@ def finish_reason(response: Mapping[str, Any], *, called: bool) -> str:
 def usage_and_sources(response: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Usage by its names in chat completions, the provider's own figures beside; and the sources as ``citations``."""
     usage = dict(response.get("usage") or {})
-    told = {"prompt_tokens": usage.pop("input_tokens", 0), "completion_tokens": usage.pop("output_tokens", 0)}
+    tokens = {"prompt_tokens": usage.pop("input_tokens", 0), "completion_tokens": usage.pop("output_tokens", 0)}
     details = {"prompt_tokens_details": usage.pop("input_tokens_details", None)}
     details["completion_tokens_details"] = usage.pop("output_tokens_details", None)
     found = sources(response)
-    named = {**told, **usage, **{name: value for name, value in details.items() if value}}
+    named = {**tokens, **usage, **{name: value for name, value in details.items() if value}}
     return {"usage": named}, {"citations": found} if found else {}
 
 
-def call_key(event: Mapping[str, Any], item_id: Any) -> str:
+def tool_call_key(event: Mapping[str, Any], item_id: Any) -> str:
     """What tells the calls of a stream apart."""
-    place = event.get("output_index")
-    return str(item_id if place is None else place)
+    index = event.get("output_index")
+    return str(item_id if index is None else index)
 
 
-def flat_tool(tool: Any) -> Any:
+def flattened_tool(tool: Any) -> Any:
     """``{"type": "function", "function": {...}}`` without the nesting, which this API does not have."""
     return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
 

@@ -18,7 +18,7 @@ from ai_router.settings import MaxTokensPolicy
 from ai_router.types import ChatRequest, Message
 
 _PASS = MaxTokensPolicy("pass")
-_LIMITS = ("max_tokens", "max_completion_tokens")
+_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def params_for(
@@ -27,11 +27,11 @@ def params_for(
     """The client's fields as a backend may be sent them. The same object where nothing changes."""
     for rule in rules:
         if rule.when is None or rule.when in params:
-            params = _ruled(params, rule)
-    return _with_limits(params, max_tokens)
+            params = _apply_rule(params, rule)
+    return _apply_max_tokens(params, max_tokens)
 
 
-def _ruled(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
+def _apply_rule(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
     dropped = rule.drop if params.get("reasoning_effort") == "none" else rule.drop | rule.drop_when_reasoning
     ruled: dict[str, Any] = {}
     for name, value in params.items():
@@ -45,15 +45,15 @@ def _ruled(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
     return {**rule.add, **ruled}
 
 
-def _with_limits(params: Mapping[str, Any], policy: MaxTokensPolicy) -> Mapping[str, Any]:
-    if policy.kind == "pass" or not any(name in params for name in _LIMITS):
+def _apply_max_tokens(params: Mapping[str, Any], policy: MaxTokensPolicy) -> Mapping[str, Any]:
+    if policy.kind == "pass" or not any(name in params for name in _TOKEN_LIMITS):
         return params
     if policy.kind == "add":
         return {
-            name: value + policy.extra if name in _LIMITS and isinstance(value, int) else value
+            name: value + policy.extra if name in _TOKEN_LIMITS and isinstance(value, int) else value
             for name, value in params.items()
         }
-    return {name: value for name, value in params.items() if name not in _LIMITS}
+    return {name: value for name, value in params.items() if name not in _TOKEN_LIMITS}
 
 
 def with_date(request: ChatRequest) -> bytes:
@@ -66,8 +66,8 @@ def with_date(request: ChatRequest) -> bytes:
         return request.messages_json
     first = request.messages[0]
     if first.get("role") not in ("system", "developer"):
-        dating = orjson.dumps({"role": "system", "content": request.date_context})
-        return b"[" + dating + b"," + request.messages_json[1:]
+        date_message = orjson.dumps({"role": "system", "content": request.date_context})
+        return b"[" + date_message + b"," + request.messages_json[1:]
     dated = {**first, "content": _appended(first.get("content"), request.date_context)}
     if len(request.messages) == 1:
         return orjson.dumps([dated])
@@ -89,7 +89,7 @@ def with_context(request: ChatRequest, context: str, fence: str | None = None) -
         f"<<<web-context-{fence}>>>\n{context}\n<<<end-web-context-{fence}>>>"
     )
     messages = list(orjson.loads(with_date(request)))
-    index = _last_user(messages)
+    index = _last_user_index(messages)
     if index is None:
         return orjson.dumps([*messages, {"role": "user", "content": preface}])
     turn = messages[index]
@@ -97,7 +97,7 @@ def with_context(request: ChatRequest, context: str, fence: str | None = None) -
     return orjson.dumps(messages)
 
 
-def _last_user(messages: list[Message]) -> int | None:
+def _last_user_index(messages: list[Message]) -> int | None:
     return next((i for i in range(len(messages) - 1, -1, -1) if messages[i].get("role") == "user"), None)
 
 

@@ -59,9 +59,9 @@ class Family(Protocol):
         """For a stream; None: its events are what the client is to see."""
 
 
-def _found() -> Mapping[str, Family]:
+def _load_families() -> Mapping[str, Family]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: importlib.import_module(f"{__name__}.{name}").FAMILY for name in names}
 
 
-FAMILIES = _found()
+FAMILIES = _load_families()

@@ -13,11 +13,11 @@ class Agent(Responses):
     """``preset`` may stand in the model's place (``send_as``); an answer's form is asked for as in chat completions."""
 
     path = "/agent"
-    same = ("temperature", "top_p", "metadata", "store", "parallel_tool_calls", "service_tier")
+    copied = ("temperature", "top_p", "metadata", "store", "parallel_tool_calls", "service_tier")
 
-    def response_format(self, form: Payload) -> Payload:
+    def response_format(self, response_format: Payload) -> Payload:
         """As the client wrote it."""
-        return {"response_format": form}
+        return {"response_format": response_format}
 
 
 FAMILY = Agent()
