@@ -37,7 +37,7 @@ def load(backend_session: BackendSession, monkeypatch: pytest.MonkeyPatch) -> It
 def test_the_gauge_is_read_while_somebody_decides_by_it(load: PrimaryLoad) -> None:
     responses.get(METRICS, body="llamacpp:requests_deferred 4\n")
     assert load.waiting is None
-    load.want()
+    load.keep_polling()
     assert waits_until(lambda: load.waiting == 4)
     assert responses.calls[0].request.headers["Authorization"] == "Bearer k"
 
@@ -51,7 +51,7 @@ def test_nobody_is_asked_while_nobody_wants_to_know(load: PrimaryLoad) -> None:
 def test_a_primary_too_busy_to_say_is_as_busy_as_it_said_last(load: PrimaryLoad) -> None:
     responses.get(METRICS, body="vllm:num_requests_waiting 2.0\n")
     responses.get(METRICS, body=TimeoutError())
-    load.want()
+    load.keep_polling()
     assert waits_until(lambda: len(responses.calls) >= 3)
     assert load.waiting == 2
 
@@ -59,7 +59,7 @@ def test_a_primary_too_busy_to_say_is_as_busy_as_it_said_last(load: PrimaryLoad)
 @pytest.mark.parametrize("answer", [{"status": 404}, {"body": "up 1\n"}], ids=["no metrics", "no such gauge"])
 def test_a_primary_that_does_not_tell_is_left_alone_for_a_minute(load: PrimaryLoad, answer: dict[str, str]) -> None:
     responses.get(METRICS, **answer)
-    load.want()
+    load.keep_polling()
     assert waits_until(lambda: len(responses.calls) == 1)
     time.sleep(0.1)
     assert len(responses.calls) == 1

@@ -23,7 +23,7 @@ from ai_router.providers.registry import Backend, Registry
 
 _MAX_SHOWN_UNKNOWN = 8
 _TIMEOUT_S = 15.0
-_MAX_BODY = 16 << 20
+_MAX_BODY_BYTES = 16 << 20
 
 
 @click.command()
@@ -132,7 +132,7 @@ def served_models(session: BackendSession, backend: Backend) -> frozenset[str]:
         headers=backend.headers,
         secret=backend.key,
     )
-    response = session.fetch(upstream_request, _MAX_BODY)
+    response = session.fetch(upstream_request, _MAX_BODY_BYTES)
     if response.status != 200:
         raise error_from_response(response.status, response.headers, response.body, upstream_request)
     try:

@@ -20,7 +20,7 @@ from ai_router.resilience.limiter import ConcurrencyLimiter
 
 LIMIT_S = 5.0
 CACHE_S = 1.0
-_MAX_BODY = 1 << 20
+_MAX_BODY_BYTES = 1 << 20
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 
@@ -62,54 +62,54 @@ class HealthChecker:
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: HealthReport | None = None
-        self._under_way: Future[HealthReport] | None = None
+        self._pending: Future[HealthReport] | None = None
         self._errors: dict[str, str] = {}
         # Threads of its own: /health must answer while every other pool is busy. Twice over, because a check that
         # hangs in a connect outlives its report.
-        self._checks = ThreadPoolExecutor(max_workers=2 * len(backends), thread_name_prefix="health")
-        self._taker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health-report")
+        self._check_threads = ThreadPoolExecutor(max_workers=2 * len(backends), thread_name_prefix="health")
+        self._report_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health-report")
 
     def report(self) -> HealthReport:
         """The report, at most CACHE_S old; takes LIMIT_S at worst."""
         with self._lock:
             if self._latest is not None and self._clock() - self._latest.taken_at < CACHE_S:
                 return self._latest
-            if self._under_way is None:
-                self._under_way = self._taker.submit(self._take, told=True)
-            under_way = self._under_way
-        return under_way.result()
+            if self._pending is None:
+                self._pending = self._report_thread.submit(self._make_report, logged=True)
+            pending = self._pending
+        return pending.result()
 
-    def glance(self, max_age_s: float) -> Mapping[str, BackendHealth]:
+    def latest(self, max_age_s: float) -> Mapping[str, BackendHealth]:
         """What the last report said, empty before the first; waits for nobody. One that is older than ``max_age_s`` is
         taken anew behind the caller's back, and not told in the log."""
         with self._lock:
             latest = self._latest
             stale = latest is None or self._clock() - latest.taken_at > max_age_s
-            if stale and self._under_way is None:
+            if stale and self._pending is None:
                 # After close there is nobody to take one.
                 with contextlib.suppress(RuntimeError):
-                    self._under_way = self._taker.submit(self._take, told=False)
+                    self._pending = self._report_thread.submit(self._make_report, logged=False)
         return {} if latest is None else latest.backends
 
     def close(self) -> None:
         """End the threads; a check under way is not waited for."""
-        self._taker.shutdown(wait=False, cancel_futures=True)
-        self._checks.shutdown(wait=False, cancel_futures=True)
+        self._report_thread.shutdown(wait=False, cancel_futures=True)
+        self._check_threads.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, *, told: bool) -> HealthReport:
+    def _make_report(self, *, logged: bool) -> HealthReport:
         started = self._clock()
         try:
-            checks = {backend.name: self._checks.submit(self._check, backend) for backend in self._backends}
+            checks = {backend.name: self._check_threads.submit(self._check, backend) for backend in self._backends}
             wait(checks.values(), timeout=LIMIT_S)
-            backends = {name: self._result(name, check) for name, check in checks.items()}
+            backends = {name: self._backend_health(name, check) for name, check in checks.items()}
             report = HealthReport(overall(backends), backends, taken_at=self._clock())
-            if told:
+            if logged:
                 log_lines.health_checked(report.status, (report.taken_at - started) * 1000)
             self._latest = report
             return report
         finally:
             with self._lock:
-                self._under_way = None
+                self._pending = None
 
     def _check(self, backend: Backend) -> tuple[float, str | None]:
         """Latency in ms and what is wrong, if anything."""
@@ -124,14 +124,14 @@ class HealthChecker:
         )
         problem = None
         try:
-            response = self._session.fetch(upstream_request, _MAX_BODY)
+            response = self._session.fetch(upstream_request, _MAX_BODY_BYTES)
             if response.status != 200:
                 problem = error_from_response(response.status, response.headers, response.body, upstream_request).detail
         except UpstreamError as error:
             problem = error.detail
         return (self._clock() - started) * 1000, problem
 
-    def _result(self, name: str, check: Future[tuple[float, str | None]]) -> BackendHealth:
+    def _backend_health(self, name: str, check: Future[tuple[float, str | None]]) -> BackendHealth:
         latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
         if problem is not None:
             self._errors[name] = problem

@@ -36,7 +36,7 @@ class SpeculationController:
 
     def permit_for(self, guess: Guess | None) -> Permit | None:
         """A place at the primary for a call although the classifier may yet decide otherwise; None: better not."""
-        self._load.want()
+        self._load.keep_polling()
         pressure = Pressure(self._load.waiting, self._budget.left_s())
         why = why_not(self._mode, guess, pressure)
         permit = None
