@@ -1,4 +1,4 @@
-"""``models``: what the catalogue knows, and whether the providers agree."""
+"""The command ``models``: what is in the catalogue, and, with --check, whether the providers still serve it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ai_router.providers.registry import Backend, Registry
 
 _MAX_SHOWN_UNKNOWN = 8
 _TIMEOUT_S = 15.0
+"""For a provider's whole list of models."""
 _MAX_BODY_BYTES = 16 << 20
 
 
@@ -42,7 +43,7 @@ def models(*, check: bool, as_json: bool) -> None:
 
 
 def _check_providers(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
-    """What each provider with a key says, or why it does not."""
+    """For each provider with a key the comparison with its own list, or why there is none, in one line."""
     with BackendSession() as session:
         for name, backend in registry.clouds.items():
             try:
@@ -116,14 +117,17 @@ def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Models of the catalogue that the provider does not list, and models that it lists and the catalogue lacks."""
+    """``missing``: models of the catalogue that the provider does not list. ``unknown``: those that only it lists."""
 
     missing: Sequence[str]
     unknown: Sequence[str]
 
 
 def served_models(session: BackendSession, backend: Backend) -> frozenset[str]:
-    """The ids of a provider's GET /models. Raises UpstreamError."""
+    """The ids in a provider's GET /models, ``{"data": [{"id": ...}, ...]}``.
+
+    Raises UpstreamError if there is no answer, or one of another status or shape.
+    """
     upstream_request = UpstreamRequest(
         source=backend.source,
         method="GET",
@@ -137,14 +141,17 @@ def served_models(session: BackendSession, backend: Backend) -> frozenset[str]:
         raise error_from_response(response.status, response.headers, response.body, upstream_request)
     try:
         entries = orjson.loads(response.body)["data"]
-        # Gemini's begin with models/.
+        # Gemini's ids begin with models/.
         return frozenset(str(entry["id"]).removeprefix("models/") for entry in entries)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise UpstreamFailed("its list of models is of no shape that is known", upstream_request.source) from None
 
 
 def compare(backend: Backend, served: frozenset[str]) -> Comparison:
-    """What differs. Presets are no models and are not listed; a dated name stands for the one without the date."""
+    """Compare a provider's entry in the catalogue, and its default model, with the ids that it ``served``.
+
+    Presets are no models and are not listed. An id with a date (gpt-6-2026-08-01) stands for the name without it.
+    """
     models = {} if backend.provider is None else backend.provider.models
     named = {name for name, facts in models.items() if facts.send_as == "model"} | ({backend.model} - {"", *models})
     dated_names = {name for name in named if any(found.startswith(f"{name}-") for found in served)}

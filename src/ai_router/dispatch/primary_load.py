@@ -1,4 +1,4 @@
-"""How busy the primary is, as it says itself, and how fast it writes."""
+"""How busy the primary is: requests in its own queue, from its /metrics, and how many tokens it writes a second."""
 
 from __future__ import annotations
 
@@ -18,24 +18,30 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 _STOP_AFTER_S = 10.0
+"""Polling stops when nobody has needed the load for so long."""
 _NO_GAUGE_POLL_S = 60.0
+"""How long to leave a primary alone that has no such gauge."""
 _TIMEOUT_S = 2.0
 _MAX_BODY_BYTES = 4 << 20
 _NEWEST_WEIGHT = 0.2
+"""What the newest answer counts for in the moving average of tokens a second."""
 _WAITING_GAUGE = re.compile(
     rb"^(?:vllm:num_requests_waiting|llamacpp:requests_deferred)(?:\{.*\})?\s+(\d+)(?:\.0*)?\s*$", re.M
 )
-"""The gauges of vLLM 0.33 (one line an engine) and of llama.cpp's server."""
+"""The gauges of vLLM 0.33 (one line for each engine) and of llama.cpp's server."""
 
 
 def waiting_in(metrics: bytes) -> int | None:
-    """Requests that wait in a backend's queue, out of its Prometheus text; None if it does not say."""
+    """Requests that wait in a backend's queue, read from its Prometheus text; None if it has no such gauge."""
     found = _WAITING_GAUGE.findall(metrics)
     return sum(map(int, found)) if found else None
 
 
 class PrimaryLoad:
-    """Asks the primary's /metrics every second while there is something to decide. Safe from any thread."""
+    """Polls the primary's GET /metrics every POLL_S, while somebody needs the load, on a thread of its own.
+
+    Safe from any thread. ``start`` begins, ``close`` ends it.
+    """
 
     def __init__(self, session: BackendSession, primary: Backend, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session
@@ -47,16 +53,16 @@ class PrimaryLoad:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="primary-load", daemon=True)
         self.waiting: int | None = None
-        """Requests in the primary's own queue, as of a second ago; None where it does not tell."""
+        """Requests in the primary's own queue, about a second ago; None if unknown: not polled, or no such gauge."""
 
     def keep_polling(self) -> None:
-        """Somebody decides by the load: keep looking for a while."""
+        """Poll for the next 10 seconds: a decision depends on the load."""
         self._needed_at = self._clock()
         if not self._polling.is_set():
             self._polling.set()
 
     def finished(self, outcome: Outcome) -> None:
-        """A subscriber of outcomes: learns how fast the primary writes."""
+        """Take the speed of an answer of the primary into the average. A subscriber of outcomes."""
         usage, last = outcome.usage or {}, outcome.attempts[-1] if outcome.attempts else None
         tokens = usage.get("completion_tokens")
         if outcome.status is not Status.OK or last is None or last.backend != self._primary.name:
@@ -67,15 +73,15 @@ class PrimaryLoad:
             self._tokens_per_s = before + _NEWEST_WEIGHT * (tokens_per_s - before) if before else tokens_per_s
 
     def tokens_in(self, seconds: float) -> int:
-        """About how many tokens the primary writes in so long; 0 before it was seen writing."""
+        """About how many tokens the primary writes in ``seconds``; 0 before its first answer."""
         return round(max(seconds, 0.0) * self._tokens_per_s)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread, which waits for the first ``keep_polling``."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop polling for good."""
         self._stopped.set()
         self._polling.set()
 
@@ -91,7 +97,7 @@ class PrimaryLoad:
             try:
                 self.waiting = self._read_gauge()
             except UpstreamError:
-                # Too busy to say, or down: what it said last stands for now, and soon it is asked again.
+                # Too busy to answer, or down: the last value stands, and it is asked again soon.
                 self._stopped.wait(POLL_S)
             else:
                 self._stopped.wait(POLL_S if self.waiting is not None else _NO_GAUGE_POLL_S)
