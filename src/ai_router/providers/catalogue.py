@@ -1,7 +1,9 @@
-"""The catalogue: providers, their models and prices, what was retired, and who is asked for which route.
+"""The catalogue: providers, their models and prices, retired names, and which backends answer which route.
 
-One TOML file in the package; a file of the user's (CATALOGUE_FILE) is laid over it, table by table, lists as a whole. A
-provider of a known API family needs nothing but an entry here.
+It is one TOML file in the package, catalogue.toml. A file of the user's (CATALOGUE_FILE) is merged over it: tables key
+by key, everything else, lists included, as a whole. A provider of a known API family needs an entry and no code.
+
+The classes below are the file's tables; their fields are its keys.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ai_router.types import Label
 
 PRIMARY = "primary"
 SEARCH = "search"
-"""The chain of those that can search the web for ENRICH."""
+"""The chain of the providers that are asked to search the web for the route ENRICH."""
 
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
 _RESERVED_NAMES = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
@@ -39,7 +41,11 @@ Count = Annotated[int, Meta(gt=0)]
 
 
 class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """USD per million tokens; ``_above``: for the whole of a request whose prompt has more tokens than ``above``."""
+    """The price of a model, in USD per million tokens.
+
+    ``cached``: input that the provider had in its cache; None: as all input. ``input_above`` and ``output_above`` hold
+    for the whole of a request whose prompt has more than ``above`` tokens.
+    """
 
     input: NotNegative
     output: NotNegative
@@ -50,9 +56,10 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model as its provider calls it. ``context`` in tokens; ``capabilities`` None: unknown, all are assumed.
+    """One model, by the name that its provider uses.
 
-    ``send_as`` is the body's field for the name where that is not ``model`` (Perplexity's presets).
+    ``context``: the size of its context window, in tokens. ``capabilities``: None if unknown; all are assumed then.
+    ``send_as``: the field of the request's body that holds the name, if not ``model`` (``preset`` at Perplexity).
     """
 
     context: Count | None = None
@@ -62,18 +69,23 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Retired(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A name that its provider gave up, or will ``on`` that day; ``replaced_by`` is one of the provider's models."""
+    """A name, or a glob of names, that its provider has retired.
+
+    ``on``: the day, also in the future; None: retired already. ``replaced_by``: the model of the same provider that is
+    asked instead.
+    """
 
     replaced_by: str
     on: date | None = None
 
 
 class Rules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the body's fields change for models of these names (a glob).
+    """How the fields of a request's body change for the models whose names match the glob ``models``.
 
-    ``keep``: nothing but these fields is sent; ``drop``: these are not; ``drop_when_reasoning``: these are not, unless
-    reasoning_effort is "none"; ``rename``: these go by another name, unless that is set as well; ``add``: these are set
-    where the client does not. ``when``: the rule holds only for requests with that field.
+    ``when``: the rule holds only for requests that have this field. ``keep``: only these fields are sent; None: all.
+    ``drop``: these are not sent. ``drop_when_reasoning``: these are not sent unless reasoning_effort is "none".
+    ``rename``: old name to new name; a field is dropped if the client has set the new name, too. ``add``: values for
+    fields that the client has not set.
     """
 
     models: str = "*"
@@ -86,7 +98,10 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to ask a provider for facts from the web, through the Responses API; ``fields`` go into the body as well."""
+    """How to have a provider search the web, with the Responses API.
+
+    ``model``: the model to ask. ``path``: the endpoint, below the API's root. ``fields``: more fields for the body.
+    """
 
     model: str
     path: str = "/responses"
@@ -94,9 +109,14 @@ class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Somebody who serves models. ``key`` and ``url`` name the variables of its key and of another address for it.
+    """A service with an API for chats, and its models.
 
-    ``local``: what is sent there stays in the house. ``tiers``: globs of models whose limits are counted apart.
+    ``base_url``: its address, without /v1. ``family``: its API, a module of ``families``. ``title``: its name for
+    people. ``key`` and ``url``: the environment variables of its API key (None: needs none) and of another address.
+    ``default_model``: asked where only the provider is named. ``local``: it runs on the operator's own machines, so
+    that nothing sent there leaves them. ``ttft_s``: how long to wait for the first byte of a stream, in seconds.
+    ``cap``: the most requests at once; None: as the settings say. ``headers``: sent with every call. ``tiers``: name to
+    glob of the models whose limits are counted apart (OpenRouter's free ones).
     """
 
     base_url: str
@@ -116,30 +136,33 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retired: Mapping[str, Retired] = {}
 
     def retirement(self, model: str) -> Retired | None:
-        """The entry that ``model`` falls under, an exact name before a glob; None for a name in use."""
+        """The entry of ``retired`` for ``model``, an exact name before a glob; None for a name that is not retired."""
         if model in self.models and model not in self.retired:
             return None
         exact = self.retired.get(model)
         return exact or next((entry for glob, entry in self.retired.items() if fnmatchcase(model, glob)), None)
 
     def rules_for(self, model: str) -> Sequence[Rules]:
-        """The rules that hold for a model."""
+        """The rules for a model, in the order in which they apply."""
         return [rule for rule in self.rules if fnmatchcase(model, rule.models)]
 
     def tier(self, model: str) -> str | None:
-        """The tier whose limits a model shares; None for the provider's own."""
+        """The name of the tier whose limits a model shares; None if they are the provider's."""
         return next((name for name, glob in self.tiers.items() if fnmatchcase(model, glob)), None)
 
 
 class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All providers by name, and for each route who is asked, best first."""
+    """All providers by name, and for each route its chain: backends to ask, the first choice first.
+
+    An entry of a chain is ``primary``, a provider's name, or ``provider/model``. ``chains`` also holds SEARCH.
+    """
 
     providers: Mapping[str, Provider]
     chains: Mapping[str, Sequence[str]]
 
 
 def load_catalogue(user_file: Path | None = None) -> Catalogue:
-    """The package's catalogue with the user's laid over it. Raises SettingsError, in one line, for what is wrong."""
+    """The package's catalogue with the user's file merged over it. Raises SettingsError, in one line."""
     packaged = tomllib.loads(files("ai_router.providers").joinpath("catalogue.toml").read_text("utf-8"))
     merged = packaged if user_file is None else _merge(packaged, _read_toml(user_file))
     try:

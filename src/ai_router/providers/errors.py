@@ -1,8 +1,9 @@
-"""Reading what a backend says when it says no, in any of the shapes they use.
+"""Reading the error bodies of backends: which UpstreamError an answer, or an event of a stream, amounts to.
 
-vLLM: ``{"error": {"message", "type", "param", "code": int}}``, for a bad key ``{"error": "Unauthorized"}``.
+The shapes, as the backends send them:
+OpenAI, vLLM: ``{"error": {"message", "type", "param", "code"}}``; vLLM for a bad key: ``{"error": "Unauthorized"}``.
 xAI: ``{"code": "...", "error": "text"}``, and status 400 for a bad key. Gemini: ``[{"error": {...}}]``.
-FastAPI: ``{"detail": ...}``.
+OpenRouter: ``metadata`` inside ``error``. FastAPI: ``{"detail": ...}``.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ from ai_router.errors import (
 from ai_router.http.request import UpstreamRequest
 
 _MAX_MESSAGE = 2_000
+"""Characters of a backend's message that are kept."""
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _STATUS = re.compile(r"[45][0-9]{2}")
 _BAD_KEY = re.compile(
     r"(?:incorrect|invalid|missing|expired|no) api key|api key (?:not valid|not found|is invalid|expired)",
     re.IGNORECASE,
 )
-"""xAI's and Gemini's way to say 401 with a 400. No more than that: a request's own words may be echoed."""
+"""How xAI and Gemini report a bad key with a status 400. Nothing looser: a message may quote the client's request."""
 _MODERATED = re.compile(r"moderat|guardrail|usage guidelines|content policy|flagged", re.IGNORECASE)
 _RETRYABLE_STATUSES = frozenset({408, 409, 425})
+"""4xx that are not the request's fault: the same request may succeed later."""
 _EXHAUSTED_CODES = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
@@ -47,23 +50,23 @@ _STATUS_OF_CODE = {
     "context_length_exceeded": 400,
     "model_not_found": 404,
 }
-"""What OpenAI's codes go along with, where they come without a status."""
+"""The status that belongs to an OpenAI error code, for errors without one of their own (inside a status 200)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What an error body says."""
+    """What an error body says. ``code`` is the backend's own code as text; ``retry_after_s`` in seconds."""
 
     message: str
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
     moderated: bool = False
-    """The words of the request were the reason (OpenRouter's metadata)."""
+    """Whether the backend refused what the request says, as a moderation does (OpenRouter's metadata)."""
 
 
 def details_in(payload: Any) -> ErrorDetails | None:
-    """The error in a parsed body, in whichever shape; None if it holds none."""
+    """The error in a parsed body, in any of the shapes above; None if it holds none."""
     if isinstance(payload, list):
         return next((found for item in payload if (found := details_in(item)) is not None), None)
     if not isinstance(payload, Mapping):
@@ -88,7 +91,7 @@ def details_in(payload: Any) -> ErrorDetails | None:
 
 
 def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDetails | None:
-    """``complaint_in``, without the backend's key in it."""
+    """``details_in`` with the backend's key replaced by ``***`` and a message of at most 2,000 characters."""
     details = details_in(payload)
     return None if details is None else _redacted(details, upstream_request)
 
@@ -96,7 +99,7 @@ def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDe
 def error_from_response(
     status: int, headers: Mapping[str, str], body: bytes, upstream_request: UpstreamRequest
 ) -> UpstreamError:
-    """The error that an answer of ``status`` other than 200 amounts to."""
+    """The error for an answer with a ``status`` other than 200. The names in ``headers`` are in lower case."""
     details = _redacted(
         _details_in_body(body) or ErrorDetails(f"HTTP {status} without an explanation"), upstream_request
     )
@@ -104,8 +107,11 @@ def error_from_response(
 
 
 def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamError | None:
-    """The error that hides in an answer of status 200, or in an event of a stream: what its code says, if that is a
-    status, as OpenRouter's and vLLM's are; else a failure of the backend's own."""
+    """The error inside a parsed answer of status 200, or inside an event of a stream; None if there is none.
+
+    Its code decides, if that is an HTTP status, as OpenRouter's and vLLM's are, or a code of OpenAI's that is known.
+    With any other it is UpstreamFailed.
+    """
     if isinstance(payload, dict) and not payload.get("error"):
         return None
     details = redacted_details(payload, upstream_request)
@@ -142,14 +148,17 @@ def _error_for(
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds, from ``retry-after-ms``, seconds, or an HTTP date (RFC 9110 10.2.3)."""
+    """How long the backend asks to wait, in seconds; None if it does not, or not in a form that is known.
+
+    Read from ``retry-after-ms`` (OpenAI's), or ``retry-after`` in seconds or as an HTTP date (RFC 9110 10.2.3).
+    """
     millis, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
     if _DIGITS.fullmatch(millis):
         return int(millis) / 1000
     if _DIGITS.fullmatch(value):
         return float(value)
     try:
-        # The header speaks of wall-clock time, so this is the one place that reads it.
+        # The header is a date, so it is compared with the wall clock.
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except (ValueError, OverflowError):
         return None
@@ -175,7 +184,7 @@ def _details_in_body(body: bytes) -> ErrorDetails | None:
 
 
 def _as_json(error: Any) -> str:
-    """An error of a shape that nobody knows, as it is."""
+    """An error of an unknown shape, quoted as it came."""
     try:
         return orjson.dumps(error).decode()
     except orjson.JSONEncodeError:
@@ -187,7 +196,7 @@ def _clip(text: str) -> str:
 
 
 def _redacted(details: ErrorDetails, upstream_request: UpstreamRequest) -> ErrorDetails:
-    """The complaint without our key, which some providers echo, and at no more than so much length."""
+    """The details without our key, which some providers repeat, and with a message that is not too long."""
     if not upstream_request.secret:
         return replace(details, message=_clip(details.message))
     secret = upstream_request.secret
@@ -200,5 +209,5 @@ def _redacted(details: ErrorDetails, upstream_request: UpstreamRequest) -> Error
 
 
 def _without_key(message: str) -> str:
-    """Providers repeat a part of the key they reject ("Incorrect API key provided: sk-ab***yz"); we do not."""
+    """A message about a rejected key, up to the colon: "Incorrect API key provided: sk-ab***yz" shows part of it."""
     return message.partition(":")[0]

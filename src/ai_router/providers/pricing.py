@@ -1,7 +1,8 @@
-"""What a request cost: the provider's own figure first, then the catalogue's price, then genai-prices', else unknown.
+"""What a request used and what it cost.
 
-A local model costs seconds of its GPU, and money where a price of electricity is set. What is not known never counts as
-nothing: it is named in ``Cost.unknown``.
+A call of a cloud costs what the provider says that it charged, else its tokens at the catalogue's price, else at the
+price in the package genai-prices; else the cost is unknown. A local backend costs seconds of its GPU, and money if a
+price of electricity is set. An unknown cost never counts as 0: ``Cost.unknown`` names it.
 """
 
 from __future__ import annotations
@@ -17,21 +18,23 @@ from ai_router.types import CallCost, Cost, Outcome, Traffic, Usage
 
 _PER_TOKEN = 1e-6
 _TICKS_PER_USD = 10_000_000_000
+"""xAI's unit of ``cost_in_usd_ticks``."""
 _MAX_NUMBER = 1e18
 _MAX_TOKENS = 10**12
-"""More is nonsense, and sums of it would not fit into any column."""
+"""A larger number of tokens is an error of the backend, and sums of it would not fit the database's columns."""
 
 PROVIDER, CATALOGUE, GENAI_PRICES = "provider", "catalogue", "genai-prices"
 ELECTRICITY, LOCAL, NONE = "electricity", "local", "none"
 
 PriceAndBasis = tuple[float, str]
-"""USD, and who says so."""
+"""USD, and where the figure comes from: one of the names above."""
 
 PublicPrice = Callable[[Backend, str, Usage, datetime], float | None]
+"""The price in USD of a backend's model for a usage at a time; None if unknown."""
 
 
 def price_of(usage: Usage, price: Price) -> float:
-    """USD for the tokens at a price of the catalogue's. Cached tokens are dearer above the limit as all input is."""
+    """USD for the tokens at a price of the catalogue's. Above its limit, cached tokens rise as the other input does."""
     above = price.above is not None and usage.input > price.above
     uncached = price.input_above if above and price.input_above is not None else price.input
     output = price.output_above if above and price.output_above is not None else price.output
@@ -41,14 +44,20 @@ def price_of(usage: Usage, price: Price) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The model that everything would have gone to without a local one, and its price."""
+    """What answers are compared with: the model that would have answered all without a local one, and its price.
+
+    ``model`` is ``provider/model``; ``price`` None: the catalogue has none.
+    """
 
     model: str
     price: Price | None
 
 
 def baseline_of(catalogue: Catalogue, xai_model: str) -> Baseline | None:
-    """The first cloud of the chain for COMPLEX, with or without a key; None if there is none in it."""
+    """The first cloud in the chain of COMPLEX, whether it has a key or not; None if there is none.
+
+    ``xai_model`` is the setting XAI_MODEL.
+    """
     entry = next((entry for entry in catalogue.chains.get("complex", ()) if entry != PRIMARY), None)
     if entry is None:
         return None
@@ -60,7 +69,11 @@ def baseline_of(catalogue: Catalogue, xai_model: str) -> Baseline | None:
 
 
 class Pricing:
-    """``usd_per_gpu_s`` is what a second of a local backend costs in electricity; None: nobody has said."""
+    """Works out what requests cost.
+
+    ``usd_per_gpu_s``: the electricity for a second of a local backend's work; None if no price is set.
+    ``public_price``: prices for models that the catalogue has no price for; None: those of genai-prices.
+    """
 
     def __init__(
         self,
@@ -76,11 +89,11 @@ class Pricing:
         self._public_price = public_price or genai_price
 
     def is_local(self, backend: str) -> bool:
-        """Whether what is sent there stays in the house."""
+        """Whether a backend, by its name, runs on the operator's own machines."""
         return backend in self._local
 
     def cost(self, outcome: Outcome) -> Cost:
-        """The cost of all that was done for a request."""
+        """The cost of all calls that were made for a request."""
         known, gpu_s, local_used = 0.0, 0.0, False
         unknown, by_call, basis = list[str](), dict[int, CallCost](), dict[str, None]()
         for call in outcome.traffic:
@@ -103,14 +116,14 @@ class Pricing:
         return Cost(known, bases, tuple(unknown), gpu_s, usage, by_call, self._baseline_usd(usage))
 
     def _charge(self, call: Traffic, outcome: Outcome) -> _Charge:
-        """What a call of a cloud cost, and in words what of it is not known."""
+        """What one call of a cloud cost, and in words what is not known of that."""
         call_name = f"{call.backend} ({call.model})"
         answers = bool(outcome.attempts) and outcome.attempts[-1].call_number == call.call_number
         search_call, search_usage = outcome.search or (None, None)
         searches = search_call == call.call_number
         usage = usage_of(outcome.usage if answers else search_usage if searches else None)
         if usage is None:
-            # Whoever refuses does not charge; what broke off, or was given up, may have been worked on all the same.
+            # A refusal is not charged. A call that broke off, or that we gave up, may have been.
             return _Charge(unknown=(f"{call_name}: a call without a word of its usage",) if call.may_cost else ())
         usd, basis = self._price(call, usage, outcome.request.timestamp) or (None, None)
         if usd is None:
@@ -149,10 +162,10 @@ class _Charge:
 
 
 def genai_price(backend: Backend, model: str, usage: Usage, when: datetime) -> float | None:
-    """What genai-prices knows, which is found by the backend's address; None if that or the model is unknown to it."""
-    # 27 MiB and a third of a second, for those who use a model without a price in the catalogue.
-    from genai_prices import Usage as PublicUsage  # noqa: PLC0415 - as said
-    from genai_prices import calc_price  # noqa: PLC0415 - as said
+    """USD at the price in genai-prices at the time ``when``; None if it does not know the address or the model."""
+    # Loading it takes 27 MiB and a third of a second, which only a model without a price in the catalogue needs.
+    from genai_prices import Usage as PublicUsage  # noqa: PLC0415 - see above
+    from genai_prices import calc_price  # noqa: PLC0415 - see above
 
     tokens = PublicUsage(input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached or None)
     try:
@@ -163,10 +176,10 @@ def genai_price(backend: Backend, model: str, usage: Usage, when: datetime) -> f
 
 
 def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
-    """The tokens of a ``usage`` object of chat completions or of the Responses API; None without one.
+    """The tokens in a ``usage`` object of chat completions or of the Responses API; None without one.
 
-    xAI leaves the tokens of reasoning out of completion_tokens and counts them in total_tokens (upstreams, 2026-11-21):
-    what the total has beyond the prompt is output.
+    A number that cannot be one counts as 0. xAI leaves the reasoning out of completion_tokens and has it in
+    total_tokens (seen 2026-11-21), so that everything in the total beyond the prompt is output.
     """
     if not usage:
         return None
@@ -186,8 +199,10 @@ def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
 
 
 def charged_usd(usage: Mapping[str, Any]) -> float | None:
-    """What the provider says it charged, in USD: xAI's ``cost_in_usd_ticks`` / 1e10, OpenRouter's ``cost``,
-    Perplexity's ``cost.total_cost``. None where it does not say."""
+    """What the provider says that it charged, in USD; None if it does not say.
+
+    xAI: ``cost_in_usd_ticks`` / 1e10. OpenRouter: ``cost``. Perplexity: ``cost.total_cost``.
+    """
     ticks, cost = _valid_number(usage.get("cost_in_usd_ticks")), usage.get("cost")
     if ticks is not None:
         return ticks / _TICKS_PER_USD
@@ -195,11 +210,11 @@ def charged_usd(usage: Mapping[str, Any]) -> float | None:
 
 
 def _valid_number(value: Any) -> float | None:
-    """A number that can be one; None for all else."""
+    """The number if it is finite, not negative and not absurdly large; None for anything else, booleans included."""
     usable = type(value) in (int, float) and 0 <= value <= _MAX_NUMBER
     return float(value) if usable else None
 
 
 def _token_count(value: Any) -> int:
-    """A number of tokens; 0 for none, or for nonsense."""
+    """A number of tokens; 0 for a missing or impossible one."""
     return min(int(_valid_number(value) or 0), _MAX_TOKENS)

@@ -1,4 +1,4 @@
-"""The Responses API of OpenAI, which Perplexity's agent API follows (its path is /v1/agent, /v1/responses an alias).
+"""The Responses API of OpenAI. Perplexity's agent API is a variant of it (/v1/agent, with the alias /v1/responses).
 
 Shapes: openai 3.54.0 (types/responses), perplexityai 0.46.1, docs.perplexity.ai/docs/agent-api.
 """
@@ -21,13 +21,16 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 class Responses:
-    """Translates both ways: messages into input items, output items into a completion."""
+    """Translates the messages of a request into input items, and the output items of an answer into a completion.
+
+    ``copied``: fields of chat completions that have the same name and meaning here.
+    """
 
     path = "/responses"
     copied: Sequence[str] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
 
     def body(self, parts: RequestParts) -> bytes:
-        """Fields without a counterpart are left out: an unknown one would be refused."""
+        """The body. Fields that this API does not have are left out: it would refuse the request."""
         messages, params = parts.parsed()
         body: dict[str, Any] = {parts.send_as: parts.model}
         body |= {name: params[name] for name in self.copied if params.get(name) is not None}
@@ -51,11 +54,11 @@ class Responses:
         return orjson.dumps(body)
 
     def response_format(self, response_format: Payload) -> Payload:
-        """The fields that ask for an answer of a certain form."""
+        """The fields of the body for chat completions' ``response_format``."""
         return {"text": {"format": {**response_format.get("json_schema", {}), "type": response_format.get("type")}}}
 
     def completion(self, payload: Payload) -> Payload:
-        """The completion with the sources that were found, as ``citations``."""
+        """The completion, with the URLs that it cites as ``citations``. Raises ValueError for a failed response."""
         output = payload.get("output")
         if not isinstance(output, list) or payload.get("status") in ("failed", "cancelled"):
             raise ValueError("the answer is not a response, or one that failed")
@@ -68,12 +71,12 @@ class Responses:
         return {**_header(payload, "chat.completion"), "choices": [choice], **usage, **cited}
 
     def translation(self) -> ResponsesStream:
-        """One per stream."""
+        """A new translation for one stream."""
         return ResponsesStream()
 
 
 class ResponsesStream:
-    """Events in, chunks out."""
+    """Translates the events of one stream into chunks of chat completions."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -82,12 +85,12 @@ class ResponsesStream:
         self._calls: dict[str, int] = {}
 
     def feed(self, payload: Payload) -> Sequence[Payload]:
-        """The chunks of one event; none for what a chat client has no use for."""
+        """The chunks for one event; none for an event that chat completions do not have."""
         kind = payload.get("type")
         if isinstance(response := payload.get("response"), dict):
             self._response = response
         if kind in _FAILURE_EVENTS:
-            # OpenAI's error is the event itself or in its response, Perplexity's beside that.
+            # OpenAI's error is the event itself, or in its ``response``; Perplexity's is the event's ``error``.
             error = payload.get("error") or self._response.get("error") or {"code": None, **payload}
             named = error if isinstance(error, dict) else {"message": str(error)}
             return [{"error": {"message": "the response failed", **named}}]
@@ -105,7 +108,7 @@ class ResponsesStream:
 
     def _end(self) -> Sequence[Payload]:
         self.ended = True
-        # Perplexity may send a text only in the response as a whole.
+        # Perplexity may send a text only in the last event's response, without any deltas.
         unsent = "" if self._text_sent else "".join(items.output_texts(self._response))
         ended = items.finish_reason(self._response, called=bool(self._calls))
         last = self._chunk({"content": unsent} if unsent else {}, ended)
