@@ -33,13 +33,13 @@ _MAX_BODY_BYTES = 16 << 20
 def models(*, check: bool, as_json: bool) -> None:
     """List the providers and models of the catalogue; exit status 1 if --check finds one missing."""
     registry = registry_of(settings_or_die())
-    found = dict(_check_providers(registry)) if check else {}
+    checks = dict(_check_providers(registry)) if check else {}
     if as_json:
-        click.echo(orjson.dumps(_as_json(registry, found), option=orjson.OPT_INDENT_2))
+        click.echo(orjson.dumps(_as_json(registry, checks), option=orjson.OPT_INDENT_2))
     else:
-        for line in _text_lines(registry, found):
+        for line in _text_lines(registry, checks):
             click.echo(line)
-    sys.exit(1 if any(not isinstance(check, Comparison) or check.missing for check in found.values()) else 0)
+    sys.exit(1 if any(not isinstance(check, Comparison) or check.missing for check in checks.values()) else 0)
 
 
 def _check_providers(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
@@ -52,7 +52,7 @@ def _check_providers(registry: Registry) -> Iterator[tuple[str, Comparison | str
                 yield name, problem.detail
 
 
-def _text_lines(registry: Registry, found: Mapping[str, Comparison | str]) -> Iterator[str]:
+def _text_lines(registry: Registry, checks: Mapping[str, Comparison | str]) -> Iterator[str]:
     for route, chain in registry.chains.items():
         yield f"{route:9} {' -> '.join(f'{candidate.backend.name} ({candidate.model})' for candidate in chain)}"
     searchers = " -> ".join(f"{searcher.backend.name} ({searcher.search.model})" for searcher in registry.searchers)
@@ -64,8 +64,8 @@ def _text_lines(registry: Registry, found: Mapping[str, Comparison | str]) -> It
         for model, facts in provider.models.items():
             yield f"  {_model_line(name, model, facts, default=model == provider.default_model)}"
         yield from (f"  {line}" for line in _retired_lines(provider))
-        if name in found:
-            yield from (f"  {line}" for line in _check_lines(found[name]))
+        if name in checks:
+            yield from (f"  {line}" for line in _check_lines(checks[name]))
 
 
 def _model_line(provider: str, model: str, facts: Model, *, default: bool) -> str:
@@ -83,24 +83,24 @@ def _retired_lines(provider: Provider) -> Iterator[str]:
         yield f"{name} -> {entry.replaced_by} ({when})"
 
 
-def _check_lines(found: Comparison | str) -> Iterator[str]:
-    if isinstance(found, str):
-        yield f"check: no answer: {found}"
+def _check_lines(check: Comparison | str) -> Iterator[str]:
+    if isinstance(check, str):
+        yield f"check: no answer: {check}"
         return
-    for model in found.missing:
+    for model in check.missing:
         yield f"check: {model} is not served"
-    if not found.missing:
+    if not check.missing:
         yield "check: all of them are served"
-    if found.unknown:
-        more = "" if len(found.unknown) <= _MAX_SHOWN_UNKNOWN else ", ..."
-        shown = ", ".join(found.unknown[:_MAX_SHOWN_UNKNOWN])
-        yield f"check: served but not listed: {len(found.unknown)} ({shown}{more})"
+    if check.unknown:
+        more = "" if len(check.unknown) <= _MAX_SHOWN_UNKNOWN else ", ..."
+        shown = ", ".join(check.unknown[:_MAX_SHOWN_UNKNOWN])
+        yield f"check: served but not listed: {len(check.unknown)} ({shown}{more})"
 
 
-def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[str, Any]:
+def _as_json(registry: Registry, checks: Mapping[str, Comparison | str]) -> dict[str, Any]:
     check = {
         name: {"error": each} if isinstance(each, str) else {"missing": each.missing, "unknown": each.unknown}
-        for name, each in found.items()
+        for name, each in checks.items()
     }
     return {
         "chains": {
@@ -111,7 +111,7 @@ def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[
             name: {**msgspec.to_builtins(provider), "configured": name in registry.clouds}
             for name, provider in registry.catalogue.providers.items()
         },
-        **({"check": check} if found else {}),
+        **({"check": check} if checks else {}),
     }
 
 
@@ -153,6 +153,8 @@ def compare(backend: Backend, served: frozenset[str]) -> Comparison:
     Presets are no models and are not listed. An id with a date (gpt-6-2026-08-01) stands for the name without it.
     """
     models = {} if backend.provider is None else backend.provider.models
-    named = {name for name, facts in models.items() if facts.send_as == "model"} | ({backend.model} - {"", *models})
-    dated_names = {name for name in named if any(found.startswith(f"{name}-") for found in served)}
-    return Comparison(sorted(named - served - dated_names), sorted(served - named))
+    catalogued = {name for name, facts in models.items() if facts.send_as == "model"} | (
+        {backend.model} - {"", *models}
+    )
+    dated = {name for name in catalogued if any(served_id.startswith(f"{name}-") for served_id in served)}
+    return Comparison(sorted(catalogued - served - dated), sorted(served - catalogued))

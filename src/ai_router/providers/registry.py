@@ -185,8 +185,8 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
     }
     for name, chain in chains.items():
         if not chain:
-            wanted = ", ".join(catalogue.chains.get(name, ())) or "nothing"
-            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: chains.{name}: none of {wanted} has a key")
+            entries = ", ".join(catalogue.chains.get(name, ())) or "nothing"
+            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: chains.{name}: none of {entries} has a key")
     return Registry(
         primary=primary,
         clouds=clouds,
@@ -221,8 +221,8 @@ def _cloud_backends(
         key = None if provider.key is None else settings.variable(provider.key)
         if provider.key is not None and key is None:
             continue
-        wanted = settings.xai_model if name == XAI else provider.default_model or ""
-        model, note = replace_retired(provider, wanted, today)
+        default_model = settings.xai_model if name == XAI else provider.default_model or ""
+        model, note = replace_retired(provider, default_model, today)
         if note is not None:
             notes.append(f"{name}: {note}")
         base = (settings.variable(provider.url) if provider.url else None) or provider.base_url.rstrip("/")
@@ -258,8 +258,8 @@ def _candidates(
         name, _, model = entry.partition("/")
         backend = primary if name == PRIMARY else clouds.get(name)
         if backend is not None:
-            wanted, provider = model or backend.model, backend.provider
-            yield Candidate(backend, wanted if provider is None else replace_retired(provider, wanted, today)[0])
+            chosen, provider = model or backend.model, backend.provider
+            yield Candidate(backend, chosen if provider is None else replace_retired(provider, chosen, today)[0])
 
 
 def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Backend]) -> Iterator[Searcher]:

@@ -25,10 +25,10 @@ def sources(response: Mapping[str, Any]) -> Sequence[str]:
     (Perplexity).
     """
     listed = response.get("citations")
-    found = list(listed) if isinstance(listed, list) else []
-    found += [note for part in _parts(response) for note in mappings(part.get("annotations"))]
-    found += [result for item in mappings(response.get("output")) for result in mappings(item.get("results"))]
-    urls = [entry.get("url") if isinstance(entry, Mapping) else entry for entry in found]
+    entries = list(listed) if isinstance(listed, list) else []
+    entries += [note for part in _parts(response) for note in mappings(part.get("annotations"))]
+    entries += [result for item in mappings(response.get("output")) for result in mappings(item.get("results"))]
+    urls = [entry.get("url") if isinstance(entry, Mapping) else entry for entry in entries]
     return list(dict.fromkeys(url for url in urls if isinstance(url, str)))
 
 
@@ -65,9 +65,9 @@ def usage_and_sources(response: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     tokens = {"prompt_tokens": usage.pop("input_tokens", 0), "completion_tokens": usage.pop("output_tokens", 0)}
     details = {"prompt_tokens_details": usage.pop("input_tokens_details", None)}
     details["completion_tokens_details"] = usage.pop("output_tokens_details", None)
-    found = sources(response)
-    named = {**tokens, **usage, **{name: value for name, value in details.items() if value}}
-    return {"usage": named}, {"citations": found} if found else {}
+    urls = sources(response)
+    chat_usage = {**tokens, **usage, **{name: value for name, value in details.items() if value}}
+    return {"usage": chat_usage}, {"citations": urls} if urls else {}
 
 
 def tool_call_key(event: Mapping[str, Any], item_id: Any) -> str:

@@ -67,8 +67,8 @@ class Responses:
         message |= {"tool_calls": calls} if calls else {}
         message |= {"refusal": refused} if (refused := items.refusal_in(payload)) else {}
         choice = {"index": 0, "message": message, "finish_reason": items.finish_reason(payload, called=bool(calls))}
-        usage, cited = items.usage_and_sources(payload)
-        return {**_header(payload, "chat.completion"), "choices": [choice], **usage, **cited}
+        usage, citations = items.usage_and_sources(payload)
+        return {**_header(payload, "chat.completion"), "choices": [choice], **usage, **citations}
 
     def translation(self) -> ResponsesStream:
         """A new translation for one stream."""
@@ -92,8 +92,8 @@ class ResponsesStream:
         if kind in _FAILURE_EVENTS:
             # OpenAI's error is the event itself, or in its ``response``; Perplexity's is the event's ``error``.
             error = payload.get("error") or self._response.get("error") or {"code": None, **payload}
-            named = error if isinstance(error, dict) else {"message": str(error)}
-            return [{"error": {"message": "the response failed", **named}}]
+            fields = error if isinstance(error, dict) else {"message": str(error)}
+            return [{"error": {"message": "the response failed", **fields}}]
         if kind in _TEXT_DELTAS:
             self._text_sent = True
             return [self._chunk({_TEXT_DELTAS[kind]: payload.get("delta")})]
@@ -110,15 +110,15 @@ class ResponsesStream:
         self.ended = True
         # Perplexity may send a text only in the last event's response, without any deltas.
         unsent = "" if self._text_sent else "".join(items.output_texts(self._response))
-        ended = items.finish_reason(self._response, called=bool(self._calls))
-        last = self._chunk({"content": unsent} if unsent else {}, ended)
-        usage, cited = items.usage_and_sources(self._response)
-        return [{**last, **cited}, {**_header(self._response, "chat.completion.chunk"), "choices": [], **usage}]
+        finish_reason = items.finish_reason(self._response, called=bool(self._calls))
+        last = self._chunk({"content": unsent} if unsent else {}, finish_reason)
+        usage, citations = items.usage_and_sources(self._response)
+        return [{**last, **citations}, {**_header(self._response, "chat.completion.chunk"), "choices": [], **usage}]
 
-    def _chunk(self, delta: dict[str, Any], ended: str | None = None) -> Payload:
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> Payload:
         role = {} if self._role_sent else {"role": "assistant"}
         self._role_sent = True
-        choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": ended}
+        choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": finish_reason}
         return {**_header(self._response, "chat.completion.chunk"), "choices": [choice]}
 
 
