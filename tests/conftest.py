@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ai_router.http.client import UpstreamClient
+from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
 from tests.fakes.upstream import FakeUpstream, fake_upstream
 
@@ -34,3 +35,9 @@ def client(timers: TimerThread) -> Iterator[UpstreamClient]:
     client = UpstreamClient(timers, pool_size=8)
     yield client
     client.close()
+
+
+@pytest.fixture
+def backend_session() -> Iterator[BackendSession]:
+    with BackendSession() as session:
+        yield session

@@ -16,6 +16,7 @@ from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.primary_load import PrimaryLoad
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
+from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import unlabelled, watch_limiter
@@ -61,12 +62,14 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     # What the backends are asked with.
     client = UpstreamClient(runtime.timers, pool_size=2 * settings.request_threads)
     closing.callback(client.close)
+    session = BackendSession()
+    closing.callback(session.close)
     limiter = build_limiter(settings, registry)
     watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
-    checker = HealthChecker(client, registry.backends(), limiter)
+    checker = HealthChecker(session, registry.backends(), limiter)
     closing.callback(checker.close)
     watch_backends(telemetry.metrics, checker)
-    load = PrimaryLoad(client, registry.primary)
+    load = PrimaryLoad(session, registry.primary)
     load.start()
     closing.callback(load.close)
 

@@ -170,7 +170,7 @@ def watch_backends(metrics: Metrics, checker: HealthChecker) -> None:
     """A gauge of who is well, as it was found lately."""
 
     def reading() -> list[tuple[tuple[str], float]]:
-        return [((name,), float(health.ok)) for name, health in checker.glance(_UP_FOR_S).items()]
+        return [((name,), float(health.ok)) for name, health in checker.latest(_UP_FOR_S).items()]
 
     metrics.watch("ai_router_backend_up", "1 for a backend that is well", reading, ["backend"], "livemin")
 

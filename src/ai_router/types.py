@@ -174,14 +174,14 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one call. ``output`` has the reasoning in it and ``input`` what was cached; ``estimated``: counted by
-    us, roughly, since the backend did not say. ``told_usd`` is what the backend says that it charged."""
+    us, roughly, since the backend did not say. ``charged_usd`` is what the backend says that it charged."""
 
     input: int
     output: int
     cached: int = 0
     reasoning: int = 0
     estimated: bool = False
-    told_usd: float | None = None
+    charged_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

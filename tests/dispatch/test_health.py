@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import responses
 
 from ai_router.dispatch import health
 from ai_router.dispatch.health import BackendHealth, HealthChecker, overall
-from ai_router.http.client import UpstreamClient
-from ai_router.providers.backend import Backend
+from ai_router.http.session import BackendSession
+from ai_router.providers.registry import Backend
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, fake_upstream
 
 
@@ -28,12 +30,12 @@ class Clock:
 
 
 @pytest.fixture
-def three(client: UpstreamClient) -> Iterator[tuple[list[FakeUpstream], HealthChecker, Clock]]:
+def three(backend_session: BackendSession) -> Iterator[tuple[list[FakeUpstream], HealthChecker, Clock]]:
     clock = Clock()
     with fake_upstream() as one, fake_upstream() as two, fake_upstream() as three:
         fakes = [one, two, three]
         backends = [backend(name, fake) for name, fake in zip(("classifier", "primary", "xai"), fakes, strict=True)]
-        checker = HealthChecker(client, backends, clock=clock)
+        checker = HealthChecker(backend_session, backends, clock=clock)
         yield fakes, checker, clock
         checker.close()
 
@@ -112,3 +114,45 @@ def test_the_last_error_stays_when_all_is_well_again(three: Three) -> None:
 def test_the_status_is_what_can_still_be_answered(classifier: bool, primary: bool, xai: bool, status: str) -> None:
     states = {"classifier": classifier, "primary": primary, "xai": xai}
     assert overall({name: BackendHealth(ok, 1.0, None) for name, ok in states.items()}) == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ({"json": {"error": {"message": "loading"}}, "status": 503}, "HTTP 503: loading"),
+        ({"body": "<html>", "status": 500}, "HTTP 500: HTTP 500 without an explanation"),
+        (
+            {"status": 302, "headers": {"Location": "https://login"}},
+            "HTTP 302: the address redirects, which is refused",
+        ),
+        (
+            {"json": {"error": "Incorrect API key provided: s3cret"}, "status": 401},
+            "HTTP 401: Incorrect API key provided",
+        ),
+        ({"json": {"error": "s3cret has no more to spend"}, "status": 402}, "HTTP 402: *** has no more to spend"),
+        ({"body": b"x" * ((1 << 20) + 1)}, "the answer is longer than 1048576 bytes"),
+        ({"body": ConnectionRefusedError()}, "connection refused"),
+        ({"body": ConnectionResetError()}, "the connection was closed without an answer"),
+    ],
+)
+@responses.activate
+def test_what_is_wrong_is_said_in_one_line_and_without_the_key(
+    backend_session: BackendSession, answer: dict[str, Any], problem: str
+) -> None:
+    responses.get("http://gpu/health", **answer)
+    checker = HealthChecker(
+        backend_session, [Backend("gpu", "http://gpu", "m", "/health", 1, local=True, key="s3cret")]
+    )
+    health = checker.report().backends["gpu"]
+    checker.close()
+    assert (health.ok, health.last_error) == (False, problem)
+
+
+@responses.activate
+def test_a_backend_without_a_health_path_is_asked_for_its_models_with_its_key(backend_session: BackendSession) -> None:
+    responses.get(
+        "http://cloud/v1/models", json={}, match=[responses.matchers.header_matcher({"Authorization": "Bearer s3cret"})]
+    )
+    checker = HealthChecker(backend_session, [Backend("xai", "http://cloud", "m", "", 1, local=False, key="s3cret")])
+    assert checker.report().status == "healthy"
+    checker.close()

@@ -9,8 +9,7 @@ import pytest
 
 from ai_router.config import load_settings
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
-from ai_router.providers.backend import Candidate
-from ai_router.providers.registry import build_registry
+from ai_router.providers.registry import Candidate, build_registry
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route
 from tests.chat_requests import chat_request
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.providers.completion import AnswerReader
-from ai_router.providers.usage import told_usd
+from ai_router.providers.pricing import charged_usd
 
 
 def chunk(delta: Any, finish_reason: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -100,4 +100,4 @@ def test_no_shape_of_chunk_breaks_it(payload: dict[str, Any]) -> None:
     [(None, None), ({}, None), ({"cost_in_usd_ticks": 12_500_000_000}, 1.25), ({"cost_in_usd_ticks": "x"}, None)],
 )
 def test_the_provider_s_own_charge(usage: dict[str, Any] | None, usd: float | None) -> None:
-    assert told_usd(usage or {}) == usd
+    assert charged_usd(usage or {}) == usd

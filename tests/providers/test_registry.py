@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ai_router.config import SettingsError, load_settings
-from ai_router.providers.backend import Backend, Candidate, api_root
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.registry import Backend, Candidate, Registry, api_root, build_registry
 
 TODAY = date(2026, 11, 22)
 
@@ -132,7 +131,7 @@ def test_a_plain_answer_has_no_first_byte_deadline() -> None:
 
 def test_who_searches_the_web() -> None:
     def searchers(**keys: str) -> list[tuple[Backend, str]]:
-        return [(searcher.backend.name, searcher.how.model) for searcher in registry(**keys).searchers]
+        return [(searcher.backend.name, searcher.search.model) for searcher in registry(**keys).searchers]
 
     assert searchers() == []
     assert searchers(PERPLEXITY_API_KEY="k") == [("perplexity", "perplexity/sonar")]

@@ -12,11 +12,12 @@ from pathlib import Path
 import click
 
 from ai_router import __version__
-from ai_router.cli.common import die, registry_of, settings_or_die, upstream_client
+from ai_router.cli.common import die, registry_of, settings_or_die
 from ai_router.config import Settings, unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
-from ai_router.providers.backend import Backend
+from ai_router.http.session import BackendSession
+from ai_router.providers.registry import Backend
 from ai_router.server.application import Server
 
 _CALLS_A_THREAD = 3
@@ -166,8 +167,8 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
 def _health_of(backends: Sequence[Backend]) -> Sequence[tuple[Backend, BackendHealth]]:
     if not backends:
         return []
-    with upstream_client() as client:
-        checker = HealthChecker(client, backends)
+    with BackendSession() as session:
+        checker = HealthChecker(session, backends)
         report = checker.report()
         checker.close()
     return [(backend, report.backends[backend.name]) for backend in backends]

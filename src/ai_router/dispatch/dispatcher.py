@@ -35,7 +35,7 @@ from ai_router.errors import (
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
-from ai_router.providers.backend import Candidate
+from ai_router.providers.registry import Candidate
 from ai_router.resilience.breaker import Backoff, Why
 from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull, QueueTicket
 from ai_router.resilience.retry import RetryBudget

@@ -1,4 +1,4 @@
-"""Asking all backends how they are, at the same time, at most once a second."""
+"""Health checks: GET /health of every backend, or its list of models, all at the same time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from ai_router.errors import UpstreamError
-from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
-from ai_router.http.client import UpstreamClient
+from ai_router.http.calls import Timeouts, UpstreamRequest
+from ai_router.http.session import BackendSession
 from ai_router.observability import log_lines
-from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response
-from ai_router.providers.registry import CLASSIFIER
+from ai_router.providers.registry import CLASSIFIER, Backend
 from ai_router.resilience.breaker import State
 from ai_router.resilience.limiter import ConcurrencyLimiter
 
 LIMIT_S = 5.0
+"""The longest that a check may take, from the connect to the end of the body."""
 CACHE_S = 1.0
-_MAX_BODY = 1 << 20
+"""For so long a report is given out again instead of a new one."""
+_MAX_BODY_BYTES = 1 << 20
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
 class BackendHealth:
-    """One backend. ``last_error`` is the latest there was, also if all is well again; ``breaker`` says whether requests
-    are sent there (closed), tried (half-open) or not (open), and ``why`` it is not closed."""
+    """The state of one backend, as GET /health shows it.
+
+    ``ok``: the check was answered with 200 in time. ``latency_ms``: how long it took. ``last_error``: the latest error
+    of any check, which stays when the backend is well again; None if there was none. ``breaker`` is the state of its
+    circuit breaker: closed (requests are sent), half-open (a few are tried) or open (none is sent); ``why`` says why it
+    is not closed.
+    """
 
     ok: bool
     latency_ms: float
@@ -40,7 +46,10 @@ class BackendHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """All backends: healthy if each is well, unhealthy if none that could answer a chat is, degraded in between."""
+    """The state of all backends by name, and what it adds up to (see ``overall``).
+
+    ``taken_at`` is when the checks ended, in the checker's monotonic seconds.
+    """
 
     status: str
     backends: Mapping[str, BackendHealth]
@@ -48,72 +57,77 @@ class HealthReport:
 
 
 class HealthChecker:
-    """Takes the reports; concurrent callers share one, and one stays good for CACHE_S."""
+    """Makes the reports. Callers at the same time share one, and one is given out again for CACHE_S seconds.
+
+    ``limiter`` knows the breakers; without one all count as closed. Safe from any thread. ``close`` ends its threads.
+    """
 
     def __init__(
         self,
-        client: UpstreamClient,
+        session: BackendSession,
         backends: Sequence[Backend],
         limiter: ConcurrencyLimiter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = client
+        self._session = session
         self._backends = backends
         self._limiter = limiter
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: HealthReport | None = None
-        self._under_way: Future[HealthReport] | None = None
+        self._pending: Future[HealthReport] | None = None
         self._errors: dict[str, str] = {}
-        # Threads of its own: /health must answer while every other pool is busy. Twice over, because a check that
-        # hangs in a connect outlives its report.
-        self._checks = ThreadPoolExecutor(max_workers=2 * len(backends), thread_name_prefix="health")
-        self._taker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health-report")
+        # Threads of its own: /health must answer while every other pool is busy. Two for each backend, because a check
+        # that hangs in a look-up or a connect may still run when the next report is made.
+        self._check_threads = ThreadPoolExecutor(max_workers=2 * len(backends), thread_name_prefix="health")
+        self._report_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health-report")
 
     def report(self) -> HealthReport:
-        """The report, at most CACHE_S old; takes LIMIT_S at worst."""
+        """A report that is at most CACHE_S old. Waits up to LIMIT_S for a new one, which is written to the log."""
         with self._lock:
             if self._latest is not None and self._clock() - self._latest.taken_at < CACHE_S:
                 return self._latest
-            if self._under_way is None:
-                self._under_way = self._taker.submit(self._take, told=True)
-            under_way = self._under_way
-        return under_way.result()
+            if self._pending is None:
+                self._pending = self._report_thread.submit(self._make_report, logged=True)
+            pending = self._pending
+        return pending.result()
 
-    def glance(self, max_age_s: float) -> Mapping[str, BackendHealth]:
-        """What the last report said, empty before the first; waits for nobody. One that is older than ``max_age_s`` is
-        taken anew behind the caller's back, and not told in the log."""
+    def latest(self, max_age_s: float) -> Mapping[str, BackendHealth]:
+        """The backends of the last report; empty before the first. Never waits.
+
+        If the report is older than ``max_age_s``, a new one is begun in the background. It is not logged.
+        """
         with self._lock:
             latest = self._latest
             stale = latest is None or self._clock() - latest.taken_at > max_age_s
-            if stale and self._under_way is None:
-                # After close there is nobody to take one.
+            if stale and self._pending is None:
+                # RuntimeError: the checker is closed, and its threads take no more work.
                 with contextlib.suppress(RuntimeError):
-                    self._under_way = self._taker.submit(self._take, told=False)
+                    self._pending = self._report_thread.submit(self._make_report, logged=False)
         return {} if latest is None else latest.backends
 
     def close(self) -> None:
-        """End the threads; a check under way is not waited for."""
-        self._taker.shutdown(wait=False, cancel_futures=True)
-        self._checks.shutdown(wait=False, cancel_futures=True)
+        """End the threads, without waiting for checks that still run."""
+        self._report_thread.shutdown(wait=False, cancel_futures=True)
+        self._check_threads.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, *, told: bool) -> HealthReport:
+    def _make_report(self, *, logged: bool) -> HealthReport:
         started = self._clock()
         try:
-            checks = {backend.name: self._checks.submit(self._check, backend) for backend in self._backends}
+            checks = {backend.name: self._check_threads.submit(self._check, backend) for backend in self._backends}
             wait(checks.values(), timeout=LIMIT_S)
-            backends = {name: self._result(name, check) for name, check in checks.items()}
+            backends = {name: self._backend_health(name, check) for name, check in checks.items()}
             report = HealthReport(overall(backends), backends, taken_at=self._clock())
-            if told:
+            if logged:
                 log_lines.health_checked(report.status, (report.taken_at - started) * 1000)
             self._latest = report
             return report
         finally:
             with self._lock:
-                self._under_way = None
+                self._pending = None
 
     def _check(self, backend: Backend) -> tuple[float, str | None]:
-        """Latency in ms and what is wrong, if anything."""
+        """How long the check took, in ms, and what is wrong in one line; None if nothing is."""
         started = self._clock()
         upstream_request = UpstreamRequest(
             source=backend.source,
@@ -125,18 +139,14 @@ class HealthChecker:
         )
         problem = None
         try:
-            response = self._client.open(upstream_request, UpstreamCall())
-            try:
-                body = response.read(_MAX_BODY)
-                if response.status != 200:
-                    problem = error_from_response(response.status, response.headers, body, upstream_request).detail
-            finally:
-                response.close()
+            response = self._session.fetch(upstream_request, _MAX_BODY_BYTES)
+            if response.status != 200:
+                problem = error_from_response(response.status, response.headers, response.body, upstream_request).detail
         except UpstreamError as error:
             problem = error.detail
         return (self._clock() - started) * 1000, problem
 
-    def _result(self, name: str, check: Future[tuple[float, str | None]]) -> BackendHealth:
+    def _backend_health(self, name: str, check: Future[tuple[float, str | None]]) -> BackendHealth:
         latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
         if problem is not None:
             self._errors[name] = problem
@@ -151,7 +161,7 @@ class HealthChecker:
 
 
 def overall(backends: Mapping[str, BackendHealth]) -> str:
-    """The status that the backends' add up to."""
+    """``healthy`` if every backend is well, ``unhealthy`` if none is that could answer a chat, else ``degraded``."""
     if all(backend.ok for backend in backends.values()):
         return HEALTHY
     answering = [backend.ok for name, backend in backends.items() if name != CLASSIFIER]

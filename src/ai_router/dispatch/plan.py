@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.providers.backend import Candidate
 from ai_router.providers.catalogue import SEARCH
-from ai_router.providers.registry import Registry
+from ai_router.providers.registry import Candidate, Registry
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Route
 
 _CHARS_PER_TOKEN = 6

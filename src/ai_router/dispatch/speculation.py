@@ -150,7 +150,7 @@ class SpeculationController:
 
     def permit_for(self, guess: Guess | None) -> Permit | None:
         """A permit to call the primary before it is decided that the primary answers; None: better not."""
-        self._load.want()
+        self._load.keep_polling()
         pressure = Pressure(self._load.waiting, self._budget.left_s())
         why = why_not(self._mode, guess, pressure)
         permit = None

@@ -21,9 +21,8 @@ from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, U
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
 from ai_router.observability import log_lines
-from ai_router.providers.backend import Candidate
 from ai_router.providers.errors import error_from_response, error_in_body
-from ai_router.providers.registry import Searcher
+from ai_router.providers.registry import Candidate, Searcher
 from ai_router.providers.response_items import output_texts, sources
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
@@ -57,7 +56,7 @@ def fetch_enrichment_context(
     connect_s: float,
 ) -> Findings:
     """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``call``."""
-    backend, how = searcher.backend, searcher.how
+    backend, how = searcher.backend, searcher.search
     upstream_request = UpstreamRequest(
         source=Source(backend.name, how.model),
         method="POST",
@@ -151,11 +150,11 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
     date = f"{request.date_context}\n\n" if request.date_context else ""
     return orjson.dumps(
         {
-            "model": searcher.how.model,
+            "model": searcher.search.model,
             "instructions": _INSTRUCTIONS,
             "input": [{"role": "user", "content": f"{date}{conversation}"}],
             "tools": [{"type": "web_search"}],
-            **searcher.how.fields,
+            **searcher.search.fields,
         }
     )
 

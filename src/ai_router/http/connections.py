@@ -20,6 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from ai_router.http.calls import UpstreamCall
+from ai_router.http.session import BackendSession
 
 _HOSTS = 64
 """Pools that are kept, one for each scheme, host and port."""
@@ -184,7 +185,7 @@ class ConnectionPool:
 
     def __init__(self, size: int) -> None:
         self._adapter = _Adapter(pool_connections=_HOSTS, pool_maxsize=size, max_retries=0)
-        self._session = requests.Session()
+        self._session = BackendSession()
         self._resolved_targets: dict[str, _ResolvedTarget] = {}
 
     def acquire(self, url: str, call: UpstreamCall, connect_s: float) -> Lease:

@@ -30,7 +30,7 @@ def map_exceptions(problem: Exception, request: UpstreamRequest, call: UpstreamC
 
 def translate(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
     """Name a foreign exception. ``answering``: whether the backend had begun to answer."""
-    root = _root(problem)
+    root = root_cause(problem)
     if isinstance(root, ssl.SSLError):
         return UpstreamUnreachable(f"TLS failed: {root.reason or 'handshake'}", request.source)
     # Nothing but connecting has a timeout on the socket; urllib3 derives what was refused from what took too long.
@@ -53,7 +53,7 @@ def _why_unreachable(root: BaseException) -> str:
     return f"no connection ({type(root).__name__})"
 
 
-def _root(problem: BaseException) -> BaseException:
+def root_cause(problem: BaseException) -> BaseException:
     """The innermost exception: requests and urllib3 wrap what happened up to four times."""
     seen: set[int] = set()
     while id(problem) not in seen:

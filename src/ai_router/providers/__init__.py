@@ -1,4 +1,4 @@
 """What the router knows about backends: which there are, how to phrase a request for each, what their answers mean.
 
-Pure: no I/O here.
+No network: the only file that is read is the catalogue, at the start.
 """

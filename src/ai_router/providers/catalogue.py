@@ -1,7 +1,9 @@
-"""The catalogue: providers, their models and prices, what was retired, and who is asked for which route.
+"""The catalogue: providers, their models and prices, retired names, and which backends answer which route.
 
-One TOML file in the package; a file of the user's (CATALOGUE_FILE) is laid over it, table by table, lists as a whole. A
-provider of a known API family needs nothing but an entry here.
+It is one TOML file in the package, catalogue.toml. A file of the user's (CATALOGUE_FILE) is merged over it: tables key
+by key, everything else, lists included, as a whole. A provider of a known API family needs an entry and no code.
+
+The classes below are the file's tables; their fields are its keys.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from ai_router.types import Label
 
 PRIMARY = "primary"
 SEARCH = "search"
-"""The chain of those that can search the web for ENRICH."""
+"""The chain of the providers that are asked to search the web for the route ENRICH."""
 
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
-_RESERVED = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
+_RESERVED_NAMES = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -39,7 +41,11 @@ Count = Annotated[int, Meta(gt=0)]
 
 
 class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """USD per million tokens; ``_above``: for the whole of a request whose prompt has more tokens than ``above``."""
+    """The price of a model, in USD per million tokens.
+
+    ``cached``: input that the provider had in its cache; None: as all input. ``input_above`` and ``output_above`` hold
+    for the whole of a request whose prompt has more than ``above`` tokens.
+    """
 
     input: NotNegative
     output: NotNegative
@@ -50,9 +56,10 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model as its provider calls it. ``context`` in tokens; ``capabilities`` None: unknown, all are assumed.
+    """One model, by the name that its provider uses.
 
-    ``send_as`` is the body's field for the name where that is not ``model`` (Perplexity's presets).
+    ``context``: the size of its context window, in tokens. ``capabilities``: None if unknown; all are assumed then.
+    ``send_as``: the field of the request's body that holds the name, if not ``model`` (``preset`` at Perplexity).
     """
 
     context: Count | None = None
@@ -62,18 +69,23 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Retired(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A name that its provider gave up, or will ``on`` that day; ``replaced_by`` is one of the provider's models."""
+    """A name, or a glob of names, that its provider has retired.
+
+    ``on``: the day, also in the future; None: retired already. ``replaced_by``: the model of the same provider that is
+    asked instead.
+    """
 
     replaced_by: str
     on: date | None = None
 
 
 class Rules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the body's fields change for models of these names (a glob).
+    """How the fields of a request's body change for the models whose names match the glob ``models``.
 
-    ``keep``: nothing but these fields is sent; ``drop``: these are not; ``drop_when_reasoning``: these are not, unless
-    reasoning_effort is "none"; ``rename``: these go by another name, unless that is set as well; ``add``: these are set
-    where the client does not. ``when``: the rule holds only for requests with that field.
+    ``when``: the rule holds only for requests that have this field. ``keep``: only these fields are sent; None: all.
+    ``drop``: these are not sent. ``drop_when_reasoning``: these are not sent unless reasoning_effort is "none".
+    ``rename``: old name to new name; a field is dropped if the client has set the new name, too. ``add``: values for
+    fields that the client has not set.
     """
 
     models: str = "*"
@@ -86,7 +98,10 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to ask a provider for facts from the web, through the Responses API; ``fields`` go into the body as well."""
+    """How to have a provider search the web, with the Responses API.
+
+    ``model``: the model to ask. ``path``: the endpoint, below the API's root. ``fields``: more fields for the body.
+    """
 
     model: str
     path: str = "/responses"
@@ -94,9 +109,14 @@ class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Somebody who serves models. ``key`` and ``url`` name the variables of its key and of another address for it.
+    """A service with an API for chats, and its models.
 
-    ``local``: what is sent there stays in the house. ``tiers``: globs of models whose limits are counted apart.
+    ``base_url``: its address, without /v1. ``family``: its API, a module of ``families``. ``title``: its name for
+    people. ``key`` and ``url``: the environment variables of its API key (None: needs none) and of another address.
+    ``default_model``: asked where only the provider is named. ``local``: it runs on the operator's own machines, so
+    that nothing sent there leaves them. ``ttft_s``: how long to wait for the first byte of a stream, in seconds.
+    ``cap``: the most requests at once; None: as the settings say. ``headers``: sent with every call. ``tiers``: name to
+    glob of the models whose limits are counted apart (OpenRouter's free ones).
     """
 
     base_url: str
@@ -116,85 +136,88 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retired: Mapping[str, Retired] = {}
 
     def retirement(self, model: str) -> Retired | None:
-        """The entry that ``model`` falls under, an exact name before a glob; None for a name in use."""
+        """The entry of ``retired`` for ``model``, an exact name before a glob; None for a name that is not retired."""
         if model in self.models and model not in self.retired:
             return None
         exact = self.retired.get(model)
         return exact or next((entry for glob, entry in self.retired.items() if fnmatchcase(model, glob)), None)
 
     def rules_for(self, model: str) -> Sequence[Rules]:
-        """The rules that hold for a model."""
+        """The rules for a model, in the order in which they apply."""
         return [rule for rule in self.rules if fnmatchcase(model, rule.models)]
 
     def tier(self, model: str) -> str | None:
-        """The tier whose limits a model shares; None for the provider's own."""
+        """The name of the tier whose limits a model shares; None if they are the provider's."""
         return next((name for name, glob in self.tiers.items() if fnmatchcase(model, glob)), None)
 
 
 class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All providers by name, and for each route who is asked, best first."""
+    """All providers by name, and for each route its chain: backends to ask, the first choice first.
+
+    An entry of a chain is ``primary``, a provider's name, or ``provider/model``. ``chains`` also holds SEARCH.
+    """
 
     providers: Mapping[str, Provider]
     chains: Mapping[str, Sequence[str]]
 
 
-def load_catalogue(users: Path | None = None) -> Catalogue:
-    """The package's catalogue with the user's laid over it. Raises SettingsError, in one line, for what is wrong."""
+def load_catalogue(user_file: Path | None = None) -> Catalogue:
+    """The package's catalogue with the user's file merged over it. Raises SettingsError, in one line."""
     packaged = tomllib.loads(files("ai_router.providers").joinpath("catalogue.toml").read_text("utf-8"))
-    merged = packaged if users is None else _merged(packaged, _read(users))
+    merged = packaged if user_file is None else _merge(packaged, _read_toml(user_file))
     try:
         catalogue = msgspec.convert(merged, Catalogue)
-    except msgspec.ValidationError as problem:
-        raise _wrong(users, str(problem)) from None
-    for complaint in _complaints(catalogue):
-        raise _wrong(users, complaint)
+    except msgspec.ValidationError as error:
+        raise _error(user_file, str(error)) from None
+    for problem in _problems(catalogue):
+        raise _error(user_file, problem)
     return catalogue
 
 
-def _wrong(users: Path | None, complaint: str) -> SettingsError:
-    return SettingsError(f"CATALOGUE_FILE {users}: {complaint}")
+def _error(user_file: Path | None, problem: str) -> SettingsError:
+    return SettingsError(f"CATALOGUE_FILE {user_file}: {problem}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise _wrong(path, f"cannot be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise _wrong(path, f"is no TOML: {' '.join(str(problem).split())}") from None
+    except OSError as error:
+        raise _error(path, f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _error(path, f"is no TOML: {' '.join(str(error).split())}") from None
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name for name in over if isinstance(over[name], dict) and isinstance(under.get(name), dict)}
-    return {**under, **over, **{name: _merged(under[name], over[name]) for name in both}}
+def _merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    tables = {name for name in overlay if isinstance(overlay[name], dict) and isinstance(base.get(name), dict)}
+    return {**base, **overlay, **{name: _merge(base[name], overlay[name]) for name in tables}}
 
 
-def _complaints(catalogue: Catalogue) -> Iterator[str]:
+def _problems(catalogue: Catalogue) -> Iterator[str]:
     for name, provider in catalogue.providers.items():
-        yield from (f"providers.{name}: {complaint}" for complaint in _about(name, provider))
+        yield from (f"providers.{name}: {problem}" for problem in _provider_problems(name, provider))
     for name, chain in catalogue.chains.items():
-        yield from (f"chains.{name}: {complaint}" for complaint in _about_chain(name, chain, catalogue))
+        yield from (f"chains.{name}: {problem}" for problem in _chain_problems(name, chain, catalogue))
 
 
-def _about(name: str, provider: Provider) -> Iterator[str]:
-    if name in _RESERVED or not _PROVIDER_NAME.fullmatch(name):
-        yield "a provider's name must match [a-z][a-z0-9_-]* and be none of " + ", ".join(sorted(_RESERVED))
+def _provider_problems(name: str, provider: Provider) -> Iterator[str]:
+    if name in _RESERVED_NAMES or not _PROVIDER_NAME.fullmatch(name):
+        yield "a provider's name must match [a-z][a-z0-9_-]* and be none of " + ", ".join(sorted(_RESERVED_NAMES))
     if provider.family not in FAMILIES:
         yield f"family must be one of {', '.join(FAMILIES)}, not {provider.family!r}"
     try:
         parse_base_url(provider.base_url)
-    except ValueError as problem:
-        yield f"base_url {problem}"
+    except ValueError as error:
+        yield f"base_url {error}"
     for variable, ending in ((provider.key, "_API_KEY"), (provider.url, "_API_URL")):
         if variable is not None and not re.fullmatch(rf"[A-Z][A-Z0-9_]*{ending}", variable):
             yield f"{variable!r} must be the name of a variable that ends in {ending}"
     for header, value in provider.headers.items():
         if not (_HEADER_NAME.fullmatch(header) and value.isascii() and value.isprintable()):
             yield f"headers.{header!r} is no header that can be sent"
-    yield from _about_models(provider)
+    yield from _model_problems(provider)
 
 
-def _about_models(provider: Provider) -> Iterator[str]:
+def _model_problems(provider: Provider) -> Iterator[str]:
     for old, entry in provider.retired.items():
         if entry.replaced_by not in provider.models:
             yield f"retired.{old!r}: replaced_by {entry.replaced_by!r} is none of its models"
@@ -202,7 +225,7 @@ def _about_models(provider: Provider) -> Iterator[str]:
         yield f"default_model {provider.default_model!r} is none of its models"
 
 
-def _about_chain(name: str, chain: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
+def _chain_problems(name: str, chain: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
     if name not in CHAINS:
         yield f"there is no such route; the routes are {', '.join(CHAINS)}"
     if not chain and name != SEARCH:
@@ -210,10 +233,10 @@ def _about_chain(name: str, chain: Sequence[str], catalogue: Catalogue) -> Itera
     if len(set(chain)) < len(chain):
         yield "names a backend twice"
     for entry in chain:
-        yield from _about_link(name, entry, catalogue)
+        yield from _chain_entry_problems(name, entry, catalogue)
 
 
-def _about_link(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
+def _chain_entry_problems(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
     backend, _, model = entry.partition("/")
     provider = catalogue.providers.get(backend)
     if provider is None and backend != PRIMARY:
@@ -226,10 +249,10 @@ def _about_link(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
         yield f"{entry!r} has no entry that says how to search the web with it"
     elif provider is not None and chain != SEARCH and not model and provider.default_model is None:
         yield f"{entry!r} has no default_model: write {backend}/<model>"
-    elif provider is not None and model and provider.models and not _known(provider, model):
+    elif provider is not None and model and provider.models and not _serves(provider, model):
         nearest = difflib.get_close_matches(model, provider.models, n=1)
         yield f"{backend} has no model {model!r}" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
-def _known(provider: Provider, model: str) -> bool:
+def _serves(provider: Provider, model: str) -> bool:
     return model in provider.models or provider.retirement(model) is not None

@@ -1,8 +1,9 @@
-"""Reading what a backend says when it says no, in any of the shapes they use.
+"""Reading the error bodies of backends: which UpstreamError an answer, or an event of a stream, amounts to.
 
-vLLM: ``{"error": {"message", "type", "param", "code": int}}``, for a bad key ``{"error": "Unauthorized"}``.
+The shapes, as the backends send them:
+OpenAI, vLLM: ``{"error": {"message", "type", "param", "code"}}``; vLLM for a bad key: ``{"error": "Unauthorized"}``.
 xAI: ``{"code": "...", "error": "text"}``, and status 400 for a bad key. Gemini: ``[{"error": {...}}]``.
-FastAPI: ``{"detail": ...}``.
+OpenRouter: ``metadata`` inside ``error``. FastAPI: ``{"detail": ...}``.
 """
 
 from __future__ import annotations
@@ -27,16 +28,18 @@ from ai_router.errors import (
 from ai_router.http.calls import UpstreamRequest
 
 _MAX_MESSAGE = 2_000
+"""Characters of a backend's message that are kept."""
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _STATUS = re.compile(r"[45][0-9]{2}")
 _BAD_KEY = re.compile(
     r"(?:incorrect|invalid|missing|expired|no) api key|api key (?:not valid|not found|is invalid|expired)",
     re.IGNORECASE,
 )
-"""xAI's and Gemini's way to say 401 with a 400. No more than that: a request's own words may be echoed."""
+"""How xAI and Gemini report a bad key with a status 400. Nothing looser: a message may quote the client's request."""
 _MODERATED = re.compile(r"moderat|guardrail|usage guidelines|content policy|flagged", re.IGNORECASE)
-_RETRYABLE = frozenset({408, 409, 425})
-_EXHAUSTED = frozenset({"insufficient_quota", "credit_balance_exhausted"})
+_RETRYABLE_STATUSES = frozenset({408, 409, 425})
+"""4xx that are not the request's fault: the same request may succeed later."""
+_EXHAUSTED_CODES = frozenset({"insufficient_quota", "credit_balance_exhausted"})
 _STATUS_OF_CODE = {
     "rate_limit_exceeded": 429,
     "slow_down": 429,
@@ -47,23 +50,23 @@ _STATUS_OF_CODE = {
     "context_length_exceeded": 400,
     "model_not_found": 404,
 }
-"""What OpenAI's codes go along with, where they come without a status."""
+"""The status that belongs to an OpenAI error code, for errors without one of their own (inside a status 200)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What an error body says."""
+    """What an error body says. ``code`` is the backend's own code as text; ``retry_after_s`` in seconds."""
 
     message: str
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
     moderated: bool = False
-    """The words of the request were the reason (OpenRouter's metadata)."""
+    """Whether the backend refused what the request says, as a moderation does (OpenRouter's metadata)."""
 
 
 def details_in(payload: Any) -> ErrorDetails | None:
-    """The error in a parsed body, in whichever shape; None if it holds none."""
+    """The error in a parsed body, in any of the shapes above; None if it holds none."""
     if isinstance(payload, list):
         return next((found for item in payload if (found := details_in(item)) is not None), None)
     if not isinstance(payload, Mapping):
@@ -76,19 +79,19 @@ def details_in(payload: Any) -> ErrorDetails | None:
         code = error.get("code")
         param = error.get("param")
         return ErrorDetails(
-            message=message if isinstance(message, str) and message else _quoted(error),
+            message=message if isinstance(message, str) and message else _as_json(error),
             code=str(code) if code is not None else None,
             param=param if isinstance(param, str) else None,
-            retry_after_s=_seconds_in(error.get("metadata")),
-            moderated=_moderated(error.get("metadata")),
+            retry_after_s=_retry_after_in(error.get("metadata")),
+            moderated=_was_moderated(error.get("metadata")),
         )
-    outer = payload.get("code")
-    text = error if isinstance(error, str) else _quoted(error)
-    return ErrorDetails(text, code=str(outer) if outer is not None else None)
+    outer_code = payload.get("code")
+    text = error if isinstance(error, str) else _as_json(error)
+    return ErrorDetails(text, code=str(outer_code) if outer_code is not None else None)
 
 
 def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDetails | None:
-    """``complaint_in``, without the backend's key in it."""
+    """``details_in`` with the backend's key replaced by ``***`` and a message of at most 2,000 characters."""
     details = details_in(payload)
     return None if details is None else _redacted(details, upstream_request)
 
@@ -96,14 +99,19 @@ def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDe
 def error_from_response(
     status: int, headers: Mapping[str, str], body: bytes, upstream_request: UpstreamRequest
 ) -> UpstreamError:
-    """The error that an answer of ``status`` other than 200 amounts to."""
-    details = _redacted(_read(body) or ErrorDetails(f"HTTP {status} without an explanation"), upstream_request)
-    return _named(status, details, upstream_request, retry_after_s(headers), said=f"HTTP {status}: ")
+    """The error for an answer with a ``status`` other than 200. The names in ``headers`` are in lower case."""
+    details = _redacted(
+        _details_in_body(body) or ErrorDetails(f"HTTP {status} without an explanation"), upstream_request
+    )
+    return _error_for(status, details, upstream_request, retry_after_s(headers), prefix=f"HTTP {status}: ")
 
 
 def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamError | None:
-    """The error that hides in an answer of status 200, or in an event of a stream: what its code says, if that is a
-    status, as OpenRouter's and vLLM's are; else a failure of the backend's own."""
+    """The error inside a parsed answer of status 200, or inside an event of a stream; None if there is none.
+
+    Its code decides, if that is an HTTP status, as OpenRouter's and vLLM's are, or a code of OpenAI's that is known.
+    With any other it is UpstreamFailed.
+    """
     if isinstance(payload, dict) and not payload.get("error"):
         return None
     details = redacted_details(payload, upstream_request)
@@ -113,11 +121,11 @@ def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamEr
     status = (
         int(code) if code.isascii() and code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
     )
-    return _named(status, details, upstream_request, None, said="")
+    return _error_for(status, details, upstream_request, None, prefix="")
 
 
-def _named(
-    status: int, details: ErrorDetails, upstream_request: UpstreamRequest, retry_after: float | None, said: str
+def _error_for(
+    status: int, details: ErrorDetails, upstream_request: UpstreamRequest, retry_after: float | None, prefix: str
 ) -> UpstreamError:
     message, code = details.message, details.code
     if 300 <= status < 400:
@@ -127,43 +135,46 @@ def _named(
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", upstream_request.source)
     retry_after = details.retry_after_s if retry_after is None else retry_after
-    if status == 402 or (status == 429 and (code in _EXHAUSTED or "per-day" in message)):
-        return UpstreamExhausted(f"{said}{message}", upstream_request.source, code=code)
+    if status == 402 or (status == 429 and (code in _EXHAUSTED_CODES or "per-day" in message)):
+        return UpstreamExhausted(f"{prefix}{message}", upstream_request.source, code=code)
     if status == 429:
-        return UpstreamLimited(f"{said}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
-    if 400 <= status < 500 and status not in _RETRYABLE:
+        return UpstreamLimited(f"{prefix}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
+    if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
         return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=details.param)
-    shown = status if status in (503, 504) else 502
+    shown_status = status if status in (503, 504) else 502
     return UpstreamFailed(
-        f"{said}{message}", upstream_request.source, status=shown, code=code, retry_after_s=retry_after
+        f"{prefix}{message}", upstream_request.source, status=shown_status, code=code, retry_after_s=retry_after
     )
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Retry-After in seconds, from ``retry-after-ms``, seconds, or an HTTP date (RFC 9110 10.2.3)."""
+    """How long the backend asks to wait, in seconds; None if it does not, or not in a form that is known.
+
+    Read from ``retry-after-ms`` (OpenAI's), or ``retry-after`` in seconds or as an HTTP date (RFC 9110 10.2.3).
+    """
     millis, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
     if _DIGITS.fullmatch(millis):
         return int(millis) / 1000
     if _DIGITS.fullmatch(value):
         return float(value)
     try:
-        # The header speaks of wall-clock time, so this is the one place that reads it.
+        # The header is a date, so it is compared with the wall clock.
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except (ValueError, OverflowError):
         return None
 
 
-def _seconds_in(metadata: Any) -> float | None:
+def _retry_after_in(metadata: Any) -> float | None:
     """OpenRouter's ``metadata.retry_after_seconds``."""
     seconds = metadata.get("retry_after_seconds") if isinstance(metadata, Mapping) else None
     return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
 
 
-def _moderated(metadata: Any) -> bool:
+def _was_moderated(metadata: Any) -> bool:
     return isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)
 
 
-def _read(body: bytes) -> ErrorDetails | None:
+def _details_in_body(body: bytes) -> ErrorDetails | None:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -172,8 +183,8 @@ def _read(body: bytes) -> ErrorDetails | None:
     return details_in(payload)
 
 
-def _quoted(error: Any) -> str:
-    """An error of a shape that nobody knows, as it is."""
+def _as_json(error: Any) -> str:
+    """An error of an unknown shape, quoted as it came."""
     try:
         return orjson.dumps(error).decode()
     except orjson.JSONEncodeError:
@@ -185,7 +196,7 @@ def _clip(text: str) -> str:
 
 
 def _redacted(details: ErrorDetails, upstream_request: UpstreamRequest) -> ErrorDetails:
-    """The complaint without our key, which some providers echo, and at no more than so much length."""
+    """The details without our key, which some providers repeat, and with a message that is not too long."""
     if not upstream_request.secret:
         return replace(details, message=_clip(details.message))
     secret = upstream_request.secret
@@ -198,5 +209,5 @@ def _redacted(details: ErrorDetails, upstream_request: UpstreamRequest) -> Error
 
 
 def _without_key(message: str) -> str:
-    """Providers repeat a part of the key they reject ("Incorrect API key provided: sk-ab***yz"); we do not."""
+    """A message about a rejected key, up to the colon: "Incorrect API key provided: sk-ab***yz" shows part of it."""
     return message.partition(":")[0]

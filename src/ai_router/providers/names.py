@@ -1,4 +1,4 @@
-"""What a client's ``model`` may name: a route, a provider's model, or a name of old that has a successor. Pure."""
+"""What a client's ``model`` may name: a route, a provider, a model, or a retired name that has a successor. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from datetime import date
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.backend import Backend
 from ai_router.providers.catalogue import PRIMARY
-from ai_router.providers.registry import AUTO, XAI, Registry, current
+from ai_router.providers.registry import AUTO, XAI, Backend, Registry, replace_retired
 from ai_router.types import Route
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """What a client's ``model`` names: a route or a provider, and a model of it where the client chose one; and what
-    the client should know about that name."""
+    """What a client's ``model`` stands for.
+
+    ``route``: a route or a provider's name. ``model``: the model to ask there; None: its default. ``warning``: what the
+    client should know about the name, such as that it is retired; None: nothing.
+    """
 
     route: str
     model: str | None = None
@@ -26,75 +28,77 @@ class ResolvedModel:
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One entry of GET /v1/models."""
+    """One entry of GET /v1/models: the name to ask for, and the provider (or ``ai-router``) behind it."""
 
     id: str
     owned_by: str
 
 
 def resolve(registry: Registry, model: str, today: date) -> ResolvedModel | None:
-    """The route or provider that ``model`` names; None for ``auto``. Raises ModelNotFound."""
+    """The route or provider that ``model`` names on the day ``today``; None for ``auto``. Raises ModelNotFound."""
     if model == AUTO:
         return None
-    named = _route(registry, model) or _prefixed(registry, model, today) or _bare(registry, model, today)
-    if named is None:
-        raise ModelNotFound(model, nearest(registry, model), _why_not(registry, model))
-    return named
+    resolved = (
+        _as_route(registry, model) or _as_prefixed_model(registry, model, today) or _as_model(registry, model, today)
+    )
+    if resolved is None:
+        raise ModelNotFound(model, nearest(registry, model), _missing_key(registry, model))
+    return resolved
 
 
 def listing(registry: Registry) -> Sequence[ListedModel]:
-    """The models to offer: ``auto``, the routes that can work, and the models behind them."""
-    return list(_listed(registry))
+    """The models to offer: ``auto``, the routes that have a backend, and the backends' models."""
+    return list(_listed_models(registry))
 
 
 def nearest(registry: Registry, model: str) -> Sequence[str]:
-    """The names that come closest to one that does not exist."""
-    known = {entry.id: None for entry in _listed(registry)}
+    """Up to three names that exist and resemble ``model``, for an error message."""
+    known = {entry.id: None for entry in _listed_models(registry)}
     bare = {name.partition("/")[2]: None for name in known if "/" in name}
     return difflib.get_close_matches(model, [*bare, *known], n=3, cutoff=0.4)
 
 
-def _route(registry: Registry, model: str) -> ResolvedModel | None:
+def _as_route(registry: Registry, model: str) -> ResolvedModel | None:
     if model in (PRIMARY, XAI, Route.ENRICH) or model in registry.clouds:
         backend = registry.clouds.get(model)
         return ResolvedModel(model) if backend is None or backend.model else None
     return ResolvedModel(Route.PRIMARY, model) if model == registry.primary.model else None
 
 
-def _prefixed(registry: Registry, model: str, today: date) -> ResolvedModel | None:
-    """``provider/model``: any model of a configured provider, of old or new."""
-    name, _, rest = model.partition("/")
-    if not rest:
+def _as_prefixed_model(registry: Registry, model: str, today: date) -> ResolvedModel | None:
+    """``provider/model``: any model of a configured provider, in the catalogue or not."""
+    name, _, name_at_provider = model.partition("/")
+    if not name_at_provider:
         return None
     if name == PRIMARY:
-        return ResolvedModel(Route.PRIMARY, rest)
+        return ResolvedModel(Route.PRIMARY, name_at_provider)
     backend = registry.clouds.get(name)
     if backend is None or backend.provider is None:
         return None
-    # Perplexity calls a model of its own perplexity/sonar.
-    return _of(backend, model if model in backend.provider.models else rest, today)
+    # Perplexity has a model that is called perplexity/sonar.
+    return _resolved(backend, model if model in backend.provider.models else name_at_provider, today)
 
 
-def _bare(registry: Registry, model: str, today: date) -> ResolvedModel | None:
-    """A model's own name, where the catalogue has it, at the first provider that does."""
+def _as_model(registry: Registry, model: str, today: date) -> ResolvedModel | None:
+    """A model's own name: the first configured provider that has it, else the first that has retired it."""
     for backend in registry.clouds.values():
         if backend.provider is not None and (model in backend.provider.models or model == backend.model):
-            return _of(backend, model, today)
+            return _resolved(backend, model, today)
     for backend in registry.clouds.values():
         if backend.provider is not None and backend.provider.retirement(model) is not None:
-            return _of(backend, model, today)
+            return _resolved(backend, model, today)
     return None
 
 
-def _of(backend: Backend, model: str, today: date) -> ResolvedModel:
+def _resolved(backend: Backend, model: str, today: date) -> ResolvedModel:
     if backend.provider is None:
         return ResolvedModel(backend.name, model)
-    found, warning = current(backend.provider, model, today)
-    return ResolvedModel(backend.name, found, warning)
+    name_in_use, warning = replace_retired(backend.provider, model, today)
+    return ResolvedModel(backend.name, name_in_use, warning)
 
 
-def _why_not(registry: Registry, model: str) -> str | None:
-    """The key that is missing, for a name that the catalogue knows."""
+def _missing_key(registry: Registry, model: str) -> str | None:
+    """A sentence on the key that is missing, for a name that the catalogue has; None for any other name."""
     prefix = model.partition("/")[0]
     for name, provider in registry.catalogue.providers.items():
         if name in registry.clouds or provider.key is None:
@@ -104,7 +108,7 @@ def _why_not(registry: Registry, model: str) -> str | None:
     return None
 
 
-def _listed(registry: Registry) -> Iterator[ListedModel]:
+def _listed_models(registry: Registry) -> Iterator[ListedModel]:
     yield ListedModel(AUTO, "ai-router")
     yield ListedModel(PRIMARY, "ai-router")
     if registry.xai is not None:
@@ -119,5 +123,5 @@ def _listed(registry: Registry) -> Iterator[ListedModel]:
 
 
 def listed_as(provider: str, model: str) -> str:
-    """The name by which a client asks for a provider's model."""
+    """``provider/model``, by which a client asks for a model; the name itself if it begins with the provider's."""
     return model if model.startswith(f"{provider}/") else f"{provider}/{model}"

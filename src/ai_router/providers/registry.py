@@ -1,37 +1,133 @@
-"""The backends that are configured, and who is asked for which route: the catalogue with the settings' eyes."""
+"""The configured backends, and the chain of backends for each route: what the catalogue and the settings come to."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 
 from ai_router.config import Settings, SettingsError
+from ai_router.errors import Source
 from ai_router.http.calls import Timeouts
-from ai_router.providers.backend import Backend, Candidate
-from ai_router.providers.catalogue import CHAINS, PRIMARY, SEARCH, Catalogue, Provider, Search, load_catalogue
+from ai_router.providers.catalogue import (
+    CHAINS,
+    PRIMARY,
+    SEARCH,
+    Catalogue,
+    Model,
+    Provider,
+    Rules,
+    Search,
+    load_catalogue,
+)
+from ai_router.providers.families import FAMILIES, Family
 
 AUTO = "auto"
 XAI, CLASSIFIER = "xai", "classifier"
+_VERSION_IN_PATH = re.compile(r"/v[0-9][a-z0-9]*(?:/|$)")
+_UNKNOWN_MODEL = Model()
+
+
+@lru_cache(maxsize=256)
+def api_root(base_url: str) -> str:
+    """The root of the API at an address: ``base_url``/v1, unless it has a version in it (Gemini's /v1beta/openai)."""
+    return base_url if _VERSION_IN_PATH.search(base_url) else f"{base_url}/v1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backend:
+    """A configured server. It compares by identity.
+
+    ``base_url``: its address, without /v1. ``model``: asked when the client names none. ``health_path``: answers 200
+    when the server is well; empty: its list of models does. ``ttft_s``: how long to wait for the first byte of a
+    stream, in seconds. ``local``: it runs on the operator's own machines. ``key``: its API key. ``provider``: its entry
+    in the catalogue; None for the primary and the classifier. ``cap``: the most requests at once; None: as the settings
+    say.
+    """
+
+    name: str
+    base_url: str
+    model: str
+    health_path: str
+    ttft_s: float
+    local: bool
+    key: str | None = field(default=None, repr=False)
+    provider: Provider | None = None
+    cap: int | None = None
+
+    @property
+    def source(self) -> Source:
+        """The backend's name and its default model, for errors."""
+        return Source(self.name, self.model)
+
+    @property
+    def family(self) -> Family:
+        """The API that it speaks."""
+        return FAMILIES["chat" if self.provider is None else self.provider.family]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of every call, the key among them. Never any of a client's headers."""
+        headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "ai-router",
+        }
+        if self.provider is not None:
+            headers |= self.provider.headers
+        return headers if self.key is None else {**headers, "Authorization": f"Bearer {self.key}"}
+
+    def url(self, path: str) -> str:
+        """The URL of an endpoint; ``path`` is its path below the API's root."""
+        return api_root(self.base_url) + path
+
+    def facts(self, model: str) -> Model:
+        """The catalogue's entry of a model; one without any values for a model that it does not have."""
+        return _UNKNOWN_MODEL if self.provider is None else self.provider.models.get(model, _UNKNOWN_MODEL)
+
+    def rules(self, model: str) -> Sequence[Rules]:
+        """The catalogue's rules for the fields of a request for a model."""
+        return () if self.provider is None else self.provider.rules_for(model)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One choice for an answer: a backend, and the model to ask there."""
+
+    backend: Backend
+    model: str
+
+    @property
+    def limiter_key(self) -> str:
+        """The name under which its limits are counted: ``backend``, or ``backend:tier`` for a tier of its own."""
+        tier = None if self.backend.provider is None else self.backend.provider.tier(self.model)
+        return self.backend.name if tier is None else f"{self.backend.name}:{tier}"
 
 
 @dataclass(frozen=True, slots=True)
 class Searcher:
-    """A backend that can search the web, and how to ask it."""
+    """A backend that can search the web, and the catalogue's entry on how to ask for that."""
 
     backend: Backend
-    how: Search
+    search: Search
 
     @property
     def candidate(self) -> Candidate:
         """The backend with the model that searches."""
-        return Candidate(self.backend, self.how.model)
+        return Candidate(self.backend, self.search.model)
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The configured backends. ``clouds`` are the catalogue's providers that have a key or need none, by name;
-    ``classifier`` is None without a server or when switched off. ``notes`` are for the operator, at the start."""
+    """The configured backends and what a request needs to know about them. Made once, at the start.
+
+    ``clouds``: the catalogue's providers that have a key or need none, by name. ``classifier``: None without a server,
+    or when switched off. ``chains``: for each route the candidates, first choice first; never empty. ``searchers``: the
+    same for web searches; may be empty. ``notes``: lines for the operator. ``connect_s``, ``idle_s``, ``plain_s``: the
+    settings' limits in seconds for a connect, for a silence in a stream, and for a whole answer that is not streamed.
+    """
 
     primary: Backend
     clouds: Mapping[str, Backend]
@@ -50,14 +146,15 @@ class Registry:
         return self.clouds.get(XAI)
 
     def backends(self) -> Sequence[Backend]:
-        """All configured backends."""
+        """All configured backends, the local ones first."""
         local = [self.classifier, self.primary] if self.classifier is not None else [self.primary]
         return [*local, *self.clouds.values()]
 
     def timeouts(self, backend: Backend, *, stream: bool, total_s: float) -> Timeouts:
-        """The deadlines of an answer from ``backend`` with ``total_s`` seconds left for it.
+        """The deadlines for an answer of ``backend``, which may take ``total_s`` seconds.
 
-        A plain answer's first byte is its last: it has a total of its own (docs/decisions/0005).
+        An answer that is not streamed sends nothing before it is complete: it has no deadline for a first byte, and a
+        total of its own (docs/decisions/0005).
         """
         total_s = total_s if stream else min(total_s, self.plain_s)
         return Timeouts(
@@ -69,9 +166,10 @@ class Registry:
 
 
 def build_registry(settings: Settings, today: date | None = None) -> Registry:
-    """What the settings and the catalogue describe. PRIMARY_URL must be known: ``serve`` fills the embedded one in.
+    """The registry for these settings. ``today`` decides which models are retired; None: the present day.
 
-    Raises SettingsError for a catalogue that cannot work.
+    Raises SettingsError for a catalogue that cannot work, and ValueError without PRIMARY_URL, which ``serve`` sets to
+    the embedded model's address if it is unset.
     """
     if settings.primary_url is None:
         raise ValueError("no primary: PRIMARY_URL is unset and no embedded model was started")
@@ -79,7 +177,7 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
     today = today or date.today()
     notes: list[str] = []
     primary = _primary(settings, settings.primary_url)
-    clouds = dict(_clouds(settings, catalogue, today, notes))
+    clouds = dict(_cloud_backends(settings, catalogue, today, notes))
     chains = {
         name: tuple(_candidates(catalogue.chains.get(name, ()), primary, clouds, today))
         for name in CHAINS
@@ -87,8 +185,8 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
     }
     for name, chain in chains.items():
         if not chain:
-            wanted = ", ".join(catalogue.chains.get(name, ())) or "nothing"
-            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: chains.{name}: none of {wanted} has a key")
+            entries = ", ".join(catalogue.chains.get(name, ())) or "nothing"
+            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: chains.{name}: none of {entries} has a key")
     return Registry(
         primary=primary,
         clouds=clouds,
@@ -115,14 +213,16 @@ def _primary(settings: Settings, url: str) -> Backend:
     )
 
 
-def _clouds(settings: Settings, catalogue: Catalogue, today: date, notes: list[str]) -> Iterator[tuple[str, Backend]]:
-    """The providers that can be asked; a default model that was retired gives way to its successor, with a note."""
+def _cloud_backends(
+    settings: Settings, catalogue: Catalogue, today: date, notes: list[str]
+) -> Iterator[tuple[str, Backend]]:
+    """The providers that can be asked, by name. A retired default model is replaced, with a line added to ``notes``."""
     for name, provider in catalogue.providers.items():
         key = None if provider.key is None else settings.variable(provider.key)
         if provider.key is not None and key is None:
             continue
-        wanted = settings.xai_model if name == XAI else provider.default_model or ""
-        model, note = current(provider, wanted, today)
+        default_model = settings.xai_model if name == XAI else provider.default_model or ""
+        model, note = replace_retired(provider, default_model, today)
         if note is not None:
             notes.append(f"{name}: {note}")
         base = (settings.variable(provider.url) if provider.url else None) or provider.base_url.rstrip("/")
@@ -140,8 +240,8 @@ def _clouds(settings: Settings, catalogue: Catalogue, today: date, notes: list[s
         yield name, backend
 
 
-def current(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
-    """The name to ask for in place of ``model``, and what to tell whoever asked for it, if there is anything."""
+def replace_retired(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
+    """The name to ask for instead of ``model``, which may be itself, and a warning for those who use it; None: none."""
     entry = provider.retirement(model)
     if entry is None:
         return model, None
@@ -158,16 +258,16 @@ def _candidates(
         name, _, model = entry.partition("/")
         backend = primary if name == PRIMARY else clouds.get(name)
         if backend is not None:
-            wanted, provider = model or backend.model, backend.provider
-            yield Candidate(backend, wanted if provider is None else current(provider, wanted, today)[0])
+            chosen, provider = model or backend.model, backend.provider
+            yield Candidate(backend, chosen if provider is None else replace_retired(provider, chosen, today)[0])
 
 
 def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Backend]) -> Iterator[Searcher]:
     for name in catalogue.chains.get(SEARCH, ()):
-        backend, how = clouds.get(name), catalogue.providers[name].search
-        if backend is not None and how is not None:
-            mine = Search(model=settings.xai_search_model, path=how.path, fields=how.fields)
-            yield Searcher(backend, mine if name == XAI else how)
+        backend, search = clouds.get(name), catalogue.providers[name].search
+        if backend is not None and search is not None:
+            own_search = Search(model=settings.xai_search_model, path=search.path, fields=search.fields)
+            yield Searcher(backend, own_search if name == XAI else search)
 
 
 def _classifier(settings: Settings) -> Backend | None:

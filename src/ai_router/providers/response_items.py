@@ -1,4 +1,4 @@
-"""Reading the items of the Responses API, of OpenAI, xAI or Perplexity alike. Pure."""
+"""Reading and writing the items of the Responses API, as OpenAI, xAI and Perplexity have them. Pure."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from typing import Any
 
 
 def output_texts(response: Mapping[str, Any]) -> Iterator[str]:
-    """The texts of all messages."""
+    """The texts in all messages of a response, in order."""
     for part in _parts(response):
         if isinstance(part.get("text"), str):
             yield part["text"]
 
 
 def refusal_in(response: Mapping[str, Any]) -> str:
-    """The words in which the model refused, if it did."""
+    """The text with which the model refused; empty if it did not."""
     return "".join(str(part.get("refusal", "")) for part in _parts(response, "refusal"))
 
 
 def sources(response: Mapping[str, Any]) -> Sequence[str]:
-    """The addresses it rests on, each once: citations (xAI), annotations of the text, search results (Perplexity)."""
+    """The URLs that a response cites, each once.
+
+    They are in ``citations`` (xAI), in the ``annotations`` of the text, or in ``results`` of the items of a search
+    (Perplexity).
+    """
     listed = response.get("citations")
-    found = list(listed) if isinstance(listed, list) else []
-    found += [note for part in _parts(response) for note in mappings(part.get("annotations"))]
-    found += [result for item in mappings(response.get("output")) for result in mappings(item.get("results"))]
-    urls = [entry.get("url") if isinstance(entry, Mapping) else entry for entry in found]
+    entries = list(listed) if isinstance(listed, list) else []
+    entries += [note for part in _parts(response) for note in mappings(part.get("annotations"))]
+    entries += [result for item in mappings(response.get("output")) for result in mappings(item.get("results"))]
+    urls = [entry.get("url") if isinstance(entry, Mapping) else entry for entry in entries]
     return list(dict.fromkeys(url for url in urls if isinstance(url, str)))
 
 
 def mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects of an array; nothing if it is none."""
+    """The objects in a JSON array; nothing for any other value."""
     return (item for item in value if isinstance(item, Mapping)) if isinstance(value, list) else iter(())
 
 
 def text_in(content: Any) -> str:
-    """The text of a message's content, which is a string or parts."""
+    """The text of a chat message's content, which is a string or an array of parts."""
     return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in mappings(content))
 
 
-def call(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``function_call`` item as a tool call of chat completions."""
+def tool_call(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``function_call`` item as an entry of ``tool_calls`` in chat completions."""
     function = {"name": item.get("name"), "arguments": item.get("arguments") or ""}
     return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
 
 
 def finish_reason(response: Mapping[str, Any], *, called: bool) -> str:
-    """Why it ended, in the words of chat completions; ``called``: with calls of tools."""
+    """The ``finish_reason`` of chat completions for a response. ``called``: whether it has calls of tools."""
     why = (response.get("incomplete_details") or {}).get("reason")
     if response.get("status") == "incomplete" or why:
         return "content_filter" if why == "content_filter" else "length"
@@ -53,29 +57,32 @@ def finish_reason(response: Mapping[str, Any], *, called: bool) -> str:
 
 
 def usage_and_sources(response: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Usage by its names in chat completions, the provider's own figures beside; and the sources as ``citations``."""
+    """``{"usage": ...}`` with the names of chat completions, and ``{"citations": [...]}`` or, without any, ``{}``.
+
+    Fields of the usage that chat completions do not have, such as costs, stay as they are.
+    """
     usage = dict(response.get("usage") or {})
-    told = {"prompt_tokens": usage.pop("input_tokens", 0), "completion_tokens": usage.pop("output_tokens", 0)}
+    tokens = {"prompt_tokens": usage.pop("input_tokens", 0), "completion_tokens": usage.pop("output_tokens", 0)}
     details = {"prompt_tokens_details": usage.pop("input_tokens_details", None)}
     details["completion_tokens_details"] = usage.pop("output_tokens_details", None)
-    found = sources(response)
-    named = {**told, **usage, **{name: value for name, value in details.items() if value}}
-    return {"usage": named}, {"citations": found} if found else {}
+    urls = sources(response)
+    chat_usage = {**tokens, **usage, **{name: value for name, value in details.items() if value}}
+    return {"usage": chat_usage}, {"citations": urls} if urls else {}
 
 
-def call_key(event: Mapping[str, Any], item_id: Any) -> str:
-    """What tells the calls of a stream apart."""
-    place = event.get("output_index")
-    return str(item_id if place is None else place)
+def tool_call_key(event: Mapping[str, Any], item_id: Any) -> str:
+    """A key that tells the tool calls of one stream apart: the event's ``output_index``, else the item's id."""
+    index = event.get("output_index")
+    return str(item_id if index is None else index)
 
 
-def flat_tool(tool: Any) -> Any:
-    """``{"type": "function", "function": {...}}`` without the nesting, which this API does not have."""
+def flattened_tool(tool: Any) -> Any:
+    """A tool, or a choice of one, of chat completions without the nested ``function``, as this API has it."""
     return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
 
 
 def input_part(part: Any) -> Any:
-    """A part of a chat message's content as one of an input item."""
+    """A part of a chat message's content as a part of an input item. Unknown parts stay as they are."""
     if part.get("type") == "image_url":
         image = part.get("image_url")
         if not isinstance(image, dict):

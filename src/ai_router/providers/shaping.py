@@ -1,8 +1,8 @@
-"""Phrasing a client's request for a backend.
+"""Shaping a client's request for a backend: the fields that it takes, the date, and context from the web.
 
-Everything the router does not interpret is forwarded as it came. The messages are not parsed or copied again: their
-one serialisation is spliced into the new body, with the date or the web context put in at the byte level where
-that is possible.
+Everything the router does not interpret is forwarded as it came. The messages are not parsed or serialised again: the
+bytes that were made at arrival are put into the new body, with the date spliced in at the byte level. Only context
+from the web needs them parsed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,23 @@ from ai_router.providers.catalogue import Rules
 from ai_router.types import ChatRequest, Message
 
 _PASS = MaxTokensPolicy("pass")
-_LIMITS = ("max_tokens", "max_completion_tokens")
+_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def params_for(
     params: Mapping[str, Any], rules: Sequence[Rules], max_tokens: MaxTokensPolicy = _PASS
 ) -> Mapping[str, Any]:
-    """The client's fields as a backend may be sent them. The same object where nothing changes."""
+    """The client's fields after the model's rules and the policy for max_tokens.
+
+    The same object if nothing changes.
+    """
     for rule in rules:
         if rule.when is None or rule.when in params:
-            params = _ruled(params, rule)
-    return _with_limits(params, max_tokens)
+            params = _apply_rule(params, rule)
+    return _apply_max_tokens(params, max_tokens)
 
 
-def _ruled(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
+def _apply_rule(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
     dropped = rule.drop if params.get("reasoning_effort") == "none" else rule.drop | rule.drop_when_reasoning
     ruled: dict[str, Any] = {}
     for name, value in params.items():
@@ -45,42 +48,43 @@ def _ruled(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
     return {**rule.add, **ruled}
 
 
-def _with_limits(params: Mapping[str, Any], policy: MaxTokensPolicy) -> Mapping[str, Any]:
-    if policy.kind == "pass" or not any(name in params for name in _LIMITS):
+def _apply_max_tokens(params: Mapping[str, Any], policy: MaxTokensPolicy) -> Mapping[str, Any]:
+    if policy.kind == "pass" or not any(name in params for name in _TOKEN_LIMITS):
         return params
     if policy.kind == "add":
         return {
-            name: value + policy.extra if name in _LIMITS and isinstance(value, int) else value
+            name: value + policy.extra if name in _TOKEN_LIMITS and isinstance(value, int) else value
             for name, value in params.items()
         }
-    return {name: value for name, value in params.items() if name not in _LIMITS}
+    return {name: value for name, value in params.items() if name not in _TOKEN_LIMITS}
 
 
 def with_date(request: ChatRequest) -> bytes:
-    """The messages with the date in the system message, made if there is none.
+    """The messages as JSON, with the request's date context in the system message; a new one if there is none.
 
-    In the system message, because some chat templates refuse a second one (Mistral's, Gemma's); at its end, and
-    to the hour, so that the prefix that the backends cache stays the same for that hour.
+    It goes into the present system message because some chat templates refuse a second one (Mistral's, Gemma's). It
+    goes to the end of it and is exact to the hour, so that the prefix in the backends' cache stays valid for the hour.
     """
     if not request.date_context:
         return request.messages_json
     first = request.messages[0]
     if first.get("role") not in ("system", "developer"):
-        dating = orjson.dumps({"role": "system", "content": request.date_context})
-        return b"[" + dating + b"," + request.messages_json[1:]
+        date_message = orjson.dumps({"role": "system", "content": request.date_context})
+        return b"[" + date_message + b"," + request.messages_json[1:]
     dated = {**first, "content": _appended(first.get("content"), request.date_context)}
     if len(request.messages) == 1:
         return orjson.dumps([dated])
-    # The first message is replaced by length: its bytes stand at the front of the one serialisation.
+    # Cut the first message off by its length: serialised again it has the same bytes as in messages_json.
     rest = request.messages_json[1 + len(orjson.dumps(first)) :]
     return b"[" + orjson.dumps(dated) + rest
 
 
 def with_context(request: ChatRequest, context: str, fence: str | None = None) -> bytes:
-    """The dated messages with web context in front of the last user turn, fenced as untrusted data.
+    """The messages of ``with_date``, as JSON, with context from the web before the text of the last user message.
 
-    The delimiter is random, so that a web page cannot close the fence and speak as the user. Putting the context into
-    the turn it belongs to, near the end, keeps the conversation before it in the backend's prefix cache.
+    The context stands between two markers, as untrusted data. The markers hold random hex digits (``fence``, made if
+    None), so that a web page cannot end the section and speak as the user. In the last user message, because the
+    conversation before it then stays in the backend's prefix cache.
     """
     fence = fence or secrets.token_hex(8)
     preface = (
@@ -89,7 +93,7 @@ def with_context(request: ChatRequest, context: str, fence: str | None = None) -
         f"<<<web-context-{fence}>>>\n{context}\n<<<end-web-context-{fence}>>>"
     )
     messages = list(orjson.loads(with_date(request)))
-    index = _last_user(messages)
+    index = _last_user_index(messages)
     if index is None:
         return orjson.dumps([*messages, {"role": "user", "content": preface}])
     turn = messages[index]
@@ -97,7 +101,7 @@ def with_context(request: ChatRequest, context: str, fence: str | None = None) -
     return orjson.dumps(messages)
 
 
-def _last_user(messages: list[Message]) -> int | None:
+def _last_user_index(messages: list[Message]) -> int | None:
     return next((i for i in range(len(messages) - 1, -1, -1) if messages[i].get("role") == "user"), None)
 
 

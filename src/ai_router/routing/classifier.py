@@ -26,8 +26,8 @@ from ai_router.errors import (
 from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
-from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response, error_in_body
+from ai_router.providers.registry import Backend
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts

@@ -1,7 +1,10 @@
-"""API families: how requests are phrased and answers read, one module each. A module put here is a family by its name.
+"""API families: how to write a request for an API, and how to read its answers. One module each.
 
-The router speaks chat completions with its clients. A family whose servers speak that, too, changes no answer; any
-other translates, whole or event by event.
+A module that is put here is a family by its name: the catalogue may name it, and nothing else needs to change. It has
+an object FAMILY (see ``Family``).
+
+Clients of the router always speak chat completions. A family whose API is that, too, passes answers on as they are.
+Any other family translates them: a whole answer at once, a stream event by event.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from typing import Any, Protocol
 import orjson
 
 Payload = Mapping[str, Any]
+"""A parsed JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestParts:
-    """What a body is made of: ``params`` are the client's other fields, those of the model's rules applied; composite
-    ones are ``orjson.Fragment``, but for ``stream_options``."""
+    """What the body of a request is made of.
+
+    ``send_as``: the name of the field for ``model``. ``messages_json``: the array of messages. ``params``: the client's
+    other fields, after the model's rules; objects and arrays are ``orjson.Fragment``, except ``stream_options``.
+    """
 
     model: str
     send_as: str
@@ -29,39 +36,42 @@ class RequestParts:
     params: Mapping[str, Any]
 
     def parsed(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Messages and params as plain values, for a family that has to take them apart."""
+        """The messages and the params as plain values, for a family that rewrites them."""
         return orjson.loads(self.messages_json), orjson.loads(orjson.dumps(dict(self.params)))
 
 
 class Translation(Protocol):
-    """The translation of one stream."""
+    """Translates one stream into events of chat completions."""
 
     def feed(self, payload: Payload) -> Sequence[Payload]:
-        """The ``chat.completion.chunk`` objects that an event amounts to; for a failure, one with ``error``."""
+        """The ``chat.completion.chunk`` objects for one event; for a failure, one object with ``error``."""
 
     @property
     def ended(self) -> bool:
-        """Whether the answer is complete, so that nothing but [DONE] is missing."""
+        """Whether the answer is complete: the client only needs [DONE] now."""
 
 
 class Family(Protocol):
-    """One API. ``path`` stands below the address's /v1."""
+    """One API. ``path``: its endpoint for chats, below the API's root (mostly /v1)."""
 
     path: str
 
     def body(self, parts: RequestParts) -> bytes:
-        """The body of the request."""
+        """The body of the request, as JSON."""
 
     def completion(self, payload: Payload) -> Payload | None:
-        """The ``chat.completion`` that a whole answer amounts to; None: it is one. Raises ValueError if it is none."""
+        """The ``chat.completion`` for a whole answer; None if the answer is one already.
+
+        Raises ValueError for an answer that is not one of this API.
+        """
 
     def translation(self) -> Translation | None:
-        """For a stream; None: its events are what the client is to see."""
+        """A new translation for one stream; None if its events are already those of chat completions."""
 
 
-def _found() -> Mapping[str, Family]:
+def _load_families() -> Mapping[str, Family]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: importlib.import_module(f"{__name__}.{name}").FAMILY for name in names}
 
 
-FAMILIES = _found()
+FAMILIES = _load_families()

@@ -1,4 +1,4 @@
-"""Perplexity's agent API: the Responses API with a few fields of its own, and with a 400 for every other.
+"""Perplexity's agent API: the Responses API with a few fields of its own. It answers 400 to fields it does not know.
 
 Sources: perplexityai 0.46.1 (generated/api.py), docs.perplexity.ai/docs/agent-api, Perplexity's notes on leaving Sonar.
 """
@@ -10,14 +10,14 @@ from ai_router.providers.families.responses import Responses
 
 
 class Agent(Responses):
-    """``preset`` may stand in the model's place (``send_as``); an answer's form is asked for as in chat completions."""
+    """A request may have ``preset`` instead of ``model`` (``send_as`` in the catalogue)."""
 
     path = "/agent"
-    same = ("temperature", "top_p", "metadata", "store", "parallel_tool_calls", "service_tier")
+    copied = ("temperature", "top_p", "metadata", "store", "parallel_tool_calls", "service_tier")
 
-    def response_format(self, form: Payload) -> Payload:
-        """As the client wrote it."""
-        return {"response_format": form}
+    def response_format(self, response_format: Payload) -> Payload:
+        """``response_format`` as in chat completions."""
+        return {"response_format": response_format}
 
 
 FAMILY = Agent()

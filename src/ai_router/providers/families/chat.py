@@ -1,4 +1,4 @@
-"""Chat completions, as OpenAI defined them and vLLM, llama.cpp, xAI, Gemini and OpenRouter speak them."""
+"""Chat completions: OpenAI's API, which vLLM, llama.cpp, xAI, Gemini and OpenRouter have, too."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from ai_router.providers.families import Payload, RequestParts
 
 
 class ChatCompletions:
-    """The client's own language: bodies are put together from its parts, answers pass as they are."""
+    """The API that clients use themselves: bodies are put together from the client's fields, answers are passed on."""
 
     path = "/chat/completions"
 
     def body(self, parts: RequestParts) -> bytes:
-        """A stream is always asked for its usage, so that the session and the costs know it; the relay takes the extra
-        chunk out again for a client that did not ask."""
+        """The body. A stream is always asked for its usage, which the session file and the costs need.
+
+        The relay removes the extra chunk for a client that did not ask for it.
+        """
         body: dict[str, Any] = {parts.send_as: parts.model, **parts.params}
         if parts.stream:
             body["stream"] = True
             body["stream_options"] = {**(parts.params.get("stream_options") or {}), "include_usage": True}
-        # The messages come last: what precedes them is the same in every turn of a conversation.
+        # The messages come last: what is before them stays the same in every request of a conversation.
         body["messages"] = orjson.Fragment(parts.messages_json)
         return orjson.dumps(body)
 
     def completion(self, _: Payload) -> None:
-        """It is one."""
+        """None: every answer is a ``chat.completion`` already."""
 
     def translation(self) -> None:
-        """None is needed."""
+        """None: a stream's events are those of chat completions already."""
 
 
 FAMILY = ChatCompletions()

@@ -1,4 +1,4 @@
-"""The Responses API of OpenAI, which Perplexity's agent API follows (its path is /v1/agent, /v1/responses an alias).
+"""The Responses API of OpenAI. Perplexity's agent API is a variant of it (/v1/agent, with the alias /v1/responses).
 
 Shapes: openai 3.54.0 (types/responses), perplexityai 0.46.1, docs.perplexity.ai/docs/agent-api.
 """
@@ -11,137 +11,131 @@ from typing import Any
 
 import orjson
 
+from ai_router.providers import response_items as items
 from ai_router.providers.families import Payload, RequestParts
-from ai_router.providers.response_items import (
-    call,
-    call_key,
-    finish_reason,
-    flat_tool,
-    input_part,
-    mappings,
-    output_texts,
-    refusal_in,
-    text_in,
-    usage_and_sources,
-)
 
-_FINISHED = {"response.completed", "response.incomplete"}
-_FAILED = {"error", "response.failed", "response.cancelled"}
-_TEXTS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
-_SYSTEM = ("system", "developer")
+_END_EVENTS = {"response.completed", "response.incomplete"}
+_FAILURE_EVENTS = {"error", "response.failed", "response.cancelled"}
+_TEXT_DELTAS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
+_SYSTEM_ROLES = ("system", "developer")
 
 
 class Responses:
-    """Translates both ways: messages into input items, output items into a completion."""
+    """Translates the messages of a request into input items, and the output items of an answer into a completion.
+
+    ``copied``: fields of chat completions that have the same name and meaning here.
+    """
 
     path = "/responses"
-    same: tuple[str, ...] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
+    copied: Sequence[str] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
 
     def body(self, parts: RequestParts) -> bytes:
-        """Fields without a counterpart are left out: an unknown one would be refused."""
+        """The body. Fields that this API does not have are left out: it would refuse the request."""
         messages, params = parts.parsed()
         body: dict[str, Any] = {parts.send_as: parts.model}
-        body |= {name: params[name] for name in self.same if params.get(name) is not None}
-        if instructions := "\n\n".join(text_in(m.get("content")) for m in messages if m.get("role") in _SYSTEM):
+        body |= {name: params[name] for name in self.copied if params.get(name) is not None}
+        if instructions := "\n\n".join(
+            items.text_in(m.get("content")) for m in messages if m.get("role") in _SYSTEM_ROLES
+        ):
             body["instructions"] = instructions
         if limit := params.get("max_completion_tokens") or params.get("max_tokens"):
             body["max_output_tokens"] = limit
         if effort := params.get("reasoning_effort"):
             body["reasoning"] = {"effort": effort}
-        if isinstance(form := params.get("response_format"), dict):
-            body |= self.response_format(form)
+        if isinstance(response_format := params.get("response_format"), dict):
+            body |= self.response_format(response_format)
         if tools := params.get("tools"):
-            body["tools"] = [flat_tool(tool) for tool in tools]
+            body["tools"] = [items.flattened_tool(tool) for tool in tools]
             if choice := params.get("tool_choice"):
-                body["tool_choice"] = flat_tool(choice)
+                body["tool_choice"] = items.flattened_tool(choice)
         if parts.stream:
             body["stream"] = True
-        body["input"] = [item for m in messages if m.get("role") not in _SYSTEM for item in _items(m)]
+        body["input"] = [item for m in messages if m.get("role") not in _SYSTEM_ROLES for item in _input_items(m)]
         return orjson.dumps(body)
 
-    def response_format(self, form: Payload) -> Payload:
-        """The fields that ask for an answer of a certain form."""
-        return {"text": {"format": {**form.get("json_schema", {}), "type": form.get("type")}}}
+    def response_format(self, response_format: Payload) -> Payload:
+        """The fields of the body for chat completions' ``response_format``."""
+        return {"text": {"format": {**response_format.get("json_schema", {}), "type": response_format.get("type")}}}
 
     def completion(self, payload: Payload) -> Payload:
-        """The completion with the sources that were found, as ``citations``."""
+        """The completion, with the URLs that it cites as ``citations``. Raises ValueError for a failed response."""
         output = payload.get("output")
         if not isinstance(output, list) or payload.get("status") in ("failed", "cancelled"):
             raise ValueError("the answer is not a response, or one that failed")
-        calls = [call(item) for item in output if item.get("type") == "function_call"]
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(output_texts(payload)) or None}
+        calls = [items.tool_call(item) for item in output if item.get("type") == "function_call"]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(items.output_texts(payload)) or None}
         message |= {"tool_calls": calls} if calls else {}
-        message |= {"refusal": refused} if (refused := refusal_in(payload)) else {}
-        choice = {"index": 0, "message": message, "finish_reason": finish_reason(payload, called=bool(calls))}
-        usage, cited = usage_and_sources(payload)
-        return {**_frame(payload, "chat.completion"), "choices": [choice], **usage, **cited}
+        message |= {"refusal": refused} if (refused := items.refusal_in(payload)) else {}
+        choice = {"index": 0, "message": message, "finish_reason": items.finish_reason(payload, called=bool(calls))}
+        usage, citations = items.usage_and_sources(payload)
+        return {**_header(payload, "chat.completion"), "choices": [choice], **usage, **citations}
 
     def translation(self) -> ResponsesStream:
-        """One per stream."""
+        """A new translation for one stream."""
         return ResponsesStream()
 
 
 class ResponsesStream:
-    """Events in, chunks out."""
+    """Translates the events of one stream into chunks of chat completions."""
 
     def __init__(self) -> None:
         self.ended = False
         self._response: Payload = {}
-        self._begun = self._written = False
+        self._role_sent = self._text_sent = False
         self._calls: dict[str, int] = {}
 
     def feed(self, payload: Payload) -> Sequence[Payload]:
-        """The chunks of one event; none for what a chat client has no use for."""
+        """The chunks for one event; none for an event that chat completions do not have."""
         kind = payload.get("type")
         if isinstance(response := payload.get("response"), dict):
             self._response = response
-        if kind in _FAILED:
-            # OpenAI's error is the event itself or in its response, Perplexity's beside that.
+        if kind in _FAILURE_EVENTS:
+            # OpenAI's error is the event itself, or in its ``response``; Perplexity's is the event's ``error``.
             error = payload.get("error") or self._response.get("error") or {"code": None, **payload}
-            named = error if isinstance(error, dict) else {"message": str(error)}
-            return [{"error": {"message": "the response failed", **named}}]
-        if kind in _TEXTS:
-            self._written = True
-            return [self._chunk({_TEXTS[kind]: payload.get("delta")})]
+            fields = error if isinstance(error, dict) else {"message": str(error)}
+            return [{"error": {"message": "the response failed", **fields}}]
+        if kind in _TEXT_DELTAS:
+            self._text_sent = True
+            return [self._chunk({_TEXT_DELTAS[kind]: payload.get("delta")})]
         if kind == "response.output_item.added" and (payload.get("item") or {}).get("type") == "function_call":
             item = payload["item"]
-            index = self._calls.setdefault(call_key(payload, item.get("id")), len(self._calls))
-            return [self._chunk({"tool_calls": [{"index": index, **call(item)}]})]
+            index = self._calls.setdefault(items.tool_call_key(payload, item.get("id")), len(self._calls))
+            return [self._chunk({"tool_calls": [{"index": index, **items.tool_call(item)}]})]
         if kind == "response.function_call_arguments.delta":
-            index = self._calls.get(call_key(payload, payload.get("item_id")), 0)
+            index = self._calls.get(items.tool_call_key(payload, payload.get("item_id")), 0)
             return [self._chunk({"tool_calls": [{"index": index, "function": {"arguments": payload.get("delta")}}]})]
-        return self._end() if kind in _FINISHED else ()
+        return self._end() if kind in _END_EVENTS else ()
 
     def _end(self) -> Sequence[Payload]:
         self.ended = True
-        # Perplexity may send a text only in the response as a whole.
-        unsent = "" if self._written else "".join(output_texts(self._response))
-        ended = finish_reason(self._response, called=bool(self._calls))
-        last = self._chunk({"content": unsent} if unsent else {}, ended)
-        usage, cited = usage_and_sources(self._response)
-        return [{**last, **cited}, {**_frame(self._response, "chat.completion.chunk"), "choices": [], **usage}]
+        # Perplexity may send a text only in the last event's response, without any deltas.
+        unsent = "" if self._text_sent else "".join(items.output_texts(self._response))
+        finish_reason = items.finish_reason(self._response, called=bool(self._calls))
+        last = self._chunk({"content": unsent} if unsent else {}, finish_reason)
+        usage, citations = items.usage_and_sources(self._response)
+        return [{**last, **citations}, {**_header(self._response, "chat.completion.chunk"), "choices": [], **usage}]
 
-    def _chunk(self, delta: dict[str, Any], ended: str | None = None) -> Payload:
-        role = {} if self._begun else {"role": "assistant"}
-        self._begun = True
-        choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": ended}
-        return {**_frame(self._response, "chat.completion.chunk"), "choices": [choice]}
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> Payload:
+        role = {} if self._role_sent else {"role": "assistant"}
+        self._role_sent = True
+        choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": finish_reason}
+        return {**_header(self._response, "chat.completion.chunk"), "choices": [choice]}
 
 
-def _items(message: Payload) -> Iterator[Payload]:
+def _input_items(message: Payload) -> Iterator[Payload]:
     role, content = message.get("role"), message.get("content")
     if role == "tool":
-        yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": text_in(content)}
+        yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": items.text_in(content)}
         return
     if content:
         in_parts = isinstance(content, list) and role != "assistant"
-        said = [input_part(part) for part in content] if in_parts else text_in(content)
-        yield {"type": "message", "role": role, "content": said}
-    for made in mappings(message.get("tool_calls")):
-        yield {"type": "function_call", "call_id": made.get("id"), **(made.get("function") or {})}
+        parts = [items.input_part(part) for part in content] if in_parts else items.text_in(content)
+        yield {"type": "message", "role": role, "content": parts}
+    for called in items.mappings(message.get("tool_calls")):
+        yield {"type": "function_call", "call_id": called.get("id"), **(called.get("function") or {})}
 
 
-def _frame(response: Payload, kind: str) -> dict[str, Any]:
+def _header(response: Payload, kind: str) -> dict[str, Any]:
     created = int(response.get("created_at") or time.time())
     return {"id": response.get("id"), "object": kind, "created": created, "model": response.get("model")}
 
