@@ -19,9 +19,9 @@ from ai_router.app import close_app, create_app
 from ai_router.config import MaxTokensPolicy, load_settings
 from ai_router.errors import InvalidRequest
 from ai_router.providers.catalogue import load_catalogue
+from ai_router.providers.chat_completions import params_for
 from ai_router.providers.families import RequestParts
 from ai_router.providers.registry import Backend
-from ai_router.providers.shaping import params_for
 from ai_router.types import ChatRequest
 from ai_router.web.requests import Arrival, parse_chat_request
 

@@ -13,7 +13,7 @@ from flask.json.provider import DefaultJSONProvider
 from ai_router.config import Settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
-from ai_router.dispatch.primary_load import PrimaryLoad
+from ai_router.dispatch.speculation import PrimaryLoad
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
 from ai_router.http.session import BackendSession
@@ -57,21 +57,21 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     # What is known of the backends, and who is told of what happens.
     registry = build_registry(settings)
     process_start = process_started() if started_at is None else started_at
-    telemetry = start_telemetry(settings, registry, process_start, closing)
+    session = BackendSession()
+    closing.callback(session.close)
+    load = PrimaryLoad(session, registry.primary)
+    load.start()
+    closing.callback(load.close)
+    telemetry = start_telemetry(settings, registry, process_start, [load.finished], closing)
 
     # What the backends are asked with.
     client = UpstreamClient(runtime.timers, pool_size=2 * settings.request_threads)
     closing.callback(client.close)
-    session = BackendSession()
-    closing.callback(session.close)
     limiter = build_limiter(settings, registry)
     watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
     checker = HealthChecker(session, registry.backends(), limiter)
     closing.callback(checker.close)
     watch_backends(telemetry.metrics, checker)
-    load = PrimaryLoad(session, registry.primary)
-    load.start()
-    closing.callback(load.close)
 
     # How a request is answered.
     limit = RequestLimit(settings.max_in_flight, telemetry.resilience.shed)
@@ -93,8 +93,10 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     access.init_app(app, keys, ids, limit)
-    subscribers = (log_lines.finished, load.finished, telemetry.subscriber)
-    chat_settings = chat.ChatSettings(ids, settings.max_body_mb << 20, settings.date_context, telemetry.trace_of)
+    subscribers = (log_lines.finished, telemetry.subscriber)
+    chat_settings = chat.ChatSettings(
+        ids, settings.max_body_mb << 20, settings.date_context, telemetry.trace_of, traces_all=settings.tracing
+    )
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(health.blueprint(checker, telemetry.sessions, limit, runtime.draining))

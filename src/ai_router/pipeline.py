@@ -31,8 +31,8 @@ from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
+from ai_router.providers.chat_completions import with_context, with_date
 from ai_router.providers.registry import Candidate, Registry
-from ai_router.providers.shaping import with_context, with_date
 from ai_router.resilience.limiter import Permit
 from ai_router.routing.router import Router, Undecided
 from ai_router.types import Decision, Purpose, Route, SpeculationResult

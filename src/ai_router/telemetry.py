@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,9 @@ class Telemetry:
     trace_of: Callable[[str | None], Trace | None]
 
 
-def start_telemetry(settings: Settings, registry: Registry, born: float, closing: ExitStack) -> Telemetry:
+def start_telemetry(
+    settings: Settings, registry: Registry, born: float, sinks: Sequence[Sink], closing: ExitStack
+) -> Telemetry:
     """All of it, running."""
     scrubber = Scrubber(settings.secrets)
     log = LogWriter(
@@ -83,15 +85,15 @@ def start_telemetry(settings: Settings, registry: Registry, born: float, closing
     pricing = Pricing(registry, baseline, settings.usd_per_gpu_s)
     usage = _usage_writer(settings, windows, metrics, losses, closing) if settings.telemetry else None
     tracing = _tracing(scrubber, closing) if settings.tracing else None
-    sinks: list[Sink] = [sessions.record, cold_start.finished, routing.finished, resilience.finished]
+    all_sinks: list[Sink] = [*sinks, sessions.record, cold_start.finished, routing.finished, resilience.finished]
     requests = None
     if usage is not None:
         names = ModelNames(_models(registry))
         requests = RequestMetrics(metrics.registry, names, pricing.is_local)
-        sinks += [requests.finished, _counting(pricing, names, windows, usage)]
+        all_sinks += [requests.finished, _counting(pricing, names, windows, usage)]
     if tracing is not None:
-        sinks.append(tracing.finished)
-    recorder = Recorder(pricing.cost, sinks, losses.outcome)
+        all_sinks.append(tracing.finished)
+    recorder = Recorder(pricing.cost, all_sinks, losses.outcome)
     recorder.start()
     closing.callback(recorder.close)
     return Telemetry(

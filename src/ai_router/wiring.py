@@ -9,8 +9,7 @@ from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import RequestLimit
-from ai_router.dispatch.primary_load import PrimaryLoad
-from ai_router.dispatch.speculation import Budget, SpeculationController
+from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.http.client import UpstreamClient
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import responses
 
-from ai_router.dispatch import primary_load
-from ai_router.dispatch.primary_load import PrimaryLoad
+from ai_router.dispatch import speculation
+from ai_router.dispatch.speculation import PrimaryLoad
 from ai_router.http.session import BackendSession
 from ai_router.providers.registry import Backend
 
@@ -25,7 +25,7 @@ def waits_until(condition: Callable[[], bool]) -> bool:
 
 @pytest.fixture
 def load(backend_session: BackendSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrimaryLoad]:
-    monkeypatch.setattr(primary_load, "POLL_S", 0.01)
+    monkeypatch.setattr(speculation, "POLL_S", 0.01)
     with responses.mock:
         load = PrimaryLoad(backend_session, Backend("primary", "http://gpu", "m", "/health", 1, local=True, key="k"))
         load.start()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_router.config import SpeculationMode
-from ai_router.dispatch.primary_load import waiting_in
-from ai_router.dispatch.speculation import Budget, Pressure, why_not
+from ai_router.dispatch.speculation import Budget, Pressure, waiting_in, why_not
 from ai_router.routing.head.guess import Guess
 from ai_router.types import Label
 

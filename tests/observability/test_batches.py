@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from ai_router.observability.batches import Batches
+from ai_router.observability.recorder import Batches
 
 
 def test_all_pieces_are_handled_in_their_order() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ai_router.providers.catalogue import load_catalogue
-from ai_router.providers.shaping import params_for
+from ai_router.providers.chat_completions import params_for
 
 CATALOGUE = load_catalogue()
 

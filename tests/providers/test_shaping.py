@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ai_router.config import MaxTokensPolicy
 from ai_router.providers.catalogue import Rules
+from ai_router.providers.chat_completions import params_for, with_context, with_date
 from ai_router.providers.families import FAMILIES, RequestParts
-from ai_router.providers.shaping import params_for, with_context, with_date
 from tests.chat_requests import chat_request
 
 PASS = MaxTokensPolicy("pass")

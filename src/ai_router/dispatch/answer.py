@@ -13,7 +13,7 @@ from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, Upstrea
 from ai_router.http.calls import UpstreamRequest
 from ai_router.http.client import UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
-from ai_router.providers.completion import AnswerReader
+from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_in_body
 from ai_router.providers.families import Translation
 from ai_router.resilience.limiter import Permit

@@ -17,11 +17,10 @@ from ai_router.dispatch.answer import ODD_SHAPES, Answer, PlainAnswer, StreamAns
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.providers.completion import AnswerReader
+from ai_router.providers.chat_completions import AnswerReader, params_for
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import Family, RequestParts
 from ai_router.providers.registry import Candidate, Registry
-from ai_router.providers.shaping import params_for
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
 from ai_router.types import Attempt, ChatRequest
@@ -198,7 +197,7 @@ def _plain(
     body = response.read(_MAX_ANSWER)
     response.close()
     payload = parsed(body)
-    if failure := error_in_body(payload, upstream_request):
+    if (not isinstance(payload, dict) or "error" in payload) and (failure := error_in_body(payload, upstream_request)):
         raise failure
     translated = _translated(family, payload, upstream_request)
     if translated is not None:

@@ -12,7 +12,7 @@ from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError, error_event
 from ai_router.observability import log_lines
-from ai_router.providers.completion import estimated_usage
+from ai_router.providers.chat_completions import estimated_usage
 
 log = logging.getLogger(__name__)
 

@@ -260,16 +260,20 @@ class UpstreamClient:
 
     def _set_deadlines(self, request: UpstreamRequest, call: UpstreamCall) -> CallDeadlines:
         def deadline(seconds: float, what: str) -> Deadline:
-            late = UpstreamTimeout(f"{what} within {seconds:g} s", request.source)
-            return self._timers.after(seconds, lambda: call.abort(late))
+            return self._timers.after(
+                seconds, lambda: call.abort(UpstreamTimeout(f"{what} within {seconds:g} s", request.source))
+            )
 
         timeouts = request.timeouts
         silent_s = timeouts.longest_read
         first_byte = None if timeouts.first_byte is None else deadline(timeouts.first_byte, "no first byte")
         idle: Watch = NoWatch()
         if silent_s < timeouts.total:
-            silent = UpstreamTimeout(f"silent for {silent_s:g} s", request.source)
-            idle = IdleWatch(self._timers, silent_s, lambda: call.abort(silent))
+            idle = IdleWatch(
+                self._timers,
+                silent_s,
+                lambda: call.abort(UpstreamTimeout(f"silent for {silent_s:g} s", request.source)),
+            )
         return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
     def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:

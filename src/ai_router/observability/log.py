@@ -10,7 +10,6 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 
 import orjson
 
-from ai_router.observability.batches import Batches
-from ai_router.observability.log_lines import LogEntry
+from ai_router.observability.log_lines import LogEntry, QueueHandler
+from ai_router.observability.recorder import Batches
 from ai_router.observability.redaction import Scrubber
 
 _QUEUE_LIMIT = 20_000
@@ -71,27 +70,6 @@ class _JSONFormatter(logging.Formatter):
         return _UNPRINTABLE.sub(" ", orjson.dumps(entry | fields, default=str).decode())
 
 
-class _BatchHandler(logging.Handler):
-    """Queues records for the writer's thread. Arguments are merged into the message first, on the request's thread,
-    since they may change later; those of a LogEntry do not change, so the writer's thread merges them."""
-
-    def __init__(self, batches: Batches[logging.LogRecord]) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Like logging's, but without its lock, which the queue does not need."""
-        self.emit(record)
-        return True
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # A mapping as the only argument has named fields, which the JSON form writes by name.
-        if not isinstance(record, LogEntry):
-            record.fields = record.args if isinstance(record.args, Mapping) else {}
-            record.msg, record.args = record.getMessage(), None
-        self._batches.put(record)
-
-
 class LogWriter:
     """Takes over the logger ``ai_router`` until ``close``. Raises OSError if ``log_file`` cannot be opened.
 
@@ -115,7 +93,7 @@ class LogWriter:
         self._stderr_format = json_formatter if json else _PlainFormatter(with_time=True)
         self._scrub = (scrubber or Scrubber()).text
         self._batches = Batches(self._write, name="log-writer", limit=_QUEUE_LIMIT)
-        self._handler = _BatchHandler(self._batches)
+        self._handler = QueueHandler(self._batches)
         self._logger = logging.getLogger("ai_router")
         self._logger.setLevel(level)
         self._logger.propagate = False

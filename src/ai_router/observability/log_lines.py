@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ai_router.errors import UpstreamError
+from ai_router.observability.recorder import Batches
 from ai_router.types import Attempt, Decision, Outcome, Status
 
 log = logging.getLogger("ai_router.request")
@@ -24,6 +25,27 @@ class LogEntry(logging.LogRecord):
         self.levelno, self.levelname = level, "INFO" if level == logging.INFO else logging.getLevelName(level)
         self.msg, self.args = template, fields
         self.created, self.msecs = created, created % 1 * 1000
+
+
+class QueueHandler(logging.Handler):
+    """Queues records for the writer's thread. Arguments are merged into the message first, on the request's thread,
+    since they may change later; those of a LogEntry do not change, so the writer's thread merges them."""
+
+    def __init__(self, batches: Batches[logging.LogRecord]) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Like logging's, but without its lock, which the queue does not need."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A mapping as the only argument has named fields, which the JSON form writes by name.
+        if not isinstance(record, LogEntry):
+            record.fields = record.args if isinstance(record.args, Mapping) else {}
+            record.msg, record.args = record.getMessage(), None
+        self._batches.put(record)
 
 
 _BLANK = logging.LogRecord(log.name, logging.INFO, __file__, 0, "", None, None).__dict__

@@ -8,8 +8,8 @@ import threading
 
 from ai_router.errors import RouterError, ShuttingDown, UpstreamError
 from ai_router.http.calls import CancelScope
-from ai_router.observability.batches import Batches
 from ai_router.observability.metrics import RoutingMetrics
+from ai_router.observability.recorder import Batches
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.monitor import Monitor

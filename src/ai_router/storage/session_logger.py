@@ -20,7 +20,7 @@ import orjson
 
 from ai_router.config import SessionBodies
 from ai_router.observability import log_lines
-from ai_router.observability.batches import Batches
+from ai_router.observability.recorder import Batches
 from ai_router.observability.redaction import (
     Scrubber,
     kept_messages,
@@ -28,7 +28,7 @@ from ai_router.observability.redaction import (
     kept_step_detail,
 )
 from ai_router.storage.session_reader import file_name
-from ai_router.types import Cost, Message, Outcome
+from ai_router.types import Cost, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,8 @@ class SessionLogger:
         self.last_error: str | None = None
         """Why the last save failed; None once one has worked."""
 
-    @staticmethod
-    def set_query(messages: Sequence[Message]) -> bytes:
-        """Serialise a conversation. Done once, when it arrives, for the backends and for the session file."""
-        return orjson.dumps(messages)
+    set_query = staticmethod(orjson.dumps)
+    """Serialise a conversation: done once, when it arrives, for the backends and for the session file alike."""
 
     def start(self) -> None:
         """Start the thread. Delete what an earlier process has left half-written."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ai_router.errors import RowRefused, StoreUnavailable
-from ai_router.observability.batches import Batches
+from ai_router.observability.recorder import Batches
 from ai_router.storage.usage_rows import Rows, SpillFile
 
 if TYPE_CHECKING:

@@ -29,12 +29,16 @@ PATH = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What the endpoint needs besides the pipeline: ``max_body`` in bytes; ``trace_of`` takes a traceparent header."""
+    """What the endpoint needs besides the pipeline: ``max_body`` in bytes; ``trace_of`` takes a traceparent header.
+
+    ``traces_all``: a request without that header belongs to a trace, too.
+    """
 
     ids: Ids
     max_body: int
     tell_date: bool
     trace_of: Callable[[str | None], Trace | None]
+    traces_all: bool = False
 
 
 def blueprint(
@@ -93,6 +97,7 @@ def _chat_request(settings: ChatSettings) -> ChatRequest:
     environ = request.environ
     arrived_at, now = environ.get(ARRIVED_AT) or time.monotonic(), datetime.now(UTC)
     body = read_body(environ, settings.max_body)
+    traceparent = environ.get("HTTP_TRACEPARENT")
     arrival = Arrival(
         arrived_at=arrived_at,
         timestamp=now,
@@ -102,7 +107,7 @@ def _chat_request(settings: ChatSettings) -> ChatRequest:
         date_context=date_context(now.astimezone()) if settings.tell_date else "",
         client=g.client,
         organization=environ.get("HTTP_OPENAI_ORGANIZATION", ""),
-        trace=settings.trace_of(environ.get("HTTP_TRACEPARENT")),
+        trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
     )
     return parse_chat_request(body, arrival)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.providers.completion import AnswerReader
+from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.pricing import charged_usd
 
 
