@@ -41,6 +41,10 @@ class Timing:
         return self.per_chunk / self.tokens_per_s if self.tokens_per_s else 0.0
 
 
+INSTANT = Timing(tokens=14)
+"""Answers at once."""
+
+
 class Model:
     """The answers, made once."""
 

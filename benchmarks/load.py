@@ -1,18 +1,21 @@
 """A load generator: one asyncio process that sends chat requests and times what comes back.
 
-It tells how busy it was itself: below half of a core it was not what was measured. ``python -m benchmarks.load`` reads
-a specification from its standard input and prints one JSON object; ``run`` does so in a process of its own.
+It reports how busy it was itself: a row in which it used most of a core says more about it than about the server.
+``python -m benchmarks.load`` reads a specification from its standard input and prints one JSON object; ``run`` does so
+in a process of its own. Below it: what the results of several loads amount to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from urllib.parse import urlsplit
 
@@ -37,6 +40,12 @@ class Spec:
     key: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     more_urls: Sequence[str] = ()
+
+
+def body(*, stream: bool, model: str = "primary", text: str = "hello, how are you?") -> str:
+    """A request's body."""
+    messages = [{"role": "user", "content": text}]
+    return orjson.dumps({"model": model, "messages": messages, **({"stream": True} if stream else {})}).decode()
 
 
 @dataclass(slots=True)
@@ -206,6 +215,70 @@ async def _run(spec: Spec) -> Result:
     result.seconds = time.perf_counter() - started
     result.busy = (time.process_time() - cpu) / result.seconds
     return result
+
+
+BUSY = 0.8
+"""Beyond this share of a core the generator waits for itself as much as for a server."""
+BUSY_MARK = "!"
+BUSY_NOTE = f"{BUSY_MARK} more than {BUSY:.0%} of a core: such a row is the generator's limit, not the server's."
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one server did in one turn, and the processor seconds that it took."""
+
+    result: Result
+    cpu_s: float
+
+
+Series = Sequence[Turn]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that ``share`` of all do not exceed; NaN without any."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def rates(series: Series) -> list[float]:
+    """Requests a second, turn by turn."""
+    return [turn.result.per_second for turn in series]
+
+
+def whole_ms(series: Series) -> list[float]:
+    """How long each request took, of all turns."""
+    return [ms for turn in series for ms in turn.result.whole_ms]
+
+
+def cpu_ms(series: Series) -> float:
+    """Processor milliseconds an answered request, median of the turns."""
+    return statistics.median(turn.cpu_s / max(turn.result.answered, 1) * 1000 for turn in series)
+
+
+def lost(series: Series) -> int:
+    """Requests that had no whole answer."""
+    return sum(turn.result.incomplete + turn.result.refused for turn in series)
+
+
+def of_base(mine: Sequence[float], base: Sequence[float]) -> float:
+    """Median of the ratios within a turn, so that whatever the machine does to one it does to both."""
+    return statistics.median(value / its for value, its in zip(mine, base, strict=True) if its)
+
+
+def busiest(results: Iterable[Result]) -> float:
+    """The largest share of a core that the generator used."""
+    return max((result.busy for result in results), default=0.0)
+
+
+def is_doubtful(results: Iterable[Result]) -> bool:
+    """Whether they tell of the generator more than of the server."""
+    return busiest(results) > BUSY
+
+
+def generator_cell(results: Iterable[Result]) -> str:
+    """The generator's share for a row, marked where the row is not the server's."""
+    share = busiest(results)
+    return f"{share:.0%}" + (f" {BUSY_MARK}" if share > BUSY else "")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Others of the field beside the router: same model, same machine, in turn.
+"""Servers that stand beside the router in one run: same model, same machine, in turn.
 
-Each is installed into a folder of its own the first time, and left out with a word where that does not work.
+``bare_hop`` is the least that Flask, gunicorn and requests can do: pass a request on, plain or streamed. The others are
+products. Each is installed into a folder of its own the first time, and left out with a message where that fails.
 """
 
 from __future__ import annotations
@@ -14,10 +15,45 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import orjson
+import requests
+from flask import Flask, Response, request
 
-from benchmarks.loads import KEY
-from benchmarks.rig import Server, free_port, process
-from benchmarks.turns import left_out
+from benchmarks.rig import ROOT, Server, free_port, left_out, process, router
+
+app = Flask(__name__)
+session = requests.Session()
+session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=1024))
+
+
+@app.post("/v1/chat/completions")
+def pass_on() -> Response:
+    """The backend's answer, as it is."""
+    body = request.get_data()
+    stream = b'"stream":true' in body
+    answer = session.post(
+        f"{os.environ['BARE_HOP_TO']}/v1/chat/completions",
+        data=body,
+        headers={"Content-Type": "application/json"},
+        stream=stream,
+    )
+    content = answer.iter_content(chunk_size=None) if stream else answer.content
+    return Response(content, status=answer.status_code, content_type=answer.headers["Content-Type"])
+
+
+@contextmanager
+def bare_hop(url: str, folder: Path, threads: int = 72, workers: int = 1) -> Iterator[Server]:
+    """The application above, served as the router is, in front of ``url``."""
+    port = free_port()
+    gunicorn = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", str(threads), "--keep-alive", "75"]
+    more = ["-w", str(workers), "--worker-connections", "4096", "--backlog", "4096"]
+    command = [*gunicorn, *more, "-b", f"127.0.0.1:{port}", "benchmarks.peers:app"]
+    environment = {**os.environ, "BARE_HOP_TO": url, "PYTHONPATH": str(ROOT)}
+    with process(command, port, environment, folder) as server:
+        yield server
+
+
+KEY = "benchmark-client-key"
+
 
 LITELLM = "litellm[proxy]==1.106.1"
 """Not the newest, so that a run can be repeated and compared, and because some releases need packages without a wheel,
@@ -185,3 +221,13 @@ def _quietly(command: list[str]) -> None:
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
     if ended.returncode:
         raise NotHere(f"{command[0]} failed: {(ended.stderr or ended.stdout).strip().splitlines()[-1][:200]}")
+
+
+@contextmanager
+def contenders(folder: Path, url: str, threads: int = 72) -> Iterator[Mapping[str, Server]]:
+    """The bare hop and the router with everything on, in front of ``url``."""
+    settings = {"PRIMARY_URL": url, "AI_ROUTER_API_KEYS": KEY, "THREADS": str(threads)}
+    with ExitStack() as running:
+        bare = running.enter_context(bare_hop(url, folder / "bare", threads))
+        ours = running.enter_context(router(folder / "router", **settings))
+        yield {"bare hop": bare, "router": ours}

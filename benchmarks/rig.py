@@ -1,19 +1,26 @@
-"""Processes for a measurement: simulated backends, routers, and what they use."""
+"""Processes for a measurement: simulated backends, routers, what they use, and one timed request."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
 
 from benchmarks.backend import Timing, arguments
+from benchmarks.load import Series, Spec, Turn, run
 from tests.fakes.router import COMMAND, clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -128,3 +135,109 @@ def scratch() -> Iterator[Path]:
     """A folder for all of it."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One request; milliseconds from sending it."""
+
+    status: int
+    first_ms: float
+    """To the first event with data of a stream; of a plain answer, to its end."""
+    whole_ms: float
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server that speaks the OpenAI API. Each client has a connection of its own, kept alive."""
+
+    url: str
+    model: str
+    key: str | None = None
+
+    def connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return kind(parts.hostname or "", parts.port, timeout=600)
+
+    def ask(
+        self, connection: http.client.HTTPConnection, text: str, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> Timed:
+        """One chat request, read to its end."""
+        body = orjson.dumps({"model": self.model, "messages": [{"role": "user", "content": text}], **fields})
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        if self.key:
+            sent["Authorization"] = f"Bearer {self.key}"
+        started = time.perf_counter()
+        connection.request("POST", "/v1/chat/completions", body, sent)
+        response = connection.getresponse()
+        received, first_ms = b"", None
+        if fields.get("stream"):
+            while b"data:" not in received:
+                portion = response.read1(65536)
+                if not portion:
+                    break
+                received += portion
+            first_ms = (time.perf_counter() - started) * 1000
+        received += response.read()
+        whole_ms = (time.perf_counter() - started) * 1000
+        answered = {name.lower(): value for name, value in response.getheaders()}
+        return Timed(response.status, first_ms or whole_ms, whole_ms, answered, received)
+
+
+def text_in(answer: Timed) -> str:
+    """Content, or reasoning where a reasoning model's budget left no content (a plain answer's)."""
+    message = orjson.loads(answer.body)["choices"][0]["message"]
+    return message.get("content") or message.get("reasoning") or message.get("reasoning_content") or ""
+
+
+def p50(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile, or the largest of fewer than 100."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
+
+
+def settled(url: str, key: str | None = None) -> None:
+    """Have a router write what it keeps of the requests so far: it does so before it looks for a session, here for one
+    that there is not. A server without sessions has nothing to write."""
+    connection = Endpoint(url, "").connect()
+    connection.request("GET", f"/api/sessions/{'0' * 32}", headers={"Authorization": f"Bearer {key}"} if key else {})
+    connection.getresponse().read()
+    connection.close()
+
+
+def in_turn(servers: Mapping[str, Server], rounds: int, spec: Callable[[str], Spec]) -> Mapping[str, Series]:
+    """Each server once a round; the first round warms up and does not count. ``spec`` is given a server's address.
+
+    A server that ends or hangs meanwhile is left out of what is returned.
+    """
+    found: dict[str, list[Turn]] = {name: [] for name in servers}
+    for number in range(rounds + 1):
+        for name in list(found):
+            try:
+                turn = one_turn(servers[name], spec(servers[name].url))
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as problem:
+                left_out(name, f"the load did not come to its end ({type(problem).__name__})")
+                del found[name]
+                continue
+            if number:
+                found[name].append(turn)
+    return found
+
+
+def left_out(name: str, why: str) -> None:
+    """Say that a contender is missing."""
+    print(f"  {name} is left out: {why}", file=sys.stderr)
+
+
+def one_turn(server: Server, spec: Spec) -> Turn:
+    """One load of one server, with the headers that it wants."""
+    before = server.cpu_s()
+    result = run(replace(spec, headers=dict(server.headers)))
+    return Turn(result, server.cpu_s() - before)

@@ -9,21 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.apache import apache_bench
-from benchmarks.cancel import cancelling
-from benchmarks.embedded import cold_start, embedded
-from benchmarks.extras import gpu_memory, health_timing, session_files, strategies
-from benchmarks.history import long_history
-from benchmarks.home_lab import STRATEGIES, home_lab
-from benchmarks.hours import eight_hours
-from benchmarks.loads import open_load, plain_load
-from benchmarks.measure import Endpoint
+from benchmarks.conditions import eight_hours, long_history, two_processes
+from benchmarks.extras import cancelling, cold_start, embedded, gpu_memory, health_timing, session_files
+from benchmarks.home_lab import STRATEGIES, Target, home_lab, six, strategies
+from benchmarks.loads import apache_bench, chunk_cost, many_streams, open_load, plain_load
 from benchmarks.peers import PEERS, peers
 from benchmarks.report import Report
-from benchmarks.rig import ROOT, scratch
-from benchmarks.six import Target, six
-from benchmarks.streams import chunk_cost, many_streams
-from benchmarks.two import two_processes
+from benchmarks.rig import ROOT, Endpoint, scratch
 
 _TODAY = "fast path"
 

@@ -12,9 +12,8 @@ from contextlib import ExitStack
 import orjson
 
 from benchmarks.backend import Timing
-from benchmarks.load import Spec, run
+from benchmarks.load import Spec, percentile, run
 from benchmarks.rig import backend, router, scratch
-from benchmarks.sections import percentile
 
 _TRACED = {"TRACING": "on", "LOG_FORMAT": "json", "OTEL_BSP_MAX_QUEUE_SIZE": "20000"}
 VARIANTS = {

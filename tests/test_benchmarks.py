@@ -13,21 +13,39 @@ import pytest
 
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
 from ai_router.storage.usage import UsageStore
-from benchmarks.apache import figures
 from benchmarks.backend import Timing
-from benchmarks.embedded import model_of
-from benchmarks.history import Round, history, history_section, parse_and_serialise_ms
-from benchmarks.hours import emptied, fill, hours_section, of_router
-from benchmarks.load import Result, Spec, run
-from benchmarks.loads import body, over_connections
+from benchmarks.conditions import (
+    Round,
+    Shared,
+    at_best,
+    emptied,
+    fill,
+    history,
+    history_section,
+    hours_section,
+    of_router,
+    parse_and_serialise_ms,
+    two_section,
+)
+from benchmarks.extras import model_of
+from benchmarks.load import BUSY_NOTE, Result, Spec, Turn, body, generator_cell, percentile, run
+from benchmarks.loads import Crowd, figures, over_connections, over_streams, those_that_stream
 from benchmarks.peers import NotHere, peers
-from benchmarks.plots import COLOURS_DARK, COLOURS_LIGHT, Colours, drawn, ticks_around
-from benchmarks.report import Report
-from benchmarks.rig import Server, backend, free_port
-from benchmarks.sections import Line, Plot, Section, latencies, percentile, shown
-from benchmarks.streams import Crowd, over_streams, those_that_stream
-from benchmarks.turns import BUSY_NOTE, Turn, flagged, generator_cell, in_turn
-from benchmarks.two import Shared, at_best, two_section
+from benchmarks.report import (
+    COLOURS_DARK,
+    COLOURS_LIGHT,
+    Colours,
+    Line,
+    Plot,
+    Report,
+    Section,
+    drawn,
+    flagged,
+    latencies,
+    shown,
+    ticks_around,
+)
+from benchmarks.rig import Server, backend, free_port, in_turn
 
 ROOT = Path(__file__).parents[1]
 
