@@ -22,7 +22,7 @@ from ai_router.storage.usage_rows import rows_of
 from ai_router.types import Outcome
 from benchmarks.backend import INSTANT, Timing
 from benchmarks.load import Result, Spec, Turn, body, generator_cell, of_base, percentile, run, whole_ms
-from benchmarks.peers import KEY, contenders
+from benchmarks.peers import contenders
 from benchmarks.report import Cell, Report, Section, flagged, latencies
 from benchmarks.rig import Server, backend, one_turn, router, settled
 from tests.chat_requests import chat_request
@@ -108,8 +108,8 @@ def _settled_turn(server: Server, text: str, seconds: float) -> Turn:
     """A load of one connection, with what is written behind the requests' back; the writing of a megabyte would be
     counted with the next turn otherwise."""
     before = server.cpu_s()
-    result = one_turn(server, Spec(server.url, text, seconds=seconds, key=KEY)).result
-    settled(server.url, KEY)
+    result = one_turn(server, Spec(server.url, text, seconds=seconds)).result
+    settled(server.url)
     return Turn(result, server.cpu_s() - before)
 
 
@@ -191,7 +191,7 @@ def eight_hours(folder: Path, report: Report, rounds: int, seconds: float, of_us
     fill(full / "data", of_use)
     with ExitStack() as running:
         model = running.enter_context(backend(INSTANT, folder / "instant"))
-        settings = {"PRIMARY_URL": model.url, "AI_ROUTER_API_KEYS": KEY}
+        settings = {"PRIMARY_URL": model.url}
         servers = {
             "nothing on disk": running.enter_context(router(empty, **settings)),
             # What two that are alike differ by.
@@ -204,8 +204,8 @@ def eight_hours(folder: Path, report: Report, rounds: int, seconds: float, of_us
                 emptied(data / "data")
             for name, server in _alternating(servers, number):
                 report.begin(f"hours, {name}, {number} of {rounds}")
-                turn = one_turn(server, Spec(server.url, body(stream=False), HOURS_CONNECTIONS, seconds, key=KEY))
-                settled(server.url, KEY)
+                turn = one_turn(server, Spec(server.url, body(stream=False), HOURS_CONNECTIONS, seconds))
+                settled(server.url)
                 if number:  # the first round warms up
                     found[name].append(turn)
         report.add(hours_section(found, _left(full / "data")))
@@ -269,7 +269,7 @@ def two_processes(folder: Path, report: Report, rounds: int, seconds: float) -> 
     """A closed loop of plain requests through one, then through both, in turn."""
     with ExitStack() as running:
         model = running.enter_context(backend(INSTANT, folder / "instant"))
-        settings = {"PRIMARY_URL": model.url, "AI_ROUTER_API_KEYS": KEY}
+        settings = {"PRIMARY_URL": model.url}
         both = [running.enter_context(router(folder / name, **settings)) for name in ("first", "second")]
         found: dict[str, list[Shared]] = {"one process": [], "two processes": []}
         for number in range(rounds + 1):
@@ -285,7 +285,7 @@ def two_processes(folder: Path, report: Report, rounds: int, seconds: float) -> 
 def _shared_turn(routers: Sequence[Server], model: Server, seconds: float) -> Shared:
     first, *others = [server.url for server in routers]
     before = sum(server.cpu_s() for server in routers), model.cpu_s()
-    result = run(Spec(first, body(stream=False), TWO_CONNECTIONS, seconds, key=KEY, more_urls=others))
+    result = run(Spec(first, body(stream=False), TWO_CONNECTIONS, seconds, more_urls=others))
     after = sum(server.cpu_s() for server in routers), model.cpu_s()
     return Shared(result, after[0] - before[0], after[1] - before[1])
 

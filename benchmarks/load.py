@@ -37,7 +37,6 @@ class Spec:
     seconds: float = 3.0
     rate: float = 0.0
     once: bool = False
-    key: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     more_urls: Sequence[str] = ()
 
@@ -163,8 +162,7 @@ class _Client(asyncio.Protocol):
 
 
 def _request(spec: Spec, address: str) -> bytes:
-    more = {**({"Authorization": f"Bearer {spec.key}"} if spec.key else {}), **spec.headers}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in spec.headers.items())
     body = spec.body.encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"

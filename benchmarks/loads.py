@@ -31,7 +31,7 @@ from benchmarks.load import (
     run,
     whole_ms,
 )
-from benchmarks.peers import KEY, contenders
+from benchmarks.peers import contenders
 from benchmarks.report import Cell, Line, Plot, Report, Section, flagged, latencies
 from benchmarks.rig import Endpoint, Server, backend, in_turn, left_out, one_turn
 
@@ -58,7 +58,7 @@ def plain_load(folder: Path, report: Report, rounds: int, seconds: float, others
         servers = {"direct": model, **running.enter_context(contenders(folder, model.url)), **beside}
         for connections in CONNECTIONS:
             report.begin(f"plain load, {connections} connections")
-            spec = partial(Spec, body=body(stream=False), connections=connections, seconds=seconds, key=KEY)
+            spec = partial(Spec, body=body(stream=False), connections=connections, seconds=seconds)
             found[connections] = in_turn(servers, rounds, spec)
             report.add(_plain_section(connections, found[connections], servers))
     report.add(over_connections(found))
@@ -107,7 +107,7 @@ def open_load(folder: Path, report: Report, offered: Sequence[float], seconds: f
             for server, at in servers.items():
                 name = f"{server}, {rate:g}/s"
                 report.begin(f"open load, {name}")
-                result = run(Spec(at.url, body(stream=False), seconds=seconds, rate=rate, key=KEY))
+                result = run(Spec(at.url, body(stream=False), seconds=seconds, rate=rate))
                 times[name] = result.whole_ms
                 rows.append(_open_row(name, result))
     columns = ("", "answered", "p50 (ms)", "p99 (ms)", "refused", "incomplete", "generator")
@@ -151,7 +151,7 @@ def apache_bench(folder: Path, report: Report) -> None:
             for name, server in servers.items():
                 report.begin(f"{title}, {name}, {kind}")
                 command = [ab, "-n", "250", "-c", "25", "-l", "-p", str(asked), "-T", "application/json"]
-                command += ["-H", f"Authorization: Bearer {KEY}", f"{server.url}/v1/chat/completions"]
+                command.append(f"{server.url}/v1/chat/completions")
                 said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
                 rows.append((f"{name}, {kind}", *figures(said)))
     report.add(Section(title, ("", *_FIGURES), rows, "ab speaks HTTP/1.0 and opens a connection for each request."))
@@ -170,7 +170,7 @@ _THREADS = {32: 72, 128: 160, 512: 640, 1000: 1200}
 
 def chunk_cost(folder: Path, report: Report, rounds: int, others: Others = nobody) -> None:
     """Processor time of a relayed chunk: eight streams of a fast model."""
-    spec = partial(Spec, body=body(stream=True), connections=8, once=True, key=KEY)
+    spec = partial(Spec, body=body(stream=True), connections=8, once=True)
     with (
         backend(TORRENT, folder / "torrent") as model,
         others(model.url, folder / "others") as beside,
@@ -209,7 +209,7 @@ def those_that_stream(servers: Mapping[str, Server]) -> Mapping[str, Server]:
 def why_no_stream(server: Server) -> str | None:
     """What is wrong with its stream, as far as the first event shows; None if nothing is."""
     connection = Endpoint(server.url, "primary").connect()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}", **server.headers}
+    headers = {"Content-Type": "application/json", **server.headers}
     received = b""
     try:
         connection.request("POST", "/v1/chat/completions", body(stream=True), headers)
@@ -274,7 +274,7 @@ def many_streams(folder: Path, report: Report, counts: Sequence[int], others: Ot
 def _crowd(name: str, server: Server, count: int, direct: Result) -> Crowd | None:
     """None for a server that does not come to an end."""
     try:
-        turn = one_turn(server, Spec(server.url, body(stream=True), count, once=True, key=KEY))
+        turn = one_turn(server, Spec(server.url, body(stream=True), count, once=True))
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as problem:
         left_out(name, f"{count} streams: {type(problem).__name__}")
         return None

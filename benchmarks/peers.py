@@ -52,9 +52,6 @@ def bare_hop(url: str, folder: Path, threads: int = 72, workers: int = 1) -> Ite
         yield server
 
 
-KEY = "benchmark-client-key"
-
-
 LITELLM = "litellm[proxy]==1.106.1"
 """Not the newest, so that a run can be repeated and compared, and because some releases need packages without a wheel,
 which would be compiled here."""
@@ -177,20 +174,20 @@ def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
 @contextmanager
 def litellm(url: str, folder: Path, installed: Path) -> Iterator[Server]:
     """LiteLLM's proxy, one worker."""
-    python = _venv(installed, LITELLM)
+    python, key = _venv(installed, LITELLM), "benchmark-client-key"
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(
         "model_list:\n- model_name: primary\n  litellm_params:\n"
         f"    model: openai/m\n    api_base: {url}/v1\n    api_key: unused\n"
-        f"general_settings:\n  master_key: {KEY}\n"
+        f"general_settings:\n  master_key: {key}\n"
     )
     command = [str(python.with_name("litellm")), "--config", str(folder / "config.yaml"), "--port", str(port)]
     # Without a network it would wait for a list of prices; and it ends a stream that says one word a hundred times.
     more = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "REPEATED_STREAMING_CHUNK_LIMIT": "1000000"}
     environment = {**os.environ, **more}
     with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], port, environment, folder) as server:
-        yield server
+        yield Server(server.url, server.pid, {"Authorization": f"Bearer {key}"})
 
 
 PEERS: Mapping[str, Peer] = {"nginx": nginx, "envoy": envoy, "portkey": portkey, "litellm": litellm}
@@ -225,8 +222,8 @@ def _quietly(command: list[str]) -> None:
 
 @contextmanager
 def contenders(folder: Path, url: str, threads: int = 72) -> Iterator[Mapping[str, Server]]:
-    """The bare hop and the router with everything on, in front of ``url``."""
-    settings = {"PRIMARY_URL": url, "AI_ROUTER_API_KEYS": KEY, "THREADS": str(threads)}
+    """The bare hop and the router, in front of ``url``."""
+    settings = {"PRIMARY_URL": url, "THREADS": str(threads)}
     with ExitStack() as running:
         bare = running.enter_context(bare_hop(url, folder / "bare", threads))
         ours = running.enter_context(router(folder / "router", **settings))
