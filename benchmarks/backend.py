@@ -2,6 +2,8 @@
 
 One asyncio process, bytes written as they are due; nothing is parsed of a request but its length, its path and whether
 it wants a stream. ``python -m benchmarks.backend PORT '{"ttft_s": [0.048, 0.089], ...}'`` serves until it is ended.
+``POST /_timing`` gives it another timing, and what is under way under the old one ends with its next chunk;
+``GET /_seen`` tells what it has seen since.
 """
 
 from __future__ import annotations
@@ -111,9 +113,17 @@ def _response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
+@dataclass(slots=True)
+class Simulation:
+    """The model that new requests are answered by."""
+
+    model: Model
+
+
 class _Connection(asyncio.Protocol):
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._model = simulation.model
         self._received = bytearray()
         self._body_at = self._end_at = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -150,8 +160,11 @@ class _Connection(asyncio.Protocol):
         return end >= 0
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        model, path = self._model, head.split(b" ", 2)[1]
-        if path == b"/_seen":
+        model, path = self._simulation.model, head.split(b" ", 2)[1]
+        if path == b"/_timing":
+            self._simulation.model = Model(timing_in(body))
+            self._transport.write(_response(b"{}"))
+        elif path == b"/_seen":
             told = {"seen": model.seen, "left_early": model.left_early}
             self._transport.write(_response(orjson.dumps(told)))
         elif head.startswith(b"GET"):
@@ -160,7 +173,7 @@ class _Connection(asyncio.Protocol):
             self._begin(path, body)
 
     def _begin(self, path: bytes, body: bytes) -> None:
-        model = self._model
+        model = self._model = self._simulation.model
         model.seen += 1
         self._busy = True
         if not path.endswith(b"/chat/completions"):
@@ -178,8 +191,9 @@ class _Connection(asyncio.Protocol):
     def _stream(self, left: int, chunk: bytes, verdict: bytes = b"") -> None:
         model = self._model
         head = _HEAD if left == model.chunks else b""
-        if left == 1 or not model.timing.gap_s:
-            self._end(head + chunk * left + verdict + model.last)
+        replaced = model is not self._simulation.model
+        if left == 1 or not model.timing.gap_s or replaced:
+            self._end(head + chunk * (1 if replaced else left) + verdict + model.last)
             return
         # From one due time to the next, so that a timer that is late does not make all that follow late.
         self._due = (self._loop.time() if head else self._due) + model.timing.gap_s
@@ -207,17 +221,21 @@ def _content_length(head: bytes) -> int:
 
 async def _serve(port: int, timing: Timing) -> None:
     loop = asyncio.get_running_loop()
-    model = Model(timing)
-    server = await loop.create_server(lambda: _Connection(model), "127.0.0.1", port, backlog=4096)
+    simulation = Simulation(Model(timing))
+    server = await loop.create_server(lambda: _Connection(simulation), "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
 def arguments(timing: Timing) -> str:
-    """A timing for the command line."""
+    """A timing as JSON, for the command line and for ``/_timing``."""
     return orjson.dumps(asdict(timing)).decode()
 
 
+def timing_in(text: str | bytes) -> Timing:
+    """The timing that this JSON has."""
+    given = orjson.loads(text)
+    return Timing(**{**given, "ttft_s": tuple(given["ttft_s"])})
+
+
 if __name__ == "__main__":
-    given = orjson.loads(sys.argv[2])
-    given["ttft_s"] = tuple(given["ttft_s"])
-    asyncio.run(_serve(int(sys.argv[1]), Timing(**given)))
+    asyncio.run(_serve(int(sys.argv[1]), timing_in(sys.argv[2])))

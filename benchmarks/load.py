@@ -27,8 +27,8 @@ class Spec:
     """What to send. ``connections`` each ask again as soon as they have their answer (a closed loop), for ``seconds``.
     With ``rate`` requests arrive by chance, so many a second, whatever becomes of those before (an open loop).
 
-    ``once``: each connection asks once. ``body`` is sent as it is. ``more_urls``: servers that share the connections
-    with the first, in turn.
+    ``once``: each connection asks once; with ``begin_per_s`` they begin evenly, so many a second, else all together.
+    ``body`` is sent as it is. ``more_urls``: servers that share the connections with the first, in turn.
     """
 
     url: str
@@ -37,6 +37,7 @@ class Spec:
     seconds: float = 3.0
     rate: float = 0.0
     once: bool = False
+    begin_per_s: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     more_urls: Sequence[str] = ()
 
@@ -62,6 +63,8 @@ class Result:
     first_ms: list[float] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
     chunks: int = 0
+    at_once: int = 0
+    """The most streams that had begun and not ended at the same moment."""
     busy: float = 0.0
     """Share of a core that the generator itself used."""
 
@@ -82,9 +85,12 @@ def run(spec: Spec) -> Result:
 class _Client(asyncio.Protocol):
     """One connection. Whether an answer is whole is read from its framing: its length, or the last chunk."""
 
-    def __init__(self, request: bytes, result: Result, ended: Callable[[_Client], None]) -> None:
+    def __init__(
+        self, request: bytes, result: Result, streaming: set[_Client], ended: Callable[[_Client], None]
+    ) -> None:
         self._request = request
         self._result = result
+        self._streaming = streaming
         self._ended = ended
         self._clear()
 
@@ -107,8 +113,7 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         if self._started:
             self._result.incomplete += 1
-            self._started = 0.0
-            self._ended(self)
+            self._over()
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
@@ -144,6 +149,8 @@ class _Client(asyncio.Protocol):
         if not self._first:
             self._first = now
             self._result.first_ms.append((now - self._started) * 1000)
+            self._streaming.add(self)
+            self._result.at_once = max(self._result.at_once, len(self._streaming))
         else:
             self._result.gaps_ms.append((now - self._previous) * 1000)
         self._previous = now
@@ -157,7 +164,11 @@ class _Client(asyncio.Protocol):
         else:
             result.answered += 1
             result.whole_ms.append((now - self._started) * 1000)
+        self._over()
+
+    def _over(self) -> None:
         self._started = 0.0
+        self._streaming.discard(self)
         self._ended(self)
 
 
@@ -171,48 +182,67 @@ def _request(spec: Spec, address: str) -> bytes:
     return head.encode() + body
 
 
-async def _run(spec: Spec) -> Result:
-    servers = [urlsplit(url) for url in (spec.url, *spec.more_urls)]
-    turns = itertools.cycle([(server, _request(spec, server.netloc)) for server in servers])
-    loop, result = asyncio.get_running_loop(), Result()
-    open_now, all_ended = set[_Client](), asyncio.Event()
-    over = False
+class _Generator:
+    """One load under way: the clients that it has, and what they have found so far."""
 
-    def ended(client: _Client) -> None:
-        if not (over or spec.once or spec.rate) and not client.transport.is_closing():
-            client.ask()
-            return
-        open_now.discard(client)
-        client.transport.close()
-        if not open_now:
-            all_ended.set()
+    def __init__(self, spec: Spec) -> None:
+        self.result = Result()
+        self._spec = spec
+        servers = [urlsplit(url) for url in (spec.url, *spec.more_urls)]
+        self._targets = itertools.cycle([(server, _request(spec, server.netloc)) for server in servers])
+        self._open, self._streaming, self._all_ended = set[_Client](), set[_Client](), asyncio.Event()
+        self._over = False
+        self._started = time.perf_counter()
 
-    async def begin() -> None:
-        server, request = next(turns)
-        host, port = server.hostname or "", server.port or 80
-        _, client = await loop.create_connection(lambda: _Client(request, result, ended), host, port)
-        open_now.add(client)
+    async def run(self) -> None:
+        cpu = time.process_time()
+        if self._spec.rate:
+            await self._by_chance()
+        else:
+            await asyncio.gather(*(self._begin(number) for number in range(self._spec.connections)))
+            if not self._spec.once:
+                await asyncio.sleep(self._spec.seconds)
+        self._over = True
+        if self._open:
+            await self._all_ended.wait()
+        self.result.seconds = time.perf_counter() - self._started
+        self.result.busy = (time.process_time() - cpu) / self.result.seconds
+
+    async def _by_chance(self) -> None:
+        # The same arrivals for each server that is asked at this rate.
+        due, end, dice = self._started, self._started + self._spec.seconds, random.Random(self._spec.rate)
+        tasks = []
+        while (due := due + dice.expovariate(self._spec.rate)) < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(self._begin()))
+        await asyncio.gather(*tasks)
+
+    async def _begin(self, number: int = 0) -> None:
+        if self._spec.begin_per_s:
+            await asyncio.sleep(max(0.0, self._started + number / self._spec.begin_per_s - time.perf_counter()))
+        server, request = next(self._targets)
+        loop, host, port = asyncio.get_running_loop(), server.hostname or "", server.port or 80
+        _, client = await loop.create_connection(
+            lambda: _Client(request, self.result, self._streaming, self._ended), host, port
+        )
+        self._open.add(client)
+        self._all_ended.clear()
         client.ask()
 
-    started, cpu = time.perf_counter(), time.process_time()
-    if spec.rate:
-        # The same arrivals for each server that is asked at this rate.
-        end, due, dice = started + spec.seconds, started, random.Random(spec.rate)
-        tasks = []
-        while (due := due + dice.expovariate(spec.rate)) < end:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(loop.create_task(begin()))
-        await asyncio.gather(*tasks)
-    else:
-        await asyncio.gather(*(begin() for _ in range(spec.connections)))
-        if not spec.once:
-            await asyncio.sleep(spec.seconds)
-    over = True
-    if open_now:
-        await all_ended.wait()
-    result.seconds = time.perf_counter() - started
-    result.busy = (time.process_time() - cpu) / result.seconds
-    return result
+    def _ended(self, client: _Client) -> None:
+        if not (self._over or self._spec.once or self._spec.rate) and not client.transport.is_closing():
+            client.ask()
+            return
+        self._open.discard(client)
+        client.transport.close()
+        if not self._open:
+            self._all_ended.set()
+
+
+async def _run(spec: Spec) -> Result:
+    generator = _Generator(spec)
+    await generator.run()
+    return generator.result
 
 
 BUSY = 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import re
 import shutil
 import statistics
@@ -33,7 +34,7 @@ from benchmarks.load import (
 )
 from benchmarks.peers import contenders
 from benchmarks.report import Cell, Line, Plot, Report, Section, flagged, latencies
-from benchmarks.rig import Endpoint, Server, backend, in_turn, left_out, one_turn
+from benchmarks.rig import Endpoint, Server, backend, in_turn, left_out, one_turn, set_timing
 
 CONNECTIONS = (1, 8, 32)
 
@@ -157,15 +158,17 @@ def apache_bench(folder: Path, report: Report) -> None:
     report.add(Section(title, ("", *_FIGURES), rows, "ab speaks HTTP/1.0 and opens a connection for each request."))
 
 
-TRICKLE = Timing(ttft_s=(0.2, 0.4), tokens_per_s=2.0, tokens=20)
-"""Ten seconds at two chunks a second."""
+BEGIN_PER_S = 50
+"""How many of many streams begin a second."""
+_TOGETHER_S = 10
+"""How long all of them are under way together, at least."""
 TORRENT = Timing(ttft_s=(0.05, 0.05), tokens_per_s=200.0, tokens=400)
 """What a fast model streams: for the cost of a chunk."""
 _NOTE = (
-    "10 s each at 2 chunks a second. The model's own first token comes after 200 to 400 ms, by chance: with few "
-    "streams some tens of milliseconds are chance, too."
+    f"{BEGIN_PER_S} begin a second. The model's first token comes after 0.5 s, then 2 chunks a second; all that are "
+    f"admitted are under way together for {_TOGETHER_S} s. The router has its defaults; the bare hop has a thread for "
+    "each stream, since it cannot do with fewer. Refused: answered with an error, as 503."
 )
-_THREADS = {32: 72, 128: 160, 512: 640, 1000: 1200}
 
 
 def chunk_cost(folder: Path, report: Report, rounds: int, others: Others = nobody) -> None:
@@ -190,8 +193,8 @@ def chunk_cost(folder: Path, report: Report, rounds: int, others: Others = nobod
 
 
 def us_a_chunk(turn: Turn) -> float:
-    """Processor microseconds that relaying one chunk took."""
-    return turn.cpu_s / max(turn.result.chunks, 1) * 1e6
+    """Processor microseconds that relaying one chunk took; NaN where there was none."""
+    return turn.cpu_s / turn.result.chunks * 1e6 if turn.result.chunks else math.nan
 
 
 def those_that_stream(servers: Mapping[str, Server]) -> Mapping[str, Server]:
@@ -244,20 +247,20 @@ class Crowd:
         """Of the table."""
         result = self.turn.result
         gap = percentile(result.gaps_ms, 0.99) - percentile(self.direct.gaps_ms, 0.99)
-        missed = result.incomplete + result.refused
-        figures = (result.answered, missed, self.added_ttft_ms, gap, us_a_chunk(self.turn), self.rss_mib)
-        return f"{self.name}, {self.count}", *figures, generator_cell([result])
+        ends = result.answered, result.incomplete, result.refused, result.at_once
+        figures = self.added_ttft_ms, gap, us_a_chunk(self.turn), self.rss_mib
+        return f"{self.name}, {self.count}", *ends, *figures, generator_cell([result])
 
 
 def many_streams(folder: Path, report: Report, counts: Sequence[int], others: Others = nobody) -> None:
-    """Streams at once at two chunks a second: none may be incomplete."""
+    """Streams at once at two chunks a second: none may be incomplete. What a server does not admit is counted."""
     crowds: list[Crowd] = []
-    with backend(TRICKLE, folder / "trickle") as model, others(model.url, folder / "others") as beside:
+    with backend(slow_streams(1), folder / "slow") as model, others(model.url, folder / "others") as beside:
         able = dict(those_that_stream(beside))
         for count in counts:
-            threads = next((threads for most, threads in _THREADS.items() if count <= most), 2 * count)
-            with contenders(folder / f"streams-{count}", model.url, threads) as ours:
-                direct = run(Spec(model.url, body(stream=True), count, once=True))
+            set_timing(model, slow_streams(count))
+            with contenders(folder / f"streams-{count}", model.url, hop_threads=max(72, count + 64)) as ours:
+                direct = run(_all_of(model, count))
                 for name, server in {**ours, **able}.items():
                     report.begin(f"{count} streams, {name}")
                     crowd = _crowd(name, server, count, direct)
@@ -265,16 +268,35 @@ def many_streams(folder: Path, report: Report, counts: Sequence[int], others: Ot
                         able.pop(name, None)
                     else:
                         crowds.append(crowd)
-    columns = ("", "whole", "not whole", "added TTFT p95 (ms)", "added gap p99 (ms)", "cpu us/chunk", "RSS MiB")
+    columns = (
+        "",
+        "whole",
+        "not whole",
+        "refused",
+        "at once",
+        "added TTFT p95 (ms)",
+        "added gap p99 (ms)",
+        "cpu us/chunk",
+        "RSS MiB",
+    )
     title, note = "Streams at once", _NOTE
     rows = [crowd.row() for crowd in crowds]
     report.add(flagged(Section(title, (*columns, "generator"), rows, note, plots=over_streams(crowds))))
 
 
+def slow_streams(count: int) -> Timing:
+    """Streams that last so long that the first is still under way some time after the last of so many has begun."""
+    return Timing(ttft_s=(0.5, 0.5), tokens_per_s=2.0, tokens=round(2 * (count / BEGIN_PER_S + _TOGETHER_S)))
+
+
+def _all_of(server: Server, count: int) -> Spec:
+    return Spec(server.url, body(stream=True), count, once=True, begin_per_s=BEGIN_PER_S)
+
+
 def _crowd(name: str, server: Server, count: int, direct: Result) -> Crowd | None:
     """None for a server that does not come to an end."""
     try:
-        turn = one_turn(server, Spec(server.url, body(stream=True), count, once=True))
+        turn = one_turn(server, _all_of(server, count))
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as problem:
         left_out(name, f"{count} streams: {type(problem).__name__}")
         return None
@@ -282,9 +304,10 @@ def _crowd(name: str, server: Server, count: int, direct: Result) -> Crowd | Non
 
 
 def over_streams(crowds: Sequence[Crowd]) -> Sequence[Plot]:
-    """Processor time of a chunk, and how much later the first one comes, by the number of streams."""
+    """Processor time of a chunk, and how much later the first one comes, by the number of streams; without those where
+    no stream was admitted."""
     names = list(dict.fromkeys(crowd.name for crowd in crowds))
-    mine = {name: [crowd for crowd in crowds if crowd.name == name] for name in names}
+    mine = {name: [crowd for crowd in crowds if crowd.name == name and crowd.turn.result.chunks] for name in names}
     unsure = {name: [n for n, crowd in enumerate(mine[name]) if is_doubtful([crowd.turn.result])] for name in names}
     cpu = [Line(name, [(c.count, us_a_chunk(c.turn)) for c in mine[name]], unsure[name]) for name in names]
     first = [Line(name, [(c.count, c.added_ttft_ms) for c in mine[name]], unsure[name]) for name in names]

@@ -221,10 +221,9 @@ def _quietly(command: list[str]) -> None:
 
 
 @contextmanager
-def contenders(folder: Path, url: str, threads: int = 72) -> Iterator[Mapping[str, Server]]:
-    """The bare hop and the router, in front of ``url``."""
-    settings = {"PRIMARY_URL": url, "THREADS": str(threads)}
+def contenders(folder: Path, url: str, hop_threads: int = 72) -> Iterator[Mapping[str, Server]]:
+    """The bare hop with so many threads, and the router as it is by default, in front of ``url``."""
     with ExitStack() as running:
-        bare = running.enter_context(bare_hop(url, folder / "bare", threads))
-        ours = running.enter_context(router(folder / "router", **settings))
+        bare = running.enter_context(bare_hop(url, folder / "bare", hop_threads))
+        ours = running.enter_context(router(folder / "router", PRIMARY_URL=url))
         yield {"bare hop": bare, "router": ours}

@@ -203,6 +203,14 @@ def p99(values: Sequence[float]) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
 
 
+def set_timing(model: Server, timing: Timing) -> None:
+    """Have a simulated model answer new requests so, and end what is under way."""
+    connection = Endpoint(model.url, "").connect()
+    connection.request("POST", "/_timing", arguments(timing))
+    connection.getresponse().read()
+    connection.close()
+
+
 def settled(url: str) -> None:
     """Have a router write what it keeps of the requests so far: it does so before it looks for a session, here for one
     that there is not. A server without sessions has nothing to write."""

@@ -67,7 +67,6 @@ SETTINGS = {
     "QUEUE_BUDGET_S": "3",
     "BACKOFF_S": "0.1",
     "KEEPALIVE_S": "0.5",
-    "THREADS": "96",
 }
 
 

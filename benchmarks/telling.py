@@ -15,7 +15,7 @@ from benchmarks.backend import Timing
 from benchmarks.load import Spec, percentile, run
 from benchmarks.rig import backend, router, scratch
 
-_TRACED = {"TRACING": "on", "LOG_FORMAT": "json", "OTEL_BSP_MAX_QUEUE_SIZE": "20000"}
+_TRACED = {"TRACING": "on", "LOG_FORMAT": "json"}
 VARIANTS = {
     "off": {"TELEMETRY": "off"},
     "on": {},

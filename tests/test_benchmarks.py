@@ -6,6 +6,7 @@ import html
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -45,7 +46,8 @@ from benchmarks.report import (
     shown,
     ticks_around,
 )
-from benchmarks.rig import Server, backend, free_port, in_turn
+from benchmarks.rig import Server, backend, free_port, in_turn, set_timing
+from tests.fakes.router import eventually
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,6 +67,25 @@ def test_a_stream_is_timed_chunk_by_chunk_and_takes_what_the_model_takes(tmp_pat
     assert result.answered == 3
     assert percentile(result.first_ms, 0.0) >= 100
     assert percentile(result.gaps_ms, 0.5) >= 45
+
+
+def test_streams_begin_one_after_the_other_and_are_counted_while_they_are_together(tmp_path: Path) -> None:
+    with backend(Timing(tokens_per_s=10, tokens=8), tmp_path) as model:
+        result = run(Spec(model.url, body(stream=True), connections=5, once=True, begin_per_s=20))
+    assert (result.answered, result.at_once) == (5, 5)
+    # The last one begins 0.2 s after the first and takes 0.7 s.
+    assert result.seconds >= 0.9
+
+
+def test_streams_end_when_their_model_is_given_another_timing(tmp_path: Path) -> None:
+    with backend(Timing(tokens_per_s=10, tokens=1000), tmp_path) as model, ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(run, Spec(model.url, body(stream=True), connections=3, once=True))
+        assert eventually(lambda: _seen(model.url) == 3)
+        set_timing(model, Timing())
+        result = ending.result(10)
+        assert _seen(model.url) == 0
+    assert (result.answered, result.incomplete) == (3, 0)
+    assert result.seconds < 10
 
 
 def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
@@ -274,6 +295,17 @@ def test_costs_over_streams_are_lines_of_each_contender() -> None:
     cpu, first = over_streams([Crowd("router", count, late, direct, 90.0) for count in (8, 128)])
     assert cpu.lines == [Line("router", [(8, 500.0), (128, 500.0)], [])]
     assert first.lines == [Line("router", [(8, 30.0), (128, 30.0)], [])]
+
+
+def test_streams_that_are_refused_are_counted_in_their_row_and_not_drawn() -> None:
+    direct, refused = Result(1000, first_ms=[500.0]), Turn(Result(refused=1000), 0.5)
+    some = Turn(Result(63, refused=937, at_once=63, first_ms=[510.0], chunks=6300), 0.63)
+    crowds = [Crowd("none", 1000, refused, direct, 90.0), Crowd("some", 1000, some, direct, 90.0)]
+    assert [crowd.row()[1:5] for crowd in crowds] == [(0, 0, 1000, 0), (63, 0, 937, 63)]
+    assert [[line.points for line in plot.lines] for plot in over_streams(crowds)] == [
+        [[], [(1000, pytest.approx(100.0))]],
+        [[], [(1000, pytest.approx(10.0))]],
+    ]
 
 
 def test_a_server_without_an_embedded_model_is_told_from_one_with_it(tmp_path: Path) -> None:
