@@ -1,9 +1,9 @@
-"""A simulated model server with a timing model of its own, light enough not to be what is measured.
+"""A simulated model server: it answers with the timing that it is given, and costs little itself.
 
-One asyncio process, bytes written as they are due; nothing is parsed of a request but its length, its path and whether
-it wants a stream. ``python -m benchmarks.backend PORT '{"ttft_s": [0.048, 0.089], ...}'`` serves until it is ended.
-``POST /_timing`` gives it another timing, and what is under way under the old one ends with its next chunk;
-``GET /_seen`` tells what it has seen since.
+One asyncio process. Of a request it reads only the length, the path and whether it wants a stream.
+``python -m benchmarks.backend PORT '{"ttft_s": [0.048, 0.089], ...}'`` serves until it is ended. ``POST /_timing`` with
+another timing changes how new requests are answered; streams under way end with their next chunk. ``GET /_seen`` says
+what came since.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import orjson
@@ -20,10 +21,10 @@ _WORD = "lorem "
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How a model takes its time: seconds to the first token (uniform between two), tokens a second, tokens an answer.
+    """How long a model takes: seconds to the first token (by chance between two), tokens a second, tokens an answer.
 
-    ``classifies``: it thinks for all its tokens and then says a label, or says it at once where it is constrained.
-    ``per_chunk``: tokens a chunk of a stream has.
+    ``tokens_per_s`` 0: all tokens come at once. ``per_chunk``: the tokens in a chunk of a stream. ``classifies``: the
+    model thinks for all its tokens and then says a label, or says it at once where it is constrained to one.
     """
 
     ttft_s: tuple[float, float] = (0.0, 0.0)
@@ -48,14 +49,14 @@ INSTANT = Timing(tokens=14)
 
 
 class Model:
-    """The answers, made once."""
+    """The answers of a model with this timing, made once, and what was asked of it."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.chunks = max(1, timing.tokens // timing.per_chunk)
         self.seen = 0
         self.left_early: list[float] = []
-        """When connections ended with an answer under way, in monotonic seconds, which all processes share."""
+        """When connections ended before their answer did: seconds of the monotonic clock, which processes share."""
         usage = {"prompt_tokens": 12, "completion_tokens": timing.tokens, "total_tokens": 12 + timing.tokens}
         self.plain = _completion(_WORD * timing.tokens, usage)
         self.labels = {label: _completion(label, usage) for label in LABELS}
@@ -68,7 +69,7 @@ class Model:
         self.last += _framed(_event({"choices": [], "usage": usage})) + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
     def first_token_s(self) -> float:
-        """How long this answer takes to begin."""
+        """How long one answer takes to begin, by chance."""
         return random.uniform(*self.timing.ttft_s)
 
     def whole_s(self) -> float:
@@ -77,7 +78,7 @@ class Model:
 
 
 COMPLEX_WORD, ENRICH_WORD = "prove", "today"
-"""What the simulated classifier goes by."""
+"""The words in a question that the simulated classifier decides by."""
 LABELS = ("COMPLEX", "ENRICH", "MODERATE")
 
 
@@ -165,8 +166,8 @@ class _Connection(asyncio.Protocol):
             self._simulation.model = Model(timing_in(body))
             self._transport.write(_response(b"{}"))
         elif path == b"/_seen":
-            told = {"seen": model.seen, "left_early": model.left_early}
-            self._transport.write(_response(orjson.dumps(told)))
+            seen = {"seen": model.seen, "left_early": model.left_early}
+            self._transport.write(_response(orjson.dumps(seen)))
         elif head.startswith(b"GET"):
             self._transport.write(_response(b'{"data": []}'))
         else:
@@ -204,11 +205,11 @@ class _Connection(asyncio.Protocol):
         self._busy = False
         self._transport.write(data)
 
-    def _later(self, seconds: float, then: object) -> None:
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
         if seconds:
-            self._timer = self._loop.call_later(seconds, then)  # type: ignore[arg-type]
+            self._timer = self._loop.call_later(seconds, then)
         else:
-            then()  # type: ignore[operator]
+            then()
 
 
 def _content_length(head: bytes) -> int:

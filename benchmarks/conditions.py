@@ -1,4 +1,5 @@
-"""A plain request under other conditions: a megabyte of history, hours of use on disk, a second process, telemetry."""
+"""A plain request under other conditions, beside one without: a megabyte of history, hours of use on disk, and a
+second process."""
 
 from __future__ import annotations
 
@@ -20,11 +21,26 @@ from ai_router.storage.session_logger import MAX_FILES, SessionLogger
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import rows_of
 from ai_router.types import Outcome
-from benchmarks.backend import INSTANT, Timing
-from benchmarks.load import Result, Spec, Turn, body, generator_cell, of_base, percentile, run, whole_ms
+from benchmarks.backend import INSTANT
+from benchmarks.load import (
+    Result,
+    Series,
+    Spec,
+    Turn,
+    body,
+    cpu_ms,
+    generator_cell,
+    of_base,
+    p50,
+    p99,
+    percentile,
+    results,
+    run,
+    whole_ms,
+)
 from benchmarks.peers import contenders
 from benchmarks.report import Cell, Report, Section, flagged, latencies
-from benchmarks.rig import Server, backend, one_turn, router, settled
+from benchmarks.rig import Server, backend, one_turn, router
 from tests.chat_requests import chat_request
 from tests.outcomes import FREE, outcome
 
@@ -43,9 +59,9 @@ def history(length: int = BYTES) -> str:
     size = 0
     while size < length:
         for role, words in (("user", dice.randint(5, 120)), ("assistant", dice.randint(60, 600))):
-            said = {"role": role, "content": _prose(dice, words)}
-            messages.append(said)
-            size += len(orjson.dumps(said)) + 1
+            message = {"role": role, "content": _prose(dice, words)}
+            messages.append(message)
+            size += len(orjson.dumps(message)) + 1
     messages.append({"role": "user", "content": "And what follows from that?"})
     return orjson.dumps({"model": "primary", "messages": messages}).decode()
 
@@ -77,54 +93,43 @@ class Round:
     @property
     def added_ms(self) -> float:
         """Processor milliseconds a request that the long body adds."""
-        return cpu_ms_of(self.long) - cpu_ms_of(self.short)
+        return self.long.cpu_ms - self.short.cpu_ms
 
     @property
     def ratio(self) -> float:
-        """That, beside one parse and one serialisation."""
+        """What is added, divided by one parse and one serialisation."""
         return self.added_ms / self.json_ms
 
 
-def cpu_ms_of(turn: Turn) -> float:
-    return turn.cpu_s / max(turn.result.answered, 1) * 1000
-
-
 def long_history(folder: Path, report: Report, rounds: int, seconds: float) -> None:
-    """Both bodies, one connection each, in turn, through the bare hop and the router, what they save included."""
+    """Both bodies, one connection each, in turn, through the bare hop and the router, writing the sessions included."""
     bodies = {"short": body(stream=False), "long": history()}
     given, found = bodies["long"].encode(), dict[str, list[Round]]()
-    with backend(Timing(tokens=14), folder / "instant") as model, contenders(folder, model.url) as servers:
+    with backend(INSTANT, folder / "instant") as model, contenders(folder, model.url) as servers:
         for number in range(rounds + 1):
             for name, server in servers.items():
                 report.begin(f"history, {name}, {number} of {rounds}")
-                turns = {kind: _settled_turn(server, text, seconds) for kind, text in bodies.items()}
+                turns = {
+                    kind: one_turn(server, Spec(server.url, text, seconds=seconds), flush=True)
+                    for kind, text in bodies.items()
+                }
                 taken = Round(**turns, json_ms=parse_and_serialise_ms(given))
                 if number:  # the first round warms up
                     found.setdefault(name, []).append(taken)
     report.add(history_section(found, len(given)))
 
 
-def _settled_turn(server: Server, text: str, seconds: float) -> Turn:
-    """A load of one connection, with what is written behind the requests' back; the writing of a megabyte would be
-    counted with the next turn otherwise."""
-    before = server.cpu_s()
-    result = one_turn(server, Spec(server.url, text, seconds=seconds)).result
-    settled(server.url)
-    return Turn(result, server.cpu_s() - before)
-
-
 def history_section(found: Mapping[str, Sequence[Round]], size: int) -> Section:
-    """The table: a row for each server and body, and the ratio in the long one's."""
+    """The table: a row for each server and body, with the ratio in that of the long body."""
     rows: list[Sequence[Cell]] = []
     all_ms: dict[str, Sequence[float]] = {}
     for name, taken in found.items():
         added = statistics.median(r.added_ms for r in taken), statistics.median(r.ratio for r in taken)
-        for kind, turns in (("short", [r.short for r in taken]), ("long", [r.long for r in taken])):
-            times = all_ms[f"{name}, {kind}"] = [ms for turn in turns for ms in turn.result.whole_ms]
-            cpu = statistics.median(cpu_ms_of(turn) for turn in turns)
+        for kind, series in (("short", [r.short for r in taken]), ("long", [r.long for r in taken])):
+            times = all_ms[f"{name}, {kind}"] = whole_ms(series)
             more = added if kind == "long" else (None, None)
-            generator = generator_cell(turn.result for turn in turns)
-            rows.append((f"{name}, {kind}", cpu, *more, percentile(times, 0.5), len(times), generator))
+            figures = (cpu_ms(series), *more, p50(times), len(times))
+            rows.append((f"{name}, {kind}", *figures, generator_cell(results(series))))
     json_ms = statistics.median(r.json_ms for taken in found.values() for r in taken)
     rows.append(("orjson loads + dumps", json_ms, None, None, None, None, None))
     columns = ("", "cpu ms/request", "added", "of parse + serialise", "p50 (ms)", "requests", "generator")
@@ -139,18 +144,18 @@ def _range(values: Sequence[float]) -> str:
 
 
 HOURS = 8
-HOURS_CONNECTIONS = 8
-_AT_ONCE = 500
-"""Rows a transaction, as the router writes them at most."""
+_HOURS_CONNECTIONS = 8
+_ROWS_A_TRANSACTION = 500
+"""As many as the router writes at most."""
 
 
 def outcomes(count: int, end: datetime) -> Iterator[Outcome]:
     """One a second, the last at ``end``, oldest first; each as large as a question and an answer of some length."""
-    said = {"role": "assistant", "content": "lorem " * 200, "finish_reason": "stop"}
+    answer = {"role": "assistant", "content": "lorem " * 200, "finish_reason": "stop"}
     for number in range(count):
         at = end - timedelta(seconds=count - 1 - number)
         request = chat_request("hello " * 100, session_id=secrets.token_hex(6), timestamp=at, client="benchmark")
-        yield outcome(request=request, response=said)
+        yield outcome(request=request, response=answer)
 
 
 def fill(data: Path, seconds: int) -> None:
@@ -163,7 +168,7 @@ def fill(data: Path, seconds: int) -> None:
         rows.append(rows_of(ended, FREE, lambda _: True).request)
         if number >= seconds - MAX_FILES:
             sessions.save(ended, FREE)
-        if len(rows) == _AT_ONCE:
+        if len(rows) == _ROWS_A_TRANSACTION:
             store.insert(rows, [])
             rows = []
     store.insert(rows, [])
@@ -171,12 +176,12 @@ def fill(data: Path, seconds: int) -> None:
 
 
 def of_router(data: Path) -> Settings:
-    """The settings of a router with that data folder, for where it keeps what."""
+    """The settings of a router with that data folder, which say where it keeps what."""
     return load_settings({"DATA_DIR": str(data)}, dotenv=None)
 
 
 def emptied(data: Path) -> None:
-    """Take away what the turns so far have left, while its router runs."""
+    """Take away what the turns so far have left, while the folder's router runs."""
     for path in of_router(data).session_path.glob("*.json"):
         path.unlink(missing_ok=True)
     store = UsageStore(of_router(data).usage_database)
@@ -185,7 +190,8 @@ def emptied(data: Path) -> None:
 
 
 def eight_hours(folder: Path, report: Report, rounds: int, seconds: float, of_use: int = HOURS * 3600) -> None:
-    """A closed loop of plain requests through all, in turn; ``of_use`` seconds at a request a second."""
+    """A closed loop of plain requests through a router with ``of_use`` seconds of use on disk, at a request a second,
+    and through two with nothing, in turn."""
     report.begin(f"{of_use:,} seconds of use: writing what they leave")
     full, empty, again = folder / "full", folder / "empty", folder / "again"
     fill(full / "data", of_use)
@@ -193,27 +199,23 @@ def eight_hours(folder: Path, report: Report, rounds: int, seconds: float, of_us
         model = running.enter_context(backend(INSTANT, folder / "instant"))
         settings = {"PRIMARY_URL": model.url}
         servers = {
-            "nothing on disk": running.enter_context(router(empty, **settings)),
+            "nothing on disk": running.enter_context(router(empty, settings)),
             # What two that are alike differ by.
-            "nothing on disk, another": running.enter_context(router(again, **settings)),
-            f"{of_use / 3600:g} hours on disk": running.enter_context(router(full, **settings)),
+            "nothing on disk, another": running.enter_context(router(again, settings)),
+            f"{of_use / 3600:g} hours on disk": running.enter_context(router(full, settings)),
         }
         found: dict[str, list[Turn]] = {name: [] for name in servers}
         for number in range(rounds + 1):
             for data in (empty, again):
                 emptied(data / "data")
-            for name, server in _alternating(servers, number):
+            # Each is first every other round.
+            for name, server in list(servers.items())[:: 1 if number % 2 else -1]:
                 report.begin(f"hours, {name}, {number} of {rounds}")
-                turn = one_turn(server, Spec(server.url, body(stream=False), HOURS_CONNECTIONS, seconds))
-                settled(server.url)
+                spec = Spec(server.url, body(stream=False), _HOURS_CONNECTIONS, seconds)
+                turn = one_turn(server, spec, flush=True)
                 if number:  # the first round warms up
                     found[name].append(turn)
         report.add(hours_section(found, _left(full / "data")))
-
-
-def _alternating(servers: Mapping[str, Server], number: int) -> Sequence[tuple[str, Server]]:
-    """Each first every other round: what the one before leaves to be written is written while the next is measured."""
-    return list(servers.items())[:: 1 if number % 2 else -1]
 
 
 def _left(data: Path) -> str:
@@ -222,27 +224,27 @@ def _left(data: Path) -> str:
     return f"{files:,} session files and a usage database of {(data / 'usage.db').stat().st_size / 1e6:.0f} MB"
 
 
-def hours_section(found: Mapping[str, Sequence[Turn]], left: str) -> Section:
+def hours_section(found: Mapping[str, Series], left: str) -> Section:
     """The table: p50 and p99 of all turns, and the ratios to the first row within a turn."""
     base = next(iter(found.values()))
     rows: list[Sequence[Cell]] = []
     for name, series in found.items():
         times = whole_ms(series)
-        quantiles = percentile(times, 0.5), percentile(times, 0.99)
-        ratios = (None, None) if series is base else (_ratio(series, base, 0.5), _ratio(series, base, 0.99))
-        rows.append((name, *quantiles, *ratios, len(times), generator_cell(turn.result for turn in series)))
+        of_first = (None, None) if series is base else (_ratio(series, base, 0.5), _ratio(series, base, 0.99))
+        figures = (p50(times), p99(times), *of_first, len(times))
+        rows.append((name, *figures, generator_cell(results(series))))
     columns = ("", "p50 (ms)", "p99 (ms)", "p50 of the first", "p99 of the first", "requests", "generator")
-    note = f"{HOURS_CONNECTIONS} connections; ratios are medians of those within a turn. At the end there were {left}."
+    note = f"{_HOURS_CONNECTIONS} connections; ratios are medians of those within a turn. At the end there were {left}."
     curves = latencies("How long requests take", {name: whole_ms(series) for name, series in found.items()})
     return flagged(Section("Eight hours of sessions on disk", columns, rows, note, plots=(curves,)))
 
 
-def _ratio(series: Sequence[Turn], base: Sequence[Turn], share: float) -> float:
+def _ratio(series: Series, base: Series, share: float) -> float:
     mine, its = ([percentile(turn.result.whole_ms, share) for turn in turns] for turns in (series, base))
     return of_base(mine, its)
 
 
-TWO_CONNECTIONS = 32
+_TWO_CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +268,11 @@ class Shared:
 
 
 def two_processes(folder: Path, report: Report, rounds: int, seconds: float) -> None:
-    """A closed loop of plain requests through one, then through both, in turn."""
+    """A closed loop of plain requests through one router, then spread over two, in turn."""
     with ExitStack() as running:
         model = running.enter_context(backend(INSTANT, folder / "instant"))
         settings = {"PRIMARY_URL": model.url}
-        both = [running.enter_context(router(folder / name, **settings)) for name in ("first", "second")]
+        both = [running.enter_context(router(folder / name, settings)) for name in ("first", "second")]
         found: dict[str, list[Shared]] = {"one process": [], "two processes": []}
         for number in range(rounds + 1):
             # Each of them is the one by itself every other round.
@@ -285,7 +287,7 @@ def two_processes(folder: Path, report: Report, rounds: int, seconds: float) -> 
 def _shared_turn(routers: Sequence[Server], model: Server, seconds: float) -> Shared:
     first, *others = [server.url for server in routers]
     before = sum(server.cpu_s() for server in routers), model.cpu_s()
-    result = run(Spec(first, body(stream=False), TWO_CONNECTIONS, seconds, more_urls=others))
+    result = run(Spec(first, body(stream=False), _TWO_CONNECTIONS, seconds, more_urls=others))
     after = sum(server.cpu_s() for server in routers), model.cpu_s()
     return Shared(result, after[0] - before[0], after[1] - before[1])
 
@@ -294,20 +296,16 @@ def two_section(found: Mapping[str, Sequence[Shared]], cores: int) -> Section:
     """The table, and what the machine would have allowed."""
     base = [turn.result.per_second for turn in found["one process"]]
     rows: list[Sequence[Cell]] = []
+    all_ms = {name: [ms for turn in turns for ms in turn.result.whole_ms] for name, turns in found.items()}
     for name, turns in found.items():
         mine = [turn.result.per_second for turn in turns]
-        times = [ms for turn in turns for ms in turn.result.whole_ms]
         routers, _, model = (statistics.median(part) for part in zip(*(turn.cores for turn in turns), strict=True))
-        cpu = statistics.median(turn.cpu_ms for turn in turns)
-        speed = statistics.median(mine), of_base(mine, base), percentile(times, 0.5), percentile(times, 0.99)
-        generator = generator_cell(turn.result for turn in turns)
-        rows.append((name, *speed, cpu, f"{routers:.0%}", f"{model:.0%}", generator))
+        speed = statistics.median(mine), of_base(mine, base)
+        times = p50(all_ms[name]), p99(all_ms[name])
+        used = statistics.median(turn.cpu_ms for turn in turns), f"{routers:.0%}", f"{model:.0%}"
+        rows.append((name, *speed, *times, *used, generator_cell(turn.result for turn in turns)))
     columns = ("", "requests/s", "of one", "p50 (ms)", "p99 (ms)", "cpu ms/request", "routers", "model", "generator")
-    curves = latencies(
-        "How long requests take",
-        {n: [ms for turn in turns for ms in turn.result.whole_ms] for n, turns in found.items()},
-    )
-    title = f"Two processes, {TWO_CONNECTIONS} connections"
+    title, curves = f"Two processes, {_TWO_CONNECTIONS} connections", latencies("How long requests take", all_ms)
     return flagged(Section(title, columns, rows, _two_note(found, cores), bars="requests/s", plots=(curves,)))
 
 

@@ -13,17 +13,18 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
 
 from benchmarks.backend import COMPLEX_WORD, ENRICH_WORD, Timing
+from benchmarks.load import p50, p99
 from benchmarks.report import Cell, Report, Section
-from benchmarks.rig import Endpoint, Server, Timed, backend, p50, p99, router, text_in
+from benchmarks.rig import Endpoint, Server, Timed, backend, router
 
 CLASSIFIER = Timing(ttft_s=(0.03, 0.06), tokens_per_s=192, tokens=264, classifies=True)
 PRIMARY = Timing(ttft_s=(0.048, 0.089), tokens_per_s=233, tokens=120)
@@ -41,7 +42,7 @@ STRATEGIES: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class HomeLab:
-    """The backends, and a router for each strategy, by its name."""
+    """The backends; routers and their folders, by the strategy's name."""
 
     primary: Server
     classifier: Server
@@ -51,7 +52,7 @@ class HomeLab:
 
 @contextmanager
 def home_lab(folder: Path, scale: float, strategies: Mapping[str, Mapping[str, str]] = STRATEGIES) -> Iterator[HomeLab]:
-    """All of it, until the block ends."""
+    """The simulated backends with a router for each strategy in front of them, until the block ends."""
     with ExitStack() as running:
         classifier = running.enter_context(backend(CLASSIFIER.scaled(scale), folder / "classifier"))
         primary = running.enter_context(backend(PRIMARY.scaled(scale), folder / "primary"))
@@ -68,14 +69,14 @@ def home_lab(folder: Path, scale: float, strategies: Mapping[str, Mapping[str, s
         }
         folders = {name: folder / name.replace(" ", "-") for name in strategies}
         routers = {
-            name: running.enter_context(router(folders[name], **common, **settings))
+            name: running.enter_context(router(folders[name], {**common, **settings}))
             for name, settings in strategies.items()
         }
         yield HomeLab(primary, classifier, routers, folders)
 
 
 def _chains(folder: Path) -> Path:
-    """The search is a server of its own here, since it takes its own time."""
+    """A catalogue in which the search is a server of its own: it takes other times than xAI's chat."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "chains.toml"
     path.write_text('[chains]\nsearch = ["perplexity"]\n')
@@ -98,9 +99,11 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Target:
-    """The router, its backends where they can be asked directly, and where its log is. ``kinds`` are the questions
-    that have a backend; ``answer_tokens`` ends their answers,
-    ``context_tokens`` is how long a context is tried."""
+    """What the six measure: the router, its backends where they can be asked directly, and where its log is.
+
+    ``kinds`` are the questions that have a backend, ``answer_tokens`` the most that their answers may have;
+    ``context_tokens`` is how long the long context is.
+    """
 
     routed: Endpoint
     primary: Endpoint | None = None
@@ -112,12 +115,12 @@ class Target:
 
     @property
     def limit(self) -> Mapping[str, int]:
-        """The field of a request that ends its answer, if there is to be one."""
+        """The field of a request that limits its answer, if answers are limited."""
         return {} if self.answer_tokens is None else {"max_tokens": self.answer_tokens}
 
 
 def six(target: Target, report: Report, repetitions: int) -> None:
-    """All six."""
+    """All six measurements."""
     routes(target, report, max(1, repetitions // 10))
     throughput(target, report)
     long_context(target, report)
@@ -127,38 +130,35 @@ def six(target: Target, report: Report, repetitions: int) -> None:
 
 
 def question(kind: str) -> str:
-    """One of that kind; COMPLEX another each time, so that it is not known already."""
+    """A question of that kind; COMPLEX is another each time, so that its decision is not in the cache."""
     return QUESTIONS[kind].format(next(_numbers)) if "{}" in QUESTIONS[kind] else QUESTIONS[kind]
 
 
 def routes(target: Target, report: Report, repetitions: int) -> None:
-    """What each route takes, from the client and as the router's own REQUEST lines have it."""
+    """How long each route takes, as the client sees it and as the router's REQUEST lines say."""
     rows: list[Sequence[Cell]] = []
     for kind in target.kinds:
         report.begin(f"1 routes: {kind}")
         for stream in (False, True):
-            answers = [once(target.routed, question(kind), stream=stream, **target.limit) for _ in range(repetitions)]
-            told = _told(target, answers[-1])
+            answers = [target.routed.ask(question(kind), stream=stream, **target.limit) for _ in range(repetitions)]
+            timings = _timings(target, answers[-1])
             first = p50([answer.first_ms for answer in answers]) if stream else None
             whole = p50([answer.whole_ms for answer in answers])
             headers = answers[-1].headers
             by = ", ".join(headers.get(f"x-router-{name}", "?") for name in ("route", "decided-by", "speculation"))
             name = f"{kind}, {'streamed' if stream else 'plain'}"
-            rows.append((name, first, whole, *(told.get(timing) for timing in _TIMINGS), by))
+            rows.append((name, first, whole, *(timings.get(part) for part in _TIMINGS), by))
     columns = ("", "first", "whole", "classification", "enrichment", "inference", "total", "route, by, speculation")
     title = "1. Each route (ms; first and whole from the client, the rest from the log)"
     report.add(Section(title, columns, rows, bars="whole"))
 
 
-def _told(target: Target, answer: Timed) -> Mapping[str, float]:
-    """The timings of the request's own line in the log, or of its session where the log is not at hand."""
+def _timings(target: Target, answer: Timed) -> Mapping[str, float]:
+    """The timings in the request's line of the log, or in its session where the log is not at hand; empty if neither
+    is found."""
     session = answer.headers.get("x-session-id", "")
     if target.log is None:
-        connection = target.routed.connect()
-        key = {"Authorization": f"Bearer {target.routed.key}"} if target.routed.key else {}
-        connection.request("GET", f"/api/sessions/{session}", headers=key)
-        body = connection.getresponse().read()
-        connection.close()
+        body = target.routed.get(f"/api/sessions/{session}")
         return orjson.loads(body).get("timings", {}) if body.startswith(b"{") else {}
     for _ in range(200):
         found = re.search(rf"^REQUEST session={session} .*$", target.log.read_text(), re.MULTILINE)
@@ -169,14 +169,14 @@ def _told(target: Target, answer: Timed) -> Mapping[str, float]:
 
 
 def throughput(target: Target, report: Report) -> None:
-    """Tokens a second of the models themselves, asked directly."""
+    """Tokens a second of the models, asked directly."""
     rows = []
     for name, endpoint in (("classifier", target.classifier), ("primary", target.primary)):
         if endpoint is None:
             continue
         report.begin(f"2 throughput: {name}")
         options = {"include_usage": True}
-        answer = once(endpoint, "Write two hundred words about bees.", stream=True, stream_options=options)
+        answer = endpoint.ask("Write two hundred words about bees.", stream=True, stream_options=options)
         tokens = _tokens(answer)
         seconds = (answer.whole_ms - answer.first_ms) / 1000
         rows.append((name, tokens, answer.first_ms, tokens / seconds if seconds > 0 else None))
@@ -190,11 +190,11 @@ def _tokens(answer: Timed) -> int:
 
 
 def long_context(target: Target, report: Report) -> None:
-    """A context of about so many tokens, and no max_tokens but the target's."""
+    """One request with a context of about ``context_tokens``, without max_tokens unless the target has a limit."""
     report.begin("3 long context")
-    answer = once(target.routed, _SENTENCE * (target.context_tokens // _SENTENCE_TOKENS), **target.limit)
-    said = len(text_in(answer)) if answer.status == 200 else 0
-    row = (f"HTTP {answer.status}", answer.whole_ms, said)
+    answer = target.routed.ask(_SENTENCE * (target.context_tokens // _SENTENCE_TOKENS), **target.limit)
+    characters = len(answer.text()) if answer.status == 200 else 0
+    row = (f"HTTP {answer.status}", answer.whole_ms, characters)
     title = f"3. Long context, {target.context_tokens:,} tokens"
     report.add(Section(title, ("", "whole (ms)", "characters back"), [row]))
 
@@ -204,7 +204,7 @@ def at_once(target: Target, report: Report, clients: int = 10) -> None:
     report.begin("4 ten at once")
     with ThreadPoolExecutor(clients) as pool:
         started = time.perf_counter()
-        answers = list(pool.map(lambda _: once(target.routed, SHORT, **target.limit), range(clients)))
+        answers = list(pool.map(lambda _: target.routed.ask(SHORT, **target.limit), range(clients)))
         took_ms = (time.perf_counter() - started) * 1000
     fine = sum(answer.status == 200 for answer in answers)
     row = (f"{fine} of {clients} answered", took_ms, max(answer.whole_ms for answer in answers))
@@ -212,74 +212,45 @@ def at_once(target: Target, report: Report, clients: int = 10) -> None:
 
 
 def first_token(target: Target, report: Report, repetitions: int) -> None:
-    """The first event of a stream, directly and through the router, in turn."""
-    if target.primary is not None:
+    """The first event of a stream, from the primary directly and through the router, in turn."""
+    if (direct := target.primary) is not None:
         report.begin("5 first token")
-        pairs = alternating(
-            repetitions,
-            {
-                "direct": lambda: once(_known(target.primary), SHORT, stream=True).first_ms,
-                "routed": lambda: once(target.routed, SHORT, stream=True).first_ms,
-            },
-        )
-        report.add(compared("5. First token of a MODERATE stream (ms)", pairs, "direct"))
+        pairs = [
+            (direct.ask(SHORT, stream=True).first_ms, target.routed.ask(SHORT, stream=True).first_ms)
+            for _ in range(repetitions)
+        ]
+        report.add(_compared("5. First token of a MODERATE stream (ms)", pairs))
 
 
 def overhead(target: Target, report: Report, repetitions: int) -> None:
-    """A plain answer whose model the client names, directly and through the router, in turn."""
-    if target.primary is not None:
-        named = Endpoint(target.routed.url, "primary", target.routed.key)
+    """A plain answer whose model the client names, from the primary directly and through the router, in turn."""
+    if (direct := target.primary) is not None:
         report.begin("6 overhead")
-        pairs = alternating(
-            repetitions,
-            {
-                "direct": lambda: once(_known(target.primary), SHORT, max_tokens=1).whole_ms,
-                "routed": lambda: once(named, SHORT, max_tokens=1).whole_ms,
-            },
-        )
-        report.add(compared("6. A plain answer of the primary, named by the client (ms)", pairs, "direct"))
+        named = replace(target.routed, model="primary")
+        pairs = [
+            (direct.ask(SHORT, max_tokens=1).whole_ms, named.ask(SHORT, max_tokens=1).whole_ms)
+            for _ in range(repetitions)
+        ]
+        report.add(_compared("6. A plain answer of the primary, named by the client (ms)", pairs))
 
 
-def _known(endpoint: Endpoint | None) -> Endpoint:
-    if endpoint is None:
-        raise ValueError("no primary to ask directly")
-    return endpoint
-
-
-def once(endpoint: Endpoint, text: str, **fields: object) -> Timed:
-    """One request on a connection of its own."""
-    connection = endpoint.connect()
-    try:
-        return endpoint.ask(connection, text, **fields)
-    finally:
-        connection.close()
-
-
-def alternating(turns: int, kinds: Mapping[str, Callable[[], float]]) -> Mapping[str, list[float]]:
-    """Each kind once a turn, so that whatever the machine does to one it does to all."""
-    values: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(turns):
-        for name, measure in kinds.items():
-            values[name].append(measure())
-    return values
-
-
-def compared(title: str, values: Mapping[str, Sequence[float]], base: str, note: str = "") -> Section:
-    """p50 and p99 of each, and what it adds to the base in the same turn."""
-    rows = []
-    for name, series in values.items():
-        added = [mine - its for mine, its in zip(series, values[base], strict=True)]
-        extra = (None, None) if name == base else (p50(added), p99(added))
-        rows.append((name, p50(series), p99(series), *extra))
-    return Section(title, ("", "p50", "p99", "added p50", "added p99"), rows, note, bars="p50")
+def _compared(title: str, pairs: Sequence[tuple[float, float]]) -> Section:
+    """p50 and p99 of both, and of what the router adds within a pair. Pairs are direct and routed, in milliseconds."""
+    direct, routed = zip(*pairs, strict=True)
+    added = [router_ms - direct_ms for direct_ms, router_ms in pairs]
+    rows = [
+        ("direct", p50(direct), p99(direct), None, None),
+        ("routed", p50(routed), p99(routed), p50(added), p99(added)),
+    ]
+    return Section(title, ("", "p50", "p99", "added p50", "added p99"), rows, bars="p50")
 
 
 _UNCLEAR = "what about the tall one, number {}"
-"""A question that nobody can decide without asking the classifier."""
+"""A question that cannot be decided without the classifier."""
 
 
 def strategies(folder: Path, report: Report, scale: float, repetitions: int) -> None:
-    """From the sequential baseline to today's default, in turn: until the first event of a stream."""
+    """The time to the first event of a stream with each strategy, in turn."""
     kinds = {
         "plain question": lambda _: SHORT,
         "unclear question": _UNCLEAR.format,
@@ -291,7 +262,7 @@ def strategies(folder: Path, report: Report, scale: float, repetitions: int) -> 
             for kind, text in kinds.items():
                 for name, server in lab.routers.items():
                     report.begin(f"strategies: {name}, {kind}, {number + 1} of {repetitions}")
-                    answer = once(Endpoint(server.url, "auto"), text(number), stream=True)
+                    answer = Endpoint(server.url, "auto").ask(text(number), stream=True)
                     times.setdefault((name, kind), []).append(answer.first_ms)
     rows: list[Sequence[Cell]] = []
     for name in lab.routers:

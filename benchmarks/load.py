@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import orjson
@@ -43,7 +44,7 @@ class Spec:
 
 
 def body(*, stream: bool, model: str = "primary", text: str = "hello, how are you?") -> str:
-    """A request's body."""
+    """The body of a chat request with one message."""
     messages = [{"role": "user", "content": text}]
     return orjson.dumps({"model": model, "messages": messages, **({"stream": True} if stream else {})}).decode()
 
@@ -75,11 +76,16 @@ class Result:
 
 
 def run(spec: Spec) -> Result:
-    """Send it from a process of its own."""
+    """Send it from a process of its own. Raises subprocess.SubprocessError if that does not end well."""
     # By standard input: an argument may have no more than 128 KiB.
     command, given = [sys.executable, "-m", "benchmarks.load"], orjson.dumps(asdict(spec))
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, input=given, timeout=spec.seconds + 300).stdout
-    return Result(**orjson.loads(output))
+    ended = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, input=given, timeout=spec.seconds + 300, cwd=_ROOT
+    )
+    return Result(**orjson.loads(ended.stdout))
+
+
+_ROOT = Path(__file__).parents[1]
 
 
 class _Client(asyncio.Protocol):
@@ -253,19 +259,45 @@ BUSY_NOTE = f"{BUSY_MARK} more than {BUSY:.0%} of a core: such a row is the gene
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one server did in one turn, and the processor seconds that it took."""
+    """What one server did with one load, and the processor seconds that it used."""
 
     result: Result
     cpu_s: float
 
+    @property
+    def cpu_ms(self) -> float:
+        """Processor milliseconds an answered request."""
+        return self.cpu_s / max(self.result.answered, 1) * 1000
+
+    @property
+    def cpu_us_a_chunk(self) -> float:
+        """Processor microseconds a chunk of the streams that were answered; NaN without any."""
+        return self.cpu_s / self.result.chunks * 1e6 if self.result.chunks else math.nan
+
 
 Series = Sequence[Turn]
+"""One server's turns under the same load, in order."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that ``share`` of all do not exceed; NaN without any."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def p50(values: Sequence[float]) -> float:
+    """The median; NaN without any."""
+    return percentile(values, 0.5)
+
+
+def p99(values: Sequence[float]) -> float:
+    """What one of a hundred exceeds; the largest of fewer than a hundred; NaN without any."""
+    return percentile(values, 0.99)
+
+
+def results(series: Series) -> list[Result]:
+    """What came back, turn by turn."""
+    return [turn.result for turn in series]
 
 
 def rates(series: Series) -> list[float]:
@@ -280,7 +312,7 @@ def whole_ms(series: Series) -> list[float]:
 
 def cpu_ms(series: Series) -> float:
     """Processor milliseconds an answered request, median of the turns."""
-    return statistics.median(turn.cpu_s / max(turn.result.answered, 1) * 1000 for turn in series)
+    return statistics.median(turn.cpu_ms for turn in series)
 
 
 def lost(series: Series) -> int:
@@ -288,23 +320,28 @@ def lost(series: Series) -> int:
     return sum(turn.result.incomplete + turn.result.refused for turn in series)
 
 
+def ratios(mine: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Turn by turn, so that whatever the machine does to one it does to both; without turns whose base is 0."""
+    return [value / its for value, its in zip(mine, base, strict=True) if its]
+
+
 def of_base(mine: Sequence[float], base: Sequence[float]) -> float:
-    """Median of the ratios within a turn, so that whatever the machine does to one it does to both."""
-    return statistics.median(value / its for value, its in zip(mine, base, strict=True) if its)
+    """The median of the ratios within a turn."""
+    return statistics.median(ratios(mine, base))
 
 
 def busiest(results: Iterable[Result]) -> float:
-    """The largest share of a core that the generator used."""
+    """The largest share of a core that the generator used in any of them."""
     return max((result.busy for result in results), default=0.0)
 
 
 def is_doubtful(results: Iterable[Result]) -> bool:
-    """Whether they tell of the generator more than of the server."""
+    """Whether they say more about the generator than about the server."""
     return busiest(results) > BUSY
 
 
 def generator_cell(results: Iterable[Result]) -> str:
-    """The generator's share for a row, marked where the row is not the server's."""
+    """The generator's share of a core for a table, marked where the row says more about it than about the server."""
     share = busiest(results)
     return f"{share:.0%}" + (f" {BUSY_MARK}" if share > BUSY else "")
 

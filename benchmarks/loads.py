@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import math
 import re
 import shutil
 import statistics
@@ -27,8 +26,11 @@ from benchmarks.load import (
     is_doubtful,
     lost,
     of_base,
+    p50,
+    p99,
     percentile,
     rates,
+    results,
     run,
     whole_ms,
 )
@@ -40,18 +42,18 @@ CONNECTIONS = (1, 8, 32)
 
 
 class Others(Protocol):
-    """Servers that stand beside the router, given the model's address and a folder."""
+    """Further servers to measure in the same run, given the model's address and a folder."""
 
     def __call__(self, url: str, folder: Path, /) -> AbstractContextManager[Mapping[str, Server]]: ...
 
 
 def nobody(_url: str, _folder: Path, /) -> AbstractContextManager[Mapping[str, Server]]:
-    """The router and the bare hop alone."""
+    """No further servers: the router and the bare hop alone."""
     return nullcontext({})
 
 
 def plain_load(folder: Path, report: Report, rounds: int, seconds: float, others: Others = nobody) -> None:
-    """Requests a second with 1, 8 and 32 connections in a closed loop, and the time that each adds to a single one."""
+    """Closed loops of plain requests with 1, 8 and 32 connections: requests a second, and what a request takes."""
     found: dict[int, Mapping[str, Series]] = {}
     with ExitStack() as running:
         model = running.enter_context(backend(INSTANT, folder / "instant"))
@@ -65,33 +67,31 @@ def plain_load(folder: Path, report: Report, rounds: int, seconds: float, others
     report.add(over_connections(found))
 
 
-def _plain_section(connections: int, results: Mapping[str, Series], servers: Mapping[str, Server]) -> Section:
+def _plain_section(connections: int, found: Mapping[str, Series], servers: Mapping[str, Server]) -> Section:
     rows: list[Sequence[Cell]] = []
-    bare, direct = rates(results["bare hop"]), percentile(whole_ms(results["direct"]), 0.5)
-    for name, series in results.items():
-        times = whole_ms(series)
-        p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+    all_ms = {name: whole_ms(series) for name, series in found.items()}
+    bare, direct_ms = rates(found["bare hop"]), p50(all_ms["direct"])
+    for name, series in found.items():
         carried = statistics.median(rates(series)), of_base(rates(series), bare)
-        used = cpu_ms(series), servers[name].rss_mib(), lost(series), generator_cell(turn.result for turn in series)
-        rows.append((name, *carried, p50, p99, p50 - direct, *used))
+        times = p50(all_ms[name]), p99(all_ms[name]), p50(all_ms[name]) - direct_ms
+        used = cpu_ms(series), servers[name].rss_mib(), lost(series), generator_cell(results(series))
+        rows.append((name, *carried, *times, *used))
     times_of = ("p50 (ms)", "p99 (ms)", "added p50 (ms)")
     columns = ("", "requests/s", "of bare hop", *times_of, "cpu ms/request", "RSS MiB", "lost", "generator")
     title = f"Plain requests, {connections} connection{'s' if connections > 1 else ''}"
-    all_ms = {name: whole_ms(series) for name, series in results.items()}
-    doubtful = [name for name, series in results.items() if is_doubtful(turn.result for turn in series)]
+    doubtful = [name for name, series in found.items() if is_doubtful(results(series))]
     curves = latencies(f"How long requests take, {connections} at a time", all_ms, doubtful)
     return flagged(Section(title, columns, rows, bars="requests/s", plots=(curves,)))
 
 
 def over_connections(found: Mapping[int, Mapping[str, Series]]) -> Section:
-    """Requests a second of each contender, by how many connections ask."""
+    """Requests a second of each server, by the number of connections."""
     rows: list[Sequence[Cell]] = []
     lines = []
     for name in next(iter(found.values())):
-        values = [statistics.median(rates(results[name])) for results in found.values()]
-        doubtful = [
-            at for at, results in enumerate(found.values()) if is_doubtful(turn.result for turn in results[name])
-        ]
+        mine = [by_name[name] for by_name in found.values()]
+        values = [statistics.median(rates(series)) for series in mine]
+        doubtful = [at for at, series in enumerate(mine) if is_doubtful(results(series))]
         rows.append((name, *values))
         lines.append(Line(name, list(zip(found, values, strict=True)), doubtful))
     title = "Requests a second, by connections"
@@ -100,7 +100,7 @@ def over_connections(found: Mapping[int, Mapping[str, Series]]) -> Section:
 
 
 def open_load(folder: Path, report: Report, offered: Sequence[float], seconds: float) -> None:
-    """Arrivals by chance, ``offered`` a second, whatever becomes of those before: what a waiting client sees."""
+    """An open loop: requests arrive by chance, ``offered`` a second, whether those before are answered or not."""
     rows: list[Sequence[Cell]] = []
     times: dict[str, Sequence[float]] = {}
     with backend(INSTANT, folder / "instant") as model, contenders(folder, model.url) as servers:
@@ -110,15 +110,11 @@ def open_load(folder: Path, report: Report, offered: Sequence[float], seconds: f
                 report.begin(f"open load, {name}")
                 result = run(Spec(at.url, body(stream=False), seconds=seconds, rate=rate))
                 times[name] = result.whole_ms
-                rows.append(_open_row(name, result))
+                ends = result.refused, result.incomplete, generator_cell([result])
+                rows.append((name, result.answered, p50(result.whole_ms), p99(result.whole_ms), *ends))
     columns = ("", "answered", "p50 (ms)", "p99 (ms)", "refused", "incomplete", "generator")
     title = "Open loop: arrivals by chance, a connection each"
     report.add(flagged(Section(title, columns, rows, plots=(latencies("How long requests take", times),))))
-
-
-def _open_row(name: str, result: Result) -> Sequence[Cell]:
-    p50, p99 = percentile(result.whole_ms, 0.5), percentile(result.whole_ms, 0.99)
-    return name, result.answered, p50, p99, result.refused, result.incomplete, generator_cell([result])
 
 
 _FIGURES = {
@@ -132,14 +128,14 @@ _FIGURES = {
 
 
 def figures(output: str) -> Sequence[float]:
-    """What ab says, in the order of the columns; what it does not say is 0, as ab leaves out what did not happen."""
+    """The figures in ab's output, in the order of the columns. ab leaves out what did not happen: that is 0 here."""
     found = (re.search(pattern, output) for pattern in _FIGURES.values())
     return [float(match[1]) if match else 0.0 for match in found]
 
 
 def apache_bench(folder: Path, report: Report) -> None:
-    """250 plain requests, 25 at a time, and 250 streams, of the bare hop and of the router; a word where there is no
-    ab."""
+    """250 plain requests, 25 at a time, and 250 streams, of the bare hop and of the router, by a client that others
+    wrote; a message where there is no ab."""
     title = "ab -n 250 -c 25"
     if (ab := shutil.which("ab")) is None:
         report.add(Section(title, ("",), [("left out: there is no ab here (Debian: apache2-utils)",)]))
@@ -180,25 +176,19 @@ def chunk_cost(folder: Path, report: Report, rounds: int, others: Others = nobod
         contenders(folder / "chunks", model.url) as ours,
     ):
         report.begin("the cost of a chunk")
-        results = in_turn({**ours, **those_that_stream(beside)}, rounds, spec)
-    costs = {name: [us_a_chunk(turn) for turn in series] for name, series in results.items()}
+        found = in_turn({**ours, **those_that_stream(beside)}, rounds, spec)
+    costs = {name: [turn.cpu_us_a_chunk for turn in series] for name, series in found.items()}
     rows: list[Sequence[Cell]] = []
-    for name, series in results.items():
-        told = [turn.result for turn in series]
-        whole = f"{sum(r.answered for r in told)} of {sum(r.answered + r.incomplete + r.refused for r in told)}"
-        ratio = of_base(costs[name], costs["bare hop"])
-        rows.append((name, statistics.median(costs[name]), ratio, whole, generator_cell(told)))
+    for name, series in found.items():
+        answered = sum(result.answered for result in results(series))
+        ratio, whole = of_base(costs[name], costs["bare hop"]), f"{answered} of {answered + lost(series)}"
+        rows.append((name, statistics.median(costs[name]), ratio, whole, generator_cell(results(series))))
     columns = ("", "cpu us/chunk", "of bare hop", "whole", "generator")
     report.add(flagged(Section("A relayed chunk", columns, rows, bars="cpu us/chunk")))
 
 
-def us_a_chunk(turn: Turn) -> float:
-    """Processor microseconds that relaying one chunk took; NaN where there was none."""
-    return turn.cpu_s / turn.result.chunks * 1e6 if turn.result.chunks else math.nan
-
-
 def those_that_stream(servers: Mapping[str, Server]) -> Mapping[str, Server]:
-    """Those that begin a stream when asked for one, warmed up by it; of the others it is said."""
+    """Those that begin a stream when asked for one, which warms them up. The others are reported as left out."""
     able = {}
     for name, server in servers.items():
         problem = why_no_stream(server)
@@ -210,27 +200,19 @@ def those_that_stream(servers: Mapping[str, Server]) -> Mapping[str, Server]:
 
 
 def why_no_stream(server: Server) -> str | None:
-    """What is wrong with its stream, as far as the first event shows; None if nothing is."""
-    connection = Endpoint(server.url, "primary").connect()
-    headers = {"Content-Type": "application/json", **server.headers}
-    received = b""
+    """What is wrong with its stream, up to the first event; None if nothing is."""
     try:
-        connection.request("POST", "/v1/chat/completions", body(stream=True), headers)
-        response = connection.getresponse()
-        while b"data:" not in received and (portion := response.read1(65536)):
-            received += portion
+        status, received = Endpoint(server.url, "primary", headers=server.headers).first_event("hello, how are you?")
     except (OSError, http.client.HTTPException) as problem:
         return f"{type(problem).__name__}: {problem}"
-    finally:
-        connection.close()
-    if response.status == 200 and b"data:" in received:
+    if status == 200 and b"data:" in received:
         return None
-    return f"it answers {response.status} with {received[:100]!r} when asked for a stream"
+    return f"it answers {status} with {received[:100]!r} when asked for a stream"
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """So many streams at once through one server, and the same asked of the model directly."""
+    """So many streams at once through one server, and as many from the model directly."""
 
     name: str
     count: int
@@ -240,15 +222,15 @@ class Crowd:
 
     @property
     def added_ttft_ms(self) -> float:
-        """What the slowest of twenty waits longer for its first event."""
+        """By how much the 95th percentile of the time to the first event is later."""
         return percentile(self.turn.result.first_ms, 0.95) - percentile(self.direct.first_ms, 0.95)
 
     def row(self) -> Sequence[Cell]:
-        """Of the table."""
+        """Its row of the table."""
         result = self.turn.result
-        gap = percentile(result.gaps_ms, 0.99) - percentile(self.direct.gaps_ms, 0.99)
+        gap = p99(result.gaps_ms) - p99(self.direct.gaps_ms)
         ends = result.answered, result.incomplete, result.refused, result.at_once
-        figures = self.added_ttft_ms, gap, us_a_chunk(self.turn), self.rss_mib
+        figures = self.added_ttft_ms, gap, self.turn.cpu_us_a_chunk, self.rss_mib
         return f"{self.name}, {self.count}", *ends, *figures, generator_cell([result])
 
 
@@ -294,7 +276,7 @@ def _all_of(server: Server, count: int) -> Spec:
 
 
 def _crowd(name: str, server: Server, count: int, direct: Result) -> Crowd | None:
-    """None for a server that does not come to an end."""
+    """None, and a message, for a server whose streams do not come to an end."""
     try:
         turn = one_turn(server, _all_of(server, count))
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as problem:
@@ -309,7 +291,7 @@ def over_streams(crowds: Sequence[Crowd]) -> Sequence[Plot]:
     names = list(dict.fromkeys(crowd.name for crowd in crowds))
     mine = {name: [crowd for crowd in crowds if crowd.name == name and crowd.turn.result.chunks] for name in names}
     unsure = {name: [n for n, crowd in enumerate(mine[name]) if is_doubtful([crowd.turn.result])] for name in names}
-    cpu = [Line(name, [(c.count, us_a_chunk(c.turn)) for c in mine[name]], unsure[name]) for name in names]
+    cpu = [Line(name, [(c.count, c.turn.cpu_us_a_chunk) for c in mine[name]], unsure[name]) for name in names]
     first = [Line(name, [(c.count, c.added_ttft_ms) for c in mine[name]], unsure[name]) for name in names]
     return (
         Plot("Processor time of a chunk", "count", "streams at once", "us", cpu, least=1.0),

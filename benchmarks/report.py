@@ -1,4 +1,7 @@
-"""What was measured: tables in the terminal as they come, and at the end a JSON file and a page of HTML."""
+"""What was measured, as tables in the terminal, as JSON and as one page of HTML that needs nothing else.
+
+A section is a table with, perhaps, bars and plots, which only the page has: drawn as SVG, for light and dark screens.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ Axis = Literal["percentile", "count"]
 
 @dataclass(frozen=True)
 class Line:
-    """One contender's points, from left to right. ``doubtful``: the numbers of those that tell of the generator more
-    than of the contender; they are drawn hollow."""
+    """One server's points, from left to right. ``doubtful``: the indexes of points that say more about the load
+    generator than about the server; they are drawn hollow."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -34,9 +37,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines over one axis. ``axis``: ``percentile`` takes shares below 1 and stretches towards the slowest of a
-    hundred, of a thousand; ``count`` takes numbers from 1 and has a mark at each. The other axis is logarithmic, and
-    what is below ``least`` is drawn there.
+    """Lines over one horizontal axis, which is named ``across``.
+
+    ``axis``: ``percentile`` takes shares below 1 and gives the last hundredths as much room as the rest; ``count``
+    takes numbers from 1 and has a mark at each. The vertical axis is logarithmic, in ``unit``; what is below ``least``
+    is drawn at ``least``.
     """
 
     title: str
@@ -49,7 +54,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A table. ``bars`` names the column that the page draws, against the first."""
+    """A table. ``bars`` names the column that the page draws as bars, with the first column as their labels."""
 
     title: str
     columns: Sequence[str]
@@ -60,7 +65,7 @@ class Section:
 
 
 def shown(cell: Cell) -> str:
-    """A figure with as many digits as say something."""
+    """A cell as text: a number with three digits or so, ``-`` where there is none."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
     if isinstance(cell, float):
@@ -69,7 +74,7 @@ def shown(cell: Cell) -> str:
 
 
 def of_words(section: Section, column: int) -> bool:
-    """Whether a column is to be read, not compared: the first, and those with text that is no figure."""
+    """Whether a column is text, and so aligned left: the first one, and those without a number in them."""
     cells = [row[column] for row in section.rows]
     return column == 0 or all(isinstance(cell, str) and not cell[:1].isdigit() for cell in cells)
 
@@ -78,10 +83,8 @@ _SHARES = (0.01, *(tenth / 20 for tenth in range(1, 19)), 0.925, 0.95, 0.97, 0.9
 
 
 def latencies(title: str, values: Mapping[str, Sequence[float]], doubtful: Collection[str] = ()) -> Plot:
-    """From the fastest of a hundred to the slowest of a thousand, milliseconds; each as far as it has values for.
-
-    ``doubtful`` names those that tell of the generator.
-    """
+    """A plot of how long requests took, in milliseconds: percentiles from 1 to 99.9, each line as far as there are
+    values for it. ``doubtful`` names those that say more about the load generator than about the server."""
     lines = []
     for name, series in values.items():
         ordered = sorted(series)
@@ -93,7 +96,7 @@ def latencies(title: str, values: Mapping[str, Sequence[float]], doubtful: Colle
 
 @dataclass
 class Report:
-    """Grows section by section."""
+    """The sections so far, and what the run was: the command, the time and the machine."""
 
     command: str = field(default_factory=lambda: " ".join(sys.argv))
     when: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
@@ -103,7 +106,7 @@ class Report:
     sections: list[Section] = field(default_factory=list)
 
     def begin(self, what: str) -> None:
-        """Say what is going on, where somebody is looking."""
+        """Show what is being measured, if this is a terminal."""
         if sys.stderr.isatty():
             print(f"\r\033[K... {what}", end="", file=sys.stderr, flush=True)
 
@@ -115,7 +118,7 @@ class Report:
         print(_text(section), flush=True)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """The two files; returns where they are."""
+        """Write the JSON file and the page; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"benchmark-{time.strftime('%Y%m%dT%H%M%S')}"
         as_json, as_page = folder / f"{stem}.json", folder / f"{stem}.html"
@@ -163,7 +166,7 @@ svg .hollow { fill: var(--paper) }
 
 
 def page(sections: Sequence[Section], command: str, about: str) -> str:
-    """The whole page. A contender has one colour on all of it."""
+    """The whole page. A server has the same colour everywhere on it."""
     colours = Colours()
     body = "".join(_section(section, colours) for section in sections)
     return (
@@ -200,7 +203,7 @@ _LABEL, _BAR, _ROW = 220, 420, 24
 
 
 def _bars(section: Section, colours: Colours) -> str:
-    """The chosen column as bars, longest to the edge; rows without a number are left out."""
+    """The section's chosen column as bars; rows without a number are left out."""
     if section.bars is None:
         return ""
     at = section.columns.index(section.bars)
@@ -211,10 +214,15 @@ def _bars(section: Section, colours: Colours) -> str:
     if top <= 0:
         return ""
     bars = "".join(_bar(number, name, value, top, colours.of_bar(name)) for number, (name, value) in enumerate(pairs))
-    width, height = _LABEL + _BAR + 80, _ROW * len(pairs) + 28
-    title = f'<text class="title" x="0" y="15">{html.escape(section.bars)}</text>'
-    label = html.escape(section.bars, quote=True)
-    return f'<svg width="{width}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{title}{bars}</svg>'
+    return _svg(_LABEL + _BAR + 80, _ROW * len(pairs) + 28, section.bars, bars)
+
+
+def _svg(width: int, height: int, title: str, inside: str, unit: str = "") -> str:
+    label = html.escape(title, quote=True)
+    heading = f'<text class="title" x="0" y="15">{html.escape(title)}{unit}</text>'
+    return (
+        f'<svg width="{width}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{heading}{inside}</svg>'
+    )
 
 
 def _bar(number: int, name: str, value: float, top: float, colour: str) -> str:
@@ -228,7 +236,8 @@ def _bar(number: int, name: str, value: float, top: float, colour: str) -> str:
 
 COLOURS_LIGHT = ("#3b7dd8", "#d1495b", "#2f8f5b", "#b8860b", "#7b52ab", "#0f8b99", "#8c564b", "#59636e")
 COLOURS_DARK = ("#6ca8ff", "#ff7b86", "#5fce8f", "#e3b341", "#c297ff", "#4fd1de", "#d9a08f", "#b1bac4")
-"""By number, alike in both schemes; each has a mark of its own as well, for those who do not tell colours apart."""
+"""By number, alike on light and dark screens. Each has a mark of its own as well, for readers who cannot tell the
+colours apart."""
 _MARKS = ("circle", "square", "diamond", "up", "down", "cross", "plus", "circle")
 
 _LEFT, _TOP, _WIDTH, _HEIGHT, _LEGEND = 64, 34, 560, 260, 190
@@ -236,22 +245,22 @@ _TICK_SHARES = (0.01, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
 class Colours:
-    """Numbers for names, in the order in which they are asked for; after the last the first again."""
+    """A colour's number for each name, in the order of first use; after the last colour comes the first again."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """The same for the same name."""
+        """The number of this name's colour."""
         return self._known.setdefault(name, len(self._known)) % len(COLOURS_LIGHT)
 
     def of_bar(self, name: str) -> str:
-        """What a bar is filled with: the colour of the line of that name, if there was one."""
+        """The CSS colour of a bar: that of the line of the same name, if there was one."""
         return f"var(--c{self.number(name)})" if name in self._known else "var(--bar)"
 
 
 def drawn(plot: Plot, colours: Colours) -> str:
-    """The plot; nothing if there is no line with two points."""
+    """The plot as SVG; an empty text if no line has two points."""
     lines = [line for line in plot.lines if len(line.points) > 1]
     if not lines:
         return ""
@@ -259,19 +268,15 @@ def drawn(plot: Plot, colours: Colours) -> str:
     y, y_marks = _upwards(plot, lines)
     doubt = "; hollow: the generator's limit" if any(line.doubtful for line in lines) else ""
     unit = f'<tspan class="soft" dx="8">{html.escape(plot.unit + doubt)}</tspan>'
-    parts = [f'<text class="title" x="0" y="15">{html.escape(plot.title)}{unit}</text>']
-    parts.append(_grid(plot, x_marks, y_marks))
+    parts = [_grid(plot, x_marks, y_marks)]
     parts += [_line(line, colours.number(line.name), x, y) for line in lines]
     parts += [_legend(at, line.name, colours.number(line.name)) for at, line in enumerate(lines)]
-    width, height = _LEFT + _WIDTH + _LEGEND, _TOP + _HEIGHT + 48
-    label = html.escape(plot.title, quote=True)
-    head = f'<svg width="{width}" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
-    return head + "".join(parts) + "</svg>"
+    return _svg(_LEFT + _WIDTH + _LEGEND, _TOP + _HEIGHT + 48, plot.title, "".join(parts), unit)
 
 
 Scale = Callable[[float], float]
 Marks = Sequence[tuple[float, str]]
-"""Where, in pixels, and what is written there."""
+"""Positions in pixels, and what is written there."""
 
 
 def _across(plot: Plot, lines: Sequence[Line]) -> tuple[Scale, Marks]:

@@ -1,4 +1,4 @@
-"""The command: which measurements, in which order."""
+"""The command ``Benchmark``: its options, and the parts that it measures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TODAY = "fast path"
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the simulated benchmark: what it tells, and how it is measured, given a folder and the options."""
+    """One part of the simulated benchmark: what it shows, and how it is measured, given a folder and the options."""
 
     about: str
     measure: Callable[[Path, Report, argparse.Namespace], None]
@@ -88,11 +88,11 @@ PARTS: Mapping[str, Part] = {
     "peers": Part("load and streams again with nginx, Envoy, Portkey and LiteLLM beside; installs them", _peers),
 }
 _USUAL = tuple(name for name in PARTS if name != "peers")
-"""The others need nothing that is not here."""
+"""What is measured without --only."""
 
 
 def main() -> None:
-    """Parse the command line and measure."""
+    """Read the command line, measure, and write the report."""
     options = _parser().parse_args()
     if options.list:
         print("\n".join(f"{name:<11} {part.about}" for name, part in PARTS.items()))
@@ -117,7 +117,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="Benchmark", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="say what parts there are, and measure nothing")
+    parser.add_argument("--list", action="store_true", help="print the parts, and measure nothing")
     parser.add_argument("--url", help="a running router, e.g. http://127.0.0.1:8080: the six, against it")
     parser.add_argument("--primary", help="its primary, to compare with, e.g. http://127.0.0.1:8000")
     parser.add_argument("--classifier", help="its classifier, for its throughput")

@@ -32,7 +32,7 @@ def main(rounds: int = 8) -> None:
         servers = {}
         for number, (name, settings) in enumerate(VARIANTS.items()):
             collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": model.url} if "TRACING" in settings else {}
-            mine = router(folder / str(number), PRIMARY_URL=model.url, **settings, **collector)
+            mine = router(folder / str(number), {"PRIMARY_URL": model.url, **settings, **collector})
             servers[name] = running.enter_context(mine)
         rates: dict[str, list[float]] = {name: [] for name in servers}
         cpu: dict[str, list[float]] = {name: [] for name in servers}
