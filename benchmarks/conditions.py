@@ -1,5 +1,5 @@
-"""A plain request under other conditions, beside one without: a megabyte of history, hours of use on disk, and a
-second process."""
+"""A plain request under other conditions, beside one without: a megabyte of history, hours of use on disk, a second
+process, telemetry."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -21,7 +22,7 @@ from ai_router.storage.session_logger import MAX_FILES, SessionLogger
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import rows_of
 from ai_router.types import Outcome
-from benchmarks.backend import INSTANT
+from benchmarks.backend import INSTANT, Timing
 from benchmarks.load import (
     Result,
     Series,
@@ -30,17 +31,20 @@ from benchmarks.load import (
     body,
     cpu_ms,
     generator_cell,
+    lost,
     of_base,
     p50,
     p99,
     percentile,
+    rates,
+    ratios,
     results,
     run,
     whole_ms,
 )
 from benchmarks.peers import contenders
 from benchmarks.report import Cell, Report, Section, flagged, latencies
-from benchmarks.rig import Server, backend, one_turn, router
+from benchmarks.rig import Server, backend, in_turn, one_turn, router
 from tests.chat_requests import chat_request
 from tests.outcomes import FREE, outcome
 
@@ -327,3 +331,40 @@ def at_best(one: Sequence[Shared], cores: int) -> float:
     """Requests a second if all cores did nothing but what a request takes of routers, generator and model."""
     each = statistics.median(sum(turn.cores) * turn.result.seconds / max(turn.result.answered, 1) for turn in one)
     return cores / each
+
+
+_TRACED = {"TRACING": "on", "LOG_FORMAT": "json"}
+TELEMETRY: Mapping[str, Mapping[str, str]] = {
+    "off": {"TELEMETRY": "off"},
+    "on": {},
+    "on, 1 of 10 traced": {**_TRACED, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"},
+    "on, all traced": _TRACED,
+}
+"""The settings that are compared; "on" is the default."""
+_TELEMETRY_CONNECTIONS = 32
+
+
+def telemetry(folder: Path, report: Report, rounds: int, seconds: float) -> None:
+    """A closed loop of plain requests through a router for each of these settings, in turn."""
+    report.begin("telemetry")
+    with ExitStack() as running:
+        model = running.enter_context(backend(Timing(), folder / "instant"))
+        servers = {}
+        for number, (name, settings) in enumerate(TELEMETRY.items()):
+            backends = {"PRIMARY_URL": model.url, "OTEL_EXPORTER_OTLP_ENDPOINT": model.url}
+            servers[name] = running.enter_context(router(folder / str(number), {**backends, **settings}))
+        spec = partial(Spec, body=body(stream=False), connections=_TELEMETRY_CONNECTIONS, seconds=seconds)
+        report.add(telemetry_section(in_turn(servers, rounds, spec)))
+
+
+def telemetry_section(found: Mapping[str, Series]) -> Section:
+    """The table, with the ratios of the rates to those without telemetry within a turn."""
+    base = rates(found["off"])
+    rows: list[Sequence[Cell]] = []
+    for name, series in found.items():
+        of_off = ratios(rates(series), base)
+        figures = (statistics.median(of_off), percentile(of_off, 0.1), percentile(of_off, 0.9), cpu_ms(series))
+        rows.append((name, statistics.median(rates(series)), *figures, lost(series), generator_cell(results(series))))
+    columns = ("", "requests/s", "of off", "10%", "90%", "cpu ms/request", "lost", "generator")
+    note = f"{_TELEMETRY_CONNECTIONS} connections. Off: the log and session files, and nothing else."
+    return flagged(Section("Telemetry", columns, rows, note, bars="requests/s"))

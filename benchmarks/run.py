@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.conditions import eight_hours, long_history, two_processes
+from benchmarks.conditions import eight_hours, long_history, telemetry, two_processes
 from benchmarks.extras import cancelling, cold_start, embedded, gpu_memory, health_timing, session_files
 from benchmarks.home_lab import STRATEGIES, Target, home_lab, six, strategies
 from benchmarks.loads import apache_bench, chunk_cost, many_streams, open_load, plain_load
@@ -69,6 +69,10 @@ def _two(folder: Path, report: Report, options: argparse.Namespace) -> None:
     two_processes(folder, report, options.rounds, options.seconds)
 
 
+def _telemetry(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    telemetry(folder, report, options.rounds, options.seconds)
+
+
 def _peers(folder: Path, report: Report, options: argparse.Namespace) -> None:
     others = partial(peers, installed=ROOT / ".benchmark-peers", wanted=options.peers)
     plain_load(folder / "plain", report, options.rounds, options.seconds, others)
@@ -86,8 +90,9 @@ PARTS: Mapping[str, Part] = {
     "hours": Part("p99 with eight hours of sessions and usage on disk, beside none", _hours),
     "two": Part("two processes on this machine's cores, beside one", _two),
     "peers": Part("load and streams again with nginx, Envoy, Portkey and LiteLLM beside; installs them", _peers),
+    "telemetry": Part("what telemetry and tracing cost a plain request, beside none", _telemetry),
 }
-_USUAL = tuple(name for name in PARTS if name != "peers")
+_USUAL = tuple(name for name in PARTS if name not in ("peers", "telemetry"))
 """What is measured without --only."""
 
 

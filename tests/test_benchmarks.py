@@ -26,6 +26,7 @@ from benchmarks.conditions import (
     hours_section,
     of_router,
     parse_and_serialise_ms,
+    telemetry_section,
     two_section,
 )
 from benchmarks.extras import model_of
@@ -248,6 +249,11 @@ def test_two_processes_are_told_with_what_the_machine_allows() -> None:
     section = two_section({"one process": [one], "two processes": [both]}, 2)
     assert section.rows[1][1:3] == (pytest.approx(350), pytest.approx(1.75))
     assert "no more than 2.00 times" in section.note
+
+
+def test_telemetry_is_compared_with_none_within_a_turn() -> None:
+    section = telemetry_section({"off": [turn(), turn(answered=200)], "on": [turn(answered=90), turn(answered=190)]})
+    assert section.rows[1][1:5] == (140, pytest.approx(0.925), pytest.approx(0.9), pytest.approx(0.95))
 
 
 @pytest.mark.parametrize(
