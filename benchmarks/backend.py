@@ -54,7 +54,7 @@ class Model:
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.chunks = max(1, timing.tokens // timing.per_chunk)
-        self.seen = 0
+        self.seen = self.sent = 0
         self.left_early: list[float] = []
         """When connections ended before their answer did: seconds of the monotonic clock, which processes share."""
         usage = {"prompt_tokens": 12, "completion_tokens": timing.tokens, "total_tokens": 12 + timing.tokens}
@@ -166,7 +166,7 @@ class _Connection(asyncio.Protocol):
             self._simulation.model = Model(timing_in(body))
             self._transport.write(_response(b"{}"))
         elif path == b"/_seen":
-            seen = {"seen": model.seen, "left_early": model.left_early}
+            seen = {"seen": model.seen, "left_early": model.left_early, "chunks": model.sent}
             self._transport.write(_response(orjson.dumps(seen)))
         elif head.startswith(b"GET"):
             self._transport.write(_response(b'{"data": []}'))
@@ -194,8 +194,11 @@ class _Connection(asyncio.Protocol):
         head = _HEAD if left == model.chunks else b""
         replaced = model is not self._simulation.model
         if left == 1 or not model.timing.gap_s or replaced:
-            self._end(head + chunk * (1 if replaced else left) + verdict + model.last)
+            now = 1 if replaced else left
+            model.sent += now
+            self._end(head + chunk * now + verdict + model.last)
             return
+        model.sent += 1
         # From one due time to the next, so that a timer that is late does not make all that follow late.
         self._due = (self._loop.time() if head else self._due) + model.timing.gap_s
         self._transport.write(head + chunk)

@@ -23,7 +23,7 @@ from benchmarks.load import Series, Spec, Turn, run
 from tests.fakes.router import COMMAND, clean_environment
 
 ROOT = Path(__file__).parents[1]
-_LOADING_S = 3.0
+LOADING_S = 3.0
 """How long a router is given after its start to load what it loads in the background."""
 
 
@@ -105,7 +105,7 @@ def _listens(port: int, running: subprocess.Popen[bytes]) -> bool:
     while time.monotonic() < end and running.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
-        time.sleep(0.05)
+        time.sleep(0.01)
     return False
 
 
@@ -124,14 +124,16 @@ def set_timing(model: Server, timing: Timing) -> None:
 
 
 @contextmanager
-def router(folder: Path, settings: Mapping[str, str], *, wait: bool = True) -> Iterator[Server]:
+def router(
+    folder: Path, settings: Mapping[str, str], *, wait: bool = True, command: Path = COMMAND
+) -> Iterator[Server]:
     """A router with these settings and no other, its data in ``folder``/data. With ``wait`` it has had time to load
-    what it loads in the background."""
+    what it loads in the background. ``command`` is that of this checkout, or of another one."""
     port = free_port()
     environment = clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings)
-    with process([str(COMMAND), "serve"], port, environment, folder) as server:
+    with process([str(command), "serve"], port, environment, folder) as server:
         if wait:
-            time.sleep(_LOADING_S)
+            time.sleep(LOADING_S)
         yield server
 
 

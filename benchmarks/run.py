@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.compare import compare, other_side
 from benchmarks.conditions import eight_hours, long_history, telemetry, two_processes
 from benchmarks.extras import cancelling, cold_start, embedded, gpu_memory, health_timing, session_files
 from benchmarks.home_lab import STRATEGIES, Target, home_lab, six, strategies
@@ -98,7 +99,7 @@ _USUAL = tuple(name for name in PARTS if name not in ("peers", "telemetry"))
 
 def main() -> None:
     """Read the command line, measure, and write the report."""
-    options = _parser().parse_args()
+    options = _options()
     if options.list:
         print("\n".join(f"{name:<11} {part.about}" for name, part in PARTS.items()))
         print(f"\nWithout --only: {' '.join(_USUAL)}.")
@@ -106,7 +107,10 @@ def main() -> None:
     report = Report()
     print(f"{report.when}, {report.machine}\n")
     gpu_memory(report)
-    if options.url:
+    if options.compare:
+        with scratch() as folder:
+            compare(folder, report, options.compare, options.rounds, options.seconds, options.streams)
+    elif options.url:
         _running(options, report)
     elif options.embedded:
         embedded(report, options.n)
@@ -120,8 +124,29 @@ def main() -> None:
     print(f"{as_json}\n{page}")
 
 
+def _options() -> argparse.Namespace:
+    """What the command line says, with the defaults that depend on what is measured."""
+    parser = _parser()
+    options = parser.parse_args()
+    options.seconds = options.seconds or (1.5 if options.compare else 3.0)
+    options.streams = options.streams or ((8, 32, 1000) if options.compare else (8, 128, 512, 1000))
+    if options.compare:
+        try:
+            options.compare = other_side(options.compare, dict(options.other_env))
+        except FileNotFoundError as problem:
+            parser.error(str(problem))
+    return options
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="Benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog="Benchmark", description="Measure what routing costs: docs/benchmarks.md.")
     parser.add_argument("--list", action="store_true", help="print the parts, and measure nothing")
     parser.add_argument("--url", help="a running router, e.g. http://127.0.0.1:8080: the six, against it")
     parser.add_argument("--primary", help="its primary, to compare with, e.g. http://127.0.0.1:8000")
@@ -130,12 +155,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", default=os.environ.get("AI_ROUTER_API_KEY"), help="a key of the router")
     parser.add_argument("--log", type=Path, help="its app.log; without it its sessions are asked for their timings")
     parser.add_argument("--embedded", action="store_true", help="the six against the real embedded model, on this CPU")
+    parser.add_argument(
+        "--compare", type=Path, metavar="PATH", help="another checkout after `make setup`: both in turn"
+    )
+    parser.add_argument(
+        "--other-env",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the other checkout's router",
+    )
     parser.add_argument("--time-scale", type=float, default=0.1, help="simulated backends take so much of real time")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=_USUAL, metavar="PART", help="parts: see --list")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), help="those of the part peers")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each load")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
-    parser.add_argument("--streams", type=int, nargs="+", default=[8, 128, 512, 1000], help="streams at once")
+    parser.add_argument("--seconds", type=float, help="of each turn: 3, and 1.5 with --compare")
+    parser.add_argument(
+        "--streams", type=int, nargs="+", help="streams at once: 8 128 512 1000, and 8 32 1000 with --compare"
+    )
     parser.add_argument("-n", type=int, default=50, help="repetitions of the quick measurements")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="where the report goes")
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +16,7 @@ import pytest
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
 from ai_router.storage.usage import UsageStore
 from benchmarks.backend import Timing
+from benchmarks.compare import Entrant, compared, measure_cancelling, measure_streams
 from benchmarks.conditions import (
     Round,
     Shared,
@@ -317,6 +319,47 @@ def test_streams_that_are_refused_are_counted_in_their_row_and_not_drawn() -> No
 def test_a_server_without_an_embedded_model_is_told_from_one_with_it(tmp_path: Path) -> None:
     with backend(Timing(), tmp_path) as model, pytest.raises(LookupError, match="no embedded model"):
         model_of(model)
+
+
+def test_two_checkouts_are_compared_by_medians_and_ratios_within_a_round() -> None:
+    found = {
+        "other": [{"p50 (ms)": 2.0, "lost": 0}, {"p50 (ms)": 4.0, "lost": 0}, {"p50 (ms)": 10.0, "lost": 0}],
+        "this": [{"p50 (ms)": 1.0, "lost": 3}, {"p50 (ms)": 3.0, "lost": 3}, {"p50 (ms)": 4.0, "lost": 3}],
+    }
+    section = compared(found, "note")
+    assert section.columns[:4] == ("figure", "other", "this", "ratio")
+    # 1/2, 3/4 and 4/10 within the rounds; of the medians it would be 3/4.
+    assert section.rows[0][:4] == ("p50 (ms)", 4.0, 3.0, 0.5)
+    assert section.rows[0][4:] == ("2.00 to 10.0", "1.00 to 4.00", "0.40 to 0.75")
+    assert shown(section.rows[1][3]) == "-", "nothing can be divided by 0"
+    assert section.note == "note"
+
+
+def test_a_figure_that_one_checkout_lacks_in_a_round_is_left_out_of_that_round() -> None:
+    found: dict[str, list[dict[str, float]]] = {
+        "other": [{"CPU (us)": math.nan}, {"CPU (us)": 4.0}, {}],
+        "this": [{"CPU (us)": value} for value in (5.0, 6.0, 7.0)],
+    }
+    assert compared(found, "").rows == [("CPU (us)", 4.0, 6.0, 1.5, "4.00 to 4.00", "5.00 to 7.00", "1.50 to 1.50")]
+
+
+def test_streams_are_compared_while_all_are_under_way(tmp_path: Path) -> None:
+    with backend(Timing(), tmp_path) as model:
+        entrant = Entrant(model, model)
+        measure_streams(entrant, 4, 0.5)
+        measure_cancelling(entrant)
+    assert entrant.figures["4 streams: under way"] == 4
+    # 800 chunks a second, each of which takes the model some microseconds.
+    assert 1 < entrant.figures["4 streams: CPU of a chunk (us)"] < 1000
+    assert 0 < entrant.figures["cancelling a stream: p50 (ms)"] < 1000
+    assert entrant.lost == 0
+
+
+def test_a_checkout_without_an_installed_router_cannot_be_compared(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "Benchmark"), "--compare", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "run `make setup` in that checkout" in ended.stderr
 
 
 def test_the_command_lists_its_parts() -> None:
