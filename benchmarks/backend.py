@@ -1,7 +1,9 @@
-"""A simulated model server with a timing model of its own, light enough not to be what is measured.
+"""A simulated model server: it answers with the timing that it is given, and costs little itself.
 
-One asyncio process, bytes written as they are due; nothing is parsed of a request but its length, its path and whether
-it wants a stream. ``python -m benchmarks.backend PORT '{"ttft_s": [0.048, 0.089], ...}'`` serves until it is ended.
+One asyncio process. Of a request it reads only the length, the path and whether it wants a stream.
+``python -m benchmarks.backend PORT '{"ttft_s": [0.048, 0.089], ...}'`` serves until it is ended. ``POST /_timing`` with
+another timing changes how new requests are answered; streams under way end with their next chunk. ``GET /_seen`` says
+what came since.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import orjson
@@ -18,10 +21,10 @@ _WORD = "lorem "
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How a model takes its time: seconds to the first token (uniform between two), tokens a second, tokens an answer.
+    """How long a model takes: seconds to the first token (by chance between two), tokens a second, tokens an answer.
 
-    ``classifies``: it thinks for all its tokens and then says a label, or says it at once where it is constrained.
-    ``per_chunk``: tokens a chunk of a stream has.
+    ``tokens_per_s`` 0: all tokens come at once. ``per_chunk``: the tokens in a chunk of a stream. ``classifies``: the
+    model thinks for all its tokens and then says a label, or says it at once where it is constrained to one.
     """
 
     ttft_s: tuple[float, float] = (0.0, 0.0)
@@ -41,15 +44,19 @@ class Timing:
         return self.per_chunk / self.tokens_per_s if self.tokens_per_s else 0.0
 
 
+INSTANT = Timing(tokens=14)
+"""Answers at once."""
+
+
 class Model:
-    """The answers, made once."""
+    """The answers of a model with this timing, made once, and what was asked of it."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
         self.chunks = max(1, timing.tokens // timing.per_chunk)
-        self.seen = 0
+        self.seen = self.sent = 0
         self.left_early: list[float] = []
-        """When connections ended with an answer under way, in monotonic seconds, which all processes share."""
+        """When connections ended before their answer did: seconds of the monotonic clock, which processes share."""
         usage = {"prompt_tokens": 12, "completion_tokens": timing.tokens, "total_tokens": 12 + timing.tokens}
         self.plain = _completion(_WORD * timing.tokens, usage)
         self.labels = {label: _completion(label, usage) for label in LABELS}
@@ -62,7 +69,7 @@ class Model:
         self.last += _framed(_event({"choices": [], "usage": usage})) + _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
     def first_token_s(self) -> float:
-        """How long this answer takes to begin."""
+        """How long one answer takes to begin, by chance."""
         return random.uniform(*self.timing.ttft_s)
 
     def whole_s(self) -> float:
@@ -71,7 +78,7 @@ class Model:
 
 
 COMPLEX_WORD, ENRICH_WORD = "prove", "today"
-"""What the simulated classifier goes by."""
+"""The words in a question that the simulated classifier decides by."""
 LABELS = ("COMPLEX", "ENRICH", "MODERATE")
 
 
@@ -107,9 +114,17 @@ def _response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
+@dataclass(slots=True)
+class Simulation:
+    """The model that new requests are answered by."""
+
+    model: Model
+
+
 class _Connection(asyncio.Protocol):
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._model = simulation.model
         self._received = bytearray()
         self._body_at = self._end_at = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -146,17 +161,20 @@ class _Connection(asyncio.Protocol):
         return end >= 0
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        model, path = self._model, head.split(b" ", 2)[1]
-        if path == b"/_seen":
-            told = {"seen": model.seen, "left_early": model.left_early}
-            self._transport.write(_response(orjson.dumps(told)))
+        model, path = self._simulation.model, head.split(b" ", 2)[1]
+        if path == b"/_timing":
+            self._simulation.model = Model(timing_in(body))
+            self._transport.write(_response(b"{}"))
+        elif path == b"/_seen":
+            seen = {"seen": model.seen, "left_early": model.left_early, "chunks": model.sent}
+            self._transport.write(_response(orjson.dumps(seen)))
         elif head.startswith(b"GET"):
             self._transport.write(_response(b'{"data": []}'))
         else:
             self._begin(path, body)
 
     def _begin(self, path: bytes, body: bytes) -> None:
-        model = self._model
+        model = self._model = self._simulation.model
         model.seen += 1
         self._busy = True
         if not path.endswith(b"/chat/completions"):
@@ -174,9 +192,13 @@ class _Connection(asyncio.Protocol):
     def _stream(self, left: int, chunk: bytes, verdict: bytes = b"") -> None:
         model = self._model
         head = _HEAD if left == model.chunks else b""
-        if left == 1 or not model.timing.gap_s:
-            self._end(head + chunk * left + verdict + model.last)
+        replaced = model is not self._simulation.model
+        if left == 1 or not model.timing.gap_s or replaced:
+            now = 1 if replaced else left
+            model.sent += now
+            self._end(head + chunk * now + verdict + model.last)
             return
+        model.sent += 1
         # From one due time to the next, so that a timer that is late does not make all that follow late.
         self._due = (self._loop.time() if head else self._due) + model.timing.gap_s
         self._transport.write(head + chunk)
@@ -186,11 +208,11 @@ class _Connection(asyncio.Protocol):
         self._busy = False
         self._transport.write(data)
 
-    def _later(self, seconds: float, then: object) -> None:
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
         if seconds:
-            self._timer = self._loop.call_later(seconds, then)  # type: ignore[arg-type]
+            self._timer = self._loop.call_later(seconds, then)
         else:
-            then()  # type: ignore[operator]
+            then()
 
 
 def _content_length(head: bytes) -> int:
@@ -203,17 +225,21 @@ def _content_length(head: bytes) -> int:
 
 async def _serve(port: int, timing: Timing) -> None:
     loop = asyncio.get_running_loop()
-    model = Model(timing)
-    server = await loop.create_server(lambda: _Connection(model), "127.0.0.1", port, backlog=4096)
+    simulation = Simulation(Model(timing))
+    server = await loop.create_server(lambda: _Connection(simulation), "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 
 def arguments(timing: Timing) -> str:
-    """A timing for the command line."""
+    """A timing as JSON, for the command line and for ``/_timing``."""
     return orjson.dumps(asdict(timing)).decode()
 
 
+def timing_in(text: str | bytes) -> Timing:
+    """The timing that this JSON has."""
+    given = orjson.loads(text)
+    return Timing(**{**given, "ttft_s": tuple(given["ttft_s"])})
+
+
 if __name__ == "__main__":
-    given = orjson.loads(sys.argv[2])
-    given["ttft_s"] = tuple(given["ttft_s"])
-    asyncio.run(_serve(int(sys.argv[1]), Timing(**given)))
+    asyncio.run(_serve(int(sys.argv[1]), timing_in(sys.argv[2])))

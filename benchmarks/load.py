@@ -1,19 +1,23 @@
 """A load generator: one asyncio process that sends chat requests and times what comes back.
 
-It tells how busy it was itself: below half of a core it was not what was measured. ``python -m benchmarks.load`` reads
-a specification from its standard input and prints one JSON object; ``run`` does so in a process of its own.
+It reports how busy it was itself: a row in which it used most of a core says more about it than about the server.
+``python -m benchmarks.load`` reads a specification from its standard input and prints one JSON object; ``run`` does so
+in a process of its own. Below it: what the results of several loads amount to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import orjson
@@ -24,8 +28,8 @@ class Spec:
     """What to send. ``connections`` each ask again as soon as they have their answer (a closed loop), for ``seconds``.
     With ``rate`` requests arrive by chance, so many a second, whatever becomes of those before (an open loop).
 
-    ``once``: each connection asks once. ``body`` is sent as it is. ``more_urls``: servers that share the connections
-    with the first, in turn.
+    ``once``: each connection asks once; with ``begin_per_s`` they begin evenly, so many a second, else all together.
+    ``body`` is sent as it is. ``more_urls``: servers that share the connections with the first, in turn.
     """
 
     url: str
@@ -34,9 +38,15 @@ class Spec:
     seconds: float = 3.0
     rate: float = 0.0
     once: bool = False
-    key: str = ""
+    begin_per_s: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     more_urls: Sequence[str] = ()
+
+
+def body(*, stream: bool, model: str = "primary", text: str = "hello, how are you?") -> str:
+    """The body of a chat request with one message."""
+    messages = [{"role": "user", "content": text}]
+    return orjson.dumps({"model": model, "messages": messages, **({"stream": True} if stream else {})}).decode()
 
 
 @dataclass(slots=True)
@@ -54,6 +64,8 @@ class Result:
     first_ms: list[float] = field(default_factory=list)
     gaps_ms: list[float] = field(default_factory=list)
     chunks: int = 0
+    at_once: int = 0
+    """The most streams that had begun and not ended at the same moment."""
     busy: float = 0.0
     """Share of a core that the generator itself used."""
 
@@ -64,19 +76,27 @@ class Result:
 
 
 def run(spec: Spec) -> Result:
-    """Send it from a process of its own."""
+    """Send it from a process of its own. Raises subprocess.SubprocessError if that does not end well."""
     # By standard input: an argument may have no more than 128 KiB.
     command, given = [sys.executable, "-m", "benchmarks.load"], orjson.dumps(asdict(spec))
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, input=given, timeout=spec.seconds + 300).stdout
-    return Result(**orjson.loads(output))
+    ended = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, input=given, timeout=spec.seconds + 300, cwd=_ROOT
+    )
+    return Result(**orjson.loads(ended.stdout))
+
+
+_ROOT = Path(__file__).parents[1]
 
 
 class _Client(asyncio.Protocol):
     """One connection. Whether an answer is whole is read from its framing: its length, or the last chunk."""
 
-    def __init__(self, request: bytes, result: Result, ended: Callable[[_Client], None]) -> None:
+    def __init__(
+        self, request: bytes, result: Result, streaming: set[_Client], ended: Callable[[_Client], None]
+    ) -> None:
         self._request = request
         self._result = result
+        self._streaming = streaming
         self._ended = ended
         self._clear()
 
@@ -99,8 +119,7 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         if self._started:
             self._result.incomplete += 1
-            self._started = 0.0
-            self._ended(self)
+            self._over()
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
@@ -136,6 +155,8 @@ class _Client(asyncio.Protocol):
         if not self._first:
             self._first = now
             self._result.first_ms.append((now - self._started) * 1000)
+            self._streaming.add(self)
+            self._result.at_once = max(self._result.at_once, len(self._streaming))
         else:
             self._result.gaps_ms.append((now - self._previous) * 1000)
         self._previous = now
@@ -149,13 +170,16 @@ class _Client(asyncio.Protocol):
         else:
             result.answered += 1
             result.whole_ms.append((now - self._started) * 1000)
+        self._over()
+
+    def _over(self) -> None:
         self._started = 0.0
+        self._streaming.discard(self)
         self._ended(self)
 
 
 def _request(spec: Spec, address: str) -> bytes:
-    more = {**({"Authorization": f"Bearer {spec.key}"} if spec.key else {}), **spec.headers}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in spec.headers.items())
     body = spec.body.encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"
@@ -164,48 +188,162 @@ def _request(spec: Spec, address: str) -> bytes:
     return head.encode() + body
 
 
-async def _run(spec: Spec) -> Result:
-    servers = [urlsplit(url) for url in (spec.url, *spec.more_urls)]
-    turns = itertools.cycle([(server, _request(spec, server.netloc)) for server in servers])
-    loop, result = asyncio.get_running_loop(), Result()
-    open_now, all_ended = set[_Client](), asyncio.Event()
-    over = False
+class _Generator:
+    """One load under way: the clients that it has, and what they have found so far."""
 
-    def ended(client: _Client) -> None:
-        if not (over or spec.once or spec.rate) and not client.transport.is_closing():
-            client.ask()
-            return
-        open_now.discard(client)
-        client.transport.close()
-        if not open_now:
-            all_ended.set()
+    def __init__(self, spec: Spec) -> None:
+        self.result = Result()
+        self._spec = spec
+        servers = [urlsplit(url) for url in (spec.url, *spec.more_urls)]
+        self._targets = itertools.cycle([(server, _request(spec, server.netloc)) for server in servers])
+        self._open, self._streaming, self._all_ended = set[_Client](), set[_Client](), asyncio.Event()
+        self._over = False
+        self._started = time.perf_counter()
 
-    async def begin() -> None:
-        server, request = next(turns)
-        host, port = server.hostname or "", server.port or 80
-        _, client = await loop.create_connection(lambda: _Client(request, result, ended), host, port)
-        open_now.add(client)
+    async def run(self) -> None:
+        cpu = time.process_time()
+        if self._spec.rate:
+            await self._by_chance()
+        else:
+            await asyncio.gather(*(self._begin(number) for number in range(self._spec.connections)))
+            if not self._spec.once:
+                await asyncio.sleep(self._spec.seconds)
+        self._over = True
+        if self._open:
+            await self._all_ended.wait()
+        self.result.seconds = time.perf_counter() - self._started
+        self.result.busy = (time.process_time() - cpu) / self.result.seconds
+
+    async def _by_chance(self) -> None:
+        # The same arrivals for each server that is asked at this rate.
+        due, end, dice = self._started, self._started + self._spec.seconds, random.Random(self._spec.rate)
+        tasks = []
+        while (due := due + dice.expovariate(self._spec.rate)) < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(self._begin()))
+        await asyncio.gather(*tasks)
+
+    async def _begin(self, number: int = 0) -> None:
+        if self._spec.begin_per_s:
+            await asyncio.sleep(max(0.0, self._started + number / self._spec.begin_per_s - time.perf_counter()))
+        server, request = next(self._targets)
+        loop, host, port = asyncio.get_running_loop(), server.hostname or "", server.port or 80
+        _, client = await loop.create_connection(
+            lambda: _Client(request, self.result, self._streaming, self._ended), host, port
+        )
+        self._open.add(client)
+        self._all_ended.clear()
         client.ask()
 
-    started, cpu = time.perf_counter(), time.process_time()
-    if spec.rate:
-        # The same arrivals for each server that is asked at this rate.
-        end, due, dice = started + spec.seconds, started, random.Random(spec.rate)
-        tasks = []
-        while (due := due + dice.expovariate(spec.rate)) < end:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.append(loop.create_task(begin()))
-        await asyncio.gather(*tasks)
-    else:
-        await asyncio.gather(*(begin() for _ in range(spec.connections)))
-        if not spec.once:
-            await asyncio.sleep(spec.seconds)
-    over = True
-    if open_now:
-        await all_ended.wait()
-    result.seconds = time.perf_counter() - started
-    result.busy = (time.process_time() - cpu) / result.seconds
-    return result
+    def _ended(self, client: _Client) -> None:
+        if not (self._over or self._spec.once or self._spec.rate) and not client.transport.is_closing():
+            client.ask()
+            return
+        self._open.discard(client)
+        client.transport.close()
+        if not self._open:
+            self._all_ended.set()
+
+
+async def _run(spec: Spec) -> Result:
+    generator = _Generator(spec)
+    await generator.run()
+    return generator.result
+
+
+BUSY = 0.8
+"""Beyond this share of a core the generator waits for itself as much as for a server."""
+BUSY_MARK = "!"
+BUSY_NOTE = f"{BUSY_MARK} more than {BUSY:.0%} of a core: such a row is the generator's limit, not the server's."
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one server did with one load, and the processor seconds that it used."""
+
+    result: Result
+    cpu_s: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor milliseconds an answered request."""
+        return self.cpu_s / max(self.result.answered, 1) * 1000
+
+    @property
+    def cpu_us_a_chunk(self) -> float:
+        """Processor microseconds a chunk of the streams that were answered; NaN without any."""
+        return self.cpu_s / self.result.chunks * 1e6 if self.result.chunks else math.nan
+
+
+Series = Sequence[Turn]
+"""One server's turns under the same load, in order."""
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that ``share`` of all do not exceed; NaN without any."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def p50(values: Sequence[float]) -> float:
+    """The median; NaN without any."""
+    return percentile(values, 0.5)
+
+
+def p99(values: Sequence[float]) -> float:
+    """What one of a hundred exceeds; the largest of fewer than a hundred; NaN without any."""
+    return percentile(values, 0.99)
+
+
+def results(series: Series) -> list[Result]:
+    """What came back, turn by turn."""
+    return [turn.result for turn in series]
+
+
+def rates(series: Series) -> list[float]:
+    """Requests a second, turn by turn."""
+    return [turn.result.per_second for turn in series]
+
+
+def whole_ms(series: Series) -> list[float]:
+    """How long each request took, of all turns."""
+    return [ms for turn in series for ms in turn.result.whole_ms]
+
+
+def cpu_ms(series: Series) -> float:
+    """Processor milliseconds an answered request, median of the turns."""
+    return statistics.median(turn.cpu_ms for turn in series)
+
+
+def lost(series: Series) -> int:
+    """Requests that had no whole answer."""
+    return sum(turn.result.incomplete + turn.result.refused for turn in series)
+
+
+def ratios(mine: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Turn by turn, so that whatever the machine does to one it does to both; without turns whose base is 0."""
+    return [value / its for value, its in zip(mine, base, strict=True) if its]
+
+
+def of_base(mine: Sequence[float], base: Sequence[float]) -> float:
+    """The median of the ratios within a turn."""
+    return statistics.median(ratios(mine, base))
+
+
+def busiest(results: Iterable[Result]) -> float:
+    """The largest share of a core that the generator used in any of them."""
+    return max((result.busy for result in results), default=0.0)
+
+
+def is_doubtful(results: Iterable[Result]) -> bool:
+    """Whether they say more about the generator than about the server."""
+    return busiest(results) > BUSY
+
+
+def generator_cell(results: Iterable[Result]) -> str:
+    """The generator's share of a core for a table, marked where the row says more about it than about the server."""
+    share = busiest(results)
+    return f"{share:.0%}" + (f" {BUSY_MARK}" if share > BUSY else "")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Others of the field beside the router: same model, same machine, in turn.
+"""Servers that stand beside the router in one run: same model, same machine, in turn.
 
-Each is installed into a folder of its own the first time, and left out with a word where that does not work.
+``bare_hop`` is the least that Flask, gunicorn and requests can do: pass a request on, plain or streamed. The others are
+products. Each is installed into a folder of its own the first time, and left out with a message where that fails.
 """
 
 from __future__ import annotations
@@ -14,33 +15,65 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import orjson
+import requests
+from flask import Flask, Response, request
 
-from benchmarks.loads import KEY
-from benchmarks.rig import Server, free_port, process
-from benchmarks.turns import left_out
+from benchmarks.rig import ROOT, Server, free_port, left_out, process, router
+
+app = Flask(__name__)
+_session = requests.Session()
+_session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=1024))
+
+
+@app.post("/v1/chat/completions")
+def pass_on() -> Response:
+    """The bare hop's only view: the backend's answer, unchanged."""
+    body = request.get_data()
+    stream = b'"stream":true' in body
+    answer = _session.post(
+        f"{os.environ['BARE_HOP_TO']}/v1/chat/completions",
+        data=body,
+        headers={"Content-Type": "application/json"},
+        stream=stream,
+    )
+    content = answer.iter_content(chunk_size=None) if stream else answer.content
+    return Response(content, status=answer.status_code, content_type=answer.headers["Content-Type"])
+
+
+@contextmanager
+def bare_hop(url: str, folder: Path, threads: int = 72) -> Iterator[Server]:
+    """The application above in one process with so many threads, in front of ``url``."""
+    port = free_port()
+    gunicorn = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", str(threads), "--keep-alive", "75"]
+    more = ["-w", "1", "--worker-connections", "4096", "--backlog", "4096"]
+    command = [*gunicorn, *more, "-b", f"127.0.0.1:{port}", "benchmarks.peers:app"]
+    environment = {**os.environ, "BARE_HOP_TO": url, "PYTHONPATH": str(ROOT)}
+    with process(command, port, environment, folder) as server:
+        yield server
+
 
 LITELLM = "litellm[proxy]==1.106.1"
-"""Not the newest, so that a run can be repeated and compared, and because some releases need packages without a wheel,
-which would be compiled here."""
+"""Pinned, so that a run can be repeated and compared, and not the newest: some releases need packages that have no
+wheel and would have to be compiled."""
 PORTKEY = {
     "dependencies": {"@portkey-ai/gateway": "1.15.2"},
-    # What it runs on; with a newer one its streams end in "TypeError: immutable" (its issue 1389).
+    # The server that it runs on; with a newer one its streams end in "TypeError: immutable" (Portkey's issue 1389).
     "overrides": {"@hono/node-server": "1.13.8"},
 }
-"""As npm's package.json has it."""
+"""Its package.json."""
 
 
 class NotHere(Exception):
-    """A peer that cannot be had on this machine; says why."""
+    """A peer that is not on this machine and cannot be installed; its text says why."""
 
 
 Peer = Callable[[str, Path, Path], AbstractContextManager[Server]]
-"""Given the model's address, a folder for this run and one to install into."""
+"""A peer's server, given the model's address, a folder for this run and one to install into."""
 
 
 @contextmanager
 def peers(url: str, folder: Path, installed: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Server]]:
-    """Those of the wanted that can be had, in front of ``url``."""
+    """Those of ``wanted`` that can be started, in front of ``url``; the others are reported as left out."""
     with ExitStack() as running:
         found = {}
         for name in wanted:
@@ -125,7 +158,7 @@ def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
         shutil.rmtree(installed, ignore_errors=True)
         installed.mkdir(parents=True)
         (installed / "package.json").write_text(wanted)
-        _quietly(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(installed)])
+        _run(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(installed)])
         _note(installed, wanted)
     script = next(iter((installed / "node_modules/@portkey-ai/gateway/build").glob("start-server.js")), None)
     if script is None:
@@ -141,20 +174,20 @@ def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
 @contextmanager
 def litellm(url: str, folder: Path, installed: Path) -> Iterator[Server]:
     """LiteLLM's proxy, one worker."""
-    python = _venv(installed, LITELLM)
+    python, key = _venv(installed, LITELLM), "benchmark-client-key"
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(
         "model_list:\n- model_name: primary\n  litellm_params:\n"
         f"    model: openai/m\n    api_base: {url}/v1\n    api_key: unused\n"
-        f"general_settings:\n  master_key: {KEY}\n"
+        f"general_settings:\n  master_key: {key}\n"
     )
     command = [str(python.with_name("litellm")), "--config", str(folder / "config.yaml"), "--port", str(port)]
-    # Without a network it would wait for a list of prices; and it ends a stream that says one word a hundred times.
+    # By default it waits for a list of prices from the network, and ends a stream that repeats a word 100 times.
     more = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "REPEATED_STREAMING_CHUNK_LIMIT": "1000000"}
     environment = {**os.environ, **more}
     with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], port, environment, folder) as server:
-        yield server
+        yield Server(server.url, server.pid, {"Authorization": f"Bearer {key}"})
 
 
 PEERS: Mapping[str, Peer] = {"nginx": nginx, "envoy": envoy, "portkey": portkey, "litellm": litellm}
@@ -165,14 +198,14 @@ def _venv(folder: Path, package: str) -> Path:
     python = folder / "bin" / "python"
     if not _has(folder, package):
         shutil.rmtree(folder, ignore_errors=True)
-        _quietly([sys.executable, "-m", "venv", str(folder)])
-        _quietly([str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", package])
+        _run([sys.executable, "-m", "venv", str(folder)])
+        _run([str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", package])
         _note(folder, package)
     return python
 
 
 def _has(folder: Path, what: str) -> bool:
-    """Whether this very thing was installed there, to the end."""
+    """Whether exactly this was installed there, completely."""
     note = folder / "installed"
     return note.is_file() and note.read_text() == what
 
@@ -181,7 +214,16 @@ def _note(folder: Path, what: str) -> None:
     (folder / "installed").write_text(what)
 
 
-def _quietly(command: list[str]) -> None:
+def _run(command: list[str]) -> None:
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
     if ended.returncode:
         raise NotHere(f"{command[0]} failed: {(ended.stderr or ended.stdout).strip().splitlines()[-1][:200]}")
+
+
+@contextmanager
+def contenders(folder: Path, url: str, hop_threads: int = 72) -> Iterator[Mapping[str, Server]]:
+    """The bare hop with so many threads, and the router as it is by default, in front of ``url``."""
+    with ExitStack() as running:
+        bare = running.enter_context(bare_hop(url, folder / "bare", hop_threads))
+        ours = running.enter_context(router(folder / "router", {"PRIMARY_URL": url}))
+        yield {"bare hop": bare, "router": ours}

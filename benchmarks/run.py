@@ -1,4 +1,4 @@
-"""The command: which measurements, in which order."""
+"""The command ``Benchmark``: its options, and the parts that it measures."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.apache import apache_bench
-from benchmarks.cancel import cancelling
-from benchmarks.embedded import cold_start, embedded
-from benchmarks.extras import gpu_memory, health_timing, session_files, strategies
-from benchmarks.history import long_history
-from benchmarks.home_lab import STRATEGIES, home_lab
-from benchmarks.hours import eight_hours
-from benchmarks.loads import open_load, plain_load
-from benchmarks.measure import Endpoint
+from benchmarks.compare import compare, other_side
+from benchmarks.conditions import eight_hours, long_history, telemetry, two_processes
+from benchmarks.extras import cancelling, cold_start, embedded, gpu_memory, health_timing, session_files
+from benchmarks.home_lab import STRATEGIES, Target, home_lab, six, strategies
+from benchmarks.loads import apache_bench, chunk_cost, many_streams, open_load, plain_load
 from benchmarks.peers import PEERS, peers
 from benchmarks.report import Report
-from benchmarks.rig import ROOT, scratch
-from benchmarks.six import Target, six
-from benchmarks.streams import chunk_cost, many_streams
-from benchmarks.two import two_processes
+from benchmarks.rig import ROOT, Endpoint, scratch
 
 _TODAY = "fast path"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the simulated benchmark: what it tells, and how it is measured, given a folder and the options."""
+    """One part of the simulated benchmark: what it shows, and how it is measured, given a folder and the options."""
 
     about: str
     measure: Callable[[Path, Report, argparse.Namespace], None]
@@ -77,6 +70,10 @@ def _two(folder: Path, report: Report, options: argparse.Namespace) -> None:
     two_processes(folder, report, options.rounds, options.seconds)
 
 
+def _telemetry(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    telemetry(folder, report, options.rounds, options.seconds)
+
+
 def _peers(folder: Path, report: Report, options: argparse.Namespace) -> None:
     others = partial(peers, installed=ROOT / ".benchmark-peers", wanted=options.peers)
     plain_load(folder / "plain", report, options.rounds, options.seconds, others)
@@ -94,14 +91,15 @@ PARTS: Mapping[str, Part] = {
     "hours": Part("p99 with eight hours of sessions and usage on disk, beside none", _hours),
     "two": Part("two processes on this machine's cores, beside one", _two),
     "peers": Part("load and streams again with nginx, Envoy, Portkey and LiteLLM beside; installs them", _peers),
+    "telemetry": Part("what telemetry and tracing cost a plain request, beside none", _telemetry),
 }
-_USUAL = tuple(name for name in PARTS if name != "peers")
-"""The others need nothing that is not here."""
+_USUAL = tuple(name for name in PARTS if name not in ("peers", "telemetry"))
+"""What is measured without --only."""
 
 
 def main() -> None:
-    """Parse the command line and measure."""
-    options = _parser().parse_args()
+    """Read the command line, measure, and write the report."""
+    options = _options()
     if options.list:
         print("\n".join(f"{name:<11} {part.about}" for name, part in PARTS.items()))
         print(f"\nWithout --only: {' '.join(_USUAL)}.")
@@ -109,7 +107,10 @@ def main() -> None:
     report = Report()
     print(f"{report.when}, {report.machine}\n")
     gpu_memory(report)
-    if options.url:
+    if options.compare:
+        with scratch() as folder:
+            compare(folder, report, options.compare, options.rounds, options.seconds, options.streams)
+    elif options.url:
         _running(options, report)
     elif options.embedded:
         embedded(report, options.n)
@@ -123,9 +124,30 @@ def main() -> None:
     print(f"{as_json}\n{page}")
 
 
+def _options() -> argparse.Namespace:
+    """What the command line says, with the defaults that depend on what is measured."""
+    parser = _parser()
+    options = parser.parse_args()
+    options.seconds = options.seconds or (1.5 if options.compare else 3.0)
+    options.streams = options.streams or ((8, 32, 1000) if options.compare else (8, 128, 512, 1000))
+    if options.compare:
+        try:
+            options.compare = other_side(options.compare, dict(options.other_env))
+        except FileNotFoundError as problem:
+            parser.error(str(problem))
+    return options
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="Benchmark", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="say what parts there are, and measure nothing")
+    parser = argparse.ArgumentParser(prog="Benchmark", description="Measure what routing costs: docs/benchmarks.md.")
+    parser.add_argument("--list", action="store_true", help="print the parts, and measure nothing")
     parser.add_argument("--url", help="a running router, e.g. http://127.0.0.1:8080: the six, against it")
     parser.add_argument("--primary", help="its primary, to compare with, e.g. http://127.0.0.1:8000")
     parser.add_argument("--classifier", help="its classifier, for its throughput")
@@ -133,12 +155,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", default=os.environ.get("AI_ROUTER_API_KEY"), help="a key of the router")
     parser.add_argument("--log", type=Path, help="its app.log; without it its sessions are asked for their timings")
     parser.add_argument("--embedded", action="store_true", help="the six against the real embedded model, on this CPU")
+    parser.add_argument(
+        "--compare", type=Path, metavar="PATH", help="another checkout after `make setup`: both in turn"
+    )
+    parser.add_argument(
+        "--other-env",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the other checkout's router",
+    )
     parser.add_argument("--time-scale", type=float, default=0.1, help="simulated backends take so much of real time")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=_USUAL, metavar="PART", help="parts: see --list")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), help="those of the part peers")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each load")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
-    parser.add_argument("--streams", type=int, nargs="+", default=[8, 128, 512, 1000], help="streams at once")
+    parser.add_argument("--seconds", type=float, help="of each turn: 3, and 1.5 with --compare")
+    parser.add_argument(
+        "--streams", type=int, nargs="+", help="streams at once: 8 128 512 1000, and 8 32 1000 with --compare"
+    )
     parser.add_argument("-n", type=int, default=50, help="repetitions of the quick measurements")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results"), help="where the report goes")
     return parser

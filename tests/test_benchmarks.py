@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import math
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
@@ -13,21 +15,42 @@ import pytest
 
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
 from ai_router.storage.usage import UsageStore
-from benchmarks.apache import figures
 from benchmarks.backend import Timing
-from benchmarks.embedded import model_of
-from benchmarks.history import Round, history, history_section, parse_and_serialise_ms
-from benchmarks.hours import emptied, fill, hours_section, of_router
-from benchmarks.load import Result, Spec, run
-from benchmarks.loads import body, over_connections
+from benchmarks.compare import Entrant, compared, measure_cancelling, measure_streams
+from benchmarks.conditions import (
+    Round,
+    Shared,
+    at_best,
+    emptied,
+    fill,
+    history,
+    history_section,
+    hours_section,
+    of_router,
+    parse_and_serialise_ms,
+    telemetry_section,
+    two_section,
+)
+from benchmarks.extras import model_of
+from benchmarks.load import BUSY_NOTE, Result, Spec, Turn, body, generator_cell, percentile, run
+from benchmarks.loads import Crowd, figures, over_connections, over_streams, those_that_stream
 from benchmarks.peers import NotHere, peers
-from benchmarks.plots import COLOURS_DARK, COLOURS_LIGHT, Colours, drawn, ticks_around
-from benchmarks.report import Report
-from benchmarks.rig import Server, backend, free_port
-from benchmarks.sections import Line, Plot, Section, latencies, percentile, shown
-from benchmarks.streams import Crowd, over_streams, those_that_stream
-from benchmarks.turns import BUSY_NOTE, Turn, flagged, generator_cell, in_turn
-from benchmarks.two import Shared, at_best, two_section
+from benchmarks.report import (
+    COLOURS_DARK,
+    COLOURS_LIGHT,
+    Colours,
+    Line,
+    Plot,
+    Report,
+    Section,
+    drawn,
+    flagged,
+    latencies,
+    shown,
+    ticks_around,
+)
+from benchmarks.rig import Server, backend, free_port, in_turn, set_timing
+from tests.fakes.router import eventually
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +70,25 @@ def test_a_stream_is_timed_chunk_by_chunk_and_takes_what_the_model_takes(tmp_pat
     assert result.answered == 3
     assert percentile(result.first_ms, 0.0) >= 100
     assert percentile(result.gaps_ms, 0.5) >= 45
+
+
+def test_streams_begin_one_after_the_other_and_are_counted_while_they_are_together(tmp_path: Path) -> None:
+    with backend(Timing(tokens_per_s=10, tokens=8), tmp_path) as model:
+        result = run(Spec(model.url, body(stream=True), connections=5, once=True, begin_per_s=20))
+    assert (result.answered, result.at_once) == (5, 5)
+    # The last one begins 0.2 s after the first and takes 0.7 s.
+    assert result.seconds >= 0.9
+
+
+def test_streams_end_when_their_model_is_given_another_timing(tmp_path: Path) -> None:
+    with backend(Timing(tokens_per_s=10, tokens=1000), tmp_path) as model, ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(run, Spec(model.url, body(stream=True), connections=3, once=True))
+        assert eventually(lambda: _seen(model.url) == 3)
+        set_timing(model, Timing())
+        result = ending.result(10)
+        assert _seen(model.url) == 0
+    assert (result.answered, result.incomplete) == (3, 0)
+    assert result.seconds < 10
 
 
 def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
@@ -211,6 +253,11 @@ def test_two_processes_are_told_with_what_the_machine_allows() -> None:
     assert "no more than 2.00 times" in section.note
 
 
+def test_telemetry_is_compared_with_none_within_a_turn() -> None:
+    section = telemetry_section({"off": [turn(), turn(answered=200)], "on": [turn(answered=90), turn(answered=190)]})
+    assert section.rows[1][1:5] == (140, pytest.approx(0.925), pytest.approx(0.9), pytest.approx(0.95))
+
+
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
     [(30, 400, [20, 50, 100, 200, 500]), (0.3, 900, [0.2, 1, 10, 100, 1000]), (5, 5, [5, 10])],
@@ -258,9 +305,61 @@ def test_costs_over_streams_are_lines_of_each_contender() -> None:
     assert first.lines == [Line("router", [(8, 30.0), (128, 30.0)], [])]
 
 
+def test_streams_that_are_refused_are_counted_in_their_row_and_not_drawn() -> None:
+    direct, refused = Result(1000, first_ms=[500.0]), Turn(Result(refused=1000), 0.5)
+    some = Turn(Result(63, refused=937, at_once=63, first_ms=[510.0], chunks=6300), 0.63)
+    crowds = [Crowd("none", 1000, refused, direct, 90.0), Crowd("some", 1000, some, direct, 90.0)]
+    assert [crowd.row()[1:5] for crowd in crowds] == [(0, 0, 1000, 0), (63, 0, 937, 63)]
+    assert [[line.points for line in plot.lines] for plot in over_streams(crowds)] == [
+        [[], [(1000, pytest.approx(100.0))]],
+        [[], [(1000, pytest.approx(10.0))]],
+    ]
+
+
 def test_a_server_without_an_embedded_model_is_told_from_one_with_it(tmp_path: Path) -> None:
     with backend(Timing(), tmp_path) as model, pytest.raises(LookupError, match="no embedded model"):
         model_of(model)
+
+
+def test_two_checkouts_are_compared_by_medians_and_ratios_within_a_round() -> None:
+    found = {
+        "other": [{"p50 (ms)": 2.0, "lost": 0}, {"p50 (ms)": 4.0, "lost": 0}, {"p50 (ms)": 10.0, "lost": 0}],
+        "this": [{"p50 (ms)": 1.0, "lost": 3}, {"p50 (ms)": 3.0, "lost": 3}, {"p50 (ms)": 4.0, "lost": 3}],
+    }
+    section = compared(found, "note")
+    assert section.columns[:4] == ("figure", "other", "this", "ratio")
+    # 1/2, 3/4 and 4/10 within the rounds; of the medians it would be 3/4.
+    assert section.rows[0][:4] == ("p50 (ms)", 4.0, 3.0, 0.5)
+    assert section.rows[0][4:] == ("2.00 to 10.0", "1.00 to 4.00", "0.40 to 0.75")
+    assert shown(section.rows[1][3]) == "-", "nothing can be divided by 0"
+    assert section.note == "note"
+
+
+def test_a_figure_that_one_checkout_lacks_in_a_round_is_left_out_of_that_round() -> None:
+    found: dict[str, list[dict[str, float]]] = {
+        "other": [{"CPU (us)": math.nan}, {"CPU (us)": 4.0}, {}],
+        "this": [{"CPU (us)": value} for value in (5.0, 6.0, 7.0)],
+    }
+    assert compared(found, "").rows == [("CPU (us)", 4.0, 6.0, 1.5, "4.00 to 4.00", "5.00 to 7.00", "1.50 to 1.50")]
+
+
+def test_streams_are_compared_while_all_are_under_way(tmp_path: Path) -> None:
+    with backend(Timing(), tmp_path) as model:
+        entrant = Entrant(model, model)
+        measure_streams(entrant, 4, 0.5)
+        measure_cancelling(entrant)
+    assert entrant.figures["4 streams: under way"] == 4
+    # 800 chunks a second, each of which takes the model some microseconds.
+    assert 1 < entrant.figures["4 streams: CPU of a chunk (us)"] < 1000
+    assert 0 < entrant.figures["cancelling a stream: p50 (ms)"] < 1000
+    assert entrant.lost == 0
+
+
+def test_a_checkout_without_an_installed_router_cannot_be_compared(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "Benchmark"), "--compare", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "run `make setup` in that checkout" in ended.stderr
 
 
 def test_the_command_lists_its_parts() -> None:
