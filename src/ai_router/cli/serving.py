@@ -131,7 +131,7 @@ def _descriptor_problems(settings: Settings) -> Iterator[str]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         yield (
-            f"MAX_STREAMS {settings.max_streams} and THREADS {settings.threads} may need {needed} file descriptors and "
+            f"THREADS {settings.threads} and MAX_STREAMS {settings.max_streams} may need {needed} file descriptors and "
             f"the system allows {allowed}: lower them or raise the limit (ulimit -n, LimitNOFILE=)"
         )
 

@@ -37,7 +37,7 @@ from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterErro
 from ai_router.server.connection import Connection, Limits
 from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.poller import make_poller
-from ai_router.server.response import TogetherResponse
+from ai_router.server.response import RequestBody, TogetherResponse
 from ai_router.server.stream_relay import StreamRelay
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT, REFUSAL
 from ai_router.web.responses import STREAM
@@ -197,6 +197,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         req._expected_100_continue = False  # noqa: SLF001 - gunicorn's only way; tests/end_to_end/test_server.py
         response, environ = wsgi.create(req, conn.sock, conn.address, conn.local_address, self.cfg, TogetherResponse)
         environ["wsgi.multithread"] = True
+        environ["wsgi.input"] = RequestBody(environ["wsgi.input"])
         environ[ARRIVED_AT] = conn.arrived_at
         environ[ON_DISCONNECT] = partial(_on_disconnect, conn)
         if conn.refusal is not None:
