@@ -16,7 +16,7 @@ from ai_router.embedded.start import MODEL_NAME
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
-from ai_router.routing.date_context import date_context
+from ai_router.routing.prompt import date_context
 from ai_router.settings import Settings, SettingsError, load_settings
 from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request

@@ -31,8 +31,8 @@ from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.model import Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
+from ai_router.routing.prompt import last_user_text
 from ai_router.routing.router import Router, Undecided
-from ai_router.routing.text import last_user_text
 from ai_router.settings import Settings
 from ai_router.types import Decision
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.routing.text import text_of
+from ai_router.routing.prompt import text_of
 from ai_router.routing.verdict import LABELS
 from ai_router.types import DecidedBy, Label, Message
 

@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from ai_router.routing.text import text_of
+from ai_router.routing.prompt import text_of
 from ai_router.types import ROUTE_OF_LABEL, Decision, Label, Message
 
 STAY_BELOW = 0.8

@@ -1,14 +1,20 @@
-"""What the classifier is shown: a system prompt that never changes a byte, then the conversation, cut to a budget.
+"""Reading a request's messages: their text, a chat UI's task in them, what the classifier is shown of them, the date.
 
-The order is the backend's prefix cache's: the prompt is the same for everybody, the date for an hour, the oldest turns
-for the whole conversation; what is new comes last.
+Background tasks (META). Facts from Open WebUI 0.12.4: it can send the task's name in a header whose name the user picks
+(``{{TASK}}``). Without the header only its templates tell: one user message, "### Task:", and a second line that names
+the task. Its RAG template starts the same way and is a real question, so the first line alone proves nothing.
+
+The classifier is shown a system prompt that never changes a byte, then the conversation, cut to a budget. The order is
+the backend's prefix cache's: the prompt is the same for everybody, the date for an hour, the oldest turns for the whole
+conversation; what is new comes last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
-from ai_router.routing.text import text_of
 from ai_router.types import ChatRequest, Message
 
 SYSTEM_PROMPT = """\
@@ -29,6 +35,67 @@ Answer with exactly one word: MODERATE, COMPLEX or ENRICH."""
 
 _EARLIER_TURN = 600
 _CUT = " [...] "
+
+_TASK_NAME = re.compile(r"[a-z_]+_generation|function_calling|context_compaction")
+_REAL_ANSWERS = frozenset({"moa_response_generation"})
+
+_FIRST_LINE = "### Task:"
+_SECOND_LINES = (
+    "Generate a concise title",
+    "Generate a concise, 3-5 word title",
+    "Generate 1-3 broad tags",
+    "Predict 3-5 useful messages",
+    "Suggest 3-5 relevant follow-up",
+    "Analyze the chat history to determine the necessity of generating search queries",
+    "You are an autocompletion system.",
+    "Generate a detailed prompt for am image generation task",
+    "Generate a detailed prompt for an image generation task",
+    "Summarize the conversation history that will be compacted",
+)
+
+
+def text_of(message: Message) -> str:
+    """The content as plain text: a string as it is, parts joined by newlines, an image as ``[image]``, null as ""."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        return ""
+    return "\n".join(_part_text(part) for part in content if isinstance(part, Mapping))
+
+
+def last_user_text(messages: Sequence[Message]) -> str:
+    """What the user said last; "" if the user said nothing."""
+    return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
+
+
+def _part_text(part: Mapping[str, object]) -> str:
+    text = part.get("text")
+    if isinstance(text, str):
+        return text
+    kind = part.get("type")
+    return f"[{kind.removesuffix('_url')}]" if isinstance(kind, str) else ""
+
+
+def task_in_headers(headers: Iterable[tuple[str, str]]) -> str | None:
+    """The job that a header such as ``X-Task: title_generation`` names; any name containing "task" will do."""
+    for name, value in headers:
+        if "task" in name.lower():
+            task = value.strip().lower()
+            if _TASK_NAME.fullmatch(task) and task not in _REAL_ANSWERS:
+                return task
+    return None
+
+
+def task_in_template(messages: Sequence[Message]) -> str | None:
+    """The second line of a chat UI's background template; None for everything else."""
+    if len(messages) != 1 or messages[0].get("role") != "user":
+        return None
+    first, _, rest = text_of(messages[0]).lstrip().partition("\n")
+    if first.strip() != _FIRST_LINE:
+        return None
+    second = rest.partition("\n")[0].strip()
+    return second if second.startswith(_SECOND_LINES) else None
 
 
 def classifier_messages(request: ChatRequest, budget: int) -> tuple[Message, ...]:
@@ -72,3 +139,13 @@ def _cut(text: str, limit: int) -> str:
     room = max(limit - len(_CUT), 2)
     head = room * 2 // 3
     return f"{text[:head]}{_CUT}{text[head - room :]}"
+
+
+def date_context(now: datetime) -> str:
+    """The date, the weekday and the hour of ``now``, which must carry its time zone.
+
+    To the hour and no finer: the sentence stands near the front of every prompt, and a backend's prefix cache is
+    good only for as long as the prefix keeps its bytes.
+    """
+    kind = "weekend" if now.weekday() >= 5 else "weekday"
+    return f"Current date: {now:%A}, {now.day} {now:%B %Y} ({kind}), between {now:%H}:00 and {now:%H}:59 {now:%Z}."

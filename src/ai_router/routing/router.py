@@ -19,7 +19,7 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import TurnKey, stay, turn_keys
 from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.guess import Guess
-from ai_router.routing.meta import task_in_template
+from ai_router.routing.prompt import task_in_template
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 

@@ -27,7 +27,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
 from ai_router.pipeline import Pipeline
-from ai_router.routing.date_context import date_context
+from ai_router.routing.prompt import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.auth import Keys

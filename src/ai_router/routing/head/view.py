@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.routing.text import text_of
+from ai_router.routing.prompt import text_of
 from ai_router.types import Message
 
 TURN_CHARS = 1_200
