@@ -14,9 +14,8 @@ from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings
 from ai_router.routing.conversations import Conversations
 from ai_router.routing.head.store import HeadStore
-from ai_router.routing.monitor import Monitor
+from ai_router.routing.monitor import Monitor, Shadow
 from ai_router.routing.router import FastPath
-from ai_router.routing.shadow import Shadow
 from ai_router.settings import Settings
 
 _CACHED_DECISIONS = 10_000

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ai_router.errors import RouterError, ShuttingDown, UpstreamError
+from ai_router.http.calls import CancelScope
+from ai_router.observability.batches import Batches
+from ai_router.observability.metrics import RoutingMetrics
+from ai_router.routing.classifier import Classifier
+from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.model import BINS
+from ai_router.types import ChatRequest
 
 log = logging.getLogger(__name__)
 
 WINDOW = 200
 RETURN = 100
 _LEAST = 20
+_WAITING = 32
 _Z = 1.645  # one-sided 95%
 
 
@@ -115,3 +124,59 @@ class Monitor:
             self._confidences.clear()
             self._reference = tuple(reference)
             self._in_service = True
+
+
+class Shadow:
+    """``share`` of the decisions it is offered, in [0, 1], is compared. A full queue drops: it is a sample anyway."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        monitor: Monitor,
+        metrics: RoutingMetrics,
+        share: float,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._classifier = classifier
+        self._monitor = monitor
+        self._metrics = metrics
+        self._share = share
+        self._chance = chance or random.Random()  # noqa: S311 - a sample, not a secret
+        self._scope = CancelScope()
+        self._stopped = threading.Event()
+        self._asks: Batches[tuple[ChatRequest, Guess]] = Batches(self._ask_all, name="shadow", limit=_WAITING)
+
+    def start(self) -> None:
+        """Begin."""
+        self._asks.start()
+
+    def close(self) -> None:
+        """Give up what is under way and forget what waits."""
+        self._stopped.set()
+        self._scope.abort(ShuttingDown("the router is being stopped"))
+        self._asks.close()
+
+    def offer(self, request: ChatRequest, guess: Guess) -> None:
+        """Take the decision into the sample, perhaps. Never waits."""
+        if guess.sure and self._chance.random() < self._share:
+            self._asks.put((request, guess))
+
+    def _ask_all(self, asks: list[tuple[ChatRequest, Guess]]) -> None:
+        for request, guess in asks:
+            if not self._stopped.is_set():
+                self._ask(request, guess)
+
+    def _ask(self, request: ChatRequest, guess: Guess) -> None:
+        scope = self._scope = CancelScope()
+        if self._stopped.is_set():
+            return
+        try:
+            verdict = self._classifier.classify(request, scope.new_call)
+        except UpstreamError as problem:
+            log.info("Shadow classification failed: %s", problem)
+            return
+        except RouterError:
+            return  # the router is being stopped
+        agreed = verdict.label == guess.label
+        self._monitor.compare(agreed=agreed)
+        self._metrics.shadowed(guess.label, agreed=agreed)

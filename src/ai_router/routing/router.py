@@ -21,9 +21,8 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Conversations, TurnKey, stay, turn_keys
 from ai_router.routing.head.guess import Guess
 from ai_router.routing.head.store import HeadStore
-from ai_router.routing.monitor import Monitor
+from ai_router.routing.monitor import Monitor, Shadow
 from ai_router.routing.prompt import task_in_template
-from ai_router.routing.shadow import Shadow
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
