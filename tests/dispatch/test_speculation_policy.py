@@ -6,7 +6,7 @@ import pytest
 
 from ai_router.dispatch.primary_load import waiting_in
 from ai_router.dispatch.speculation_policy import Budget, Pressure, why_not
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.settings import SpeculationMode
 from ai_router.types import Label
 

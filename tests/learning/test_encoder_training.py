@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from ai_router.learning.encoder_training import Recipe, forward, train_encoder
 from ai_router.learning.examples import Example
 from ai_router.routing.head.encoder import WIDTH, Encoder
-from ai_router.routing.head.view import View, view_of
+from ai_router.routing.head.features import View, view_of
 from ai_router.types import Label
 
 SIZE, WIDE, LAYERS = 24, 48, 2

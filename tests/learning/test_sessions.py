@@ -17,7 +17,7 @@ from ai_router.learning.distillation import (
 )
 from ai_router.learning.replay import policy_named, replay
 from ai_router.learning.sessions import StoredSession, read_sessions
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.types import DecidedBy, Label
 
 

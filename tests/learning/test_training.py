@@ -10,9 +10,8 @@ from ai_router.learning.distillation import examine, lessons_from, why_not_insta
 from ai_router.learning.examples import Example
 from ai_router.learning.fitting import fit, matrix
 from ai_router.learning.training import Scored, fit_difficulty, is_for_calibration, threshold_at, train_head
-from ai_router.routing.head.features import BUCKETS, Features
+from ai_router.routing.head.features import BUCKETS, Features, View
 from ai_router.routing.head.store import packaged_encoder, packaged_head, unpacked
-from ai_router.routing.head.view import View
 from tests.learning.test_sessions import session
 
 

@@ -27,8 +27,7 @@ from ai_router.learning.replay import replay as replay_sessions
 from ai_router.learning.sessions import StoredSession, read_sessions
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.head.guess import Guess
-from ai_router.routing.head.model import Head
+from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.prompt import last_user_text

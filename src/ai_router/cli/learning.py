@@ -22,8 +22,8 @@ from ai_router.learning.distillation import (
 )
 from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes
 from ai_router.learning.sessions import read_sessions
+from ai_router.routing.head.features import view_of
 from ai_router.routing.head.store import HeadStore, packaged_encoder, unpacked
-from ai_router.routing.head.view import view_of
 
 if TYPE_CHECKING:
     from ai_router.learning.training import Trained

@@ -7,7 +7,7 @@ from ai_router.dispatch.speculation_policy import Budget, Pressure, why_not
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.catalogue import PRIMARY
 from ai_router.resilience.limiter import ConcurrencyLimiter, Permit
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.settings import SpeculationMode
 from ai_router.types import Attempt, SpeculationResult
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.settings import SpeculationMode
 from ai_router.types import Label
 

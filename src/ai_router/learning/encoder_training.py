@@ -21,9 +21,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from ai_router.learning.examples import Example
-from ai_router.routing.head.encoder import HEADS, WIDTH, Pieces, pieces_of
-from ai_router.routing.head.view import view_of
-from ai_router.routing.head.wordpiece import WordPieces
+from ai_router.routing.head.encoder import HEADS, WIDTH, Pieces, WordPieces, pieces_of
+from ai_router.routing.head.features import view_of
 from ai_router.routing.verdict import LABELS
 
 Arrays = dict[str, Any]

@@ -20,10 +20,9 @@ from scipy.optimize import minimize
 from ai_router.learning.examples import Example
 from ai_router.learning.fitting import Floats, Linear, fit, matrix
 from ai_router.routing.head.encoder import Encoder
-from ai_router.routing.head.features import Features, view_features
+from ai_router.routing.head.features import Features, View, view_features, view_of
 from ai_router.routing.head.model import BINS, Head, HeadScores, Stage, difficulty_score, judged, mixed, traits
 from ai_router.routing.head.store import packed
-from ai_router.routing.head.view import View, view_of
 from ai_router.routing.verdict import LABELS
 
 RISK = 0.03

@@ -21,8 +21,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability.batches import Batches
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.head.guess import Guess
-from ai_router.routing.head.model import BINS
+from ai_router.routing.head.model import BINS, Guess
 from ai_router.types import ChatRequest
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from ai_router.resilience.results import record_result
 from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Conversations, TurnKey, stay, turn_keys
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, Shadow
 from ai_router.routing.prompt import task_in_template

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from ai_router.routing.head import store
-from ai_router.routing.head.features import BUCKETS
+from ai_router.routing.head.features import BUCKETS, View
 from ai_router.routing.head.model import Head, Stage
 from ai_router.routing.head.store import HeadStore, HeadUnusable, packaged_encoder, packaged_head, packed, unpacked
-from ai_router.routing.head.view import View
 
 STAGE = Stage((1.0, 1.0), (0.0,) * 8, 0.5)
 

@@ -1,4 +1,5 @@
-"""Text into hashed features: which of 2**BITS buckets it touches, and how much. Deterministic, no vocabulary, no state.
+"""What the head reads of a conversation, and the hashed features of it: which of 2**BITS buckets it touches, and how
+much. Deterministic, bounded, no vocabulary, no state.
 
 A request is read as a *frame*, which says what is asked, and a *payload*, what it is asked about: quoted spans,
 code and whatever follows a colon and a line break. "Translate 'what is the weather today'" has the frame of a
@@ -10,14 +11,18 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ai_router.routing.head.view import View
+from ai_router.routing.prompt import text_of
+from ai_router.types import Message
 
+TURN_CHARS = 1_200
+"""Of a turn, at both ends: people put the question at either."""
+ANSWER_CHARS = 240
 BITS = 20
 BUCKETS = 1 << BITS
 
@@ -40,6 +45,58 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _BASE = np.uint64(0x100000001B3)
 _MAX_WORDS = 260
 _CHAR_GRAMS = (3, 4, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """``turns``: what the user said, newest first, at most two, each cut to TURN_CHARS; never empty, "" for nothing.
+
+    ``answer`` is the beginning of the last answer, ``length`` the characters of the newest turn before it was cut.
+    """
+
+    turns: tuple[str, ...]
+    answer: str
+    length: int
+    partial: bool = False
+    """Whether there is more to the turn than its text: an image, or what a tool said after it."""
+
+    @property
+    def last(self) -> str:
+        """The newest user turn."""
+        return self.turns[0]
+
+
+def view_of(messages: Sequence[Message]) -> View:
+    """The view of a conversation. Looks back no further than the turn before the last."""
+    turns: list[str] = []
+    answer, length = "", 0
+    partial = bool(messages) and messages[-1].get("role") != "user"
+    for message in reversed(messages):
+        role = message.get("role")
+        if role == "user":
+            text = text_of(message)
+            if not turns:
+                length, partial = len(text), partial or not _is_text(message)
+            turns.append(_both_ends(text))
+            if len(turns) > 1:
+                break
+        elif role == "assistant" and turns and not answer:
+            answer = text_of(message)[:ANSWER_CHARS]
+    return View(tuple(turns) or ("",), answer, length, partial)
+
+
+def _is_text(message: Message) -> bool:
+    content = message.get("content")
+    if isinstance(content, str) or content is None:
+        return True
+    return all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content)
+
+
+def _both_ends(text: str) -> str:
+    if len(text) <= TURN_CHARS:
+        return text
+    half = TURN_CHARS // 2
+    return f"{text[:half]}\n{text[-half:]}"
 
 
 @dataclass(frozen=True, slots=True)

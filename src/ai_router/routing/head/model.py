@@ -15,15 +15,28 @@ import numpy as np
 import numpy.typing as npt
 
 from ai_router.routing.head.encoder import Array, Encoder
-from ai_router.routing.head.features import Features, view_features, word_buckets
-from ai_router.routing.head.guess import Guess
-from ai_router.routing.head.view import View, view_of
+from ai_router.routing.head.features import Features, View, view_features, view_of, word_buckets
 from ai_router.routing.verdict import LABELS
-from ai_router.types import Message
+from ai_router.types import Label, Message
 
 EVIDENCE = 3
 BINS = 10
 """Of confidence, from 0 to 1, for comparing how it is spread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The likeliest label, and whether to rely on it.
+
+    ``shares``: probability of each label, adding up to 1. ``confidence``: calibrated probability that ``label`` is what
+    the classifier would have said; ``sure``: at or above the head's threshold, which comes from a stated risk.
+    """
+
+    label: Label
+    shares: Mapping[Label, float]
+    confidence: float
+    sure: bool
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

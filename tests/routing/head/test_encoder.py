@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.head.wordpiece import WordPieces
+from ai_router.routing.head.encoder import WordPieces
 
 VOCABULARY = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]"]
 VOCABULARY += ["what", "'", "s", "new", "##er", "cafe", "strasse", "!", "日", "本", "un", "##known", "##s"]
