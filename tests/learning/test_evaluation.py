@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import (
     Prediction,
     always_primary,
@@ -15,6 +14,8 @@ from ai_router.learning.evaluation import (
     by_length,
     coverage_at,
     expected_calibration_error,
+    ideal_scores,
+    performance_gap_recovered,
     report,
 )
 from ai_router.types import Label

@@ -19,8 +19,16 @@ from ai_router.cli.tables import difficulty_table, replay_table, reports_table
 from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import CancelScope, UpstreamCall
-from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
-from ai_router.learning.evaluation import Prediction, Report, always_primary, at_random, by_length, report
+from ai_router.learning.evaluation import (
+    Prediction,
+    Report,
+    always_primary,
+    at_random,
+    by_length,
+    ideal_scores,
+    performance_gap_recovered,
+    report,
+)
 from ai_router.learning.examples import Example, ExamplesError, Outcomes, read_examples, read_outcomes
 from ai_router.learning.replay import policy_named
 from ai_router.learning.replay import replay as replay_sessions

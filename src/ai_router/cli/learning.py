@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ai_router.cli.common import die, settings_or_die
-from ai_router.learning.difficulty import performance_gap_recovered
 from ai_router.learning.distillation import (
     SOURCE,
     Examination,
@@ -20,6 +19,7 @@ from ai_router.learning.distillation import (
     lessons_from,
     why_not_install,
 )
+from ai_router.learning.evaluation import performance_gap_recovered
 from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes
 from ai_router.learning.sessions import read_sessions
 from ai_router.routing.head.features import view_of

@@ -1,4 +1,4 @@
-"""How good a decider is, from what it said of labelled prompts. Pure."""
+"""How good a decider is, from what it said of labelled prompts; how good a difficulty score is. Pure."""
 
 from __future__ import annotations
 
@@ -148,6 +148,29 @@ def at_random(truths: Sequence[Label], seed: int = 0) -> list[Prediction]:
     """A baseline: labels drawn as often as they occur here."""
     chance = random.Random(seed)  # noqa: S311 - a baseline, not a secret
     return [Prediction(chance.choice(truths)) for _ in truths]
+
+
+def performance_gap_recovered(scores: Sequence[float], weak: Sequence[bool], strong: Sequence[bool]) -> float:
+    """APGR (RouteLLM, Ong et al. 2024): the mean, over all shares of strong calls, of the recovered part of the gap.
+
+    ``scores``: higher means rather the strong model. 0.5 is what chance gives, 1 the ideal that pays only where it
+    helps.
+    """
+    gap = sum(strong) - sum(weak)
+    if gap <= 0:
+        raise ValueError("the strong model is not better than the weak one here")
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    gained, area = 0, 0.0
+    for index in order:
+        before = gained
+        gained += strong[index] - weak[index]
+        area += (before + gained) / 2
+    return area / (gap * len(order))
+
+
+def ideal_scores(weak: Sequence[bool], strong: Sequence[bool]) -> list[float]:
+    """What an oracle would say: the strong model where only it is right, last where only the weak one is."""
+    return [float(s) - float(w) for w, s in zip(weak, strong, strict=True)]
 
 
 def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Prediction]) -> ClassReport:
