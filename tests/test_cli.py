@@ -15,7 +15,7 @@ from ai_router.cli.main import main
 from ai_router.learning.distillation import lessons_from
 from tests.fakes.personas import CHAT, classifies
 from tests.fakes.upstream import FakeUpstream, Plain
-from tests.learning.test_sessions import session
+from tests.stored_sessions import session
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
-"""Reading examples: what is taken, and what is said of what cannot be."""
+"""Reading examples and sessions: what is taken, and what is said of what cannot be."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from ai_router.cli.learning import own_examples
-from ai_router.learning.examples import ExamplesError, read_examples, read_outcomes
+from ai_router.learning.examples import ExamplesError, read_examples, read_outcomes, read_sessions
 from ai_router.routing.verdict import LABELS
 
 
@@ -74,3 +76,39 @@ def test_nothing_that_is_kept_for_evaluation_is_learned_from() -> None:
     kept = read_examples(sorted((Path(__file__).parents[2] / "evaluation").glob("*.jsonl")))
     assert len(kept) == 540
     assert not [example for example in kept if tuple(str(m["content"]) for m in example.messages) in spoken]
+
+
+# Sessions
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "session_id": "s",
+        "timestamp": "2026-11-21T20:00:00+00:00",
+        "client_messages": [{"role": "user", "content": "hi"}],
+        "decision": {"label": "MODERATE", "decided_by": "classifier"},
+        "route": "primary",
+        "stream": False,
+        "status": "ok",
+        "timings": {"total_ms": 5.0},
+        "cost_usd": None,
+        **changes,
+    }
+
+
+def stored(folder: Path, name: str, content: bytes) -> None:
+    (folder / f"{name}.json").write_bytes(content)
+
+
+def test_sessions_are_read_and_broken_files_are_skipped_with_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(tmp_path, "1", orjson.dumps(document()))
+    stored(tmp_path, "2", b"{ torn")
+    stored(tmp_path, "3", orjson.dumps(document(client_messages="no")))
+    stored(tmp_path, "4", orjson.dumps(document(decision=None)))
+    stored(tmp_path, "5", orjson.dumps(document(decision={"label": "META", "decided_by": "meta"})))
+    (found,) = read_sessions(tmp_path)
+    assert (found.label, found.year, found.opening) == ("MODERATE", 2026, "hi")
+    assert "2.json is no session" in caplog.text
+    assert "3.json is no session" in caplog.text

@@ -12,7 +12,7 @@ from ai_router.learning.fitting import fit, matrix
 from ai_router.learning.training import Scored, fit_difficulty, is_for_calibration, threshold_at, train_head
 from ai_router.routing.head.features import BUCKETS, Features, View
 from ai_router.routing.head.store import packaged_encoder, packaged_head, unpacked
-from tests.learning.test_sessions import session
+from tests.stored_sessions import session
 
 
 @pytest.fixture(scope="module")

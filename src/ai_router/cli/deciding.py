@@ -29,10 +29,17 @@ from ai_router.learning.evaluation import (
     performance_gap_recovered,
     report,
 )
-from ai_router.learning.examples import Example, ExamplesError, Outcomes, read_examples, read_outcomes
+from ai_router.learning.examples import (
+    Example,
+    ExamplesError,
+    Outcomes,
+    StoredSession,
+    read_examples,
+    read_outcomes,
+    read_sessions,
+)
 from ai_router.learning.replay import policy_named
 from ai_router.learning.replay import replay as replay_sessions
-from ai_router.learning.sessions import StoredSession, read_sessions
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.head.model import Guess, Head

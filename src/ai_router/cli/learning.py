@@ -20,8 +20,7 @@ from ai_router.learning.distillation import (
     why_not_install,
 )
 from ai_router.learning.evaluation import performance_gap_recovered
-from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes
-from ai_router.learning.sessions import read_sessions
+from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes, read_sessions
 from ai_router.routing.head.features import view_of
 from ai_router.routing.head.store import HeadStore, packaged_encoder, unpacked
 

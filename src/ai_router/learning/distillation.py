@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_router.learning.examples import Example
-from ai_router.learning.sessions import StoredSession
+from ai_router.learning.examples import Example, StoredSession
 from ai_router.routing.head.model import Head
 from ai_router.routing.head.store import LEARNED
 from ai_router.types import DecidedBy

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.learning.sessions import StoredSession
+from ai_router.learning.examples import StoredSession
 from ai_router.routing.head.model import Guess
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Label
 
