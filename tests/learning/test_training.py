@@ -1,4 +1,4 @@
-"""Fitting and calibrating, on examples few enough for a test."""
+"""Making and calibrating a head, on examples few enough for a test."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 from ai_router.cli.learning import own_examples
 from ai_router.learning.distillation import examine, lessons_from, why_not_install
 from ai_router.learning.examples import Example
-from ai_router.learning.fitting import fit, matrix
-from ai_router.learning.training import Scored, fit_difficulty, is_for_calibration, threshold_at, train_head
-from ai_router.routing.head.features import BUCKETS, Features, View
+from ai_router.learning.training import Scored, is_for_calibration, threshold_at, train_head
 from ai_router.routing.head.store import packaged_encoder, packaged_head, unpacked
 from tests.stored_sessions import session
 
@@ -20,27 +18,8 @@ def few() -> list[Example]:
     return own_examples()[0][::12]
 
 
-def row(*buckets: int) -> Features:
-    return Features(np.array(buckets), np.ones(len(buckets), np.float32), np.empty(0, np.uint64))
-
-
 def judgement(confidences: list[float], right: list[bool]) -> Scored:
     return Scored(np.array(confidences), np.array(right), np.ones(len(right)), np.zeros(len(right), np.int64))
-
-
-def test_what_separates_the_classes_gets_the_weight() -> None:
-    rows = [row(1, 9), row(1), row(2, 9), row(2)]
-    found = fit(matrix(rows), np.array([0, 0, 1, 1]), np.ones(4), penalty=0.1, count=2)
-    assert found.weights[1, 0] > 0.5 > -0.5 > found.weights[1, 1]
-    assert abs(found.weights[9]).max() < 0.01
-    assert not found.weights[[0, 3, BUCKETS - 1]].any()
-
-
-def test_fitting_on_stays_near_where_it_began() -> None:
-    before = fit(matrix([row(1), row(2)]), np.array([0, 1]), np.ones(2), penalty=0.01, count=2)
-    after = fit(matrix([row(3), row(4)]), np.array([0, 1]), np.ones(2), penalty=0.01, count=2, start=before)
-    assert np.array_equal(after.weights[[1, 2]], before.weights[[1, 2]])
-    assert after.weights[3, 0] > 0
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_risk() -> None:
@@ -74,13 +53,6 @@ def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None
     head = unpacked(first.content, packaged_encoder())
     assert head.about["fitted"] == first.fitted
     assert head.guess([{"role": "user", "content": "weather in Oslo tomorrow"}], 2026).label == "ENRICH"
-
-
-def test_difficulty_orders_what_the_weak_model_fails() -> None:
-    easy, hard = [View((f"what is {n}",), "", 9) for n in range(40)], [View((f"prove {n}",), "", 9) for n in range(40)]
-    weights = fit_difficulty([*easy, *hard], [True] * 40 + [False] * 40, [True] * 80, 2026)
-    assert weights.shape == (BUCKETS, 2)
-    assert weights[:, 0].any()
 
 
 def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]) -> None:

@@ -71,7 +71,8 @@ def learn(
 
 
 def _from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_from: Path | None) -> None:
-    from ai_router.learning.training import examined_difficulty, fit_difficulty, train_head
+    from ai_router.learning.fitting import examined_difficulty, fit_difficulty
+    from ai_router.learning.training import train_head
 
     given = [path for place in paths for path in (sorted(place.glob("*.jsonl")) if place.is_dir() else [place])]
     examples, apart = own_examples()

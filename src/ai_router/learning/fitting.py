@@ -1,16 +1,26 @@
-"""Fitting linear models over sparse features: multinomial logistic regression, pulled towards where it began."""
+"""Fitting linear models over sparse features: multinomial logistic regression, pulled towards where it began, and the
+difficulty model, which is two of them.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
-from ai_router.routing.head.features import BUCKETS, Features
+from ai_router.routing.head.features import BUCKETS, Features, View, view_features
+from ai_router.routing.head.model import difficulty_score
+
+_DIFFICULTY_PENALTY = 1.0
+NEGLIGIBLE = 0.02
+"""Weights below it are left out of the file: most of a million, and they decide nothing. Difficulty: an eighth."""
+_CROSS = 5
 
 Floats = npt.NDArray[np.float64]
 
@@ -79,3 +89,27 @@ def fit(
     weights = np.zeros((inputs.shape[1], count)) if start is None else start.weights.copy()
     weights[used] = found[:-count].reshape(-1, count)
     return Linear(weights, found[-count:])
+
+
+def fit_difficulty(views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int) -> Any:
+    """Weights (buckets, 2) of two logistic models: how likely the weak model, and the strong one, are right."""
+    inputs = matrix([view_features(view, year) for view in views])
+    even = np.ones(len(views))
+    columns = []
+    for right in (weak, strong):
+        linear = fit(inputs, np.array(right, np.int64), even, penalty=_DIFFICULTY_PENALTY, count=2)
+        columns.append(linear.weights[:, 1] - linear.weights[:, 0])
+    weights = np.stack(columns, axis=1)
+    return np.where(np.abs(weights) < NEGLIGIBLE / 8, 0, weights).astype(np.float32)
+
+
+def examined_difficulty(
+    views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int
+) -> tuple[list[int], list[float]]:
+    """Of one prompt in five: its number, and its difficulty by weights that were fitted on the other four."""
+    examined = [index for index, view in enumerate(views) if zlib.crc32(view.last.encode()) % _CROSS == 0]
+    others = sorted(set(range(len(views))) - set(examined))
+    weights = fit_difficulty(
+        [views[index] for index in others], [weak[index] for index in others], [strong[index] for index in others], year
+    )
+    return examined, [difficulty_score(view_features(views[index], year), weights) for index in examined]

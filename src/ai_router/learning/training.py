@@ -18,10 +18,10 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from ai_router.learning.examples import Example
-from ai_router.learning.fitting import Floats, Linear, fit, matrix
+from ai_router.learning.fitting import NEGLIGIBLE, Floats, Linear, fit, matrix
 from ai_router.routing.head.encoder import Encoder
-from ai_router.routing.head.features import Features, View, view_features, view_of
-from ai_router.routing.head.model import BINS, Head, HeadScores, Stage, difficulty_score, judged, mixed, traits
+from ai_router.routing.head.features import Features, view_features, view_of
+from ai_router.routing.head.model import BINS, Head, HeadScores, Stage, judged, mixed, traits
 from ai_router.routing.head.store import packed
 from ai_router.routing.verdict import LABELS
 
@@ -34,9 +34,6 @@ PAIRS = ("contrast", "conversations", "hard_easy")
 """Sources of minimal pairs: the same words, or the same last turn, with different labels. Good to learn from, and to
 find out which model to believe; but confidence that was fitted on them would be fitted for a world of riddles."""
 PENALTY = 0.1
-DIFFICULTY_PENALTY = 1.0
-NEGLIGIBLE = 0.02
-"""Weights below it are left out of the file: most of a million, and they decide nothing. Difficulty: an eighth."""
 _CROSS = 5
 _NOTHING = Stage((1.0, 1.0), (0.0,) * 8, 1.0)
 
@@ -118,30 +115,6 @@ def train_head(
         coverage=float(counts[sure].sum() / counts.sum()),
         risk=float(counts[sure & ~right].sum() / counts[sure].sum()) if sure.any() else 0.0,
     )
-
-
-def fit_difficulty(views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int) -> Any:
-    """Weights (buckets, 2) of two logistic models: how likely the weak model, and the strong one, are right."""
-    inputs = matrix([view_features(view, year) for view in views])
-    even = np.ones(len(views))
-    columns = []
-    for right in (weak, strong):
-        linear = fit(inputs, np.array(right, np.int64), even, penalty=DIFFICULTY_PENALTY, count=2)
-        columns.append(linear.weights[:, 1] - linear.weights[:, 0])
-    weights = np.stack(columns, axis=1)
-    return np.where(np.abs(weights) < NEGLIGIBLE / 8, 0, weights).astype(np.float32)
-
-
-def examined_difficulty(
-    views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int
-) -> tuple[list[int], list[float]]:
-    """Of one prompt in five: its number, and its difficulty by weights that were fitted on the other four."""
-    examined = [index for index, view in enumerate(views) if zlib.crc32(view.last.encode()) % _CROSS == 0]
-    others = sorted(set(range(len(views))) - set(examined))
-    weights = fit_difficulty(
-        [views[index] for index in others], [weak[index] for index in others], [strong[index] for index in others], year
-    )
-    return examined, [difficulty_score(view_features(views[index], year), weights) for index in examined]
 
 
 def _fit_words(
