@@ -12,10 +12,12 @@ from typing import NoReturn
 import click
 import orjson
 
+from ai_router.app.deciding import build_classifier
 from ai_router.embedded.start import MODEL_NAME
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
+from ai_router.routing.classifier import Classifier
 from ai_router.routing.prompt import date_context
 from ai_router.settings import Settings, SettingsError, load_settings
 from ai_router.types import ChatRequest, Message
@@ -56,6 +58,21 @@ def registry_of(settings: Settings) -> Registry:
         return build_registry(settings)
     except SettingsError as problem:
         die(str(problem))
+
+
+@contextmanager
+def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
+    """The classifier, not probed: a command asks it in the configured mode."""
+    with upstream_client() as client:
+        classifier = build_classifier(settings, registry_of(settings), client)
+        if classifier is None:
+            yield None
+            return
+        classifier.stop_waiting()
+        try:
+            yield classifier
+        finally:
+            classifier.close()
 
 
 def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
