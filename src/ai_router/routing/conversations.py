@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+
+from cachetools import LRUCache
 
 from ai_router.routing.prompt import text_of
 from ai_router.types import ROUTE_OF_LABEL, Decision, Label, Message
@@ -82,15 +83,17 @@ def stay(decision: Decision, before: Label | None) -> Decision:
 
 
 class Conversations:
-    """The labels of the last ``size`` turns that may be stayed with. Safe from any thread."""
+    """The labels of at most ``size`` turns that may be stayed with; the least recently used one is dropped first.
+
+    Safe from any thread.
+    """
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._labels: OrderedDict[TurnKey, Label] = OrderedDict()
+        self._labels: LRUCache[TurnKey, Label] = LRUCache(size)
         self._lock = threading.Lock()
 
     def label_at(self, key: TurnKey | None) -> Label | None:
-        """The label to stay with, of the turn at ``place``; None if there is none or it was forgotten."""
+        """The label to stay with, of the turn with this key; None if there is none or it was dropped."""
         if key is None:
             return None
         with self._lock:
@@ -100,9 +103,5 @@ class Conversations:
         """The turn at ``here`` got ``label``; an ENRICH passes on what was before it."""
         with self._lock:
             kept = label if label in _STAYING else self._labels.get(before) if before is not None else None
-            if kept is None:
-                return
-            self._labels[here] = kept
-            self._labels.move_to_end(here)
-            while len(self._labels) > self._size:
-                self._labels.popitem(last=False)
+            if kept is not None:
+                self._labels[here] = kept
