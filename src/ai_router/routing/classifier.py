@@ -1,6 +1,7 @@
 """Asking the classifier model, in one of two ways.
 
-``constrained``: thinking off, the answer limited to the labels, one token, its log-probabilities as confidence.
+``constrained``: thinking off, the answer limited to the labels and cut where it is sure to name one of them, its
+log-probabilities as confidence.
 ``reasoning``: free text with a think block, streamed, and left as soon as the decision word stands.
 Which of the two the server can do is found out by a probe: vLLM answers 200 to constraints that it does not know.
 """
@@ -30,7 +31,7 @@ from ai_router.providers.backend import Backend
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
-from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
+from ai_router.routing.verdict import DECIDING_TOKENS, LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
 from ai_router.settings import ClassifierMode
 from ai_router.types import ChatRequest, Message
 
@@ -39,7 +40,8 @@ log = logging.getLogger(__name__)
 _MAX_ANSWER = 1 << 20
 _THINKING_TOKENS = 2_048
 _PROBE_PATIENCE_S = 2.0
-_PROBE_TOKENS = 8
+_PROBE_TOKENS = max(map(len, LABELS))
+"""Enough for a whole label, even if every letter were a token."""
 _PROBE_QUESTION = "Forget the labels. Write one friendly sentence about the sea."
 _PROBE: tuple[Message, ...] = (
     {"role": "system", "content": SYSTEM_PROMPT},
@@ -85,7 +87,7 @@ class Classifier:
         self._settled.wait(_PROBE_PATIENCE_S)
         messages = classifier_messages(request, self._settings.context_chars)
         if self.mode is ClassifierMode.CONSTRAINED:
-            return self._hedge.first(lambda call: self._ask_constrained(messages, call, tokens=1), new_call)
+            return self._hedge.first(lambda call: self._ask_constrained(messages, call), new_call)
         return self._hedge.first(lambda call: self._ask_reasoning(messages, call), new_call)
 
     def close(self) -> None:
@@ -127,8 +129,8 @@ class Classifier:
         """Let requests go ahead in the configured mode: the server could not be probed yet."""
         self._settled.set()
 
-    def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall, tokens: int) -> Verdict:
-        payload = self._complete(_constrained_body(self._backend.model, messages, tokens), call)
+    def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
+        payload = self._complete(_constrained_body(self._backend.model, messages, DECIDING_TOKENS), call)
         verdict = constrained_verdict(payload)
         if verdict is None:
             raise self._failed("no decision word in its answer")
