@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ai_router.learning.fitting import fit, fit_difficulty, matrix
-from ai_router.routing.head.features import BUCKETS, Features, View
+from ai_router.routing.head.features import BUCKETS, Excerpt, Features
 
 
 def row(*buckets: int) -> Features:
@@ -28,7 +28,10 @@ def test_fitting_on_stays_near_where_it_began() -> None:
 
 
 def test_difficulty_orders_what_the_weak_model_fails() -> None:
-    easy, hard = [View((f"what is {n}",), "", 9) for n in range(40)], [View((f"prove {n}",), "", 9) for n in range(40)]
+    easy, hard = (
+        [Excerpt((f"what is {n}",), "", 9) for n in range(40)],
+        [Excerpt((f"prove {n}",), "", 9) for n in range(40)],
+    )
     weights = fit_difficulty([*easy, *hard], [True] * 40 + [False] * 40, [True] * 80, 2026)
     assert weights.shape == (BUCKETS, 2)
     assert weights[:, 0].any()

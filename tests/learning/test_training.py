@@ -9,7 +9,7 @@ from ai_router.cli.learning import own_examples
 from ai_router.learning.distillation import examine, lessons_from, why_not_install
 from ai_router.learning.examples import Example
 from ai_router.learning.training import Scored, is_for_calibration, threshold_at, train_head
-from ai_router.routing.head.store import packaged_encoder, packaged_head, unpacked
+from ai_router.routing.head.store import packaged_encoder, packaged_head, unpack_head
 from tests.stored_sessions import session
 
 
@@ -50,8 +50,8 @@ def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None
     assert first.content == again.content
     assert first.risk <= 0.1
     assert first.coverage > 0.3
-    head = unpacked(first.content, packaged_encoder())
-    assert head.about["fitted"] == first.fitted
+    head = unpack_head(first.content, packaged_encoder())
+    assert head.metadata["fitted"] == first.fitted
     assert head.guess([{"role": "user", "content": "weather in Oslo tomorrow"}], 2026).label == "ENRICH"
 
 
@@ -65,7 +65,7 @@ def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]
     trained = train_head(
         [*few, *lessons.learned], packaged_encoder(), year=2026, weights={}, apart={"kept_apart_traps"}, start=present
     )
-    student = unpacked(trained.content, packaged_encoder())
+    student = unpack_head(trained.content, packaged_encoder())
     before, after = examine(present, lessons.examined, 2026), examine(student, lessons.examined, 2026)
     assert before.agreement < 0.5
     assert after.agreement > 0.9

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ai_router.routing.monitor import BINS, RETURN, WINDOW, Agreement, Monitor
+from ai_router.routing.monitor import CONFIDENCE_BINS, RETURN, WINDOW, Agreement, Monitor
 
 
 def seen(monitor: Monitor, *agreed: bool) -> None:
@@ -49,7 +49,7 @@ def test_it_comes_back_after_a_run_of_agreement(caplog: pytest.LogCaptureFixture
 def test_a_new_head_begins_in_service_with_nothing_held_against_it() -> None:
     monitor = Monitor(0.1)
     seen(monitor, *[False] * 30)
-    monitor.renew((0.1,) * BINS)
+    monitor.renew((0.1,) * CONFIDENCE_BINS)
     assert monitor.in_service
     assert monitor.agreement().share is None
 
@@ -64,7 +64,7 @@ def test_drift_is_nothing_for_like_traffic_and_much_for_another() -> None:
     monitor, chance = Monitor(0.1, reference), random.Random(1)
     assert monitor.drift() is None
     for _ in range(1000):
-        monitor.saw(chance.choices([0.05 + index / 10 for index in range(BINS)], reference)[0])
+        monitor.saw(chance.choices([0.05 + index / 10 for index in range(CONFIDENCE_BINS)], reference)[0])
     like = monitor.drift()
     for _ in range(1000):
         monitor.saw(0.45)

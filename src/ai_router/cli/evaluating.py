@@ -86,7 +86,7 @@ def _said(
         started = time.perf_counter()
         guess = head.guess(example.messages, year)
         mine = Prediction(
-            guess.label, guess.confidence, guess.shares, guess.sure, (time.perf_counter() - started) * 1000
+            guess.label, guess.confidence, guess.probabilities, guess.sure, (time.perf_counter() - started) * 1000
         )
         guesses.append(guess)
         heads.append(mine)

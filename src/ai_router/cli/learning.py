@@ -21,8 +21,8 @@ from ai_router.learning.distillation import (
 )
 from ai_router.learning.evaluation import performance_gap_recovered
 from ai_router.learning.examples import Example, ExamplesError, read_examples, read_outcomes, read_sessions
-from ai_router.routing.head.features import view_of
-from ai_router.routing.head.store import HeadStore, packaged_encoder, unpacked
+from ai_router.routing.head.features import excerpt_of
+from ai_router.routing.head.store import HeadStore, packaged_encoder, unpack_head
 
 if TYPE_CHECKING:
     from ai_router.learning.training import Trained
@@ -85,12 +85,12 @@ def _from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_fr
     outcomes = read_outcomes(given)
     difficulty = None
     if outcomes:
-        views = [view_of(row.messages) for row in outcomes]
+        excerpts = [excerpt_of(row.messages) for row in outcomes]
         weak, strong = [row.weak for row in outcomes], [row.strong for row in outcomes]
-        difficulty = fit_difficulty(views, weak, strong, year)
-        examined, scores = examined_difficulty(views, weak, strong, year)
+        difficulty = fit_difficulty(excerpts, weak, strong, year)
+        examined, scores = examined_difficulty(excerpts, weak, strong, year)
         apgr = performance_gap_recovered(scores, [weak[i] for i in examined], [strong[i] for i in examined])
-        click.echo(f"difficulty: APGR {apgr:.3f} on a fifth, fitted on the rest; fitted anew on all {len(views)}")
+        click.echo(f"difficulty: APGR {apgr:.3f} on a fifth, fitted on the rest; fitted anew on all {len(excerpts)}")
     trained = train_head(
         everything,
         packaged_encoder(),
@@ -132,7 +132,7 @@ def _from_sessions(out: Path | None, risk: float) -> None:
         difficulty=present.difficulty_model,
         about={"sources": ["package", SOURCE]},
     )
-    student = unpacked(trained.content, packaged_encoder())
+    student = unpack_head(trained.content, packaged_encoder())
     before, after = examine(present, lessons.examined, year), examine(student, lessons.examined, year)
     click.echo(f"the present head: {_told(before)}")
     click.echo(f"the new one:      {_told(after)}")
@@ -165,7 +165,7 @@ def _make_encoder(base: Path, examples: Sequence[Example], weights: dict[str, fl
     path = Path(str(files(store.__package__).joinpath("encoder.npz")))
     path.write_bytes(content)
     click.echo(f"encoder written to {path}")
-    store.forget_encoder()
+    store.clear_encoder_cache()
 
 
 def _say(trained: Trained, took_s: float) -> None:

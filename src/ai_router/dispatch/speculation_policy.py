@@ -30,7 +30,7 @@ def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> s
         return "off"
     if mode is SpeculationMode.ALWAYS:
         return None
-    if guess is not None and guess.shares[Label.MODERATE] < UNLIKELY:
+    if guess is not None and guess.probabilities[Label.MODERATE] < UNLIKELY:
         return "unlikely"
     if pressure.waiting:
         return "saturated"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ai_router.learning.examples import Example, StoredSession
 from ai_router.routing.head.model import Head
-from ai_router.routing.head.store import LEARNED
+from ai_router.routing.head.store import HEAD_FILE
 from ai_router.types import DecidedBy
 
 EXAMINED_PART = 5
@@ -84,10 +84,10 @@ def why_not_install(present: Examination, student: Examination, risk: float) -> 
 def install(content: bytes, folder: Path) -> Path:
     """Put a learned head in place, whole; the one that was there is kept beside it. A running router takes it up."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / LEARNED
+    path = folder / HEAD_FILE
     if path.exists():
         (folder / PREVIOUS).write_bytes(path.read_bytes())
-    temporary = folder / f".{LEARNED}.tmp"
+    temporary = folder / f".{HEAD_FILE}.tmp"
     temporary.write_bytes(content)
     temporary.replace(path)
     return path

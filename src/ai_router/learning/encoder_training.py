@@ -21,8 +21,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from ai_router.learning.examples import Example
-from ai_router.routing.head.encoder import HEADS, WIDTH, Pieces, WordPieces, pieces_of
-from ai_router.routing.head.features import view_of
+from ai_router.routing.head.encoder import ATTENTION_HEADS, MAX_TOKENS, EncoderInput, WordPieceTokenizer, encoder_input
+from ai_router.routing.head.features import excerpt_of
 from ai_router.routing.verdict import LABELS
 
 Arrays = dict[str, Any]
@@ -31,7 +31,7 @@ COMMON_TOKENS = 12_000
 """BERT's vocabulary is in order of frequency; of what comes later only the tokens that the examples use are kept. A
 word that loses its token falls apart into smaller pieces, which is what word pieces are for."""
 _BATCH = 32
-_WIDTHS = (12, 20, 26, WIDTH)
+_WIDTHS = (12, 20, 26, MAX_TOKENS)
 _SMOOTHING = 0.06
 _DROPOUT = 0.1
 _DECAY = 0.01
@@ -56,13 +56,13 @@ def train_encoder(
 ) -> bytes:
     """The content of an encoder file. ``base`` holds model.safetensors and vocab.txt of the model to start from."""
     tokens = base.joinpath("vocab.txt").read_text(encoding="utf-8").splitlines()
-    views = [view_of(example.messages) for example in examples]
-    whole = WordPieces(tokens)
-    seen = {number for view in views for number in pieces_of(view, whole).numbers}
+    excerpts = [excerpt_of(example.messages) for example in examples]
+    whole = WordPieceTokenizer(tokens)
+    seen = {token_id for excerpt in excerpts for token_id in encoder_input(excerpt, whole).token_ids}
     kept = sorted(seen | set(range(min(COMMON_TOKENS, len(tokens)))))
     vocabulary = [tokens[number] for number in kept]
-    cut = WordPieces(vocabulary)
-    pieces = [pieces_of(view, cut) for view in views]
+    cut = WordPieceTokenizer(vocabulary)
+    pieces = [encoder_input(excerpt, cut) for excerpt in excerpts]
     classes = np.array([LABELS.index(example.label) for example in examples])
     say(f"{len(pieces)} examples, {len(vocabulary)} tokens, {recipe.layers} layers")
     start = starting_point(load_file(base / "model.safetensors"), np.array(kept), recipe.layers)
@@ -75,7 +75,7 @@ def starting_point(model: Mapping[str, npt.NDArray[Any]], kept: npt.NDArray[np.i
     size = model["embeddings.LayerNorm.weight"].shape[0]
     arrays: Arrays = {
         "tokens": model["embeddings.word_embeddings.weight"][kept],
-        "positions": model["embeddings.position_embeddings.weight"][:WIDTH],
+        "positions": model["embeddings.position_embeddings.weight"][:MAX_TOKENS],
         "kinds": model["embeddings.token_type_embeddings.weight"],
         "norm.weight": model["embeddings.LayerNorm.weight"],
         "norm.bias": model["embeddings.LayerNorm.bias"],
@@ -102,7 +102,7 @@ def starting_point(model: Mapping[str, npt.NDArray[Any]], kept: npt.NDArray[np.i
 
 def fine_tune(
     arrays: Arrays,
-    pieces: Sequence[Pieces],
+    pieces: Sequence[EncoderInput],
     classes: npt.NDArray[np.int64],
     weights: npt.NDArray[np.float32],
     recipe: Recipe,
@@ -128,7 +128,7 @@ def fine_tune(
     return arrays
 
 
-def _batches(pieces: Sequence[Pieces], chance: np.random.Generator) -> Iterator[list[int]]:
+def _batches(pieces: Sequence[EncoderInput], chance: np.random.Generator) -> Iterator[list[int]]:
     """Indices in batches of like width, in random order; what does not fill a batch waits for the next epoch."""
     filling: dict[int, list[int]] = {}
     full = []
@@ -142,19 +142,19 @@ def _batches(pieces: Sequence[Pieces], chance: np.random.Generator) -> Iterator[
         yield full[position]
 
 
-def _width(piece: Pieces) -> int:
-    return next(width for width in _WIDTHS if len(piece.numbers) <= width)
+def _width(piece: EncoderInput) -> int:
+    return next(width for width in _WIDTHS if len(piece.token_ids) <= width)
 
 
-def _padded(rows: Sequence[Pieces]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+def _padded(rows: Sequence[EncoderInput]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Numbers, kinds and mask, each (rows, width)."""
     width = max(_width(row) for row in rows)
     numbers = np.zeros((len(rows), width), np.int32)
     kinds, mask = np.zeros_like(numbers), np.zeros((len(rows), width), np.float32)
     for index, row in enumerate(rows):
-        numbers[index, : len(row.numbers)] = row.numbers
-        kinds[index, : len(row.kinds)] = row.kinds
-        mask[index, : len(row.numbers)] = 1
+        numbers[index, : len(row.token_ids)] = row.token_ids
+        kinds[index, : len(row.segments)] = row.segments
+        mask[index, : len(row.token_ids)] = 1
     return numbers, kinds, mask
 
 
@@ -220,10 +220,11 @@ def forward(arrays: Arrays, numbers: Any, kinds: Any, mask: Any, key: Any = None
     hidden = (1 - mask)[:, None, None, :] * -1e9
     for index in range(sum(name.endswith("widen.bias") for name in arrays)):
         layer = f"layer{index}."
-        split = dense(state, f"{layer}attend").reshape(rows, width, 3, HEADS, size // HEADS).transpose(2, 0, 3, 1, 4)
-        scores = split[0] @ split[1].transpose(0, 1, 3, 2) / np.sqrt(size // HEADS) + hidden
-        heard = (dropped(jax.nn.softmax(scores, -1)) @ split[2]).transpose(0, 2, 1, 3).reshape(rows, width, size)
-        state = normalised(state + dropped(dense(heard, f"{layer}mixed")), f"{layer}first_norm")
+        projected = dense(state, f"{layer}attend").reshape(rows, width, 3, ATTENTION_HEADS, size // ATTENTION_HEADS)
+        query, key_rows, value_rows = projected.transpose(2, 0, 3, 1, 4)
+        scores = query @ key_rows.transpose(0, 1, 3, 2) / np.sqrt(size // ATTENTION_HEADS) + hidden
+        attended = (dropped(jax.nn.softmax(scores, -1)) @ value_rows).transpose(0, 2, 1, 3).reshape(rows, width, size)
+        state = normalised(state + dropped(dense(attended, f"{layer}mixed")), f"{layer}first_norm")
         wide = jax.nn.gelu(dense(state, f"{layer}widen"), approximate=True)
         state = normalised(state + dropped(dense(wide, f"{layer}narrow")), f"{layer}second_norm")
     pooled = (state * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)

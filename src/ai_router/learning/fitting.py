@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
-from ai_router.routing.head.features import BUCKETS, Features, View, view_features
+from ai_router.routing.head.features import BUCKETS, Excerpt, Features, excerpt_features
 from ai_router.routing.head.model import difficulty_score
 
 _DIFFICULTY_PENALTY = 1.0
@@ -91,10 +91,10 @@ def fit(
     return Linear(weights, found[-count:])
 
 
-def fit_difficulty(views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int) -> Any:
+def fit_difficulty(excerpts: Sequence[Excerpt], weak: Sequence[bool], strong: Sequence[bool], year: int) -> Any:
     """Weights (buckets, 2) of two logistic models: how likely the weak model, and the strong one, are right."""
-    inputs = matrix([view_features(view, year) for view in views])
-    even = np.ones(len(views))
+    inputs = matrix([excerpt_features(excerpt, year) for excerpt in excerpts])
+    even = np.ones(len(excerpts))
     columns = []
     for right in (weak, strong):
         linear = fit(inputs, np.array(right, np.int64), even, penalty=_DIFFICULTY_PENALTY, count=2)
@@ -104,12 +104,15 @@ def fit_difficulty(views: Sequence[View], weak: Sequence[bool], strong: Sequence
 
 
 def examined_difficulty(
-    views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int
+    excerpts: Sequence[Excerpt], weak: Sequence[bool], strong: Sequence[bool], year: int
 ) -> tuple[list[int], list[float]]:
     """Of one prompt in five: its number, and its difficulty by weights that were fitted on the other four."""
-    examined = [index for index, view in enumerate(views) if zlib.crc32(view.last.encode()) % _CROSS == 0]
-    others = sorted(set(range(len(views))) - set(examined))
+    examined = [index for index, excerpt in enumerate(excerpts) if zlib.crc32(excerpt.last.encode()) % _CROSS == 0]
+    others = sorted(set(range(len(excerpts))) - set(examined))
     weights = fit_difficulty(
-        [views[index] for index in others], [weak[index] for index in others], [strong[index] for index in others], year
+        [excerpts[index] for index in others],
+        [weak[index] for index in others],
+        [strong[index] for index in others],
+        year,
     )
-    return examined, [difficulty_score(view_features(views[index], year), weights) for index in examined]
+    return examined, [difficulty_score(excerpt_features(excerpts[index], year), weights) for index in examined]

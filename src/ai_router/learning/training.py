@@ -20,9 +20,17 @@ from scipy.optimize import minimize
 from ai_router.learning.examples import Example
 from ai_router.learning.fitting import NEGLIGIBLE, Floats, Linear, fit, matrix
 from ai_router.routing.head.encoder import Encoder
-from ai_router.routing.head.features import Features, view_features, view_of
-from ai_router.routing.head.model import BINS, Head, HeadScores, Stage, judged, mixed, traits
-from ai_router.routing.head.store import packed
+from ai_router.routing.head.features import Features, excerpt_features, excerpt_of
+from ai_router.routing.head.model import (
+    CONFIDENCE_BINS,
+    Head,
+    HeadScores,
+    Stage,
+    calibrated,
+    confidence_inputs,
+    mixed_probabilities,
+)
+from ai_router.routing.head.store import pack_head
 from ai_router.routing.verdict import LABELS
 
 RISK = 0.03
@@ -72,7 +80,7 @@ def train_head(
     ``start``: the head to begin with and to stay near to."""
     calibrating = [example for example in examples if is_for_calibration(example, apart)]
     fitting = [example for example in examples if not is_for_calibration(example, apart)]
-    features = [view_features(view_of(example.messages), year) for example in fitting]
+    features = [excerpt_features(excerpt_of(example.messages), year) for example in fitting]
     words = _fit_words(features, fitting, weights, start)
     vocabulary = np.unique(np.concatenate([row.words for row in features])).astype(np.uint32)
     if start is not None:
@@ -80,13 +88,13 @@ def train_head(
     bias = words.bias.tolist()
     rounded = np.where(np.abs(words.weights) < NEGLIGIBLE, 0, words.weights).astype(np.float16).astype(np.float32)
     reader = Head(rounded, bias, vocabulary, _NOTHING, _NOTHING, encoder, None, {})
-    readings = [reader.read(view_of(example.messages), year) for example in calibrating]
+    readings = [reader.scores(excerpt_of(example.messages), year) for example in calibrating]
     classes = np.array([LABELS.index(example.label) for example in calibrating])
     groups = np.array([zlib.crc32(example.group.encode()) % _CROSS for example in calibrating])
     counts = np.array(
         [0.0 if example.source.startswith(PAIRS) else weights.get(example.source, 1.0) for example in calibrating]
     )
-    bare = [HeadScores(r.words, None, r.known, r.turns, r.length) for r in readings]
+    bare = [HeadScores(r.words, None, r.known_share, r.turns, r.length) for r in readings]
     sure_by_words = _crosswise(bare, classes, groups, counts)
     sure_by_both = _crosswise(readings, classes, groups, counts)
     first = max(
@@ -99,7 +107,7 @@ def train_head(
     sure = answered | (sure_by_both.confidences >= second)
     right = np.where(answered, sure_by_words.right, sure_by_both.right)
     confidences = np.where(answered, sure_by_words.confidences, sure_by_both.confidences)
-    spread = np.histogram(confidences, bins=BINS, range=(0, 1), weights=counts)[0]
+    spread = np.histogram(confidences, bins=CONFIDENCE_BINS, range=(0, 1), weights=counts)[0]
     description = {
         **(about or {}),
         "year": year,
@@ -109,7 +117,7 @@ def train_head(
         "confidences": [round(float(share), 4) for share in spread / spread.sum()],
     }
     return Trained(
-        content=packed(rounded, bias, vocabulary, words_only, both, difficulty, description),
+        content=pack_head(rounded, bias, vocabulary, words_only, both, difficulty, description),
         fitted=len(fitting),
         calibrated=len(calibrating),
         coverage=float(counts[sure].sum() / counts.sum()),
@@ -151,7 +159,7 @@ def _crosswise(
         others = np.flatnonzero(parts != part)
         stage = _stage([readings[int(index)] for index in others], classes[others], counts[others], 1.0)
         for index in map(int, np.flatnonzero(parts == part)):
-            shares, confidences[index] = judged(readings[index], stage)
+            shares, confidences[index] = calibrated(readings[index], stage)
             labels[index] = int(shares.argmax())
     return Scored(confidences, labels == classes, counts, labels)
 
@@ -180,8 +188,8 @@ def threshold_at(
 def _stage(readings: Sequence[HeadScores], classes: npt.NDArray[np.int64], counts: Floats, threshold: float) -> Stage:
     mix = _fit_mix(readings, classes)
     stage = Stage(mix, _NOTHING.confidence, threshold)
-    shares = [mixed(reading, stage) for reading in readings]
-    inputs = np.array([traits(reading, share) for reading, share in zip(readings, shares, strict=True)])
+    shares = [mixed_probabilities(reading, stage) for reading in readings]
+    inputs = np.array([confidence_inputs(reading, share) for reading, share in zip(readings, shares, strict=True)])
     right = np.array([int(share.argmax()) for share in shares]) == classes
     return Stage(mix, _fit_confidence(inputs, right, counts), threshold)
 

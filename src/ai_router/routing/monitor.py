@@ -21,7 +21,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability.batches import Batches
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.head.model import BINS, Guess
+from ai_router.routing.head.model import CONFIDENCE_BINS, Guess
 from ai_router.types import ChatRequest
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Monitor:
 
     def saw(self, confidence: float) -> None:
         """The head had this confidence in a guess."""
-        self._confidences.append(min(int(confidence * BINS), BINS - 1))
+        self._confidences.append(min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1))
 
     def drift(self) -> float | None:
         """Population stability index of recent confidences against those at calibration (0: alike; above 0.25: another
@@ -112,7 +112,7 @@ class Monitor:
         if len(seen) < WINDOW or not self._reference:
             return None
         floor = 1e-3
-        actual = [max(seen.count(index) / len(seen), floor) for index in range(BINS)]
+        actual = [max(seen.count(index) / len(seen), floor) for index in range(CONFIDENCE_BINS)]
         expected = [max(share, floor) for share in self._reference]
         return sum((a - e) * math.log(a / e) for a, e in zip(actual, expected, strict=True))
 
