@@ -68,7 +68,7 @@ def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
         if classifier is None:
             yield None
             return
-        classifier.stop_waiting()
+        classifier.assume_mode()
         try:
             yield classifier
         finally:

@@ -20,10 +20,10 @@ after.
 Key = bytes
 
 
-def cache_key(request: ChatRequest, budget: int) -> Key:
-    """What the classifier would be shown of the request (``budget`` characters), blanks and case aside, and the day, as
-    a digest."""
-    conversation = " ".join(render_conversation(request.messages, budget).split()).casefold()
+def cache_key(request: ChatRequest, context_chars: int) -> Key:
+    """What the classifier would be shown of the request (``context_chars`` characters), blanks and case aside, and the
+    day, as a digest."""
+    conversation = " ".join(render_conversation(request.messages, context_chars).split()).casefold()
     shown = f"{request.timestamp:%Y-%m-%d} {conversation}"
     return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 

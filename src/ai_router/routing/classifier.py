@@ -37,9 +37,9 @@ from ai_router.types import ChatRequest, Message
 
 log = logging.getLogger(__name__)
 
-_MAX_ANSWER = 1 << 20
-_THINKING_TOKENS = 2_048
-_PROBE_PATIENCE_S = 2.0
+_MAX_ANSWER_BYTES = 1 << 20
+_REASONING_TOKENS = 2_048
+_PROBE_WAIT_S = 2.0
 _PROBE_TOKENS = max(map(len, LABELS))
 """Enough for a whole label, even if every letter were a token."""
 _PROBE_QUESTION = "Forget the labels. Write one friendly sentence about the sea."
@@ -58,7 +58,7 @@ class ClassifierSettings:
     timeout_s: float
     connect_s: float
     context_chars: int
-    at_once: int = 8
+    max_concurrent: int = 8
 
 
 class Classifier:
@@ -68,23 +68,23 @@ class Classifier:
         self._client = client
         self._backend = backend
         self._settings = settings
-        self._settled = threading.Event()
-        self._hedge: Hedge[Verdict] = Hedge(settings.at_once, settings.timeout_s, backend.source)
+        self._mode_known = threading.Event()
+        self._hedge: Hedge[Verdict] = Hedge(settings.max_concurrent, settings.timeout_s, backend.source)
         self.mode = settings.mode
         if self.mode is ClassifierMode.REASONING:
-            self._settled.set()
+            self._mode_known.set()
 
     @property
-    def settled(self) -> bool:
+    def mode_known(self) -> bool:
         """Whether the mode is certain."""
-        return self._settled.is_set()
+        return self._mode_known.is_set()
 
     def classify(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> Verdict:
         """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when a call is.
 
         Asked a second time on a new connection when it takes much longer than it has lately; the first word counts.
         """
-        self._settled.wait(_PROBE_PATIENCE_S)
+        self._mode_known.wait(_PROBE_WAIT_S)
         messages = classifier_messages(request, self._settings.context_chars)
         if self.mode is ClassifierMode.CONSTRAINED:
             return self._hedge.first(lambda call: self._ask_constrained(messages, call), new_call)
@@ -102,7 +102,7 @@ class Classifier:
         """
         try:
             payload = self._complete(_constrained_body(self._backend.model, _PROBE, _PROBE_TOKENS), UpstreamCall())
-            honoured = _sole_content(payload) in LABELS
+            honoured = _content_of(payload) in LABELS
         except UpstreamRefused as refused:
             log.warning("Classifier probe refused: %s", refused)
             honoured = False
@@ -112,28 +112,28 @@ class Classifier:
                 self._backend.model,
             )
             self.mode = ClassifierMode.REASONING
-        self._settled.set()
+        self._mode_known.set()
 
     def warm_up(self) -> None:
         """Have the server read the system prompt, for its prefix cache; one token of an answer nobody reads.
 
         Raises UpstreamError.
         """
-        response = self._open(_warming_body(self._backend.model), UpstreamCall())
+        response = self._open(_warm_up_body(self._backend.model), UpstreamCall())
         try:
-            response.read(_MAX_ANSWER)
+            response.read(_MAX_ANSWER_BYTES)
         finally:
             response.close()
 
-    def stop_waiting(self) -> None:
+    def assume_mode(self) -> None:
         """Let requests go ahead in the configured mode: the server could not be probed yet."""
-        self._settled.set()
+        self._mode_known.set()
 
     def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
         payload = self._complete(_constrained_body(self._backend.model, messages, DECIDING_TOKENS), call)
         verdict = constrained_verdict(payload)
         if verdict is None:
-            raise self._failed("no decision word in its answer")
+            raise self._failure("no decision word in its answer")
         return verdict
 
     def _ask_reasoning(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
@@ -155,14 +155,14 @@ class Classifier:
                     return Verdict(label, None, reason or "early")
         label = finder.finish()
         if label is None:
-            raise self._failed(f"no decision word in its answer (finish_reason={finish_reason})")
+            raise self._failure(f"no decision word in its answer (finish_reason={finish_reason})")
         return Verdict(label, None, finish_reason)
 
     def _events(self, decoder: SSEDecoder, chunk: bytes) -> list[Event]:
         try:
             return decoder.feed(chunk)
         except EventTooLong as problem:
-            raise self._failed(str(problem)) from None
+            raise self._failure(str(problem)) from None
 
     def _payload(self, data: bytes | None) -> Mapping[str, Any]:
         if data is None or data == b"[DONE]":
@@ -170,7 +170,7 @@ class Classifier:
         try:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise self._failed("its stream is not JSON") from None
+            raise self._failure("its stream is not JSON") from None
         if failure := error_in_body(payload, self._upstream_request(b"")):
             raise failure
         return payload if isinstance(payload, dict) else {}
@@ -178,7 +178,7 @@ class Classifier:
     def _complete(self, body: bytes, call: UpstreamCall) -> Mapping[str, Any]:
         response = self._open(body, call)
         try:
-            answer = response.read(_MAX_ANSWER)
+            answer = response.read(_MAX_ANSWER_BYTES)
         finally:
             response.close()
         return self._payload(answer)
@@ -189,7 +189,8 @@ class Classifier:
         if response.status == 200:
             return response
         try:
-            raise error_from_response(response.status, response.headers, response.read(_MAX_ANSWER), upstream_request)
+            answer = response.read(_MAX_ANSWER_BYTES)
+            raise error_from_response(response.status, response.headers, answer, upstream_request)
         finally:
             response.close()
 
@@ -205,7 +206,7 @@ class Classifier:
             body=body,
         )
 
-    def _failed(self, message: str) -> UpstreamFailed:
+    def _failure(self, message: str) -> UpstreamFailed:
         return UpstreamFailed(message, self._backend.source)
 
 
@@ -231,25 +232,25 @@ class StartupProbe:
         self._stop.set()
 
     def _run(self) -> None:
-        known = self._classifier.settled
+        warm_up_only = self._classifier.mode_known
         while not self._stop.is_set():
             started = time.monotonic()
             try:
-                if known:
+                if warm_up_only:
                     self._classifier.warm_up()
                 else:
                     self._classifier.probe()
             except UpstreamError as problem:
                 log.warning("Classifier not reached, will probe again: %s", problem)
-                self._classifier.stop_waiting()
+                self._classifier.assume_mode()
             else:
                 mode, took = self._classifier.mode, (time.monotonic() - started) * 1000
-                log.info("Classifier %s: mode=%s in %.0fms", "warmed up" if known else "probed", mode, took)
+                log.info("Classifier %s: mode=%s in %.0fms", "warmed up" if warm_up_only else "probed", mode, took)
                 return
             self._stop.wait(self._RETRY_S)
 
 
-def _warming_body(model: str) -> bytes:
+def _warm_up_body(model: str) -> bytes:
     return orjson.dumps({"model": model, "max_tokens": 1, "messages": _PROBE})
 
 
@@ -274,7 +275,7 @@ def _reasoning_body(model: str, messages: tuple[Message, ...]) -> bytes:
     return orjson.dumps(
         {
             "model": model,
-            "max_tokens": _THINKING_TOKENS,
+            "max_tokens": _REASONING_TOKENS,
             "temperature": 0.6,
             "top_p": 0.95,
             "seed": 0,
@@ -284,7 +285,7 @@ def _reasoning_body(model: str, messages: tuple[Message, ...]) -> bytes:
     )
 
 
-def _sole_content(payload: Mapping[str, Any]) -> str:
+def _content_of(payload: Mapping[str, Any]) -> str:
     """The content of the one choice, stripped; "" if there is none."""
     try:
         content = payload["choices"][0]["message"]["content"]

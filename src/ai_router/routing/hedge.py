@@ -14,31 +14,31 @@ from ai_router.http.calls import UpstreamCall
 
 T = TypeVar("T")
 
-_REMEMBERED = 50
-_FEWEST = 5
-_LATE = 2.0
-"""A call is late when it takes so many times the slowest usual one (the 95th percentile of the last _REMEMBERED)."""
-_EARLIEST_S = 0.25
-_GRACE_S = 0.1
+_DURATIONS_KEPT = 50
+_MIN_DURATIONS = 5
+_LATE_FACTOR = 2.0
+"""A call is late when it takes so many times the slowest usual one (95th percentile of the last _DURATIONS_KEPT)."""
+_MIN_LATE_S = 0.25
+_DEADLINE_GRACE_S = 0.1
 """For a call's own deadline, which says more exactly what was missing."""
-_SHARE = 0.1
+_HEDGED_SHARE = 0.1
 """Of the calls, so many may be asked twice: a classifier that is slow because it is busy must not be given twice the
 work.
 """
 
 
 class Hedge(Generic[T]):
-    """Runs calls of one kind on ``at_once`` threads twice over; ``deadline_s`` is the calls' own."""
+    """Runs calls of one kind on ``max_concurrent`` threads twice over; ``deadline_s`` is the calls' own."""
 
     def __init__(
-        self, at_once: int, deadline_s: float, source: Source, clock: Callable[[], float] = time.monotonic
+        self, max_concurrent: int, deadline_s: float, source: Source, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._source = source
-        self._threads = ThreadPoolExecutor(2 * at_once + 4, thread_name_prefix="classify")
+        self._threads = ThreadPoolExecutor(2 * max_concurrent + 4, thread_name_prefix="classify")
         self._deadline_s = deadline_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._took_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._durations_s: deque[float] = deque(maxlen=_DURATIONS_KEPT)
         self._credit = 1.0
         self.second_calls = 0
         """How often a call was made twice, since the start."""
@@ -57,25 +57,25 @@ class Hedge(Generic[T]):
         try:
             self._start(ask, new_call, calls)
             late_s = self.late_after_s()
-            if late_s is not None and not wait([calls[0][0]], late_s).done and self._allowed():
+            if late_s is not None and not wait([calls[0][0]], late_s).done and self._take_credit():
                 self._start(ask, new_call, calls)
-            answer = self._first_success(calls, started + self._deadline_s + _GRACE_S)
+            answer = self._first_success(calls, started + self._deadline_s + _DEADLINE_GRACE_S)
         finally:
             for future, call in calls:
                 if not future.done():
                     call.abort(HedgeLost("the other call was faster, or it is too late"))
                     future.cancel()
         with self._lock:
-            self._took_s.append(self._clock() - started)
+            self._durations_s.append(self._clock() - started)
         return answer
 
     def late_after_s(self) -> float | None:
         """How long to wait before asking again; None while too little is known, or if the deadline comes first."""
         with self._lock:
-            if len(self._took_s) < _FEWEST:
+            if len(self._durations_s) < _MIN_DURATIONS:
                 return self._deadline_s / 4
-            usual = sorted(self._took_s)[int(0.95 * (len(self._took_s) - 1))]
-        late_s = max(_EARLIEST_S, _LATE * usual)
+            usual = sorted(self._durations_s)[int(0.95 * (len(self._durations_s) - 1))]
+        late_s = max(_MIN_LATE_S, _LATE_FACTOR * usual)
         return late_s if late_s < self._deadline_s else None
 
     def _start(
@@ -86,7 +86,7 @@ class Hedge(Generic[T]):
     ) -> None:
         call = new_call()
         with self._lock:
-            self._credit = min(3.0, self._credit + _SHARE)
+            self._credit = min(3.0, self._credit + _HEDGED_SHARE)
         try:
             future = self._threads.submit(ask, call)
         except RuntimeError:  # the threads were ended: nothing is begun any more
@@ -95,7 +95,7 @@ class Hedge(Generic[T]):
         # One that still waits for a thread has no socket to shut.
         call.when_aborted(future.cancel)
 
-    def _allowed(self) -> bool:
+    def _take_credit(self) -> bool:
         with self._lock:
             if self._credit < 1:
                 return False
@@ -114,10 +114,10 @@ class Hedge(Generic[T]):
                 if future.cancelled():
                     next(call for other, call in calls if other is future).raise_if_aborted()
                     raise ShuttingDown("the router is being stopped")
-                problem = future.exception()
-                if problem is None:
+                error = future.exception()
+                if error is None:
                     return future.result()
-                failure = problem if failure is None or not isinstance(problem, UpstreamError) else failure
+                failure = error if failure is None or not isinstance(error, UpstreamError) else failure
             if failure is not None and not isinstance(failure, UpstreamError):
                 raise failure
         raise failure or UpstreamTimeout(f"no answer within {self._deadline_s:g} s", self._source)

@@ -2,8 +2,8 @@
 
 Every comparison counts: the sampled share of the head's own decisions that the classifier is asked about afterwards
 and, while the head is out of service, every decision of the classifier. The head leaves service when its disagreement
-over the last WINDOW comparisons is, with 95% certainty, above ``limit``; it comes back when RETURN comparisons in a row
-since then have stayed below it, or when a new head is loaded.
+over the last WINDOW comparisons is, with 95% certainty, above ``limit``; it comes back when RETURN_AFTER comparisons in
+a row since then have stayed below it, or when a new head is loaded.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ai_router.types import ChatRequest
 log = logging.getLogger(__name__)
 
 WINDOW = 200
-RETURN = 100
-_LEAST = 20
-_WAITING = 32
-_Z = 1.645  # one-sided 95%
+RETURN_AFTER = 100
+_MIN_COMPARISONS = 20
+_QUEUE_LIMIT = 32
+_Z_95 = 1.645  # one-sided 95%
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,19 @@ class Agreement:
         """Agreed of compared; None before the first."""
         return self.agreed / self.compared if self.compared else None
 
-    def disagreement_at_least(self) -> float:
+    @property
+    def disagreement(self) -> float:
+        """The share of comparisons in which the classifier said something else; 0 before the first."""
+        return 1 - self.agreed / self.compared if self.compared else 0.0
+
+    def disagreement_lower_bound(self) -> float:
         """The lower 95% bound (Wilson) of the disagreement behind what was seen."""
         if not self.compared:
             return 0.0
-        n, p = self.compared, 1 - self.agreed / self.compared
-        centre = p + _Z**2 / (2 * n)
-        spread = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-        return (centre - spread) / (1 + _Z**2 / n)
+        n, p = self.compared, self.disagreement
+        centre = p + _Z_95**2 / (2 * n)
+        spread = _Z_95 * math.sqrt(p * (1 - p) / n + _Z_95**2 / (4 * n**2))
+        return (centre - spread) / (1 + _Z_95**2 / n)
 
 
 class Monitor:
@@ -76,47 +81,49 @@ class Monitor:
         with self._lock:
             return Agreement(len(self._recent), sum(self._recent))
 
-    def compare(self, *, agreed: bool) -> None:
+    def record_comparison(self, *, agreed: bool) -> None:
         """The classifier was asked about something of which the head was sure."""
         with self._lock:
             self._recent.append(agreed)
-            seen = Agreement(len(self._recent), sum(self._recent))
-            leaves = self._in_service and seen.compared >= _LEAST and seen.disagreement_at_least() > self._limit
-            returns = (
-                not self._in_service and seen.compared >= RETURN and 1 - seen.agreed / seen.compared <= self._limit
-            )
+            recent = Agreement(len(self._recent), sum(self._recent))
+            bound = recent.disagreement_lower_bound()
+            leaves = self._in_service and recent.compared >= _MIN_COMPARISONS and bound > self._limit
+            within_limit = recent.disagreement <= self._limit
+            returns = not self._in_service and recent.compared >= RETURN_AFTER and within_limit
             if not (leaves or returns):
                 return
             self._in_service = returns
             if leaves:
                 self._recent.clear()
-        share = 100 * (1 - seen.agreed / seen.compared)
+        disagreement = 100 * recent.disagreement
         if leaves:
             log.warning(
                 "Fast path out of service: it disagreed with the classifier in %.1f%% of %d comparisons (limit %.1f%%)",
-                share,
-                seen.compared,
+                disagreement,
+                recent.compared,
                 100 * self._limit,
             )
         else:
-            log.info("Fast path back in service: it disagreed in %.1f%% of %d comparisons", share, seen.compared)
+            log.info(
+                "Fast path back in service: it disagreed in %.1f%% of %d comparisons", disagreement, recent.compared
+            )
 
-    def saw(self, confidence: float) -> None:
+    def record_confidence(self, confidence: float) -> None:
         """The head had this confidence in a guess."""
         self._confidences.append(min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1))
 
     def drift(self) -> float | None:
         """Population stability index of recent confidences against those at calibration (0: alike; above 0.25: another
         kind of traffic than the head was made for); None without a reference or before WINDOW guesses."""
-        seen = tuple(self._confidences)
-        if len(seen) < WINDOW or not self._reference:
+        bins = tuple(self._confidences)
+        if len(bins) < WINDOW or not self._reference:
             return None
         floor = 1e-3
-        actual = [max(seen.count(index) / len(seen), floor) for index in range(CONFIDENCE_BINS)]
+        actual = [max(bins.count(index) / len(bins), floor) for index in range(CONFIDENCE_BINS)]
         expected = [max(share, floor) for share in self._reference]
         return sum((a - e) * math.log(a / e) for a, e in zip(actual, expected, strict=True))
 
-    def renew(self, reference: Sequence[float]) -> None:
+    def reset(self, reference: Sequence[float]) -> None:
         """Another head was loaded: what was seen of the old one says nothing about it."""
         with self._lock:
             self._recent.clear()
@@ -125,7 +132,7 @@ class Monitor:
             self._in_service = True
 
 
-class Shadow:
+class ShadowClassifier:
     """``share`` of the decisions it is offered, in [0, 1], is compared. A full queue drops: it is a sample anyway."""
 
     def __init__(
@@ -134,34 +141,34 @@ class Shadow:
         monitor: Monitor,
         metrics: RoutingMetrics,
         share: float,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._classifier = classifier
         self._monitor = monitor
         self._metrics = metrics
         self._share = share
-        self._chance = chance or random.Random()  # noqa: S311 - a sample, not a secret
+        self._rng = rng or random.Random()  # noqa: S311 - a sample, not a secret
         self._scope = CancelScope()
         self._stopped = threading.Event()
-        self._asks: Batches[tuple[ChatRequest, Guess]] = Batches(self._ask_all, name="shadow", limit=_WAITING)
+        self._queue: Batches[tuple[ChatRequest, Guess]] = Batches(self._ask_all, name="shadow", limit=_QUEUE_LIMIT)
 
     def start(self) -> None:
         """Begin."""
-        self._asks.start()
+        self._queue.start()
 
     def close(self) -> None:
         """Give up what is under way and forget what waits."""
         self._stopped.set()
         self._scope.abort(ShuttingDown("the router is being stopped"))
-        self._asks.close()
+        self._queue.close()
 
     def offer(self, request: ChatRequest, guess: Guess) -> None:
         """Take the decision into the sample, perhaps. Never waits."""
-        if guess.sure and self._chance.random() < self._share:
-            self._asks.put((request, guess))
+        if guess.sure and self._rng.random() < self._share:
+            self._queue.put((request, guess))
 
-    def _ask_all(self, asks: list[tuple[ChatRequest, Guess]]) -> None:
-        for request, guess in asks:
+    def _ask_all(self, questions: list[tuple[ChatRequest, Guess]]) -> None:
+        for request, guess in questions:
             if not self._stopped.is_set():
                 self._ask(request, guess)
 
@@ -177,5 +184,5 @@ class Shadow:
         except RouterError:
             return  # the router is being stopped
         agreed = verdict.label == guess.label
-        self._monitor.compare(agreed=agreed)
+        self._monitor.record_comparison(agreed=agreed)
         self._metrics.shadowed(guess.label, agreed=agreed)

@@ -21,12 +21,12 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Conversations, TurnKey, stay, turn_keys
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
-from ai_router.routing.monitor import Monitor, Shadow
+from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.prompt import task_in_template
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
-RELIED_ON = 0.5
+MIN_FALLBACK_CONFIDENCE = 0.5
 """When the classifier fails, the head's guess stands if it is at least this likely; below, the default route does."""
 
 
@@ -41,21 +41,21 @@ class FastPath:
     monitor: Monitor
     metrics: RoutingMetrics
     context_chars: int
-    shadow_asks: Shadow | None = None
+    shadow: ShadowClassifier | None = None
 
     def key(self, request: ChatRequest) -> Key:
         """Under which the classifier's decision on the request is kept."""
         return cache_key(request, self.context_chars)
 
-    def known(self, key: Key | None) -> Decision | None:
+    def cached_decision(self, key: Key | None) -> Decision | None:
         """The classifier's decision, if it has made it already and not too long ago."""
-        kept = self.cache.get(key) if key is not None else None
-        if kept is None:
+        decision = self.cache.get(key) if key is not None else None
+        if decision is None:
             return None
         return dataclasses.replace(
-            kept,
+            decision,
             decided_by=DecidedBy.CACHE,
-            reason=f"decided before ({kept.reason})",
+            reason=f"decided before ({decision.reason})",
             duration_ms=None,
             finish_reason=None,
         )
@@ -65,24 +65,24 @@ class FastPath:
         started = time.perf_counter()
         guess = self.heads.current.guess(request.messages, request.timestamp.year)
         self.metrics.guessed(guess.confidence, time.perf_counter() - started)
-        self.monitor.saw(guess.confidence)
+        self.monitor.record_confidence(guess.confidence)
         return guess
 
     def trusts(self, guess: Guess) -> bool:
         """Whether the guess may decide: the head is sure of it, and in service."""
         return guess.sure and self.monitor.in_service
 
-    def learn(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
+    def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
         """The classifier decided: keep it, and compare with what the head would have said."""
         if key is not None:
             self.cache.put(key, decision)
         if guess is not None and guess.sure:
-            self.monitor.compare(agreed=guess.label == decision.label)
+            self.monitor.record_comparison(agreed=guess.label == decision.label)
 
-    def shadow(self, request: ChatRequest, guess: Guess) -> None:
+    def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
         """Perhaps have the classifier asked about a decision of the head's, some time later."""
-        if self.shadow_asks is not None:
-            self.shadow_asks.offer(request, guess)
+        if self.shadow is not None:
+            self.shadow.offer(request, guess)
 
     def label_at(self, key: TurnKey | None) -> Label | None:
         """The label of the turn at ``place`` that may be stayed with."""
@@ -95,15 +95,15 @@ class FastPath:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """What the cheap deciders could not settle, and what they think. ``before``: the label to stay with, if any."""
+    """What the cheap deciders could not settle, and what they think. ``previous_label``: to stay with, if any."""
 
     key: bytes | None
     guess: Guess | None
-    before: Label | None
+    previous_label: Label | None
     turn_keys: tuple[TurnKey | None, TurnKey]
 
 
-_UNKNOWN = Undecided(key=None, guess=None, before=None, turn_keys=(None, b""))
+_NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=(None, b""))
 
 
 class Router:
@@ -114,16 +114,16 @@ class Router:
     ) -> None:
         self._registry = registry
         self._classifier = classifier
-        self._fast = fast_path
+        self._fast_path = fast_path
         self._limiter = limiter
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
         """The decision, where it takes no call, or where a call would be in vain. Raises ModelNotFound."""
-        found = self._explicit(request) or _meta(request) or self._fast_decision(request)
+        found = self._explicit_decision(request) or _meta_decision(request) or self._fast_decision(request)
         if isinstance(found, Undecided):
             closed_s, why = self._limiter.closed_for(CLASSIFIER)
             if closed_s > 0:
-                return _without_verdict(found, f"not asked, it is {why}")
+                return _fallback_decision(found, f"not asked, it is {why}")
         return found
 
     def determine_route(
@@ -137,27 +137,27 @@ class Router:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
         permit = self._limiter.acquire([CLASSIFIER])
         if permit is None:
-            return _without_verdict(undecided, "not asked, it is being tried by another request", 0.0)
+            return _fallback_decision(undecided, "not asked, it is being tried by another request", 0.0)
         started = time.monotonic()
         try:
             verdict = self._classifier.classify(request, new_call)
         except RouterError as problem:
             record_result(permit, problem)
             if isinstance(problem, UpstreamError):
-                return _without_verdict(undecided, problem.detail, _ms_since(started))
+                return _fallback_decision(undecided, problem.detail, _ms_since(started))
             raise
         else:
             permit.succeeded()
         finally:
             permit.release()
-        decision = _of_verdict(verdict, _ms_since(started))
-        if self._fast is not None:
-            self._fast.learn(undecided.key, undecided.guess, decision)
-            decision = stay(decision, undecided.before)
-            self._fast.remember(undecided.turn_keys, decision)
+        decision = _verdict_decision(verdict, _ms_since(started))
+        if self._fast_path is not None:
+            self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
+            decision = stay(decision, undecided.previous_label)
+            self._fast_path.remember(undecided.turn_keys, decision)
         return decision
 
-    def _explicit(self, request: ChatRequest) -> Decision | None:
+    def _explicit_decision(self, request: ChatRequest) -> Decision | None:
         named = resolve(self._registry, request.model, request.timestamp.date())
         if named is None:
             return None
@@ -173,37 +173,37 @@ class Router:
 
     def _fast_decision(self, request: ChatRequest) -> Decision | Undecided:
         """What is known or plain. Without a classifier the head's guess has to do, sure or not."""
-        if self._fast is None:
-            return _UNKNOWN if self._classifier else _default("no classifier and FAST_ROUTING=off")
+        if self._fast_path is None:
+            return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages)
-        before = self._fast.label_at(keys[0])
-        key = self._fast.key(request) if self._classifier is not None else None
-        known = self._fast.known(key)
-        guess = None if known else self._fast.guess(request)
-        decision = known or self._of_guess(guess)
+        previous_label = self._fast_path.label_at(keys[0])
+        key = self._fast_path.key(request) if self._classifier is not None else None
+        cached = self._fast_path.cached_decision(key)
+        guess = None if cached else self._fast_path.guess(request)
+        decision = cached or self._guess_decision(guess)
         if decision is None:
-            return Undecided(key, guess, before, keys)
-        decision = stay(decision, before)
-        self._fast.remember(keys, decision)
+            return Undecided(key, guess, previous_label, keys)
+        decision = stay(decision, previous_label)
+        self._fast_path.remember(keys, decision)
         if guess is not None:
-            self._fast.shadow(request, guess)
+            self._fast_path.offer_to_shadow(request, guess)
         return decision
 
-    def _of_guess(self, guess: Guess | None) -> Decision | None:
+    def _guess_decision(self, guess: Guess | None) -> Decision | None:
         """The guess as a decision, where it may be one; without a classifier it has to be."""
-        if guess is None or self._fast is None or not (self._classifier is None or self._fast.trusts(guess)):
+        if guess is None or self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
         return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
 
 
-def _meta(request: ChatRequest) -> Decision | None:
+def _meta_decision(request: ChatRequest) -> Decision | None:
     task = request.task or task_in_template(request.messages)
     if task is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {task}", confidence=1.0)
 
 
-def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:
+def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:
     return Decision(
         label=verdict.label,
         route=ROUTE_OF_LABEL[verdict.label],
@@ -215,20 +215,20 @@ def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:
     )
 
 
-def _without_verdict(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
+def _fallback_decision(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
     """The head's guess, unsure as it is, where it is likelier than not; else the default route."""
     problem = f"no decision from the classifier ({failure})"
     guess = undecided.guess
-    if guess is None or guess.confidence < RELIED_ON:
-        decision = _default(f"{problem}; the default route")
+    if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
+        decision = _default_decision(f"{problem}; the default route")
     else:
         decision = Decision(
             guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, f"{problem}; {guess.reason}", guess.confidence
         )
-    return dataclasses.replace(stay(decision, undecided.before), duration_ms=duration_ms, failure=failure)
+    return dataclasses.replace(stay(decision, undecided.previous_label), duration_ms=duration_ms, failure=failure)
 
 
-def _default(reason: str) -> Decision:
+def _default_decision(reason: str) -> Decision:
     return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.DEFAULT, reason)
 
 

@@ -33,10 +33,10 @@ def tokens_to_tell_apart(labels: Sequence[str]) -> int:
 LABELS = (Label.MODERATE, Label.COMPLEX, Label.ENRICH)
 DECIDING_TOKENS = tokens_to_tell_apart(LABELS)
 """How many tokens to ask a constrained classifier for: 1, since these labels differ in their first letter."""
-_EXACT = re.compile(rf"\b({'|'.join(LABELS)})")
-_ANY_CASE = re.compile(rf"\b({'|'.join(LABELS)})\b", re.IGNORECASE)
+_UPPER_CASE_WORD = re.compile(rf"\b({'|'.join(LABELS)})")
+_ANY_CASE_WORD = re.compile(rf"\b({'|'.join(LABELS)})\b", re.IGNORECASE)
 _THINK_END = "</think>"
-_PREAMBLE = 40
+_NEAR_START_CHARS = 40
 """A decision word within so many characters of the answer's start is the answer ("**Decision:** COMPLEX"); a later one
 may be an alternative under discussion, so that only the end of the text settles it."""
 
@@ -125,7 +125,7 @@ def word_in_answer(content: str, reasoning: str) -> Label | None:
     thinking, closed, answer = content.rpartition(_THINK_END)
     if not closed and content.lstrip().startswith("<think>"):
         thinking, answer = content, ""
-    return _early_word(answer) or _last_word(answer) or _last_word(thinking) or _last_word(reasoning)
+    return _word_near_start(answer) or _last_word(answer) or _last_word(thinking) or _last_word(reasoning)
 
 
 class WordFinder:
@@ -149,7 +149,7 @@ class WordFinder:
         _, closed, answer = self._content.rpartition(_THINK_END)
         if not closed and self._content.lstrip().startswith("<think>"[: len(self._content.lstrip())]):
             return None
-        return _early_word(answer)
+        return _word_near_start(answer)
 
     def finish(self) -> Label | None:
         """The word in all that came, or None."""
@@ -173,13 +173,13 @@ def _reasoning(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _early_word(text: str) -> Label | None:
-    found = _EXACT.search(text.lstrip(), 0, _PREAMBLE + len(Label.MODERATE))
+def _word_near_start(text: str) -> Label | None:
+    found = _UPPER_CASE_WORD.search(text.lstrip(), 0, _NEAR_START_CHARS + max(map(len, LABELS)))
     return Label(found.group(1)) if found else None
 
 
 def _last_word(text: str) -> Label | None:
-    found = _EXACT.findall(text) or _ANY_CASE.findall(text)
+    found = _UPPER_CASE_WORD.findall(text) or _ANY_CASE_WORD.findall(text)
     return Label(found[-1].upper()) if found else None
 
 
