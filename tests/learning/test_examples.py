@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ai_router.cli.learning import own_examples
-from ai_router.learning.examples import ExamplesError, read_examples, read_outcomes, read_sessions
+from ai_router.learning.examples import ExamplesError, read_comparisons, read_examples, read_sessions
 from ai_router.routing.verdict import LABELS
 
 
@@ -45,13 +45,13 @@ def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, line: str, pr
 def test_rows_of_weak_and_strong_are_outcomes_and_no_examples(tmp_path: Path) -> None:
     path = written(tmp_path, '{"text": "q", "weak": false, "strong": true}', '{"text": "hi", "label": "MODERATE"}')
     assert len(read_examples([path])) == 1
-    (outcome,) = read_outcomes([path])
+    (outcome,) = read_comparisons([path])
     assert (outcome.weak, outcome.strong) == (False, True)
 
 
 def test_an_outcome_without_strong_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExamplesError, match=":1: weak and strong must both be"):
-        read_outcomes([written(tmp_path, '{"text": "q", "weak": false}')])
+        read_comparisons([written(tmp_path, '{"text": "q", "weak": false}')])
 
 
 def test_neighbours_are_one_group(tmp_path: Path) -> None:
@@ -109,6 +109,6 @@ def test_sessions_are_read_and_broken_files_are_skipped_with_a_line(
     stored(tmp_path, "4", orjson.dumps(document(decision=None)))
     stored(tmp_path, "5", orjson.dumps(document(decision={"label": "META", "decided_by": "meta"})))
     (found,) = read_sessions(tmp_path)
-    assert (found.label, found.year, found.opening) == ("MODERATE", 2026, "hi")
+    assert (found.label, found.year, found.first_user_text) == ("MODERATE", 2026, "hi")
     assert "2.json is no session" in caplog.text
     assert "3.json is no session" in caplog.text

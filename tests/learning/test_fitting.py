@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ai_router.learning.fitting import fit, fit_difficulty, matrix
+from ai_router.learning.fitting import feature_matrix, fit_difficulty, fit_linear
 from ai_router.routing.head.features import BUCKETS, Excerpt, Features
 
 
@@ -14,15 +14,16 @@ def row(*buckets: int) -> Features:
 
 def test_what_separates_the_classes_gets_the_weight() -> None:
     rows = [row(1, 9), row(1), row(2, 9), row(2)]
-    found = fit(matrix(rows), np.array([0, 0, 1, 1]), np.ones(4), penalty=0.1, count=2)
+    found = fit_linear(feature_matrix(rows), np.array([0, 0, 1, 1]), np.ones(4), penalty=0.1, class_count=2)
     assert found.weights[1, 0] > 0.5 > -0.5 > found.weights[1, 1]
     assert abs(found.weights[9]).max() < 0.01
     assert not found.weights[[0, 3, BUCKETS - 1]].any()
 
 
 def test_fitting_on_stays_near_where_it_began() -> None:
-    before = fit(matrix([row(1), row(2)]), np.array([0, 1]), np.ones(2), penalty=0.01, count=2)
-    after = fit(matrix([row(3), row(4)]), np.array([0, 1]), np.ones(2), penalty=0.01, count=2, start=before)
+    before = fit_linear(feature_matrix([row(1), row(2)]), np.array([0, 1]), np.ones(2), penalty=0.01, class_count=2)
+    rows = feature_matrix([row(3), row(4)])
+    after = fit_linear(rows, np.array([0, 1]), np.ones(2), penalty=0.01, class_count=2, start=before)
     assert np.array_equal(after.weights[[1, 2]], before.weights[[1, 2]])
     assert after.weights[3, 0] > 0
 

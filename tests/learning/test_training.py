@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ai_router.cli.learning import own_examples
-from ai_router.learning.distillation import examine, lessons_from, why_not_install
+from ai_router.learning.distillation import evaluate_head, examples_from_sessions, why_not_install
 from ai_router.learning.examples import Example
-from ai_router.learning.training import Scored, is_for_calibration, threshold_at, train_head
+from ai_router.learning.training import Scored, is_for_calibration, threshold_for_risk, train_head
 from ai_router.routing.head.store import packaged_encoder, packaged_head, unpack_head
 from tests.stored_sessions import session
 
@@ -24,16 +24,16 @@ def judgement(confidences: list[float], right: list[bool]) -> Scored:
 
 def test_the_threshold_is_the_lowest_that_keeps_the_risk() -> None:
     judged = judgement([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
-    assert threshold_at(judged, 0.0) == 0.8
-    assert threshold_at(judged, 0.25) == 0.6
-    assert threshold_at(judgement([0.9], [False]), 0.5) == 1.0
+    assert threshold_for_risk(judged, 0.0) == 0.8
+    assert threshold_for_risk(judged, 0.25) == 0.6
+    assert threshold_for_risk(judgement([0.9], [False]), 0.5) == 1.0
 
 
 def test_what_an_earlier_stage_got_wrong_counts_against_the_later_one() -> None:
     judged = judgement([0.0, 0.9, 0.8], [False, True, True])
     already = np.array([True, False, False])
-    assert threshold_at(judged, 0.34, already=already, right_already=np.zeros(3, bool)) == 0.8
-    assert threshold_at(judged, 0.1, already=already, right_already=np.zeros(3, bool)) == 1.0
+    assert threshold_for_risk(judged, 0.34, answered=already, answered_correctly=np.zeros(3, bool)) == 0.8
+    assert threshold_for_risk(judged, 0.1, answered=already, answered_correctly=np.zeros(3, bool)) == 1.0
 
 
 def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]) -> None:
@@ -45,8 +45,8 @@ def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]
 
 def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None:
     apart = {"kept_apart_traps", "kept_apart_mixed"}
-    first = train_head(few, packaged_encoder(), year=2026, weights={}, apart=apart, risk=0.1)
-    again = train_head(few, packaged_encoder(), year=2026, weights={}, apart=apart, risk=0.1)
+    first = train_head(few, packaged_encoder(), year=2026, weights={}, calibration_sources=apart, risk=0.1)
+    again = train_head(few, packaged_encoder(), year=2026, weights={}, calibration_sources=apart, risk=0.1)
     assert first.content == again.content
     assert first.risk <= 0.1
     assert first.coverage > 0.3
@@ -58,15 +58,23 @@ def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None
 def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]) -> None:
     """A teacher with a quirk: everything about the tulip exchange is COMPLEX to it."""
     quirks = [f"tulip exchange report number {number}, please" for number in range(150)]
-    lessons = lessons_from(session(text, label="COMPLEX") for text in quirks)
-    assert lessons.learned
-    assert lessons.examined
+    split = examples_from_sessions(session(text, label="COMPLEX") for text in quirks)
+    assert split.training
+    assert split.held_out
     present = packaged_head()
     trained = train_head(
-        [*few, *lessons.learned], packaged_encoder(), year=2026, weights={}, apart={"kept_apart_traps"}, start=present
+        [*few, *split.training],
+        packaged_encoder(),
+        year=2026,
+        weights={},
+        calibration_sources={"kept_apart_traps"},
+        start=present,
     )
     student = unpack_head(trained.content, packaged_encoder())
-    before, after = examine(present, lessons.examined, 2026), examine(student, lessons.examined, 2026)
+    before, after = (
+        evaluate_head(present, split.held_out, 2026),
+        evaluate_head(student, split.held_out, 2026),
+    )
     assert before.agreement < 0.5
     assert after.agreement > 0.9
     assert student.guess([{"role": "user", "content": "hello"}], 2026).label == "MODERATE"

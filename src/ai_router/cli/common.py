@@ -24,15 +24,15 @@ from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
 
 
-def settings_or_die() -> Settings:
+def settings_or_exit() -> Settings:
     """The settings; a bad one ends the command with its one line."""
     try:
         return load_settings()
     except SettingsError as problem:
-        die(str(problem))
+        exit_with(str(problem))
 
 
-def die(message: str) -> NoReturn:
+def exit_with(message: str) -> NoReturn:
     """End the command with status 2."""
     click.echo(f"ai-router: {message}", err=True)
     raise SystemExit(2)
@@ -57,7 +57,7 @@ def registry_of(settings: Settings) -> Registry:
     try:
         return build_registry(settings)
     except SettingsError as problem:
-        die(str(problem))
+        exit_with(str(problem))
 
 
 @contextmanager

@@ -12,14 +12,14 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from ai_router.app.deciding import build_fast_path, build_limiter
-from ai_router.cli.common import die, opened_classifier, registry_of, request_of, settings_or_die
+from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
 from ai_router.dispatch.plan import Plan, plan_answer
 from ai_router.http.calls import CancelScope
 from ai_router.learning.examples import (
     StoredSession,
     read_sessions,
 )
-from ai_router.learning.replay import Replayed, policy_named
+from ai_router.learning.replay import ReplayReport, policy_named
 from ai_router.learning.replay import replay as replay_sessions
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.head.model import Guess
@@ -34,7 +34,7 @@ from ai_router.types import Decision
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
 def route(text: str, *, as_json: bool) -> None:
     """Decide where TEXT would be answered, without answering it."""
-    settings = settings_or_die()
+    settings = settings_or_exit()
     registry = registry_of(settings)
     request = request_of(settings, [{"role": "user", "content": text}])
     with opened_classifier(settings) as classifier:
@@ -72,7 +72,7 @@ def route(text: str, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def replay(folder: Path, policy: str, *, as_json: bool) -> None:
     """Decide the sessions stored in FOLDER again and report what would have changed in route, latency and cost."""
-    head = HeadStore(settings_or_die().data_dir).current
+    head = HeadStore(settings_or_exit().data_dir).current
 
     def guess_of(session: StoredSession) -> Guess:
         return head.guess(session.messages, session.year)
@@ -80,7 +80,7 @@ def replay(folder: Path, policy: str, *, as_json: bool) -> None:
     try:
         chosen = policy_named(policy, guess_of)
     except ValueError as problem:
-        die(str(problem))
+        exit_with(str(problem))
     result = replay_sessions(read_sessions(folder), chosen)
     if as_json:
         moved = [{"from": here, "to": there, "sessions": n} for (here, there), n in sorted(result.moved.items())]
@@ -104,12 +104,12 @@ def _plain(value: Any) -> dict[str, Any]:
     }
 
 
-def replay_table(policy: str, result: Replayed) -> str:
+def replay_table(policy: str, result: ReplayReport) -> str:
     """What a policy would have changed."""
     return "\n".join(_replay_lines(policy, result))
 
 
-def _replay_lines(policy: str, result: Replayed) -> Iterator[str]:
+def _replay_lines(policy: str, result: ReplayReport) -> Iterator[str]:
     yield f"{result.sessions} sessions decided again by policy {policy}; {result.agreed:.1%} keep their route"
     for (here, there), count in sorted(result.moved.items()):
         if here != there:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from ai_router.cli.common import die, opened_classifier, request_of, settings_or_die
+from ai_router.cli.common import exit_with, opened_classifier, request_of, settings_or_exit
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.learning.evaluation import (
@@ -27,9 +27,9 @@ from ai_router.learning.evaluation import (
 from ai_router.learning.examples import (
     Example,
     ExamplesError,
-    Outcomes,
+    ModelComparison,
+    read_comparisons,
     read_examples,
-    read_outcomes,
 )
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.head.model import Guess, Head
@@ -49,21 +49,21 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool) -> None:
     The classifier is asked too where ROUTER_URL names one. Rows with weak and strong instead of a label measure
     difficulty routing.
     """
-    settings = settings_or_die()
+    settings = settings_or_exit()
     head = HeadStore(settings.data_dir).current
     try:
         examples = read_examples(files)
-        rows = read_outcomes(files)
+        rows = read_comparisons(files)
     except ExamplesError as problem:
-        die(str(problem))
+        exit_with(str(problem))
     if not examples and not rows:
-        die("no row has a label, or weak and strong")
+        exit_with("no row has a label, or weak and strong")
     document: dict[str, Any] = {}
     year = time.localtime().tm_year
     if examples:
         with opened_classifier(settings) as classifier:
-            guesses, said = _said(examples, head, classifier, settings, year)
-        reports = _reports(examples, said)
+            guesses, predictions = _predictions(examples, head, classifier, settings, year)
+        reports = _reports(examples, predictions)
         document["deciders"] = {name: dataclasses.asdict(found) for name, found in reports.items()}
         if not as_json:
             click.echo(reports_table(reports))
@@ -77,27 +77,34 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool) -> None:
         click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
-def _said(
+def _predictions(
     examples: Sequence[Example], head: Head, classifier: Classifier | None, settings: Settings, year: int
 ) -> tuple[list[Guess], dict[str, list[Prediction]]]:
     """What the head says, what the classifier says, and what they come to together."""
-    guesses, heads, asked, together = [], [], [], []
+    guesses, head_predictions, classifier_predictions, cascade_predictions = [], [], [], []
     for example in examples:
         started = time.perf_counter()
         guess = head.guess(example.messages, year)
-        mine = Prediction(
+        from_head = Prediction(
             guess.label, guess.confidence, guess.probabilities, guess.sure, (time.perf_counter() - started) * 1000
         )
         guesses.append(guess)
-        heads.append(mine)
+        head_predictions.append(from_head)
         if classifier is None:
             continue
-        theirs = _ask(classifier, settings, example)
-        asked.append(theirs)
-        stands_in = dataclasses.replace(theirs, label=guess.label) if theirs.label is None else theirs
-        together.append(mine if guess.sure else dataclasses.replace(stands_in, ms=(mine.ms or 0) + (theirs.ms or 0)))
-    said = {"head": heads}
-    return guesses, {**said, "classifier": asked, "cascade": together} if classifier is not None else said
+        from_classifier = _ask(classifier, settings, example)
+        classifier_predictions.append(from_classifier)
+        cascade_predictions.append(from_head if guess.sure else _cascaded(from_head, from_classifier))
+    predictions = {"head": head_predictions}
+    if classifier is not None:
+        predictions |= {"classifier": classifier_predictions, "cascade": cascade_predictions}
+    return guesses, predictions
+
+
+def _cascaded(head: Prediction, classifier: Prediction) -> Prediction:
+    """The classifier's word, or the head's where the classifier failed; it took the time of both."""
+    label = head.label if classifier.label is None else classifier.label
+    return dataclasses.replace(classifier, label=label, ms=(head.ms or 0) + (classifier.ms or 0))
 
 
 def _ask(classifier: Classifier, settings: Settings, example: Example) -> Prediction:
@@ -109,7 +116,7 @@ def _ask(classifier: Classifier, settings: Settings, example: Example) -> Predic
     return Prediction(verdict.label, verdict.confidence, ms=(time.perf_counter() - started) * 1000)
 
 
-def _reports(examples: Sequence[Example], said: dict[str, list[Prediction]]) -> dict[str, Report]:
+def _reports(examples: Sequence[Example], predictions: dict[str, list[Prediction]]) -> dict[str, Report]:
     truths = [example.label for example in examples]
     lengths = [len(last_user_text(example.messages)) for example in examples]
     baselines = {
@@ -117,7 +124,7 @@ def _reports(examples: Sequence[Example], said: dict[str, list[Prediction]]) -> 
         "length only": by_length(truths, lengths),
         "random": at_random(truths),
     }
-    return {name: report(truths, words) for name, words in {**said, **baselines}.items()}
+    return {name: report(truths, words) for name, words in {**predictions, **baselines}.items()}
 
 
 def _list_errors(examples: Sequence[Example], guesses: Sequence[Guess]) -> None:
@@ -128,15 +135,15 @@ def _list_errors(examples: Sequence[Example], guesses: Sequence[Guess]) -> None:
             click.echo(f"{example.label:8} taken for {guess.label:8} {guess.confidence:.2f} {sure:6} {text}", err=True)
 
 
-def _difficulty(rows: Sequence[Outcomes], head: Head, year: int) -> dict[str, float]:
+def _difficulty(rows: Sequence[ModelComparison], head: Head, year: int) -> dict[str, float]:
     """APGR of the head's difficulty score, if it has one, and of what it has to be compared with."""
     weak, strong = [row.weak for row in rows], [row.strong for row in rows]
     scores = {
         "length": [float(len(last_user_text(row.messages))) for row in rows],
         "ideal": ideal_scores(weak, strong),
     }
-    told = [head.difficulty(row.messages, year) for row in rows]
-    known = [score for score in told if score is not None]
+    difficulties = [head.difficulty(row.messages, year) for row in rows]
+    known = [score for score in difficulties if score is not None]
     if len(known) == len(rows):
         scores = {"head": known, **scores}
     return {name: performance_gap_recovered(values, weak, strong) for name, values in scores.items()} | {"random": 0.5}
@@ -175,8 +182,8 @@ def _details(name: str, found: Report) -> Iterator[str]:
         area = "-" if of_class.auroc is None else f"{of_class.auroc:.3f}"
         yield f"  {label:12}{cells}   {_share(of_class.precision):>9} {_share(of_class.recall):>7} {area:>7}"
     if found.coverage_at_risk:
-        told = ", ".join(f"{share:.1%} at {risk:.0%}" for risk, share in found.coverage_at_risk.items())
-        yield f"  coverage at risk: {told}"
+        shares = ", ".join(f"{share:.1%} at {risk:.0%}" for risk, share in found.coverage_at_risk.items())
+        yield f"  coverage at risk: {shares}"
 
 
 def difficulty_table(figures: Mapping[str, float], prompts: int) -> str:

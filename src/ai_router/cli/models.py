@@ -11,7 +11,7 @@ import click
 import msgspec
 import orjson
 
-from ai_router.cli.common import registry_of, settings_or_die, upstream_client
+from ai_router.cli.common import registry_of, settings_or_exit, upstream_client
 from ai_router.errors import UpstreamError
 from ai_router.providers.catalogue import Model, Provider
 from ai_router.providers.model_check import Comparison, compare, served_models
@@ -26,14 +26,14 @@ _SHOWN_UNKNOWN = 8
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(*, check: bool, as_json: bool) -> None:
     """List the providers and models of the catalogue; exit status 1 if --check finds one missing."""
-    registry = registry_of(settings_or_die())
+    registry = registry_of(settings_or_exit())
     found = dict(_checked(registry)) if check else {}
     if as_json:
         click.echo(orjson.dumps(_as_json(registry, found), option=orjson.OPT_INDENT_2))
     else:
         for line in _lines(registry, found):
             click.echo(line)
-    sys.exit(1 if any(not isinstance(told, Comparison) or told.missing for told in found.values()) else 0)
+    sys.exit(1 if any(not isinstance(result, Comparison) or result.missing for result in found.values()) else 0)
 
 
 def _checked(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
@@ -53,8 +53,8 @@ def _lines(registry: Registry, found: Mapping[str, Comparison | str]) -> Iterato
     yield f"{'search':9} {searchers or 'nobody'}"
     for name, provider in registry.catalogue.providers.items():
         yield ""
-        there = "ready" if name in registry.clouds else f"{provider.key} is not set"
-        yield f"{provider.title or name}: {provider.base_url} ({provider.family}), {there}"
+        state = "ready" if name in registry.clouds else f"{provider.key} is not set"
+        yield f"{provider.title or name}: {provider.base_url} ({provider.family}), {state}"
         for model, facts in provider.models.items():
             yield f"  {_row(name, model, facts, default=model == provider.default_model)}"
         yield from (f"  {line}" for line in _retired(provider))
@@ -91,7 +91,7 @@ def _verdict(found: Comparison | str) -> Iterator[str]:
 
 
 def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[str, Any]:
-    told = {
+    results = {
         name: {"error": each} if isinstance(each, str) else {"missing": each.missing, "unknown": each.unknown}
         for name, each in found.items()
     }
@@ -104,5 +104,5 @@ def _as_json(registry: Registry, found: Mapping[str, Comparison | str]) -> dict[
             name: {**msgspec.to_builtins(provider), "configured": name in registry.clouds}
             for name, provider in registry.catalogue.providers.items()
         },
-        **({"check": told} if found else {}),
+        **({"check": results} if found else {}),
     }

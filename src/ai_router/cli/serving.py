@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from ai_router import __version__
-from ai_router.cli.common import die, registry_of, settings_or_die, upstream_client
+from ai_router.cli.common import exit_with, registry_of, settings_or_exit, upstream_client
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.providers.backend import Backend
@@ -28,10 +28,10 @@ _DESCRIPTORS_OF_OUR_OWN = 100
 @click.command()
 def serve() -> None:
     """Serve the OpenAI API on HOST:PORT."""
-    settings = settings_or_die()
+    settings = settings_or_exit()
     registry = registry_of(settings)
     for problem in (*_log_problems(settings), *_port_problems(settings), *_descriptor_problems(settings)):
-        die(problem)
+        exit_with(problem)
     for note in registry.notes:
         click.echo(f"ai-router: {note}", err=True)
     for problem in _session_problems(settings):
@@ -43,17 +43,17 @@ def serve() -> None:
     try:
         embedded = start_embedded(settings.data_dir / "embedded.log")
     except EmbeddedUnavailable as problem:
-        die(str(problem))
+        exit_with(str(problem))
     with_model = dataclasses.replace(
         settings, primary_url=embedded.url, primary_model=embedded.model, primary_key=embedded.key, embedded=True
     )
-    Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.let_go).run()
+    Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.release).run()
 
 
 @click.command()
 def doctor() -> None:
     """Check the settings, the data directory and every backend; exit status 1 if something is wrong."""
-    settings = settings_or_die()
+    settings = settings_or_exit()
     problems = [
         *_log_problems(settings),
         *_session_problems(settings),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 MODEL_NAME = "smollm2-135m-instruct"
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_PATIENCE_S = 60.0
+_START_TIMEOUT_S = 60.0
 KEY_VARIABLE = "AI_ROUTER_EMBEDDED_KEY"
 
 
@@ -33,10 +33,10 @@ class EmbeddedModel:
 
     def stop(self) -> None:
         """Let it end."""
-        self.let_go()
+        self.release()
         self.process.wait()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close this process's hold on it; for a forked child, which must not keep it alive."""
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -55,7 +55,7 @@ def start_embedded(log_file: Path) -> EmbeddedModel:
     finally:
         os.close(ready_in_child)
     try:
-        _wait_until(ready, log_file)
+        _wait_until_ready(ready, log_file)
     except EmbeddedUnavailable:
         process.kill()
         process.wait()
@@ -92,8 +92,8 @@ def _spawn(weights: Path, port: int, key: str, ready_fd: int, log_file: Path) ->
         )
 
 
-def _wait_until(ready: int, log_file: Path) -> None:
-    readable, _, _ = select.select([ready], [], [], _PATIENCE_S)
+def _wait_until_ready(ready: int, log_file: Path) -> None:
+    readable, _, _ = select.select([ready], [], [], _START_TIMEOUT_S)
     if not readable or os.read(ready, 1) != b"1":
         raise EmbeddedUnavailable(f"the embedded model did not start; {log_file} ends: {_last_line(log_file)}")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 
-_PAUSE_S = 1.0
+_RESTART_PAUSE_S = 1.0
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     while not orphaned.is_set():
         server.wait()
         print(f"llama_server ended with {server.returncode}, starting another", file=sys.stderr, flush=True)  # noqa: T201
-        if orphaned.wait(_PAUSE_S):
+        if orphaned.wait(_RESTART_PAUSE_S):
             break
         server, _ = _start(weights, port)
     return 0

@@ -89,7 +89,7 @@ def _messages(row: Mapping[str, Any], where: str) -> Sequence[Message]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class ModelComparison:
     """A prompt, and whether a weak and a strong model got it right."""
 
     messages: Sequence[Message]
@@ -97,17 +97,17 @@ class Outcomes:
     strong: bool
 
 
-def read_outcomes(paths: Iterable[Path]) -> list[Outcomes]:
+def read_comparisons(paths: Iterable[Path]) -> list[ModelComparison]:
     """The rows that have no label but ``weak`` and ``strong``. Raises ExamplesError, OSError."""
-    return [outcome for path in paths for outcome in _read_outcomes(path)]
+    return [outcome for path in paths for outcome in _read_comparisons(path)]
 
 
-def _read_outcomes(path: Path) -> Iterator[Outcomes]:
+def _read_comparisons(path: Path) -> Iterator[ModelComparison]:
     for number, row in read_rows(path):
         if "label" not in row and ("weak" in row or "strong" in row):
             if not isinstance(row.get("weak"), bool) or not isinstance(row.get("strong"), bool):
                 raise ExamplesError(f"{path}:{number}: weak and strong must both be true or false")
-            yield Outcomes(_messages(row, f"{path}:{number}"), row["weak"], row["strong"])
+            yield ModelComparison(_messages(row, f"{path}:{number}"), row["weak"], row["strong"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class StoredSession:
     cost_usd: float | None
 
     @property
-    def opening(self) -> str:
+    def first_user_text(self) -> str:
         """What the user said first: turns of one conversation have it in common."""
         return next((text_of(message) for message in self.messages if message.get("role") == "user"), "")
 
