@@ -1,4 +1,4 @@
-"""What several commands need: settings or a clean exit, a client, a catalogue, a request out of thin air."""
+"""What several commands need: settings or a clean exit, a client, the backends, the classifier, a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ai_router.web.requests import Arrival, Ids, parse_chat_request
 
 
 def settings_or_exit() -> Settings:
-    """The settings; a bad one ends the command with its one line."""
+    """The settings; ends the command with one line if one is bad."""
     try:
         return load_settings()
     except SettingsError as problem:
@@ -33,14 +33,14 @@ def settings_or_exit() -> Settings:
 
 
 def exit_with(message: str) -> NoReturn:
-    """End the command with status 2."""
+    """Print the message and end the command with status 2."""
     click.echo(f"ai-router: {message}", err=True)
     raise SystemExit(2)
 
 
 @contextmanager
 def upstream_client() -> Iterator[UpstreamClient]:
-    """A client for the length of a command."""
+    """An HTTP client, closed at the end."""
     timers = TimerThread()
     client = UpstreamClient(timers, pool_size=4)
     try:
@@ -51,7 +51,7 @@ def upstream_client() -> Iterator[UpstreamClient]:
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The backends; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
+    """The backends. The embedded primary, which only ``serve`` starts, has an address where nothing listens."""
     if not settings.primary_url:
         settings = dataclasses.replace(settings, primary_url="http://127.0.0.1:9", primary_model=MODEL_NAME)
     try:
@@ -62,7 +62,7 @@ def registry_of(settings: Settings) -> Registry:
 
 @contextmanager
 def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
-    """The classifier, not probed: a command asks it in the configured mode."""
+    """The classifier, closed at the end; None if there is none. Not probed: it is asked in the configured mode."""
     with upstream_client() as client:
         classifier = build_classifier(settings, registry_of(settings), client)
         if classifier is None:
@@ -76,7 +76,7 @@ def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
 
 
 def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
-    """A request for ``auto`` as the API would have made it."""
+    """The request that the API would make of these messages, for the model ``auto``."""
     now, ids = datetime.now(UTC), Ids()
     arrival = Arrival(
         arrived_at=time.monotonic(),

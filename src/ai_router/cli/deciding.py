@@ -90,14 +90,14 @@ def replay(folder: Path, policy: str, *, as_json: bool) -> None:
 
 
 def _decision_document(decision: Decision, plan: Plan, guess: Guess | None) -> dict[str, Any]:
-    """The decision with what it leads to, numbers rounded."""
+    """What ``route --json`` prints: the decision and who would answer, numbers rounded."""
     answered_by = [f"{candidate.backend.name}/{candidate.model}" for candidate in plan.candidates]
     unsure = guess.reason if guess is not None else None
     return {**_plain(decision), "answered_by": answered_by, "note": plan.note, "fast_path_unsure": unsure}
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as a document, floats rounded."""
+    """The fields of a dataclass, floats rounded to four digits."""
     return {
         field.name: round(found, 4) if isinstance(found := getattr(value, field.name), float) else found
         for field in dataclasses.fields(value)
@@ -105,7 +105,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def replay_table(policy: str, result: ReplayReport) -> str:
-    """What a policy would have changed."""
+    """The report of ``replay`` as text."""
     return "\n".join(_replay_lines(policy, result))
 
 

@@ -80,7 +80,10 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool) -> None:
 def _predictions(
     examples: Sequence[Example], head: Head, classifier: Classifier | None, settings: Settings, year: int
 ) -> tuple[list[Guess], dict[str, list[Prediction]]]:
-    """What the head says, what the classifier says, and what they come to together."""
+    """The head's guesses, and predictions by decider: head and, if there is a classifier, classifier and cascade.
+
+    The cascade is what the router does: the head where it is sure, else the classifier.
+    """
     guesses, head_predictions, classifier_predictions, cascade_predictions = [], [], [], []
     for example in examples:
         started = time.perf_counter()
@@ -136,7 +139,7 @@ def _list_errors(examples: Sequence[Example], guesses: Sequence[Guess]) -> None:
 
 
 def _difficulty(rows: Sequence[ModelComparison], head: Head, year: int) -> dict[str, float]:
-    """APGR of the head's difficulty score, if it has one, and of what it has to be compared with."""
+    """APGR of the head's difficulty score, if it has one, and of its baselines."""
     weak, strong = [row.weak for row in rows], [row.strong for row in rows]
     scores = {
         "length": [float(len(last_user_text(row.messages))) for row in rows],
@@ -150,7 +153,7 @@ def _difficulty(rows: Sequence[ModelComparison], head: Head, year: int) -> dict[
 
 
 def reports_table(reports: Mapping[str, Report]) -> str:
-    """One line a decider, then what there is to say of each."""
+    """The reports as text: a line for each decider, then a table for each."""
     return "\n".join(_report_lines(reports))
 
 
@@ -187,7 +190,7 @@ def _details(name: str, found: Report) -> Iterator[str]:
 
 
 def difficulty_table(figures: Mapping[str, float], prompts: int) -> str:
-    """APGR of each way to tell difficulty."""
+    """The APGR of each score of difficulty, as text."""
     lines = [f"difficulty routing, {prompts} prompts with a weak and a strong model's success (APGR, chance is 0.5):"]
     return "\n".join([*lines, *(f"  {name:8} {value:.3f}" for name, value in figures.items())])
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ai_router.learning.training import TrainedHead
 
 PUBLIC_WEIGHT = 0.4
-"""Examples of other people's data sets: each set has one style, and thousands of rows of it."""
+"""The weight of examples that the user names: a public data set has thousands of rows in one style."""
 
 
 @click.command()
@@ -148,7 +148,7 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
 
 
 def own_examples() -> tuple[list[Example], frozenset[str]]:
-    """The package's examples, and which of their sources are kept apart for calibration."""
+    """The package's examples, and which of their sources are for calibration only."""
     folder = files("ai_router.learning")
     fitting = read_examples(sorted(Path(str(folder.joinpath("examples"))).glob("*.jsonl")))
     calibrating = read_examples(sorted(Path(str(folder.joinpath("calibration"))).glob("*.jsonl")))

@@ -37,7 +37,7 @@ def models(*, check: bool, as_json: bool) -> None:
 
 
 def _checked(registry: Registry) -> Iterator[tuple[str, Comparison | str]]:
-    """What each provider with a key says, or why it does not."""
+    """For each provider with a key the comparison with its own list, or why there is none."""
     with upstream_client() as client:
         for name, backend in registry.clouds.items():
             try:

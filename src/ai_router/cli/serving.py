@@ -79,7 +79,7 @@ def _announce(settings: Settings) -> None:
 
 
 def _log_problems(settings: Settings) -> Iterator[str]:
-    """What keeps the log from being written, found by trying."""
+    """Why the log cannot be written, found by trying."""
     if settings.log_path.is_dir():
         yield f"LOG_FILE {settings.log_path} is a directory"
     elif problem := _not_writable(settings.log_path.parent):
@@ -87,7 +87,7 @@ def _log_problems(settings: Settings) -> Iterator[str]:
 
 
 def _session_problems(settings: Settings) -> Iterator[str]:
-    """What keeps sessions from being saved; requests are answered all the same."""
+    """Why sessions cannot be saved; requests are answered without them."""
     if problem := _not_writable(settings.session_path):
         yield f"SESSION_DIR (or DATA_DIR): {problem}"
 
@@ -102,7 +102,7 @@ def _not_writable(folder: Path) -> str | None:
 
 
 def _port_problems(settings: Settings) -> Iterator[str]:
-    """Whether somebody else listens there, before anything is started that would have to be stopped again."""
+    """Why HOST:PORT cannot be listened on; asked before anything is started."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
@@ -117,7 +117,7 @@ def _port_problems(settings: Settings) -> Iterator[str]:
 
 
 def _descriptor_problems(settings: Settings) -> Iterator[str]:
-    """Too few file descriptors for as many requests as are admitted. The soft limit is raised as far as it goes."""
+    """Whether there are too few file descriptors for the requests admitted. Raises the soft limit as far as it goes."""
     needed = settings.admitted * _DESCRIPTORS_A_REQUEST + 10 * settings.threads + _DESCRIPTORS_OF_OUR_OWN
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = max(needed, soft) if hard == resource.RLIM_INFINITY else min(max(needed, soft), hard)
@@ -142,7 +142,7 @@ def _embedded_problems(settings: Settings) -> Iterator[str]:
 
 
 def _backend_problems(settings: Settings) -> Iterator[str]:
-    """Asks every backend but the embedded primary, which only ``serve`` starts."""
+    """Which backends do not answer. The embedded primary, which only ``serve`` starts, is not asked."""
     registry = registry_of(settings)
     asked = [backend for backend in registry.backends() if settings.primary_url or backend is not registry.primary]
     for backend, health in _health_of(asked):

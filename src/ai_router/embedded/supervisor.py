@@ -14,7 +14,7 @@ _RESTART_PAUSE_S = 1.0
 
 
 def main() -> int:
-    """Until stdin ends. Exit status 1 if the first start fails."""
+    """Run until stdin ends. Exit status 1 if the first start fails."""
     weights, port, ready_fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
     orphaned = threading.Event()
     threading.Thread(target=_watch_stdin, args=(orphaned,), daemon=True).start()
@@ -40,7 +40,7 @@ def _watch_stdin(orphaned: threading.Event) -> None:
 
 
 def _start(weights: str, port: str) -> tuple[subprocess.Popen[bytes], bool]:
-    """A server, and whether it can answer."""
+    """Start a server and wait; (its process, whether it became ready)."""
     ready, ready_in_child = os.pipe()
     command = [sys.executable, "-m", "ai_router.embedded.llama_server", weights, port, str(ready_in_child)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(ready_in_child,))  # noqa: S603 - our own module

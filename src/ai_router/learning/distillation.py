@@ -1,9 +1,8 @@
-"""Teaching the head what the classifier has decided here: the teacher's words from the sessions, a student, an
-examination.
+"""Distilling: training the head (the student) on what the classifier (the teacher) decided in stored sessions.
 
-The student begins where the present head stands and is pulled back to it, so that what the sessions do not speak of is
-kept. It is examined on conversations that it has not seen, and installed only if it does not do worse there than the
-present head. One conversation is either learned from or examined on.
+The student starts from the present head and is pulled back to it, so that it keeps what does not occur in the sessions.
+It is measured on held-out conversations, and installed only if it does not do worse there than the present head. A
+conversation is either trained on or held out.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from ai_router.routing.head.store import HEAD_FILE
 from ai_router.types import DecidedBy
 
 HELD_OUT_PART = 5
+"""One conversation in so many is held out."""
 MIN_HELD_OUT = 30
 SOURCE = "sessions"
 PREVIOUS_HEAD_FILE = "head.previous.npz"
@@ -26,7 +26,7 @@ PREVIOUS_HEAD_FILE = "head.previous.npz"
 
 @dataclass(frozen=True, slots=True)
 class SessionExamples:
-    """What there is to learn from, and what to be examined on."""
+    """The classifier's decisions: those to train on, and those held out."""
 
     training: Sequence[Example]
     held_out: Sequence[Example]
@@ -34,7 +34,11 @@ class SessionExamples:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutResult:
-    """How a head did against the teacher: agreement on all, coverage where it was sure, agreement there."""
+    """A head on held-out cases; shares in [0, 1].
+
+    ``agreement`` with the teacher on all cases, ``coverage`` the share of which it was sure, ``agreement_sure`` on
+    those (None: it was sure of none).
+    """
 
     cases: int
     agreement: float
@@ -43,7 +47,7 @@ class HeldOutResult:
 
 
 def examples_from_sessions(sessions: Iterable[StoredSession]) -> SessionExamples:
-    """The classifier's decisions as examples; the newest stands where the same was decided twice."""
+    """The classifier's decisions as examples. Where the same conversation was decided twice, the later one counts."""
     newest = {
         _conversation_text(session): Example(
             session.messages,
@@ -59,7 +63,7 @@ def examples_from_sessions(sessions: Iterable[StoredSession]) -> SessionExamples
 
 
 def evaluate_head(head: Head, examples: Sequence[Example], year: int) -> HeldOutResult:
-    """Ask the head about cases whose answers the teacher has given; at least one case."""
+    """Compare the head's guesses with the teacher's decisions, which are the examples' labels; at least one."""
     guesses = [head.guess(example.messages, year) for example in examples]
     agreed = [guess.label == example.label for guess, example in zip(guesses, examples, strict=True)]
     agreed_sure = [match for match, guess in zip(agreed, guesses, strict=True) if guess.sure]
@@ -86,7 +90,7 @@ def why_not_install(present: HeldOutResult, student: HeldOutResult, risk: float)
 
 
 def install_head(content: bytes, folder: Path) -> Path:
-    """Put a learned head in place, whole; the one that was there is kept beside it. A running router takes it up."""
+    """Write a learned head to ``folder``, atomically; the one before it is kept beside it. Running routers load it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / HEAD_FILE
     if path.exists():
@@ -98,7 +102,7 @@ def install_head(content: bytes, folder: Path) -> Path:
 
 
 def _is_held_out(example: Example) -> bool:
-    # Another remainder of another hash than the calibration's, or all examined would calibrate, too.
+    # Another hash than the calibration's: with the same one, every held-out example would also calibrate.
     return zlib.adler32(example.group.encode()) % HELD_OUT_PART == 0
 
 

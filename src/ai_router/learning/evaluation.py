@@ -17,7 +17,7 @@ _CALIBRATION_BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A decider's word on one prompt. ``label`` is None where it failed; ``probabilities`` of the labels if it has
+    """A decider's answer for one prompt. ``label`` is None where it failed; ``probabilities`` of the labels if it has
     them; ``sure``: whether it would have decided by itself; ``ms`` it took."""
 
     label: Label | None
@@ -39,7 +39,10 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that ``eval`` tells of one decider; shares in [0, 1], times in milliseconds."""
+    """All figures that ``eval`` prints of one decider; shares in [0, 1], times in milliseconds.
+
+    The names of the fields are the keys of ``eval --json``.
+    """
 
     prompts: int
     failed: int
@@ -55,7 +58,7 @@ class Report:
 
 
 def report(truths: Sequence[Label], predictions: Sequence[Prediction]) -> Report:
-    """Measure. Both sequences are of the same prompts in the same order, at least one."""
+    """Compare predictions with the true labels, of the same prompts in the same order; at least one."""
     right = [prediction.label == truth for truth, prediction in zip(truths, predictions, strict=True)]
     sure = [prediction.sure and prediction.label is not None for prediction in predictions]
     answered = sum(sure)
@@ -120,7 +123,7 @@ def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
 
 
 def percentiles(values: Sequence[float]) -> Mapping[str, float]:
-    """p50, p90, p99 and max; nothing of nothing."""
+    """p50, p90, p99 and max; empty for no values."""
     if not values:
         return {}
     ordered = sorted(values)
@@ -136,7 +139,7 @@ def always_primary(truths: Sequence[Label]) -> list[Prediction]:
 
 
 def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Prediction]:
-    """A baseline: COMPLEX from that length on which is best for these very prompts, which flatters it."""
+    """A baseline: COMPLEX from a length on. The length is the best for these very prompts, which flatters it."""
     best, limit, hits = -1, 0, 0
     for candidate in sorted(set(lengths)):
         hits = sum(
@@ -157,8 +160,8 @@ def at_random(truths: Sequence[Label], seed: int = 0) -> list[Prediction]:
 def performance_gap_recovered(scores: Sequence[float], weak: Sequence[bool], strong: Sequence[bool]) -> float:
     """APGR (RouteLLM, Ong et al. 2024): the mean, over all shares of strong calls, of the recovered part of the gap.
 
-    ``scores``: higher means rather the strong model. 0.5 is what chance gives, 1 the ideal that pays only where it
-    helps.
+    ``scores``: higher means rather the strong model. 0.5 is what random scores give, 1 the ideal, which
+    calls the strong model only where it helps. Raises ValueError if the strong model is not better.
     """
     gap = sum(strong) - sum(weak)
     if gap <= 0:

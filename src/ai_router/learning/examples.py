@@ -1,5 +1,7 @@
-"""Reading what is learned from and measured on: labelled examples (JSON lines with ``text`` or ``messages``, and
-``label``), outcomes of two models, stored sessions.
+"""Reading what the head is made from and measured on.
+
+Files of JSON lines: labelled examples (``text`` or ``messages``, and ``label``), and comparisons of two models
+(``weak`` and ``strong`` instead of a label). And the session files of a running router.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ai_router.types import DecidedBy, Label, Message
 log = logging.getLogger(__name__)
 
 GROUP_LINES = 20
+"""So many neighbouring lines of a file are one group."""
 
 
 class ExamplesError(ValueError):
@@ -27,7 +30,7 @@ class ExamplesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation and what its last user turn was found to be.
+    """A conversation and the label of its last user turn.
 
     ``source`` names where it comes from (a file's stem). ``group``: examples of one group stand together in their file,
     since they continue the same conversation, contrast with each other or are about the same thing, and are never
@@ -98,7 +101,7 @@ class ModelComparison:
 
 
 def read_comparisons(paths: Iterable[Path]) -> list[ModelComparison]:
-    """The rows that have no label but ``weak`` and ``strong``. Raises ExamplesError, OSError."""
+    """The rows that have ``weak`` and ``strong`` and no label. Raises ExamplesError, OSError."""
     return [outcome for path in paths for outcome in _read_comparisons(path)]
 
 
@@ -127,7 +130,7 @@ class StoredSession:
 
     @property
     def first_user_text(self) -> str:
-        """What the user said first: turns of one conversation have it in common."""
+        """The first user message, which all turns of a conversation have in common; "" if there is none."""
         return next((text_of(message) for message in self.messages if message.get("role") == "user"), "")
 
 

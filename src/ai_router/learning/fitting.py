@@ -34,7 +34,7 @@ class LinearModel:
 
 
 def feature_matrix(rows: Sequence[Features], buckets: int = BUCKETS) -> csr_matrix:
-    """Features of many texts, one a row."""
+    """Features of many texts as a sparse matrix (texts, buckets), float64."""
     lengths = [len(row.buckets) for row in rows]
     return csr_matrix(
         (
@@ -47,7 +47,7 @@ def feature_matrix(rows: Sequence[Features], buckets: int = BUCKETS) -> csr_matr
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Along the last axis."""
+    """Log-probabilities along the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     normalised: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normalised
@@ -63,7 +63,10 @@ def fit_linear(
     start: LinearModel | None = None,
     iterations: int = 150,
 ) -> LinearModel:
-    """Minimise the weighted cross-entropy plus ``penalty``/2 times the squared distance to ``start`` (default: zero).
+    """Fit multinomial logistic regression: L-BFGS on the weighted cross-entropy plus ``penalty``/2 times the squared
+    distance to ``start`` (default: zero).
+
+    ``features`` (rows, buckets), ``classes`` (rows,) in [0, class_count), ``example_weights`` (rows,).
 
     Only columns that occur are fitted; the others stay as in ``start``. Deterministic.
     """
@@ -92,7 +95,7 @@ def fit_linear(
 
 
 def fit_difficulty(excerpts: Sequence[Excerpt], weak: Sequence[bool], strong: Sequence[bool], year: int) -> Any:
-    """Weights (buckets, 2) of two logistic models: how likely the weak model, and the strong one, are right."""
+    """Weights (buckets, 2) of two logistic models: whether the weak model is right, and whether the strong one is."""
     features = feature_matrix([excerpt_features(excerpt, year) for excerpt in excerpts])
     equal_weights = np.ones(len(excerpts))
     columns = []
@@ -108,7 +111,7 @@ def fit_difficulty(excerpts: Sequence[Excerpt], weak: Sequence[bool], strong: Se
 def held_out_difficulty(
     excerpts: Sequence[Excerpt], weak: Sequence[bool], strong: Sequence[bool], year: int
 ) -> tuple[list[int], list[float]]:
-    """Of one prompt in five: its number, and its difficulty by weights that were fitted on the other four."""
+    """Indices of a fifth of the prompts, and their difficulty by weights that were fitted on the others."""
     held_out = [index for index, excerpt in enumerate(excerpts) if zlib.crc32(excerpt.last.encode()) % _FOLDS == 0]
     others = sorted(set(range(len(excerpts))) - set(held_out))
     weights = fit_difficulty(

@@ -1,8 +1,7 @@
-"""Deciding stored sessions again, by another policy: what would have changed in route, latency and cost. Pure.
+"""Deciding stored sessions again by another policy: what would have changed in route, latency and cost. Pure.
 
-Latency and cost of what did not happen are estimates: a request that changes its route is taken to last, and to cost,
-as long and as much as the median of those that took that route; one that keeps it is rid of the classifier's time as
-far as it had to wait for it.
+Latency and cost of what did not happen are estimates. A session that changes its route takes, and costs, the median of
+the sessions that took that route. One that keeps its route is spared the classifier's time, if it had to wait for it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Label
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """A policy's word: the label, and whether the classifier has to be asked for it."""
+    """What a policy decides: the label, and whether the classifier has to be asked for it."""
 
     label: Label
     asks_classifier: bool
@@ -59,12 +58,16 @@ def policy_named(name: str, guess_of: GuessOf) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What a policy would have made of the sessions. Times are medians of milliseconds to the first byte that says
-    something (streams) or to the end (plain answers)."""
+    """The sessions as they were and as a policy would have decided them.
+
+    Times are medians of milliseconds until the first byte of the answer (streams) or its end (plain answers). The names
+    of the fields are the keys of ``replay --json``. ``agreed``: the share that keeps its route. ``asked`` and
+    ``asked_before``: how often the classifier would be, and was, asked.
+    """
 
     sessions: int
     moved: Mapping[tuple[str, str], int]
-    """How many would have gone from one route to another."""
+    """How many sessions go from one route to another, or keep theirs."""
     agreed: float
     asked: int
     asked_before: int
@@ -75,7 +78,7 @@ class ReplayReport:
 
 
 def replay(sessions: Iterable[StoredSession], policy: Policy) -> ReplayReport:
-    """Decide all again. Sessions that ended in an error count for routes, not for times."""
+    """Decide all sessions again. Those that ended in an error count for routes, not for times."""
     stored = list(sessions)
     typical_ms = _medians((session.route, _backend_ms(session)) for session in stored)
     typical_usd = _medians((session.route, session.cost_usd) for session in stored)
@@ -116,14 +119,14 @@ def _estimated_wait_ms(route: str, answer_ms: float, classification_ms: float) -
 
 
 def _client_wait_ms(session: StoredSession) -> float | None:
-    """What the client waited for, from its request on."""
+    """How long the client waited; None if the session did not end well."""
     if session.status != "ok":
         return None
     return session.timings.get("ttft_ms" if session.stream else "total_ms")
 
 
 def _backend_ms(session: StoredSession) -> float | None:
-    """What the backends took for it, the classifier aside."""
+    """The backends' time, without the classifier's; None if the session did not end well."""
     if session.status != "ok":
         return None
     search = session.timings.get("enrichment_ms", 0.0)

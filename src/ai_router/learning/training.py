@@ -1,9 +1,9 @@
-"""From examples to a head: fit the words' model, mix it with the encoder, calibrate confidence, set the thresholds.
+"""Training a head: fit the linear model, mix it with the encoder, calibrate confidence, set the thresholds.
 
-Fitting and calibrating never see the same examples: one group in CALIBRATION_PART, and every source that is named as
-kept apart, calibrates; the rest is fitted on. The threshold is the lowest confidence above which the head, on the
-calibration part, is wrong in at most ``risk`` of the cases that it answers; confidences for that are computed
-crosswise, so that no case has taken part in its own.
+Fitting and calibrating never use the same examples. One group in CALIBRATION_PART, and every source named in
+``calibration_sources``, calibrates; the rest is fitted on. The threshold is the lowest confidence above which the head
+is wrong in at most ``risk`` of the calibration cases that it answers. The confidences for that are cross-validated: no
+case has taken part in its own.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from ai_router.routing.head.store import pack_head
 from ai_router.routing.verdict import LABELS
 
 RISK = 0.03
+"""The share of wrong answers that is allowed where the head is sure."""
 WORDS_ALONE_RISK = 0.05
-"""The words alone decide from the confidence on at which at most so many of their decisions would not have been made,
-or not so, with the encoder. What that costs in risk, the second threshold makes up for."""
+"""The linear model decides alone from the confidence at which at most this share of its decisions would not be made, or
+be made otherwise, with the encoder. The second threshold makes up for what that costs in risk."""
 CALIBRATION_PART = 8
 PAIR_SOURCES = ("contrast", "conversations", "hard_easy")
-"""Sources of minimal pairs: the same words, or the same last turn, with different labels. Good to learn from, and to
-find out which model to believe; but confidence that was fitted on them would be fitted for a world of riddles."""
+"""Sources of minimal pairs: the same words, or the same last turn, with different labels. They are good to fit models
+and their mix on; confidence that was fitted on them would be too low for ordinary requests."""
 PENALTY = 0.1
 _FOLDS = 5
 _UNCALIBRATED = Stage((1.0, 1.0), (0.0,) * 8, 1.0)
@@ -48,19 +49,22 @@ _UNCALIBRATED = Stage((1.0, 1.0), (0.0,) * 8, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class TrainedHead:
-    """A head as a file's content, and how the stages came out on the calibration part."""
+    """A head as a file's content, and its figures on the calibration examples.
+
+    ``fitted`` and ``calibrated``: how many examples there were for each.
+    """
 
     content: bytes
     fitted: int
     calibrated: int
     coverage: float
-    """The share of the calibration part on which it is sure."""
+    """The share of calibration examples of which it is sure."""
     risk: float
     """Of these, the share on which it is wrong."""
 
 
 def is_for_calibration(example: Example, calibration_sources: Collection[str] = ()) -> bool:
-    """Whether an example calibrates; by its group's name, so the same in every run and for encoder and head alike."""
+    """Whether an example calibrates. By its group's name: the same in every run, and for encoder and head alike."""
     return example.source in calibration_sources or zlib.crc32(example.group.encode()) % CALIBRATION_PART == 0
 
 
@@ -76,8 +80,11 @@ def train_head(
     difficulty: npt.NDArray[np.float32] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> TrainedHead:
-    """Fit and calibrate. ``weights``: how much a source's examples count (default 1); ``year``: the present one;
-    ``start``: the head to begin with and to stay near to."""
+    """Fit and calibrate. Deterministic.
+
+    ``weights``: of a source's examples (default 1). ``year``: the present one. ``start``: the head to begin with and to
+    stay near to. ``difficulty``: as in Head. ``metadata``: what to add to the head's own.
+    """
     calibrating = [example for example in examples if is_for_calibration(example, calibration_sources)]
     fitting = [example for example in examples if not is_for_calibration(example, calibration_sources)]
     features = [excerpt_features(excerpt_of(example.messages), year) for example in fitting]
@@ -153,7 +160,7 @@ class Scored:
 
 
 def _right_where_both_agree(words: Scored, both: Scored, risk: float) -> Scored:
-    """The words' judgements, counted right where both models together would be sure of the same label."""
+    """The linear model's answers, counted as right where both models together would be sure of the same label."""
     agree = (both.confidences >= threshold_for_risk(both, risk)) & (both.labels == words.labels)
     return Scored(words.confidences, agree, words.weights, words.labels)
 
@@ -161,7 +168,7 @@ def _right_where_both_agree(words: Scored, both: Scored, risk: float) -> Scored:
 def _cross_validated(
     scores: Sequence[HeadScores], classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], case_weights: Floats
 ) -> Scored:
-    """Confidence in each case by a stage that was made from the cases of the other parts."""
+    """The confidence in each case, by a stage that was made from the cases of the other folds."""
     confidences, labels = np.zeros(len(scores)), np.zeros(len(scores), np.int64)
     for fold in range(_FOLDS):
         others = np.flatnonzero(folds != fold)
@@ -205,8 +212,8 @@ def _stage(
 
 
 def _fit_mix(scores: Sequence[HeadScores], classes: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Weights of the two models that make the right labels likeliest. No offsets for the labels: how often each occurs
-    among the examples says nothing about anybody's requests."""
+    """Weights of the two models by maximum likelihood. There is no offset for each label: how often a label occurs
+    among the examples says nothing about real requests."""
     words = np.array([case.words for case in scores], np.float64)
     encoder = np.array([np.zeros(len(LABELS)) if r.encoder is None else r.encoder for r in scores], np.float64)
     rows = np.arange(len(classes))
@@ -222,7 +229,7 @@ def _fit_mix(scores: Sequence[HeadScores], classes: npt.NDArray[np.int64]) -> tu
 
 
 def _fit_confidence(inputs: Floats, right: npt.NDArray[np.bool_], case_weights: Floats) -> tuple[float, ...]:
-    """Logistic regression of being right on the traits, lightly held back."""
+    """Logistic regression, with a small L2 penalty, of being right on ``confidence_inputs``."""
     signs = np.where(right, 1.0, -1.0)
 
     def loss(coefficients: Floats) -> float:

@@ -1,4 +1,4 @@
-"""Decisions the classifier has made, for when the same is asked again: bounded, and each good for a time only."""
+"""The decision cache: what the classifier decided, for when the same is asked again. Bounded in size and in time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from ai_router.routing.prompt import render_conversation
 from ai_router.types import ChatRequest, Decision, Label
 
 ENRICH_TTL_S = 60.0
-"""ENRICH says that the answer changes, and so may the need for it: "who won?" is one thing during a match, another
-after.
-"""
+"""Seconds. ENRICH says that the answer changes with time, and so may the need for it: "who won?" is another question
+during a match than after it."""
 
 Key = bytes
 
 
 def cache_key(request: ChatRequest, context_chars: int) -> Key:
-    """What the classifier would be shown of the request (``context_chars`` characters), blanks and case aside, and the
-    day, as a digest."""
+    """A digest of what decides: the conversation as the classifier would be shown it (``context_chars`` characters of
+    it), and the day. White space and case do not count."""
     conversation = " ".join(render_conversation(request.messages, context_chars).split()).casefold()
     shown = f"{request.timestamp:%Y-%m-%d} {conversation}"
     return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()

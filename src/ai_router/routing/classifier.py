@@ -1,9 +1,11 @@
-"""Asking the classifier model, in one of two ways.
+"""Asking the classifier model for a label, in one of two modes.
 
 ``constrained``: thinking off, the answer limited to the labels and cut where it is sure to name one of them, its
 log-probabilities as confidence.
-``reasoning``: free text with a think block, streamed, and left as soon as the decision word stands.
-Which of the two the server can do is found out by a probe: vLLM answers 200 to constraints that it does not know.
+``reasoning``: free text with a think block, streamed; the call is aborted as soon as the decision word is certain.
+
+Which of the two a server supports is found out by a probe: vLLM ignores constraints that it does not know and answers
+200 (vLLM 0.33).
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ _PROBE: tuple[Message, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSettings:
-    """How to ask: the mode to begin with, the deadline for an answer, the characters of conversation to show, and how
-    many may ask at the same time."""
+    """How to ask. ``mode`` is the one to begin with, ``timeout_s`` the deadline of an answer, ``connect_s`` of a
+    connection, ``context_chars`` the characters of conversation to show, ``max_concurrent`` how many requests may ask
+    at the same time."""
 
     mode: ClassifierMode
     timeout_s: float
@@ -62,7 +65,7 @@ class ClassifierSettings:
 
 
 class Classifier:
-    """One classifier model. ``mode`` starts as configured and is settled by ``probe``."""
+    """One classifier model; safe from any thread. ``mode`` is the configured one until ``probe`` makes it REASONING."""
 
     def __init__(self, client: UpstreamClient, backend: Backend, settings: ClassifierSettings) -> None:
         self._client = client
@@ -76,13 +79,13 @@ class Classifier:
 
     @property
     def mode_known(self) -> bool:
-        """Whether the mode is certain."""
+        """Whether requests need not wait for the probe: it is done, given up, or the mode needs none."""
         return self._mode_known.is_set()
 
     def classify(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> Verdict:
-        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when a call is.
+        """The model's verdict on the request. Waits up to _PROBE_WAIT_S for the probe.
 
-        Asked a second time on a new connection when it takes much longer than it has lately; the first word counts.
+        The call is hedged (hedge.py). Raises UpstreamError when there is no verdict, and what a call was aborted for.
         """
         self._mode_known.wait(_PROBE_WAIT_S)
         messages = classifier_messages(request, self._settings.context_chars)
@@ -91,14 +94,14 @@ class Classifier:
         return self._hedge.first(lambda call: self._ask_reasoning(messages, call), new_call)
 
     def close(self) -> None:
-        """End its threads."""
+        """End the threads that its calls run on."""
         self._hedge.close()
 
     def probe(self) -> None:
-        """Find out whether the server honours constraints, and warm its prefix cache by the way.
+        """Find out whether the server honours constraints; its prefix cache is warm afterwards.
 
-        The probe asks for prose and allows only labels: a server that ignores the constraint writes prose.
-        An unreachable server settles nothing: raises UpstreamError, call again.
+        The probe asks for prose and allows only labels: a server that ignores the constraint writes prose. Raises
+        UpstreamError if the server cannot be reached: then nothing is known, call again.
         """
         try:
             payload = self._complete(_constrained_body(self._backend.model, _PROBE, _PROBE_TOKENS), UpstreamCall())
@@ -115,10 +118,7 @@ class Classifier:
         self._mode_known.set()
 
     def warm_up(self) -> None:
-        """Have the server read the system prompt, for its prefix cache; one token of an answer nobody reads.
-
-        Raises UpstreamError.
-        """
+        """Have the server read the system prompt, for its prefix cache. Raises UpstreamError."""
         response = self._open(_warm_up_body(self._backend.model), UpstreamCall())
         try:
             response.read(_MAX_ANSWER_BYTES)
@@ -126,7 +126,7 @@ class Classifier:
             response.close()
 
     def assume_mode(self) -> None:
-        """Let requests go ahead in the configured mode: the server could not be probed yet."""
+        """Let requests go ahead in the present mode, without a probe."""
         self._mode_known.set()
 
     def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
@@ -211,9 +211,9 @@ class Classifier:
 
 
 class StartupProbe:
-    """Probes the classifier in the background until it is reached: a vLLM may take ten minutes to load its model.
+    """A thread that probes the classifier until it is reached: a vLLM may take ten minutes to load its model.
 
-    One whose mode needs no probe is warmed up instead, in the same way.
+    A classifier whose mode needs no probe is warmed up instead.
     """
 
     _RETRY_S = 10.0
@@ -224,11 +224,11 @@ class StartupProbe:
         self._thread = threading.Thread(target=self._run, name="classifier-probe", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop retrying."""
+        """Stop retrying. A probe that is under way goes on."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -286,7 +286,7 @@ def _reasoning_body(model: str, messages: tuple[Message, ...]) -> bytes:
 
 
 def _content_of(payload: Mapping[str, Any]) -> str:
-    """The content of the one choice, stripped; "" if there is none."""
+    """The first choice's content, stripped; "" if there is none."""
     try:
         content = payload["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):

@@ -1,9 +1,9 @@
-"""Keeping a conversation where it is: which label its previous turn had, and the rule for staying with it.
+"""Keeping a conversation on its route: the label that its previous turn had, and the rule for staying with it.
 
-The rule. A turn stays with the label of the turn before it if the new decision is another one and unsure of it, that
-is, gave less than STAY_BELOW for it. Only MODERATE and COMPLEX stay: they are two backends, each with the conversation
-in its prefix cache. ENRICH is about the question and not about the conversation, so it neither stays nor is stayed
-with; a turn after it stays with the one before it. A decision that states no confidence counts as sure.
+The rule. A turn keeps the label of the turn before it if the new decision has another label and a confidence below
+STAY_BELOW. Only MODERATE and COMPLEX are kept: they are two backends, each with the conversation in its prefix cache.
+ENRICH is about the question and not about the conversation: it is neither kept nor replaced, and the turn after it is
+compared with the turn before it. A decision that states no confidence counts as sure.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _FIRST_MESSAGES, _LAST_MESSAGES = 4, 60
 _ROLES_IN_KEY = frozenset({"user", "system", "developer"})
 
 TurnKey = bytes
-"""A digest of what the user has said up to a turn: where in which conversation one is."""
+"""A digest of a conversation up to and including one user turn. It identifies that turn, in this conversation."""
 
 
 def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
-    """(the place of the previous user turn, or None for a first one; the place of this one).
+    """(key of the previous user turn, None if there was none; key of the current one).
 
-    What a tool said after the last user turn continues that turn: then both are the same place. System messages count:
-    two applications may begin with the same words. Of each turn both ends count, and its length; of a long conversation
-    its beginning and its latest turns.
+    What a tool answered after the last user turn continues that turn: then both keys are the same. Messages of the
+    roles in _ROLES_IN_KEY count: two applications with other system messages may begin with the same words. Of each
+    message its length and _END_CHARS at both ends count; of a long conversation the _FIRST_MESSAGES and the
+    _LAST_MESSAGES.
     """
     in_key = [message for message in messages if message.get("role") in _ROLES_IN_KEY]
     if len(in_key) > _FIRST_MESSAGES + _LAST_MESSAGES:
@@ -63,14 +64,14 @@ def _content_parts(message: Message) -> Sequence[object]:
 
 
 def _image_digest_input(part: object) -> str:
-    """What tells a picture from another: the length and the end of its address, which may be all of it."""
+    """What tells one image from another: length and end of its URL, which may be a data URL with all of it."""
     link = part.get("image_url") if isinstance(part, Mapping) else None
     url = link.get("url") if isinstance(link, Mapping) else link
     return f"{len(url)}:{url[-_END_CHARS:]}" if isinstance(url, str) else ""
 
 
 def stay(decision: Decision, previous: Label | None) -> Decision:
-    """The decision, or the label of the turn before where the rule says so. Pure."""
+    """The decision, with the label of the turn before where the rule (above) says so. Pure."""
     sure = decision.confidence is None or decision.confidence >= STAY_BELOW
     if previous is None or sure or decision.label == previous or decision.label not in _STICKY_LABELS:
         return decision
@@ -101,7 +102,7 @@ class Conversations:
             return self._labels.get(key)
 
     def remember(self, previous: TurnKey | None, current: TurnKey, label: Label) -> None:
-        """The turn at ``current`` got ``label``; an ENRICH passes on what was before it."""
+        """Keep ``label`` for the current turn. A turn with another label than those kept takes the previous turn's."""
         with self._lock:
             kept = label if label in _STICKY_LABELS else self._labels.get(previous) if previous is not None else None
             if kept is not None:

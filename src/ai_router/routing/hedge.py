@@ -1,4 +1,7 @@
-"""Asking twice when an answer is late: a hung connection or a stuck worker must not cost the whole deadline."""
+"""Hedged calls: a second call on a new connection when the first takes unusually long, and the first answer counts.
+
+A hung connection or a stuck worker must not cost the whole deadline (Dean and Barroso, The Tail at Scale, 2013).
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,22 @@ T = TypeVar("T")
 _DURATIONS_KEPT = 50
 _MIN_DURATIONS = 5
 _LATE_FACTOR = 2.0
-"""A call is late when it takes so many times the slowest usual one (95th percentile of the last _DURATIONS_KEPT)."""
+"""A call is late after this many times the 95th percentile of the last _DURATIONS_KEPT durations..."""
 _MIN_LATE_S = 0.25
+"""...but not before this many seconds."""
 _DEADLINE_GRACE_S = 0.1
-"""For a call's own deadline, which says more exactly what was missing."""
+"""Seconds to wait beyond the deadline, so that a call's own timeout is raised: it says more exactly what was late."""
 _HEDGED_SHARE = 0.1
-"""Of the calls, so many may be asked twice: a classifier that is slow because it is busy must not be given twice the
-work.
-"""
+"""At most this share of calls is made twice, with up to three in reserve: a classifier that is slow because it is
+busy must not get twice the work."""
 
 
 class Hedge(Generic[T]):
-    """Runs calls of one kind on ``max_concurrent`` threads twice over; ``deadline_s`` is the calls' own."""
+    """Hedges calls of one kind. Safe from any thread.
+
+    ``max_concurrent`` callers may ask at the same time; there are threads for two calls of each. ``deadline_s`` is the
+    timeout that the calls have themselves; ``source`` names the backend in errors.
+    """
 
     def __init__(
         self, max_concurrent: int, deadline_s: float, source: Source, clock: Callable[[], float] = time.monotonic
@@ -41,16 +48,18 @@ class Hedge(Generic[T]):
         self._durations_s: deque[float] = deque(maxlen=_DURATIONS_KEPT)
         self._credit = 1.0
         self.second_calls = 0
-        """How often a call was made twice, since the start."""
+        """How many second calls were made since the start."""
 
     def close(self) -> None:
         """End the threads; calls under way are not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def first(self, ask: Callable[[UpstreamCall], T], new_call: Callable[[], UpstreamCall]) -> T:
-        """The first answer. Raises what a call raised if none succeeds, UpstreamTimeout at the deadline.
+        """Run ``ask`` on a call from ``new_call``, and on a second one if the first is late; the first answer.
 
-        The deadline is the same for both: the second call has what the first has left of it.
+        Both share one deadline: the second call has what the first has left of it. The call that was not needed is
+        aborted with HedgeLost. Raises what a call raised if none succeeds, UpstreamTimeout at the deadline,
+        ShuttingDown after ``close``.
         """
         started = self._clock()
         calls: list[tuple[Future[T], UpstreamCall]] = []
@@ -70,7 +79,10 @@ class Hedge(Generic[T]):
         return answer
 
     def late_after_s(self) -> float | None:
-        """How long to wait before asking again; None while too little is known, or if the deadline comes first."""
+        """Seconds to wait before the second call; None if the deadline comes first.
+
+        A quarter of the deadline while fewer than _MIN_DURATIONS durations are known.
+        """
         with self._lock:
             if len(self._durations_s) < _MIN_DURATIONS:
                 return self._deadline_s / 4
@@ -104,7 +116,8 @@ class Hedge(Generic[T]):
             return True
 
     def _first_success(self, calls: Sequence[tuple[Future[T], UpstreamCall]], end: float) -> T:
-        """The first result; a call that fails leaves it to the other. An abort is nobody's to make good."""
+        """The first result. An UpstreamError of one call leaves it to the other; anything else, an abort among it, is
+        raised at once."""
         pending, failure = {future for future, _ in calls}, None
         while pending:
             done, pending = wait(pending, max(end - self._clock(), 0), return_when=FIRST_COMPLETED)

@@ -1,9 +1,11 @@
-"""Watching the head against the classifier: agreement where it was sure, drift of its confidence, in or out of service.
+"""Watching the head: how often the classifier agrees with it, how its confidence drifts, whether it may decide.
 
-Every comparison counts: the sampled share of the head's own decisions that the classifier is asked about afterwards
-and, while the head is out of service, every decision of the classifier. The head leaves service when its disagreement
-over the last WINDOW comparisons is, with 95% certainty, above ``limit``; it comes back when RETURN_AFTER comparisons in
-a row since then have stayed below it, or when a new head is loaded.
+A comparison is a request of which the head was sure, and about which the classifier was asked too. ShadowClassifier
+asks about a sample of the head's own decisions; while the head is out of service, the classifier decides everything.
+
+The head leaves service when, with 95% certainty, its disagreement over the last WINDOW comparisons is above ``limit``.
+Its comparisons are then counted anew, and it comes back when there are RETURN_AFTER of them and the disagreement is
+within the limit, or when another head is loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Agreement:
 
     @property
     def share(self) -> float | None:
-        """Agreed of compared; None before the first."""
+        """The share of comparisons that agreed, in [0, 1]; None before the first."""
         return self.agreed / self.compared if self.compared else None
 
     @property
@@ -51,7 +53,7 @@ class Agreement:
         return 1 - self.agreed / self.compared if self.compared else 0.0
 
     def disagreement_lower_bound(self) -> float:
-        """The lower 95% bound (Wilson) of the disagreement behind what was seen."""
+        """The true disagreement is above this with 95% certainty (lower bound of the Wilson score interval)."""
         if not self.compared:
             return 0.0
         n, p = self.compared, self.disagreement
@@ -61,7 +63,11 @@ class Agreement:
 
 
 class Monitor:
-    """Keeps the comparisons. Safe from any thread."""
+    """Keeps comparisons and confidences, and decides whether the head is in service. Safe from any thread.
+
+    ``limit`` is the disagreement that is allowed, in [0, 1]; ``reference`` the share of each of CONFIDENCE_BINS bins in
+    the head's confidences at calibration.
+    """
 
     def __init__(self, limit: float, reference: Sequence[float] = ()) -> None:
         self._limit = limit
@@ -77,12 +83,12 @@ class Monitor:
         return self._in_service
 
     def agreement(self) -> Agreement:
-        """Of the recent comparisons."""
+        """The agreement of the last WINDOW comparisons."""
         with self._lock:
             return Agreement(len(self._recent), sum(self._recent))
 
     def record_comparison(self, *, agreed: bool) -> None:
-        """The classifier was asked about something of which the head was sure."""
+        """Count a comparison: the head was sure, and the classifier said the same or not."""
         with self._lock:
             self._recent.append(agreed)
             recent = Agreement(len(self._recent), sum(self._recent))
@@ -109,12 +115,15 @@ class Monitor:
             )
 
     def record_confidence(self, confidence: float) -> None:
-        """The head had this confidence in a guess."""
+        """Count the confidence, in [0, 1], of a guess; for ``drift``."""
         self._confidences.append(min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1))
 
     def drift(self) -> float | None:
-        """Population stability index of recent confidences against those at calibration (0: alike; above 0.25: another
-        kind of traffic than the head was made for); None without a reference or before WINDOW guesses."""
+        """How far recent confidences are from the reference: the population stability index.
+
+        0 is alike; above 0.25, by convention, is another kind of traffic than the head was calibrated for. None without
+        a reference or before WINDOW guesses.
+        """
         bins = tuple(self._confidences)
         if len(bins) < WINDOW or not self._reference:
             return None
@@ -124,7 +133,7 @@ class Monitor:
         return sum((a - e) * math.log(a / e) for a, e in zip(actual, expected, strict=True))
 
     def reset(self, reference: Sequence[float]) -> None:
-        """Another head was loaded: what was seen of the old one says nothing about it."""
+        """Begin anew, in service: another head was loaded, with this reference."""
         with self._lock:
             self._recent.clear()
             self._confidences.clear()
@@ -133,7 +142,10 @@ class Monitor:
 
 
 class ShadowClassifier:
-    """``share`` of the decisions it is offered, in [0, 1], is compared. A full queue drops: it is a sample anyway."""
+    """Asks the classifier about a sample of the head's decisions, on a thread of its own, one at a time.
+
+    ``share``, in [0, 1], of the decisions offered is asked about. When _QUEUE_LIMIT wait, further ones are dropped.
+    """
 
     def __init__(
         self,
@@ -153,17 +165,17 @@ class ShadowClassifier:
         self._queue: Batches[tuple[ChatRequest, Guess]] = Batches(self._ask_all, name="shadow", limit=_QUEUE_LIMIT)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._queue.start()
 
     def close(self) -> None:
-        """Give up what is under way and forget what waits."""
+        """Abort the call under way and drop what waits."""
         self._stopped.set()
         self._scope.abort(ShuttingDown("the router is being stopped"))
         self._queue.close()
 
     def offer(self, request: ChatRequest, guess: Guess) -> None:
-        """Take the decision into the sample, perhaps. Never waits."""
+        """Perhaps take a decision of the head's into the sample. Never waits."""
         if guess.sure and self._rng.random() < self._share:
             self._queue.put((request, guess))
 

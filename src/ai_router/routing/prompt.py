@@ -38,6 +38,7 @@ _OMISSION = " [...] "
 
 _TASK_NAME = re.compile(r"[a-z_]+_generation|function_calling|context_compaction")
 _TASKS_OF_THE_USER = frozenset({"moa_response_generation"})
+"""Named like background tasks, but the user reads the answer."""
 
 _TASK_FIRST_LINE = "### Task:"
 _TASK_SECOND_LINES = (
@@ -55,7 +56,10 @@ _TASK_SECOND_LINES = (
 
 
 def text_of(message: Message) -> str:
-    """The content as plain text: a string as it is, parts joined by newlines, an image as ``[image]``, null as ""."""
+    """The content of a message as plain text, whichever of the API's shapes it has.
+
+    A string is taken as it is; parts are joined by newlines, one that is no text as its kind (``[image]``); null is "".
+    """
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -65,7 +69,7 @@ def text_of(message: Message) -> str:
 
 
 def last_user_text(messages: Sequence[Message]) -> str:
-    """What the user said last; "" if the user said nothing."""
+    """The text of the last user message; "" if there is none."""
     return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
 
 
@@ -78,7 +82,10 @@ def _part_text(part: Mapping[str, object]) -> str:
 
 
 def task_in_headers(headers: Iterable[tuple[str, str]]) -> str | None:
-    """The job that a header such as ``X-Task: title_generation`` names; any name containing "task" will do."""
+    """The background task that a header such as ``X-Task: title_generation`` names; None if no header names one.
+
+    Any header whose name contains "task" is read: the user of the chat UI picks its name.
+    """
     for name, value in headers:
         if "task" in name.lower():
             task = value.strip().lower()
@@ -88,7 +95,7 @@ def task_in_headers(headers: Iterable[tuple[str, str]]) -> str | None:
 
 
 def task_in_template(messages: Sequence[Message]) -> str | None:
-    """The second line of a chat UI's background template; None for everything else."""
+    """The second line of a chat UI's background template, which names the task; None for everything else."""
     if len(messages) != 1 or messages[0].get("role") != "user":
         return None
     first, _, rest = text_of(messages[0]).lstrip().partition("\n")
@@ -99,7 +106,7 @@ def task_in_template(messages: Sequence[Message]) -> str | None:
 
 
 def classifier_messages(request: ChatRequest, budget: int) -> tuple[Message, ...]:
-    """The two messages for the classifier; ``budget`` bounds the conversation's characters."""
+    """The two messages for the classifier; at most ``budget`` characters of conversation."""
     conversation = render_conversation(request.messages, budget)
     date = f"{request.date_context}\n\n" if request.date_context else ""
     return (
@@ -109,10 +116,10 @@ def classifier_messages(request: ChatRequest, budget: int) -> tuple[Message, ...
 
 
 def render_conversation(messages: Sequence[Message], budget: int) -> str:
-    """The turns as ``role: text``, at most ``budget`` characters.
+    """The messages as ``role: text``, oldest first, at most ``budget`` characters; ``messages`` must not be empty.
 
-    The last turn gets what it needs up to three quarters of the budget, kept at both ends; earlier ones follow
-    from new to old, each cut short, until the budget is spent.
+    The last message gets what it needs up to three quarters of the budget; if it is longer, its middle is left out.
+    Earlier ones are taken from new to old, each of _EARLIER_TURN_CHARS at most, until the budget is spent.
     """
     last = _render_message(messages[-1], max(budget * 3 // 4, 1))
     turns, chars_left = [last], budget - len(last)

@@ -1,5 +1,5 @@
-"""Deciding where a request goes, cheapest first: the client's word, META, what was decided before, the head, the
-classifier.
+"""Deciding where a request goes, cheapest first: the model that the client named, META tasks, the decision cache, the
+head, the classifier.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
 MIN_FALLBACK_CONFIDENCE = 0.5
-"""When the classifier fails, the head's guess stands if it is at least this likely; below, the default route does."""
+"""When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
 
 
 @dataclass(frozen=True, slots=True)
 class FastPath:
-    """Everything that decides without a call. ``context_chars`` is what the classifier is shown; ``shadow`` is there if
-    there is a classifier to compare with."""
+    """What decides in this process, without a call, and what it remembers.
+
+    ``context_chars``: how many characters of conversation the classifier is shown, which is what the cache goes by.
+    ``shadow`` is None where there is no classifier to compare with, or where no share of decisions is to be compared.
+    """
 
     heads: HeadStore
     cache: DecisionCache
@@ -44,11 +47,11 @@ class FastPath:
     shadow: ShadowClassifier | None = None
 
     def key(self, request: ChatRequest) -> Key:
-        """Under which the classifier's decision on the request is kept."""
+        """The request's key in the decision cache."""
         return cache_key(request, self.context_chars)
 
     def cached_decision(self, key: Key | None) -> Decision | None:
-        """The classifier's decision, if it has made it already and not too long ago."""
+        """The classifier's decision on the same question, as one of the cache; None if it is not there."""
         decision = self.cache.get(key) if key is not None else None
         if decision is None:
             return None
@@ -61,7 +64,7 @@ class FastPath:
         )
 
     def guess(self, request: ChatRequest) -> Guess:
-        """The head's guess, also while it is out of service: then it is compared with what the classifier says."""
+        """The head's guess, measured. Also while the head is out of service: it is compared with the classifier's."""
         started = time.perf_counter()
         guess = self.heads.current.guess(request.messages, request.timestamp.year)
         self.metrics.guessed(guess.confidence, time.perf_counter() - started)
@@ -73,29 +76,34 @@ class FastPath:
         return guess.sure and self.monitor.in_service
 
     def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
-        """The classifier decided: keep it, and compare with what the head would have said."""
+        """The classifier decided: keep the decision, and compare it with the head's guess where that was sure."""
         if key is not None:
             self.cache.put(key, decision)
         if guess is not None and guess.sure:
             self.monitor.record_comparison(agreed=guess.label == decision.label)
 
     def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
-        """Perhaps have the classifier asked about a decision of the head's, some time later."""
+        """Perhaps have the classifier asked afterwards about a decision of the head's."""
         if self.shadow is not None:
             self.shadow.offer(request, guess)
 
     def label_at(self, key: TurnKey | None) -> Label | None:
-        """The label of the turn at ``place`` that may be stayed with."""
+        """The label to stay with, of the turn with this key; None if there is none."""
         return self.conversations.label_at(key)
 
     def remember(self, keys: tuple[TurnKey | None, TurnKey], decision: Decision) -> None:
-        """The turn at ``place`` was decided."""
+        """Keep the label of a turn; ``keys`` are those of the previous and the current one."""
         self.conversations.remember(*keys, decision.label)
 
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """What the cheap deciders could not settle, and what they think. ``previous_label``: to stay with, if any."""
+    """A request that the classifier has to decide, and what is known of it.
+
+    ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which is not sure; None
+    without a head. ``previous_label``: of the previous turn, to stay with; None if there is none. ``turn_keys``: of the
+    previous and the current turn.
+    """
 
     key: bytes | None
     guess: Guess | None
@@ -107,7 +115,7 @@ _NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=
 
 
 class Router:
-    """Decides. ``decide_at_once`` takes no call; ``determine_route`` asks the classifier; ``learn`` remembers."""
+    """Decides. ``decide_at_once`` makes no call; ``determine_route`` asks the classifier. Safe from any thread."""
 
     def __init__(
         self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, limiter: ConcurrencyLimiter
@@ -118,7 +126,7 @@ class Router:
         self._limiter = limiter
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
-        """The decision, where it takes no call, or where a call would be in vain. Raises ModelNotFound."""
+        """The decision, if it needs no call or if the classifier cannot be called now. Raises ModelNotFound."""
         found = self._explicit_decision(request) or _meta_decision(request) or self._fast_decision(request)
         if isinstance(found, Undecided):
             closed_s, why = self._limiter.closed_for(CLASSIFIER)
@@ -129,9 +137,9 @@ class Router:
     def determine_route(
         self, request: ChatRequest, undecided: Undecided, new_call: Callable[[], UpstreamCall]
     ) -> Decision:
-        """The classifier's decision, or what stands in for it, with the classifier's failure in it.
+        """The classifier's decision. If it gives none, the head's guess or the default route, with ``failure`` set.
 
-        Raises only what a call was aborted for.
+        Raises what a call was aborted for, and ValueError where there is no classifier.
         """
         if self._classifier is None:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
@@ -172,7 +180,7 @@ class Router:
         )
 
     def _fast_decision(self, request: ChatRequest) -> Decision | Undecided:
-        """What is known or plain. Without a classifier the head's guess has to do, sure or not."""
+        """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages)
@@ -190,7 +198,7 @@ class Router:
         return decision
 
     def _guess_decision(self, guess: Guess | None) -> Decision | None:
-        """The guess as a decision, where it may be one; without a classifier it has to be."""
+        """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
         if guess is None or self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
         return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
@@ -216,7 +224,7 @@ def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:
 
 
 def _fallback_decision(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
-    """The head's guess, unsure as it is, where it is likelier than not; else the default route."""
+    """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route."""
     problem = f"no decision from the classifier ({failure})"
     guess = undecided.guess
     if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:

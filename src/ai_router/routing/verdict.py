@@ -1,4 +1,4 @@
-"""Reading a classifier's answer: the decision word, and how sure it was. Pure."""
+"""Reading a classifier's answer: the label, and the probability that the classifier gave it. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ may be an alternative under discussion, so that only the end of the text settles
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The classifier's word, its probability among the labels if it told, and why it stopped."""
+    """The classifier's label; ``confidence``, its probability among the labels, None if the server gave none; and the
+    answer's finish_reason ("early" where we stopped reading)."""
 
     label: Label
     confidence: float | None
@@ -129,9 +130,9 @@ def word_in_answer(content: str, reasoning: str) -> Label | None:
 
 
 class WordFinder:
-    """Finds the decision word in a streamed answer, as soon as it stands.
+    """Finds the decision word in a streamed answer as soon as it is certain.
 
-    Feed it deltas; ``feed`` returns the label once it is certain, ``finish`` decides when the stream has ended without.
+    ``feed`` takes the deltas and returns the label once it is certain; ``finish`` decides at the end of the stream.
     """
 
     __slots__ = ("_content", "_reasoning")
@@ -152,7 +153,7 @@ class WordFinder:
         return _word_near_start(answer)
 
     def finish(self) -> Label | None:
-        """The word in all that came, or None."""
+        """The label in everything that was fed; None if there is none."""
         return word_in_answer(self._content, self._reasoning)
 
 
@@ -165,7 +166,7 @@ def delta_texts(payload: Mapping[str, Any]) -> tuple[str, str, str | None]:
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:
-    """vLLM 0.33 calls it ``reasoning``; older versions and llama.cpp ``reasoning_content``."""
+    """The reasoning text: ``reasoning`` in vLLM 0.33, ``reasoning_content`` in older versions and in llama.cpp."""
     for name in ("reasoning", "reasoning_content"):
         text = message.get(name)
         if isinstance(text, str) and text:

@@ -1,4 +1,4 @@
-"""Heads in files: packed, refused, taken up while the router runs."""
+"""Heads in files: packed, refused, loaded while the router runs."""
 
 from __future__ import annotations
 

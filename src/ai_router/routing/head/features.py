@@ -1,10 +1,11 @@
-"""What the head reads of a conversation, and the hashed features of it: which of 2**BITS buckets it touches, and how
-much. Deterministic, bounded, no vocabulary, no state.
+"""What the head reads of a conversation, and hashed features of it for the linear model.
 
-A request is read as a *frame*, which says what is asked, and a *payload*, what it is asked about: quoted spans,
-code and whatever follows a colon and a line break. "Translate 'what is the weather today'" has the frame of a
-translation. Features of the two live in namespaces of their own, so that the model can learn that a payload tells
-little.
+An Excerpt is the last user turn and a little of what came before. Its features are runs of words and characters, each
+hashed into one of 2**BITS buckets, with a weight. Deterministic, bounded, no vocabulary, no state.
+
+A turn is split into a *frame*, which says what is asked, and a *payload*, what it is asked about: quoted spans, code
+and whatever follows a colon and a line break. "Translate 'what is the weather today'" has the frame of a translation.
+The features of the two are hashed apart, so that the model can learn that a payload tells little.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from ai_router.routing.prompt import text_of
 from ai_router.types import Message
 
 TURN_CHARS = 1_200
-"""Of a turn, at both ends: people put the question at either."""
+"""Characters of a turn that are read, half of them at each end: people put the question at either."""
 ANSWER_CHARS = 240
+"""Characters of the last answer that are read, at its beginning."""
 BITS = 20
 BUCKETS = 1 << BITS
 
@@ -49,16 +51,18 @@ _CHAR_NGRAMS = (3, 4, 5)
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """``turns``: what the user said, newest first, at most two, each cut to TURN_CHARS; never empty, "" for nothing.
+    """What the head reads of a conversation.
 
-    ``answer`` is the beginning of the last answer, ``length`` the characters of the newest turn before it was cut.
+    ``turns``: the user's last two turns at most, newest first, each cut to TURN_CHARS; never empty, ("",) for nothing.
+    ``answer``: the beginning of the assistant's last answer. ``length``: characters of the newest turn before it was
+    cut.
     """
 
     turns: tuple[str, ...]
     answer: str
     length: int
     partial: bool = False
-    """Whether there is more to the turn than its text: an image, or what a tool said after it."""
+    """Whether the turn has more than the text that is read: an image, or what a tool answered after it."""
 
     @property
     def last(self) -> str:
@@ -67,7 +71,7 @@ class Excerpt:
 
 
 def excerpt_of(messages: Sequence[Message]) -> Excerpt:
-    """The excerpt of a conversation. Looks back no further than the turn before the last."""
+    """The excerpt of a conversation. Reads back no further than the turn before the last."""
     turns: list[str] = []
     answer, length = "", 0
     partial = bool(messages) and messages[-1].get("role") != "user"
@@ -101,7 +105,8 @@ def _both_ends(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Bucket numbers, int64 in [0, BUCKETS), and a weight for each, float32; ``words``: the frame's, as hashes."""
+    """``buckets``, int64 in [0, BUCKETS), and their ``weights``, float32, both (n,); ``words``: hashes of the frame's
+    words, uint64."""
 
     buckets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
@@ -110,14 +115,14 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class TurnParts:
-    """A turn taken apart. ``frame`` has a placeholder where each piece of ``payload`` stood; both lower-case."""
+    """A turn's frame and payload, lower-case. The frame has a placeholder for each piece that went to the payload."""
 
     frame: str
     payload: str
 
 
 def split_turn(text: str, year: int) -> TurnParts:
-    """Frame, payload and marks of a turn; ``year`` is the present one: a year counts as past or not."""
+    """Frame and payload of a turn. ``year`` is the present one: years in the text become "past" or "not past"."""
     pieces: list[str] = []
 
     def set_aside(match: re.Match[str], placeholder: str) -> str:
@@ -135,13 +140,13 @@ def split_turn(text: str, year: int) -> TurnParts:
 
 
 def _normalised_text(text: str, year: int) -> str:
-    """Lower-case, blanks single, digits made alike, years made past or present."""
+    """Lower-case, single blanks, every digit 0; a year from last year on is ⓨ, an earlier one ⓞ."""
     dated = _YEAR.sub(lambda match: "ⓨ" if int(match.group(0)) >= year - 1 else "ⓞ", text)
     return " ".join(_DIGIT.sub("0", dated).lower().split())
 
 
 def _form_words(excerpt: Excerpt, parts: TurnParts) -> list[str]:
-    """Traits of the form, as words of a namespace of their own."""
+    """The form of a turn, as words: how long, how many lines, how it ends, which script, whether code or formulas."""
     text, words = excerpt.last, len(parts.frame.split())
     last = text.rstrip()[-1:]
     marks = [
@@ -167,18 +172,18 @@ def _script(text: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Words, numbers and signs, at most _MAX_WORDS, from both ends."""
+    """Words, numbers and punctuation; of more than _MAX_WORDS those at both ends."""
     words = _WORD.findall(text)
     return words if len(words) <= _MAX_WORDS else words[: _MAX_WORDS // 2] + words[-_MAX_WORDS // 2 :]
 
 
 def word_hashes(words: Sequence[str]) -> _Hashes:
-    """One hash a word."""
+    """A hash for each word, uint64 (words,)."""
     return np.fromiter((zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words), np.uint64, len(words))
 
 
 def word_ngrams(hashes: _Hashes, size: int) -> _Hashes:
-    """Hashes of all runs of ``size`` words, a begin and an end mark included from two words up."""
+    """Hashes of all runs of ``size`` words; from two words up, beginning and end of the text count as words."""
     if size == 1:
         return hashes
     bounded = np.concatenate((np.array([1], np.uint64), hashes, np.array([2], np.uint64)))
@@ -209,7 +214,7 @@ def _buckets(hashes: _Hashes, namespace: str) -> npt.NDArray[np.int64]:
 
 
 def combine_features(namespaces: Sequence[tuple[str, float, _Hashes]], words: _Hashes) -> Features:
-    """Features of (namespace, weight, hashes): each namespace's vector has the length that is its weight."""
+    """Features from (namespace, weight, hashes). A namespace's vector has the Euclidean length ``weight``."""
     buckets, weights = [], []
     for namespace, weight, hashes in namespaces:
         touched = np.unique(_buckets(hashes, namespace))
@@ -222,9 +227,9 @@ def combine_features(namespaces: Sequence[tuple[str, float, _Hashes]], words: _H
 
 
 def excerpt_features(excerpt: Excerpt, year: int) -> Features:
-    """The features of a conversation's last turn, with those of what came before where there is something before.
+    """The features of the last turn and, if there is one, of the turn before and of the answer to it.
 
-    What came before counts the more the shorter the last turn is: "and tomorrow?" says nothing by itself.
+    What came before weighs more, the shorter the last turn is: "and tomorrow?" says nothing by itself.
     """
     parts = split_turn(excerpt.last, year)
     frame, payload = word_hashes(words_of(parts.frame)), word_hashes(words_of(parts.payload))

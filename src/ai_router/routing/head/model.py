@@ -1,6 +1,6 @@
-"""The head: a linear model over hashed n-grams, an encoder for what that is unsure of, and calibrated confidence.
+"""The head: a linear model over hashed words, an encoder for what that is unsure of, and calibrated confidence.
 
-Two stages, because the first costs a tenth of the second and settles most requests: where the words alone are sure, the
+Two stages, because the first costs a tenth of the second and settles most requests: where the linear model is sure, the
 encoder is not asked. Each stage has a confidence and a threshold of its own.
 """
 
@@ -20,8 +20,9 @@ from ai_router.routing.verdict import LABELS
 from ai_router.types import Label, Message
 
 _EVIDENCE_WORDS = 3
+"""How many words a reason names."""
 CONFIDENCE_BINS = 10
-"""Of confidence, from 0 to 1, for comparing how it is spread."""
+"""Bins of confidence, from 0 to 1, in which two distributions of it are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,11 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How to read one stage. ``mix``: weights of the words' and the encoder's log-probabilities; ``confidence``:
-    coefficients for ``confidence_inputs``; ``threshold``: from which confidence on the stage is sure."""
+    """How one stage is calibrated.
+
+    ``mix``: weights of the linear model's and the encoder's log-probabilities. ``confidence``: coefficients for
+    ``confidence_inputs``. ``threshold``: the confidence from which the stage is sure.
+    """
 
     mix: tuple[float, float]
     confidence: tuple[float, ...]
@@ -51,18 +55,26 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class HeadScores:
-    """What the models say of one excerpt, before calibration: log-probabilities in the order of LABELS."""
+    """What the models say of one excerpt, before calibration.
+
+    ``words`` (the linear model) and ``encoder`` (None: not asked) are log-probabilities, (labels,), in the order of
+    LABELS. ``turns`` and ``length`` are of the excerpt.
+    """
 
     words: Array
     encoder: Array | None
     known_share: float
-    """The share of the last turn's words that the model was made from."""
+    """The share of the last turn's words, in [0, 1], that occurred in training."""
     turns: int
     length: int
 
 
 class Head:
-    """Immutable; safe from any thread."""
+    """The classification head. Immutable; safe from any thread.
+
+    ``weights`` (buckets, labels) and ``bias`` (labels,) are the linear model; ``vocabulary`` has the sorted hashes of
+    the words it was trained on; ``difficulty`` (buckets, 2) may be None, and so may ``encoder``.
+    """
 
     def __init__(
         self,
@@ -83,22 +95,23 @@ class Head:
         self._encoder = encoder
         self._difficulty = difficulty
         self.metadata = metadata
-        """When and from what it was made, at which risk, and how confident it was at calibration."""
+        """How it was made: year, risk, sources, number of examples; and ``confidences``, see ``reference``."""
 
     @property
     def reference(self) -> tuple[float, ...]:
-        """How its confidence was spread at calibration: shares of ten bins from 0 to 1."""
+        """The distribution of its confidence at calibration: the share of each of CONFIDENCE_BINS bins."""
         return tuple(self.metadata["confidences"])
 
     @property
     def threshold(self) -> float:
-        """The confidence from which on the head, having used all it has, is sure."""
+        """The confidence from which the last stage is sure."""
         return self._words_only.threshold if self._encoder is None else self._both.threshold
 
     def guess(self, messages: Sequence[Message], year: int, *, both_stages: bool = False) -> Guess:
-        """The label of a conversation's last turn; ``year`` is the present one. ``both_stages``: in any case.
+        """The label of a conversation's last turn. ``year`` is the present one; ``both_stages`` asks the encoder also
+        where the linear model is sure.
 
-        It is never sure of a turn of which it cannot read all: an image, or a tool's result that came after it.
+        Never sure of a turn of which it cannot read all: one with an image, or with a tool's result after it.
         """
         excerpt = excerpt_of(messages)
         features = excerpt_features(excerpt, year)
@@ -120,17 +133,17 @@ class Head:
         )
 
     def words_model(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Weights (buckets, labels) and bias of the linear model, to go on from."""
+        """Weights (buckets, labels) and bias (labels,) of the linear model, to continue training from."""
         return self._weights.astype(np.float64), self._bias.astype(np.float64)
 
     @property
     def difficulty_model(self) -> npt.NDArray[np.float32] | None:
-        """What ``difficulty`` is computed from, (buckets, 2), to hand on."""
+        """The weights of ``difficulty``, (buckets, 2); None if it was not learned."""
         return None if self._difficulty is None else self._difficulty.astype(np.float32)
 
     @property
     def vocabulary(self) -> npt.NDArray[np.uint32]:
-        """Hashes of the words it was made from, in order."""
+        """Hashes of the words it was trained on, sorted, uint32."""
         return self._vocabulary
 
     def difficulty(self, messages: Sequence[Message], year: int) -> float | None:
@@ -141,7 +154,7 @@ class Head:
         return difficulty_score(excerpt_features(excerpt_of(messages), year), self._difficulty)
 
     def scores(self, excerpt: Excerpt, year: int) -> HeadScores:
-        """Both models' words on an excerpt, for fitting and measuring."""
+        """The scores of both models, for calibrating."""
         scores = self._words_scores(excerpt, excerpt_features(excerpt, year))
         encoder = None if self._encoder is None else log_softmax(self._encoder.logits(excerpt))
         return HeadScores(scores.words, encoder, scores.known_share, scores.turns, scores.length)
@@ -152,7 +165,7 @@ class Head:
         return HeadScores(log_softmax(logits), None, self._known_share(features), len(excerpt.turns), excerpt.length)
 
     def _known_share(self, features: Features) -> float:
-        """The share of the turn's words that were among those it was made from."""
+        """The share of the turn's words that are in the vocabulary."""
         if not len(features.words) or not len(self._vocabulary):
             return 0.0
         words = features.words.astype(np.uint32)
@@ -160,7 +173,7 @@ class Head:
         return float((self._vocabulary[np.minimum(positions, len(self._vocabulary) - 1)] == words).mean())
 
     def _reason(self, best: int, confidence: float, excerpt: Excerpt, year: int) -> str:
-        """The label and the words that spoke for it most."""
+        """The label, the confidence and the words whose weights favour the label most."""
         found = word_buckets(excerpt, year)
         rows = self._weights[[bucket for _, bucket in found]] if found else np.zeros((0, len(LABELS)), np.float32)
         lead = rows[:, best] - np.delete(rows, best, axis=1).max(axis=1) if len(rows) else np.zeros(0, np.float32)
@@ -170,13 +183,16 @@ class Head:
 
 
 def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> float:
-    """The strong model's chance less the weak one's; ``weights`` (buckets, 2) of the two logistic models."""
+    """The probability that the strong model is right, less that of the weak one.
+
+    ``weights`` (buckets, 2) are two logistic models: weak, strong.
+    """
     weak, strong = features.weights @ weights[features.buckets].astype(np.float32)
     return sigmoid(float(strong)) - sigmoid(float(weak))
 
 
 def mixed_probabilities(scores: HeadScores, stage: Stage) -> Array:
-    """Probabilities of the labels as the stage sees them."""
+    """Probabilities of the labels, (labels,): the stage's mix of both models."""
     logits = stage.mix[0] * scores.words
     if scores.encoder is not None:
         logits = logits + stage.mix[1] * scores.encoder
@@ -185,7 +201,7 @@ def mixed_probabilities(scores: HeadScores, stage: Stage) -> Array:
 
 
 def calibrated(scores: HeadScores, stage: Stage) -> tuple[Array, float]:
-    """Probabilities of the labels, and the confidence in the leading one."""
+    """Probabilities of the labels, (labels,), and the stage's confidence in the likeliest."""
     probabilities = mixed_probabilities(scores, stage)
     terms = zip(stage.confidence, confidence_inputs(scores, probabilities), strict=True)
     return probabilities, sigmoid(sum(coefficient * value for coefficient, value in terms))

@@ -1,7 +1,7 @@
-"""Where heads are kept: one that ships with the package, and one that this installation has learned, which wins.
+"""Files of heads: the one that ships with the package, and the one that this installation has learned, which wins.
 
-A file is an .npz of arrays with its description as JSON; nothing in it is ever unpickled. A learned head is taken up
-while the router runs: a thread looks at the file's time every WATCH_S.
+A file is an .npz of arrays, one of which is a description as JSON; nothing in it is ever unpickled. HeadStore loads a
+learned head while the router runs: a thread looks at the file's time and size every WATCH_S seconds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 class HeadUnusable(ValueError):
-    """A file that is no head of ours; the message says what is wrong with it."""
+    """A file that cannot be used as a head; the message says why."""
 
 
 def pack_head(
@@ -49,7 +49,10 @@ def pack_head(
     difficulty: npt.NDArray[np.float32] | None,
     metadata: Mapping[str, Any],
 ) -> bytes:
-    """A head as a file's content. The same head gives the same bytes."""
+    """The content of a head's file. The same head gives the same bytes.
+
+    Arguments as of Head. Rows of zeros are left out, weights are stored as float16.
+    """
     rows = np.flatnonzero(np.any(weights, axis=1)).astype(np.int32)
     description = {
         "format": FORMAT,
@@ -73,7 +76,7 @@ def pack_head(
 
 
 def unpack_head(content: bytes, encoder: Encoder | None) -> Head:
-    """The head in a file's content, tried out. Raises HeadUnusable."""
+    """The head in a file's content; it has made a guess. Raises HeadUnusable."""
     try:
         return _unpack_head(content, encoder)
     except HeadUnusable:
@@ -104,13 +107,13 @@ def _unpack_head(content: bytes, encoder: Encoder | None) -> Head:
 
 @cache
 def encoder_bytes() -> bytes:
-    """The encoder's file, of this package."""
+    """The content of the encoder's file, which ships with the package."""
     return files(__package__).joinpath("encoder.npz").read_bytes()
 
 
 @cache
 def encoder_id() -> str:
-    """Tells encoders apart: a head is calibrated for one."""
+    """A digest of the encoder's file: a head is calibrated for one encoder."""
     return hashlib.blake2b(encoder_bytes(), digest_size=8).hexdigest()
 
 
@@ -126,7 +129,7 @@ def packaged_encoder() -> Encoder:
 
 
 def clear_encoder_cache() -> None:
-    """The encoder's file has changed."""
+    """Drop what is cached of the encoder: its file has changed."""
     for cached in (encoder_bytes, encoder_id, packaged_encoder):
         cached.cache_clear()
 
@@ -137,7 +140,11 @@ def packaged_head() -> Head:
 
 
 class HeadStore:
-    """The head in use. ``on_change`` is called with each new one, from the watching thread."""
+    """The head in use, ``current``. ``on_change`` is called with each new one, from the watching thread.
+
+    ``folder`` is where a learned head is looked for, in HEAD_FILE. One that is unusable is logged, and the head before
+    it stays.
+    """
 
     def __init__(self, folder: Path, on_change: Callable[[Head], None] = lambda _: None) -> None:
         self._path = folder / HEAD_FILE
@@ -148,7 +155,7 @@ class HeadStore:
         self.current: Head = self._load_learned() or packaged_head()
 
     def start(self) -> None:
-        """Begin to watch the file."""
+        """Start watching the file."""
         self._thread.start()
 
     def close(self) -> None:
@@ -189,7 +196,7 @@ class HeadStore:
 
 
 def _check_head(head: Head) -> None:
-    """Let it speak once, at full length; a head that cannot must not be the one that requests find out about."""
+    """Make one guess with both stages, so that a broken head is refused here and not in a request."""
     if len(head.reference) != CONFIDENCE_BINS:
         raise HeadUnusable(f"{len(head.reference)} shares of confidence, not {CONFIDENCE_BINS}")
     guess = head.guess([{"role": "user", "content": "hello"}], 2026, both_stages=True)
@@ -206,7 +213,7 @@ def _dense_weights(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: in
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
-    """Into the archive with a fixed date, so that equal content is equal bytes."""
+    """Write an array with a fixed date, so that equal content is equal bytes."""
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
