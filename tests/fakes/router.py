@@ -95,15 +95,15 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_router(folder: Path, **settings: str) -> Iterator[RunningRouter]:
-    """``ai-router serve`` with these settings, ready to be asked; stopped in the end."""
+def running_router(folder: Path, command: Path = COMMAND, **settings: str) -> Iterator[RunningRouter]:
+    """``command serve`` with these settings, ready to be asked; stopped in the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(
-            [COMMAND, "serve"],
+            [command, "serve"],
             cwd=folder,
             env=clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings),
             stdout=stderr,
