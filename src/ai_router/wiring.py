@@ -98,7 +98,7 @@ def start_fast_path(
 ) -> FastPath:
     """The in-process deciders with their threads, watched."""
     monitor = Monitor(_DISAGREEMENT_LIMIT)
-    heads = HeadStore(settings.data_dir, lambda head: monitor.reset(head.reference))
+    heads = HeadStore(settings.data_dir, lambda head: monitor.reset(head.reference), with_difficulty=False)
     monitor.reset(heads.current.reference)
     heads.start()
     closing.callback(heads.close)

@@ -87,7 +87,8 @@ class Head:
         difficulty: npt.NDArray[np.generic] | None,
         metadata: Mapping[str, Any],
     ) -> None:
-        self._weights = weights.astype(np.float32)
+        # As wide as in the file: a million rows are 6 MB, and the few that a guess takes are widened then.
+        self._weights = weights if weights.dtype == np.float16 else weights.astype(np.float32)
         self._bias = np.array(bias, np.float32)
         self._vocabulary = vocabulary
         self._words_only = words_only
@@ -160,7 +161,7 @@ class Head:
         return HeadScores(scores.words, encoder, scores.known_share, scores.turns, scores.length)
 
     def _words_scores(self, excerpt: Excerpt, features: Features) -> HeadScores:
-        rows = self._weights[features.buckets]
+        rows = self._weights[features.buckets].astype(np.float32)
         logits = features.weights @ rows + self._bias
         return HeadScores(log_softmax(logits), None, self._known_share(features), len(excerpt.turns), excerpt.length)
 
@@ -175,7 +176,7 @@ class Head:
     def _reason(self, best: int, confidence: float, excerpt: Excerpt, year: int) -> str:
         """The label, the confidence and the words whose weights favour the label most."""
         found = word_buckets(excerpt, year)
-        rows = self._weights[[bucket for _, bucket in found]] if found else np.zeros((0, len(LABELS)), np.float32)
+        rows = self._weights[[bucket for _, bucket in found]].astype(np.float32)
         lead = rows[:, best] - np.delete(rows, best, axis=1).max(axis=1) if len(rows) else np.zeros(0, np.float32)
         words = dict.fromkeys(found[i][0] for i in np.argsort(-lead)[: 2 * _EVIDENCE_WORDS] if lead[i] > 0)
         evidence = ", ".join(f"'{word}'" for word in list(words)[:_EVIDENCE_WORDS])

@@ -75,17 +75,20 @@ def pack_head(
     return buffer.getvalue()
 
 
-def unpack_head(content: bytes, encoder: Encoder | None) -> Head:
-    """The head in a file's content; it has made a guess. Raises HeadUnusable."""
+def unpack_head(content: bytes, encoder: Encoder | None, *, with_difficulty: bool = True) -> Head:
+    """The head in a file's content; it has made a guess. Raises HeadUnusable.
+
+    ``with_difficulty``: whether the difficulty model is wanted, which routing does not use.
+    """
     try:
-        return _unpack_head(content, encoder)
+        return _unpack_head(content, encoder, with_difficulty=with_difficulty)
     except HeadUnusable:
         raise
     except Exception as problem:  # a torn archive raises whatever it likes, zlib.error and struct.error among it
         raise HeadUnusable(f"{type(problem).__name__}: {problem}") from problem
 
 
-def _unpack_head(content: bytes, encoder: Encoder | None) -> Head:
+def _unpack_head(content: bytes, encoder: Encoder | None, *, with_difficulty: bool) -> Head:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         description = orjson.loads(arrays["description"].tobytes())
         if description["format"] != FORMAT:
@@ -94,7 +97,7 @@ def _unpack_head(content: bytes, encoder: Encoder | None) -> Head:
             raise HeadUnusable("it was made with another encoder")
         weights = _dense_weights(arrays["rows"], arrays["weights"], len(LABELS))
         difficulty = None
-        if "difficulty" in arrays:
+        if with_difficulty and "difficulty" in arrays:
             difficulty = _dense_weights(arrays["difficulty.rows"], arrays["difficulty"], 2)
         vocabulary = arrays["vocabulary"]
     words_only, both = (
@@ -105,7 +108,6 @@ def _unpack_head(content: bytes, encoder: Encoder | None) -> Head:
     return head
 
 
-@cache
 def encoder_bytes() -> bytes:
     """The content of the encoder's file, which ships with the package."""
     return files(__package__).joinpath("encoder.npz").read_bytes()
@@ -130,13 +132,14 @@ def packaged_encoder() -> Encoder:
 
 def clear_encoder_cache() -> None:
     """Drop what is cached of the encoder: its file has changed."""
-    for cached in (encoder_bytes, encoder_id, packaged_encoder):
+    for cached in (encoder_id, packaged_encoder):
         cached.cache_clear()
 
 
-def packaged_head() -> Head:
+def packaged_head(*, with_difficulty: bool = True) -> Head:
     """The head that ships with the package."""
-    return unpack_head(files(__package__).joinpath(HEAD_FILE).read_bytes(), packaged_encoder())
+    content = files(__package__).joinpath(HEAD_FILE).read_bytes()
+    return unpack_head(content, packaged_encoder(), with_difficulty=with_difficulty)
 
 
 class HeadStore:
@@ -146,13 +149,16 @@ class HeadStore:
     it stays.
     """
 
-    def __init__(self, folder: Path, on_change: Callable[[Head], None] = lambda _: None) -> None:
+    def __init__(
+        self, folder: Path, on_change: Callable[[Head], None] = lambda _: None, *, with_difficulty: bool = True
+    ) -> None:
+        self._with_difficulty = with_difficulty
         self._path = folder / HEAD_FILE
         self._on_change = on_change
         self._stop = threading.Event()
         self._version = self._file_version()
         self._thread = threading.Thread(target=self._watch, name="head-watch", daemon=True)
-        self.current: Head = self._load_learned() or packaged_head()
+        self.current: Head = self._load_learned() or self._packaged()
 
     def start(self) -> None:
         """Start watching the file."""
@@ -169,7 +175,7 @@ class HeadStore:
                 continue
             self._version = version
             if version is None:
-                self._replace_head(packaged_head(), "the packaged one")
+                self._replace_head(self._packaged(), "the packaged one")
             elif head := self._load_learned():
                 self._replace_head(head, str(self._path))
 
@@ -178,11 +184,14 @@ class HeadStore:
         self._on_change(head)
         log.info("Fast path: took up another head (%s)", origin)
 
+    def _packaged(self) -> Head:
+        return packaged_head(with_difficulty=self._with_difficulty)
+
     def _load_learned(self) -> Head | None:
         if self._version is None:
             return None
         try:
-            return unpack_head(self._path.read_bytes(), packaged_encoder())
+            return unpack_head(self._path.read_bytes(), packaged_encoder(), with_difficulty=self._with_difficulty)
         except (OSError, HeadUnusable) as problem:
             log.warning("Fast path: %s cannot be used, the head before it stays: %s", self._path, problem)
             return None
@@ -204,10 +213,10 @@ def _check_head(head: Head) -> None:
         raise HeadUnusable("it computes what is no number")
 
 
-def _dense_weights(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float32]:
+def _dense_weights(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float16]:
     if values.shape != (len(rows), columns) or not np.isfinite(values).all() or rows.min(initial=0) < 0:
         raise HeadUnusable("weights of another shape, or that are no numbers")
-    weights = np.zeros((BUCKETS, columns), np.float32)
+    weights = np.zeros((BUCKETS, columns), np.float16)
     weights[rows] = values
     return weights
 
