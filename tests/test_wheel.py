@@ -94,7 +94,7 @@ def test_learn_runs_from_the_wheel_on_the_examples_in_it(environment: Path, tmp_
     assert sum(map(int, counts.groups())) == rows + 1
     head = unpack_head((tmp_path / "head.npz").read_bytes(), packaged_encoder())
     examples = {path.stem for part in PACKAGED for path in (DATASETS / part).glob("*.jsonl")}
-    assert set(head.about["sources"]) == {*examples, "mine"}
+    assert set(head.metadata["sources"]) == {*examples, "mine"}
 
 
 def thin_out(path: Path) -> int:
