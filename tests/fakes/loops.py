@@ -35,7 +35,7 @@ def limits(**changes: float) -> Limits:
         "headers_s": 30.0,
         "body_s": 30.0,
         "write_s": 30.0,
-        "keepalive_s": 30.0,
+        "idle_s": 30.0,
     }
     return Limits(**(usual | changes))  # type: ignore[arg-type]
 

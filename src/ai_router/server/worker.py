@@ -71,7 +71,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """In the worker's process, where threads may be started; ends in ``run``."""
-        _read_once(self.cfg)
+        _freeze_settings(self.cfg)
         super().init_process()
 
     def run(self) -> None:
@@ -300,8 +300,8 @@ def close_worker(worker: Any) -> None:
         close_app(app)
 
 
-def _read_once(config: Any) -> None:
-    """Make gunicorn.s settings plain attributes: else each look goes through two functions, twenty times a request."""
+def _freeze_settings(config: Any) -> None:
+    """Make gunicorn's settings plain attributes: else each look goes through two functions, twenty times a request."""
     for name, setting in config.settings.items():
         if not hasattr(type(config), name):
             config.__dict__[name] = setting.get()
