@@ -1,10 +1,10 @@
 """The way of a request: decide, speculate meanwhile, enrich if so decided, dispatch, respond.
 
 ``Pipeline.answer`` is called on the request's thread. It returns when the answer is here, whole or with its first
-event. A stream that has to wait for a busy backend or for the web search gets its reply half a second into that wait: the
-headers go out, comments follow, and the answer comes later. Asking the classifier and a backend itself is no such wait:
-until the first event nothing is sent, so that a failure keeps its status. ``_Request.answer`` is the whole way, top to
-bottom; each step is in a module of its own:
+event. A stream that has to wait for a busy backend or for the web search gets its reply half a second into that wait:
+the headers go out, comments follow, and the answer comes later. Asking the classifier and a backend itself is no such
+wait: until the first event nothing is sent, so that a failure keeps its status. ``_Request.answer`` is the whole way,
+top to bottom; each step is in a module of its own:
 
     decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named
     speculate   dispatch/speculation.py    the primary is called already while the classifier thinks
