@@ -18,8 +18,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, PlainValidator, SkipValidation, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SkipValidation, ValidationError
 
 from ai_router import config_values as values
 from ai_router.config_values import (
@@ -63,17 +62,15 @@ def _variable(default: str | None, doc: str, *, hidden: bool = False, name: str 
     return Field(default, description=doc, repr=not hidden, alias=name)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, parsed. A field's variable is its name in capitals.
 
     ``model_copy(update={...})`` makes a changed copy, which is not checked again.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True,
         alias_generator=str.upper,
-        case_sensitive=True,
-        enable_decoding=False,  # the readers above get the text; otherwise AI_ROUTER_API_KEYS would have to be JSON
         validate_default=True,  # a default is a text, too
         hide_input_in_errors=True,
     )
@@ -298,10 +295,8 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
     Raises SettingsError, in one line, for the first value that cannot work.
     """
     texts = _texts(os.environ if environ is None else environ, dotenv)
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name: text for name, text in texts.items() if name in _FIELDS}
     try:
-        settings = Settings(_build_sources=((source,), {}))
+        settings = Settings.model_validate({name: text for name, text in texts.items() if name in _FIELDS})
     except ValidationError as error:
         # Its own text has many lines. A reader of ours refused the value, and its ValueError is in the context.
         first = error.errors(include_url=False, include_input=False)[0]
