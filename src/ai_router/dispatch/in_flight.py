@@ -28,6 +28,11 @@ class RequestLimit:
         """How many requests are under way now."""
         return self._in_flight
 
+    @property
+    def full(self) -> bool:
+        """Whether one more request would be refused."""
+        return self._in_flight >= self._limit
+
     def acquire(self) -> None:
         """Count a request in. Raises Overloaded at the limit."""
         with self._lock:

@@ -64,6 +64,9 @@ class Policy(Protocol):
     def asks_backends(self, method: str, path: str) -> bool:
         """Whether such a request may hold its thread for long."""
 
+    def is_full(self) -> bool:
+        """Whether as many requests for backends are under way as may be, streams included."""
+
     def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for this path at all."""
 

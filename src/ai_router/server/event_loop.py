@@ -257,16 +257,16 @@ class EventLoop:
             return True
         if (reader.content_length or 0) > limits.max_body or reader.body_size > limits.max_body:
             conn.refusal = BodyTooLarge(f"the request body is larger than {limits.max_body} bytes (MAX_BODY_MB)")
-        elif self._policy.asks_backends(reader.method, reader.path) and self.threads.full:
-            # With a thread free by the time that the body is here, it need not wait.
-            conn.refusal = self._overloaded() if len(self._waiting) >= limits.waiting else None
+        elif self._policy.asks_backends(reader.method, reader.path) and self._is_full():
+            conn.refusal = self._overloaded()
         return conn.refusal is not None
 
+    def _is_full(self) -> bool:
+        """Whether a request for a backend could now neither be served nor wait."""
+        return self._policy.is_full() or (self.threads.full and len(self._waiting) >= self.limits.waiting)
+
     def _overloaded(self) -> Overloaded:
-        return Overloaded(
-            f"all {self.limits.backend_threads} threads for requests are taken and {len(self._waiting)} requests wait; "
-            "try again in a moment"
-        )
+        return Overloaded("no thread is free and too many requests wait, or too many streams are under way; try again")
 
     def _ended_early(self, conn: Connection) -> None:
         """The client has closed its sending half."""
