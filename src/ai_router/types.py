@@ -160,7 +160,7 @@ class Traffic:
     bytes_sent: int
     bytes_received: int
     used_s: float
-    given_up: bool = False
+    abandoned: bool = False
     """Whether we left before its end, or it has not ended."""
     status: int | None = None
     """Of its answer; None if there was none."""

@@ -67,7 +67,7 @@ class TimedWait:
 
     def wait(self, seconds: float) -> bool:
         woken = threading.Event()
-        with self._scope.waking(woken.set):
+        with self._scope.on_abort(woken.set):
             woken.wait(max(0.0, min(seconds, self._end - self._clock())))
         self._scope.raise_if_aborted()
         return self._clock() >= self._end
@@ -88,7 +88,7 @@ class QueueWait:
 
     def wait(self, seconds: float) -> bool:
         end = min(self._end, self._clock() + seconds)
-        with self._scope.waking(self._ticket.wake):
+        with self._scope.on_abort(self._ticket.wake):
             while self.granted is None and self._scope.reason is None and (left := end - self._clock()) > 0:
                 self.granted = self._ticket.wait(left)
         self._scope.raise_if_aborted()

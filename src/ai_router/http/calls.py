@@ -23,15 +23,15 @@ class UpstreamCall:
     """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
 
     __slots__ = (
+        "_abandoned",
         "_ended",
-        "_entered",
-        "_given_up",
         "_lock",
         "_occupancy",
+        "_on_abort",
         "_reason",
+        "_share_at_start",
         "_socket",
         "_source",
-        "_then",
         "_used_s",
         "number",
         "purpose",
@@ -56,14 +56,14 @@ class UpstreamCall:
         """Of the answer, as soon as it has one."""
         self._source: Source | None = None
         self._occupancy: Occupancy | None = None
-        self._entered = 0.0
+        self._share_at_start = 0.0
         self._used_s = 0.0
-        self._given_up = False
+        self._abandoned = False
         self._ended = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reason: RouterError | None = None
-        self._then: Callable[[], object] | None = None
+        self._on_abort: Callable[[], object] | None = None
         self.reused = False
         """Whether the call went out on a kept-alive connection, which the backend may just have closed."""
 
@@ -91,7 +91,7 @@ class UpstreamCall:
     def begin(self, source: Source, occupancy: Occupancy) -> None:
         """The call goes out to ``source``, and takes its share of that backend's time from now on."""
         self._source = source
-        self._occupancy, self._entered = occupancy, occupancy.enter()
+        self._occupancy, self._share_at_start = occupancy, occupancy.call_started()
 
     @property
     def is_open(self) -> bool:
@@ -104,8 +104,8 @@ class UpstreamCall:
             self._ended = True
             occupancy, self._occupancy = self._occupancy, None
             if occupancy is not None:
-                self._used_s = occupancy.leave(self._entered)
-                self._given_up = self._reason is not None and not isinstance(self._reason, AnswerSufficient)
+                self._used_s = occupancy.call_ended(self._share_at_start)
+                self._abandoned = self._reason is not None and not isinstance(self._reason, AnswerSufficient)
 
     def traffic(self) -> Traffic | None:
         """What the call has come to by now; None if it never began, or no client asked for it."""
@@ -113,10 +113,10 @@ class UpstreamCall:
             return None
         with self._lock:
             ended = self._occupancy is None
-            used_s = self._used_s if self._occupancy is None else self._occupancy.since(self._entered)
-            given_up = self._given_up or not ended
+            used_s = self._used_s if self._occupancy is None else self._occupancy.used_s(self._share_at_start)
+            abandoned = self._abandoned or not ended
         return Traffic(
-            self.number, self.purpose, *self._source, self.sent, self.received, used_s, given_up, self.status
+            self.number, self.purpose, *self._source, self.sent, self.received, used_s, abandoned, self.status
         )
 
     def abort(self, reason: RouterError) -> None:
@@ -127,17 +127,17 @@ class UpstreamCall:
             self._reason = reason
             if self._socket is not None:
                 _shut(self._socket)
-            then = self._then
-        if then is not None:
-            then()
+            callback = self._on_abort
+        if callback is not None:
+            callback()
 
-    def when_aborted(self, then: Callable[[], object]) -> None:
-        """Call ``then`` if this call is aborted, at once if it is: for a call that has no socket yet."""
+    def on_abort(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` if this call is aborted, at once if it is: for a call that has no socket yet."""
         with self._lock:
-            self._then = then
+            self._on_abort = callback
             if self._reason is None:
                 return
-        then()
+        callback()
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""
@@ -194,7 +194,7 @@ class CancelScope:
             self.abort(ClientGone())
 
     @contextlib.contextmanager
-    def waking(self, callback: Callable[[], object]) -> Iterator[None]:
+    def on_abort(self, callback: Callable[[], object]) -> Iterator[None]:
         """Inside the block, an abort calls back, so that whoever waits for something else than a socket wakes up."""
         with self._lock:
             self._callbacks.append(callback)
@@ -216,7 +216,7 @@ class CancelScope:
         """What the calls have come to by now, those that were made."""
         with self._lock:
             calls = tuple(self._calls)
-        return tuple(told for call in calls if (told := call.traffic()) is not None)
+        return tuple(traffic for call in calls if (traffic := call.traffic()) is not None)
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""
@@ -275,25 +275,25 @@ class Occupancy:
         """Seconds that a call which had been open all along would have been given."""
         self._at = clock()
 
-    def enter(self) -> float:
+    def call_started(self) -> float:
         """A call begins; returns what to hand to ``since`` and ``leave``."""
         with self._lock:
             self._advance()
             self._open += 1
             return self._share
 
-    def since(self, entered: float) -> float:
+    def used_s(self, share_at_start: float) -> float:
         """Seconds that a call which is still open has been given."""
         with self._lock:
             self._advance()
-            return self._share - entered
+            return self._share - share_at_start
 
-    def leave(self, entered: float) -> float:
+    def call_ended(self, share_at_start: float) -> float:
         """The call ends; returns the seconds that it was given."""
         with self._lock:
             self._advance()
             self._open -= 1
-            return self._share - entered
+            return self._share - share_at_start
 
     def _advance(self) -> None:
         now = self._clock()

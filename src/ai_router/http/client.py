@@ -19,13 +19,13 @@ from ai_router.errors import (
 from ai_router.http.calls import Occupancy, UpstreamCall, UpstreamRequest
 from ai_router.http.connections import ConnectionPool, Lease
 from ai_router.http.exceptions import STALE, TRANSPORT_ERRORS, map_exceptions
-from ai_router.http.http1 import Incoming, NotHTTP, request_head
+from ai_router.http.http1 import NotHTTP, ResponseParser, request_header_block
 from ai_router.http.timers import Deadline, IdleWatch, NoWatch, TimerThread, Watch
 
 log = logging.getLogger(__name__)
 
 READ_SIZE = 65_536
-_SENT_AT_ONCE = 65_536
+_SINGLE_SEND_MAX_BYTES = 65_536
 _STALE_SHOWS_WITHIN_S = 0.1
 
 
@@ -68,7 +68,7 @@ class UpstreamResponse:
     def __init__(
         self,
         lease: Lease,
-        incoming: Incoming,
+        parser: ResponseParser,
         request: UpstreamRequest,
         call: UpstreamCall,
         *,
@@ -77,7 +77,7 @@ class UpstreamResponse:
         connect_ms: float,
     ) -> None:
         self._lease = lease
-        self._incoming = incoming
+        self._parser = parser
         self._request = request
         self._call = call
         self._timers = timers
@@ -85,10 +85,10 @@ class UpstreamResponse:
         self._idle = deadlines.idle
         self._on_release: Callable[[], object] | None = None
         self._started = False
-        self.status = incoming.status
-        self.headers: Mapping[str, str] = incoming.headers
+        self.status = parser.status
+        self.headers: Mapping[str, str] = parser.headers
         self.connect_ms = connect_ms
-        self.complete = incoming.complete
+        self.complete = parser.complete
         """Whether all of the body has come."""
 
     def first_byte_seen(self) -> None:
@@ -128,10 +128,10 @@ class UpstreamResponse:
         """
         recv = self._lease.sock.recv
         try:
-            portion = self._first()
+            portion = self._body_after_headers()
             while not (portion or self.complete):
                 self._idle.read_begins()
-                portion = self._taken(recv(READ_SIZE))
+                portion = self._parse(recv(READ_SIZE))
         except (OSError, NotHTTP) as problem:
             self.close()
             raise map_exceptions(problem, self._request, self._call, answering=True) from problem
@@ -159,7 +159,7 @@ class UpstreamResponse:
         aborted.
         """
         try:
-            portion = self._taken(data)
+            portion = self._parse(data)
         except (OSError, NotHTTP) as problem:
             raise map_exceptions(problem, self._request, self._call, answering=True) from problem
         if not self.complete:
@@ -187,26 +187,26 @@ class UpstreamResponse:
             # Whatever goes wrong, the answer has been read already.
             with contextlib.suppress(OSError):
                 self._lease.sock.setblocking(True)
-        self._lease.release(usable=self._incoming.reusable)
+        self._lease.release(usable=self._parser.reusable)
         self._call.end()
 
-    def _first(self) -> bytes:
+    def _body_after_headers(self) -> bytes:
         """What of the body came together with the headers; once."""
         if self._started:
             return b""
         self._started = True
-        portion = self._incoming.take()
+        portion = self._parser.take_body()
         self._call.received += len(portion)
         return portion
 
-    def _taken(self, data: bytes | None) -> bytes:
+    def _parse(self, data: bytes | None) -> bytes:
         if data:
-            portion = self._incoming.feed(data)
-        elif data is None or not self._incoming.end():
+            portion = self._parser.feed(data)
+        elif data is None or not self._parser.feed_eof():
             raise ConnectionResetError("the connection has ended")
         else:
-            portion = self._incoming.take()
-        self.complete = self._incoming.complete
+            portion = self._parser.take_body()
+        self.complete = self._parser.complete
         self._call.received += len(portion)
         return portion
 
@@ -230,7 +230,7 @@ class UpstreamClient:
         if call.purpose is not None:
             call.begin(request.source, self._occupancies[request.source.backend])
         try:
-            lease, incoming = self._send(request, call, deadlines.idle)
+            lease, parser = self._send(request, call, deadlines.idle)
         except BaseException as problem:  # whatever it is, it goes on; its deadlines are void
             deadlines.close()
             call.end()
@@ -238,9 +238,9 @@ class UpstreamClient:
                 raise map_exceptions(problem, request, call, answering=False) from (None if call.reason else problem)
             raise
         connect_ms = (time.monotonic() - started) * 1000
-        call.status = incoming.status
+        call.status = parser.status
         return UpstreamResponse(
-            lease, incoming, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
+            lease, parser, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
 
     def fetch(self, request: UpstreamRequest, call: UpstreamCall, limit: int) -> Fetched:
@@ -276,7 +276,7 @@ class UpstreamClient:
             )
         return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
-    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:
+    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
         started = time.monotonic()
         try:
             return self._send_once(request, call, idle)
@@ -289,19 +289,19 @@ class UpstreamClient:
                 return self._send_once(request, call, idle)
             raise
 
-    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:
+    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
         lease = self._connections.acquire(request.url, call, request.timeouts.connect)
         try:
             idle.read_begins()
-            unread = _write(lease, request, call)
+            send_error = _write(lease, request, call)
             # From here on the backend has it all, whatever becomes of its answer.
             call.sent = len(request.body or b"")
-            incoming = _head(lease.sock, unread)
+            parser = _receive_headers(lease.sock, send_error)
             idle.read_ends()
         except BaseException:  # whatever it is, it goes on
             lease.release(usable=False)
             raise
-        return lease, incoming
+        return lease, parser
 
 
 def _write(lease: Lease, request: UpstreamRequest, call: UpstreamCall) -> OSError | None:
@@ -313,24 +313,24 @@ def _write(lease: Lease, request: UpstreamRequest, call: UpstreamCall) -> OSErro
         headers["Content-Length"] = str(len(body))
     if call.traceparent is not None:
         headers["traceparent"] = call.traceparent
-    head = request_head(request.method, lease.target, headers)
+    header_block = request_header_block(request.method, lease.target, headers)
     try:
-        if len(body) <= _SENT_AT_ONCE:
-            lease.sock.sendall(head + body)
+        if len(body) <= _SINGLE_SEND_MAX_BYTES:
+            lease.sock.sendall(header_block + body)
         else:
-            lease.sock.sendall(head)
+            lease.sock.sendall(header_block)
             lease.sock.sendall(body)
     except (BrokenPipeError, ConnectionResetError) as problem:
         return problem
     return None
 
 
-def _head(sock: socket.socket, unread: OSError | None) -> Incoming:
+def _receive_headers(sock: socket.socket, send_error: OSError | None) -> ResponseParser:
     """Wait for the headers of the answer."""
-    incoming = Incoming()
-    while not incoming.head_complete:
+    parser = ResponseParser()
+    while not parser.headers_complete:
         data = sock.recv(READ_SIZE)
         if not data:
-            raise unread or ConnectionResetError("the connection has ended")
-        incoming.begin(data)
-    return incoming
+            raise send_error or ConnectionResetError("the connection has ended")
+        parser.feed_headers(data)
+    return parser

@@ -26,7 +26,7 @@ _HOSTS = 64
 """Pools that are kept, one for each scheme, host and port."""
 
 
-class _Captured:
+class _AttachesSocket:
     """Mixed into a connection: its call knows the socket from before the connect."""
 
     call: UpstreamCall | None = None
@@ -48,14 +48,14 @@ class _Captured:
         failure: OSError = ConnectionRefusedError("no address")
         for family, kind, protocol, _, address in addresses:
             try:
-                return self._connected(socket.socket(family, kind, protocol), address)
+                return self._connect_to(socket.socket(family, kind, protocol), address)
             except OSError as problem:
                 failure = problem
         if isinstance(failure, TimeoutError):
             raise ConnectTimeoutError(self, f"no connection within {self.timeout} s") from failure
         raise NewConnectionError(cast(Any, self), str(failure)) from failure
 
-    def _connected(self, sock: socket.socket, address: Any) -> socket.socket:
+    def _connect_to(self, sock: socket.socket, address: Any) -> socket.socket:
         try:
             sock.settimeout(self.timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -78,21 +78,21 @@ class _Captured:
             self.call.attach(self.sock, reused=False)
 
 
-class _HTTPConnection(_Captured, HTTPConnection):
+class _HTTPConnection(_AttachesSocket, HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_Captured, HTTPSConnection):
+class _HTTPSConnection(_AttachesSocket, HTTPSConnection):
     pass
 
 
-class _Lending:
+class _LeasablePool:
     """Mixed into a pool: its connections are taken and returned one by one, past urllib3's own requests."""
 
     pool: Any
     """None once it is closed."""
 
-    def take(self, call: UpstreamCall, connect_s: float, *, tunnelled: bool) -> Any:
+    def acquire(self, call: UpstreamCall, connect_s: float, *, tunnelled: bool) -> Any:
         """A connection that is the call's, idle or new, on a socket that blocks without a timeout."""
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
@@ -107,11 +107,11 @@ class _Lending:
             else:
                 call.attach(conn.sock, reused=True)
         except BaseException:  # whatever it is, it goes on
-            self.put(conn, usable=False)
+            self.release(conn, usable=False)
             raise
         return conn
 
-    def put(self, conn: Any, *, usable: bool) -> None:
+    def release(self, conn: Any, *, usable: bool) -> None:
         """First the call lets go: the descriptor's number may be somebody else's once it is closed."""
         call, conn.call = conn.call, None
         if not (call.detach() and usable):
@@ -119,11 +119,11 @@ class _Lending:
         self._put_conn(conn)  # type: ignore[attr-defined]
 
 
-class _HTTPPool(_Lending, HTTPConnectionPool):
+class _HTTPPool(_LeasablePool, HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
 
 
-class _HTTPSPool(_Lending, HTTPSConnectionPool):
+class _HTTPSPool(_LeasablePool, HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
@@ -147,7 +147,7 @@ class _Adapter(HTTPAdapter):
 class _ResolvedTarget:
     """How a URL is reached: the pool, what to name in the request's first line, and headers that go with it."""
 
-    pool: _Lending
+    pool: _LeasablePool
     target: str
     headers: dict[str, str]
     tunnelled: bool
@@ -177,7 +177,7 @@ class Lease:
         """To whoever is next, or closed. Idempotent."""
         conn, self._conn = self._conn, None
         if conn is not None:
-            self._resolved.pool.put(conn, usable=usable)
+            self._resolved.pool.release(conn, usable=usable)
 
 
 class ConnectionPool:
@@ -195,14 +195,14 @@ class ConnectionPool:
         """
         resolved = self._resolved_targets.get(url)
         if resolved is None or resolved.pool.pool is None:  # the least lately used pools are closed
-            resolved = self._resolved_targets[url] = self._resolved(url)
-        return Lease(resolved.pool.take(call, connect_s, tunnelled=resolved.tunnelled), resolved)
+            resolved = self._resolved_targets[url] = self._resolve(url)
+        return Lease(resolved.pool.acquire(call, connect_s, tunnelled=resolved.tunnelled), resolved)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._adapter.close()
 
-    def _resolved(self, url: str) -> _ResolvedTarget:
+    def _resolve(self, url: str) -> _ResolvedTarget:
         """As requests finds it in the environment: a proxy, a CA bundle."""
         found = self._session.merge_environment_settings(url, {}, None, None, None)
         request = requests.PreparedRequest()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-MAX_HEAD_BYTES = 256 << 10
+MAX_HEADER_BYTES = 256 << 10
 MAX_INFLATED_BYTES = 16 << 20
 """What one portion of a compressed answer may become."""
 _CONTROL = re.compile(r"[\r\n\x00]")
@@ -23,7 +23,7 @@ class NotHTTP(ValueError):
     """What came is no answer of HTTP/1.1, or none that is taken here."""
 
 
-def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+def request_header_block(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     """The head of a request, to its blank line. Raises ValueError for a header that would be more than one."""
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in headers.items():
@@ -33,36 +33,36 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-class Incoming:
+class ResponseParser:
     """One answer. Feed it what the socket gives, and get what has come of the body."""
 
     __slots__ = (
-        *("_delimited", "_head_bytes", "_inflate", "_interim", "_parser", "_pieces"),
-        *("complete", "head_complete", "headers", "reusable", "status"),
+        *("_delimited", "_header_bytes", "_inflate", "_interim", "_parser", "_pieces"),
+        *("complete", "headers_complete", "headers", "reusable", "status"),
     )
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         """By their names in lower case."""
-        self.head_complete = False
+        self.headers_complete = False
         self.complete = False
         self.reusable = False
         """Whether the connection can carry another call after this answer."""
         self._interim = False
         self._delimited = False
-        self._head_bytes = 0
+        self._header_bytes = 0
         self._pieces: list[bytes] = []
         self._inflate: zlib._Decompress | None = None
         self._parser = HttpResponseParser(self)
         # Some servers of a home's own making end lines as Unix does.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
-    def begin(self, data: bytes) -> None:
+    def feed_headers(self, data: bytes) -> None:
         """Take what has come while the head is not complete. Raises NotHTTP."""
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise NotHTTP(f"headers of more than {MAX_HEAD_BYTES} bytes")
-        self._head_bytes += len(data)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise NotHTTP(f"headers of more than {MAX_HEADER_BYTES} bytes")
+        self._header_bytes += len(data)
         self._parse(data)
 
     def feed(self, data: bytes) -> bytes:
@@ -70,18 +70,18 @@ class Incoming:
         self._parse(data)
         pieces = self._pieces
         # One piece a portion is the rule.
-        return pieces.pop() if len(pieces) == 1 and self._inflate is None else self.take()
+        return pieces.pop() if len(pieces) == 1 and self._inflate is None else self.take_body()
 
-    def take(self) -> bytes:
+    def take_body(self) -> bytes:
         """What there is of the body. Raises NotHTTP."""
         body = b"".join(self._pieces)
         self._pieces.clear()
         return body if self._inflate is None else _inflated(self._inflate, body)
 
-    def end(self) -> bool:
+    def feed_eof(self) -> bool:
         """The connection has ended; whether that was the end of the answer, as where it has no length."""
         self.reusable = False
-        self.complete = self.complete or (self.head_complete and not self._delimited)
+        self.complete = self.complete or (self.headers_complete and not self._delimited)
         return self.complete
 
     def _parse(self, data: bytes) -> None:
@@ -106,8 +106,8 @@ class Incoming:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
             return
-        key, told = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {told}" if key in self.headers else told
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
         if self.complete:
@@ -116,7 +116,7 @@ class Incoming:
         if status < 200:
             self._interim = True
             return
-        self.status, self.head_complete = status, True
+        self.status, self.headers_complete = status, True
         headers = self.headers
         self._delimited = "content-length" in headers or "transfer-encoding" in headers or status in (204, 304)
         # We ask for no compression; who compresses all the same is understood.

@@ -103,13 +103,13 @@ class BackendSession(requests.Session):
             with response:
                 body = response.raw.read(max_bytes + 1, decode_content=True)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
-            raise _error(problem, request, answering=answering) from problem
+            raise _map_error(problem, request, answering=answering) from problem
         if len(body) > max_bytes:
             raise UpstreamFailed(f"the answer is longer than {max_bytes} bytes", request.source)
         return FetchedResponse(response.status_code, response.headers, body)
 
 
-def _error(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
+def _map_error(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
     """The error of ours that stands for an exception of requests, urllib3 or the socket."""
     root = root_cause(problem)
     if isinstance(root, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) and not isinstance(
@@ -138,10 +138,10 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
+        remaining_s = self._deadline - time.monotonic()
+        if remaining_s <= 0:
             raise TimeoutError("the deadline has passed")
-        self._sock.settimeout(left_s)
+        self._sock.settimeout(remaining_s)
         return cast(int | None, self._raw.readinto(buffer))
 
     def close(self) -> None:

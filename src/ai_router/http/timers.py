@@ -131,7 +131,7 @@ class NoWatch:
 class IdleWatch:
     """Calls ``on_idle`` when one read has taken ``idle_s``. The time between two reads is not the backend's."""
 
-    __slots__ = ("_clock", "_deadline", "_idle_s", "_on_idle", "_over", "_since", "_timers")
+    __slots__ = ("_clock", "_closed", "_deadline", "_idle_s", "_on_idle", "_read_began_at", "_timers")
 
     def __init__(
         self,
@@ -144,27 +144,27 @@ class IdleWatch:
         self._idle_s = idle_s
         self._on_idle = on_idle
         self._clock = clock
-        self._over = False
-        self._since: float | None = None
-        self._deadline = timers.after(idle_s, self._look)
+        self._closed = False
+        self._read_began_at: float | None = None
+        self._deadline = timers.after(idle_s, self._check)
 
     def read_begins(self) -> None:
-        self._since = self._clock()
+        self._read_began_at = self._clock()
 
     def read_ends(self) -> None:
-        self._since = None
+        self._read_began_at = None
 
     def close(self) -> None:
-        self._over = True
+        self._closed = True
         self._deadline.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """One alarm a while, not one a read: it finds out how long the read has taken that is under way."""
-        since = self._since
-        quiet_s = 0.0 if since is None else self._clock() - since
-        if self._over:
+        read_began_at = self._read_began_at
+        silent_s = 0.0 if read_began_at is None else self._clock() - read_began_at
+        if self._closed:
             return
-        if quiet_s >= self._idle_s:
+        if silent_s >= self._idle_s:
             self._on_idle()
         else:
-            self._deadline = self._timers.after(self._idle_s - quiet_s, self._look)
+            self._deadline = self._timers.after(self._idle_s - silent_s, self._check)
