@@ -19,8 +19,8 @@ from ai_router.providers.families import Translation
 from ai_router.resilience.limiter import Permit
 from ai_router.types import Attempt
 
-_END_PATIENCE_S = 1.0
-ODD_SHAPES = (KeyError, ValueError, TypeError, AttributeError)
+_END_TIMEOUT_S = 1.0
+SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
 """What reading a shape that nobody promised stumbles with."""
 _DONE = b"data: [DONE]\n\n"
 
@@ -88,7 +88,7 @@ class StreamAnswer:
         self._call_number = call_number
         self._decoder = SSEDecoder()
         self._failure: UpstreamError | None = None
-        """What the backend said had gone wrong, behind all that ``_take`` has returned."""
+        """What the backend said had gone wrong, behind all that ``_relay`` has returned."""
         self._primed = b""
         self._closing = ExitStack()
         self._closing.callback(permit.release)
@@ -98,7 +98,7 @@ class StreamAnswer:
         """Wait for the first event with data. Raises UpstreamError if an error or nothing comes instead."""
         while self.ttft_ms is None:
             portion = self.response.read_portion()
-            self._primed += self._take(portion) if portion else self._rest()
+            self._primed += self._relay(portion) if portion else self._finish_decoding()
             if self._failure is not None:
                 raise self._failure
             if not portion and self.ttft_ms is None:
@@ -115,11 +115,11 @@ class StreamAnswer:
         try:
             portion = self.response.feed(data)
         except RouterError as problem:
-            self._end(self._meaning_of(problem))
+            self._end(self._problem_if_incomplete(problem))
             return b""
-        relayed = self._take(portion) if portion else b""
+        relayed = self._relay(portion) if portion else b""
         if self._failure is not None:
-            self._end(self._meaning_of(self._failure))
+            self._end(self._problem_if_incomplete(self._failure))
             return relayed
         return relayed + self._end_if_complete()
 
@@ -127,7 +127,7 @@ class StreamAnswer:
         """When the body is over: what is left for the client, and what is wrong, if the answer was not."""
         if not self.response.complete:
             return b""
-        last = self._rest()
+        last = self._finish_decoding()
         if self.done or self.reader.finish_reason:
             self._end(None)
         else:
@@ -139,7 +139,7 @@ class StreamAnswer:
     def _end(self, problem: RouterError | None) -> None:
         self.over, self.problem = True, problem
 
-    def _meaning_of(self, problem: RouterError) -> RouterError | None:
+    def _problem_if_incomplete(self, problem: RouterError) -> RouterError | None:
         """What it means that ``problem`` broke the stream off: behind [DONE] nothing, the answer was whole then."""
         if self.done:
             return None
@@ -147,7 +147,7 @@ class StreamAnswer:
             self._permit.failed()
         return problem
 
-    def _take(self, portion: bytes) -> bytes:
+    def _relay(self, portion: bytes) -> bytes:
         """What the client gets of a portion of the body. ``_failure`` says if nothing is to come behind it."""
         if (data := self._decoder.only_event(portion)) is not None and self._translation is None:
             return portion if self._observe_json(data) else b""
@@ -156,7 +156,7 @@ class StreamAnswer:
         except EventTooLong as problem:
             self._failure = UpstreamBroken(str(problem), self._upstream_request.source)
             return b""
-        return self._kept(events)
+        return self._relay_events(events)
 
     def close(self) -> None:
         """Give the connection back, or up. Idempotent."""
@@ -179,18 +179,18 @@ class StreamAnswer:
             call_number=self._call_number,
         )
 
-    def _kept(self, events: list[Event]) -> bytes:
+    def _relay_events(self, events: list[Event]) -> bytes:
         if self._translation is not None:
-            return self._translated(events, self._translation)
-        kept = []
+            return self._relay_translated(events, self._translation)
+        relayed = []
         for event in events:
-            if self._observe(event):
-                kept.append(event.raw)
+            if self._observe_event(event):
+                relayed.append(event.raw)
             if self._failure is not None:
                 break
-        return kept[0] if len(kept) == 1 else b"".join(kept)
+        return relayed[0] if len(relayed) == 1 else b"".join(relayed)
 
-    def _observe(self, event: Event) -> bool:
+    def _observe_event(self, event: Event) -> bool:
         """Look at an event; whether the client gets it."""
         data = event.data
         if data is None:
@@ -200,7 +200,7 @@ class StreamAnswer:
                 self._failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
                 return False
             self.done = True
-            self.response.expect_end(_END_PATIENCE_S)
+            self.response.expect_end(_END_TIMEOUT_S)
             return True
         return self._observe_json(data)
 
@@ -210,9 +210,9 @@ class StreamAnswer:
         except orjson.JSONDecodeError:
             self.skipped += 1
             return False
-        return self._note(payload)
+        return self._observe_chunk(payload)
 
-    def _note(self, payload: Any) -> bool:
+    def _observe_chunk(self, payload: Any) -> bool:
         """Take what a parsed chunk says; whether the client gets it."""
         if not isinstance(payload, dict) or "error" in payload:
             self._failure = error_in_body(payload, self._upstream_request)
@@ -225,35 +225,35 @@ class StreamAnswer:
         self.reader.chunk(payload)
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
 
-    def _translated(self, events: list[Event], translation: Translation) -> bytes:
+    def _relay_translated(self, events: list[Event], translation: Translation) -> bytes:
         """The chunks that events of another API amount to."""
-        kept = []
+        relayed = []
         for event in events:
             payload = None if event.data is None else parsed(event.data)
             if isinstance(payload, dict):
-                for chunk in self._chunks_of(payload, translation):
-                    if self._note(chunk):
-                        kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
+                for chunk in self._translate(payload, translation):
+                    if self._observe_chunk(chunk):
+                        relayed.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
                     if self._failure is not None:
-                        return b"".join(kept)
+                        return b"".join(relayed)
                 if translation.ended and not self.done:
                     self.done = True
-                    self.response.expect_end(_END_PATIENCE_S)
-                    kept.append(_DONE)
+                    self.response.expect_end(_END_TIMEOUT_S)
+                    relayed.append(_DONE)
             elif event.data not in (None, b"[DONE]"):
                 self.skipped += 1
-        return b"".join(kept)
+        return b"".join(relayed)
 
-    def _chunks_of(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
+    def _translate(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
         """An error that is no event of that API passes as it is; a shape that cannot be read is an error."""
         if "error" in payload and "type" not in payload:
             return [payload]
         try:
             return translation.feed(payload)
-        except ODD_SHAPES:
+        except SHAPE_ERRORS:
             return [{"error": {"message": "an event is of no shape that is known"}}]
 
-    def _rest(self) -> bytes:
+    def _finish_decoding(self) -> bytes:
         """What stands after the last blank line when the backend has ended: an event without one, or a bare error."""
         event = self._decoder.finish()
         if event is None:
@@ -262,8 +262,8 @@ class StreamAnswer:
             self._failure = error_in_body(parsed(event.raw), self._upstream_request)
             return b""
         if self._translation is not None:
-            return self._translated([event], self._translation)
-        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe(event) else b""
+            return self._relay_translated([event], self._translation)
+        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe_event(event) else b""
 
 
 Answer = PlainAnswer | StreamAnswer

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from ai_router.config import MaxTokensPolicy
-from ai_router.dispatch.answer import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.dispatch.answer import SHAPE_ERRORS, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
@@ -25,8 +25,8 @@ from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
 from ai_router.types import Attempt, ChatRequest
 
-_MAX_ANSWER = 64 << 20
-_MAX_COMPLAINT = 1 << 20
+_MAX_ANSWER_BYTES = 64 << 20
+_MAX_ERROR_BYTES = 1 << 20
 _PASS_ON = MaxTokensPolicy("pass")
 
 
@@ -57,7 +57,7 @@ class Forwarder:
         """
         started = self._clock()
         try:
-            return self._asked(request, candidate, messages_json, call, permit, started)
+            return self._call_candidate(request, candidate, messages_json, call, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
                 # What the request's own deadline cut short may have been about to answer.
@@ -68,7 +68,7 @@ class Forwarder:
             permit.release()
             raise
 
-    def _asked(
+    def _call_candidate(
         self,
         request: ChatRequest,
         candidate: Candidate,
@@ -105,7 +105,7 @@ class Forwarder:
         return answer
 
     def _upstream_request(
-        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int
+        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call_number: int
     ) -> UpstreamRequest:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
@@ -123,7 +123,7 @@ class Forwarder:
             url=backend.url(backend.family.path),
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
-            headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, number)},
+            headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call_number)},
             body=_body(backend.family, parts),
         )
 
@@ -131,10 +131,10 @@ class Forwarder:
         return request.arrived_at + self._request_timeout_s
 
 
-def upstream_request_id(request_id: str, number: int) -> str:
+def upstream_request_id(request_id: str, call_number: int) -> str:
     """The id for a backend: the request's own, numbered from the second call on. vLLM takes it for its own id, and a
     speculative call of the same one may not have ended yet."""
-    return request_id if number == 1 else f"{request_id}-{number}"
+    return request_id if call_number == 1 else f"{request_id}-{call_number}"
 
 
 def _body(family: Family, parts: RequestParts) -> bytes:
@@ -151,7 +151,7 @@ def _body(family: Family, parts: RequestParts) -> bytes:
 
 def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequest) -> None:
     if response.status != 200:
-        raise error_from_response(response.status, response.headers, response.read(_MAX_COMPLAINT), upstream_request)
+        raise error_from_response(response.status, response.headers, response.read(_MAX_ERROR_BYTES), upstream_request)
 
 
 def _stream(
@@ -166,7 +166,7 @@ def _stream(
     call_number: int,
 ) -> StreamAnswer:
     if response.headers.get("content-type", "").startswith("application/json"):
-        body = response.read(_MAX_COMPLAINT)
+        body = response.read(_MAX_ERROR_BYTES)
         raise error_in_body(parsed(body), upstream_request) or UpstreamFailed(
             "a plain answer where a stream was due", upstream_request.source
         )
@@ -194,7 +194,7 @@ def _plain(
     request: ChatRequest,
     call_number: int,
 ) -> PlainAnswer:
-    body = response.read(_MAX_ANSWER)
+    body = response.read(_MAX_ANSWER_BYTES)
     response.close()
     payload = parsed(body)
     if (not isinstance(payload, dict) or "error" in payload) and (failure := error_in_body(payload, upstream_request)):
@@ -223,5 +223,5 @@ def _plain(
 def _translated(family: Family, payload: Any, upstream_request: UpstreamRequest) -> Mapping[str, Any] | None:
     try:
         return family.completion(payload) if isinstance(payload, dict) else None
-    except ODD_SHAPES as problem:
+    except SHAPE_ERRORS as problem:
         raise UpstreamFailed("the answer is of no shape that is known, or failed", upstream_request.source) from problem

@@ -11,7 +11,7 @@ from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import Overloaded, RequestCancelled, RouterError
 from ai_router.http.calls import CancelScope
 
-_REMEMBERED = 1_000
+_MAX_REMEMBERED = 1_000
 
 
 class RequestLimit:
@@ -99,28 +99,28 @@ class InFlight:
         """
         key = (client, request_id)
         with self._changed:
-            mine = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
+            own = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
             # One whose answer is complete has only its closing left, and is as good as gone.
-            fresh = [entry for entry in mine if entry.scope.reason is None and not entry.record.ending]
-            if not fresh:
+            still_running = [entry for entry in own if entry.scope.reason is None and not entry.record.ending]
+            if not still_running:
                 known = self._cancelled.get(key)
                 return None if known is None else (known, False)
-            told = tuple(_told(entry) for entry in fresh)
-            self._cancelled[key] = told
+            cancelled = tuple(_cancelled_request(entry) for entry in still_running)
+            self._cancelled[key] = cancelled
             self._cancelled.move_to_end(key)
-            while len(self._cancelled) > _REMEMBERED:
+            while len(self._cancelled) > _MAX_REMEMBERED:
                 self._cancelled.popitem(last=False)
-        for entry in fresh:
+        for entry in still_running:
             entry.scope.abort(RequestCancelled())
-        return told, True
+        return cancelled, True
 
-    def let_end(self, patience_s: float) -> None:
+    def wait_for_closing(self, timeout_s: float) -> None:
         """Wait for those whose clients may have all they get already, so that their outcomes are told: a client that
         asks what became of its request has read its answer a moment before the answer has closed."""
         with self._changed:
-            self._changed.wait_for(self._nobody_ends, patience_s)
+            self._changed.wait_for(self._none_is_ending, timeout_s)
 
-    def _nobody_ends(self) -> bool:
+    def _none_is_ending(self) -> bool:
         return not any(entry.record.ending for entries in self._entries.values() for entry in entries)
 
     def abort_all(self, reason: RouterError) -> None:
@@ -136,6 +136,6 @@ class InFlight:
         return not self._entries
 
 
-def _told(entry: _Entry) -> Cancelled:
+def _cancelled_request(entry: _Entry) -> Cancelled:
     record = entry.record
     return Cancelled(record.request.session_id, record.route, record.phase, entry.scope.calls_made)

@@ -47,11 +47,11 @@ def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool)
 
 def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> Plan:
     if decision.model is None and decision.route == Route.XAI:
-        here = registry.xai
+        xai = registry.xai
         chain = registry.chains[Label.COMPLEX.lower()]
-        locals_ = tuple(candidate for candidate in chain if candidate.backend.local)
-        asked = ((Candidate(here, here.model),) if here else ()) + locals_
-        return _complex(asked or (Candidate(registry.primary, registry.primary.model),), registry)
+        local_fallbacks = tuple(candidate for candidate in chain if candidate.backend.local)
+        candidates = ((Candidate(xai, xai.model),) if xai else ()) + local_fallbacks
+        return _complex(candidates or (Candidate(registry.primary, registry.primary.model),), registry)
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)
@@ -63,7 +63,7 @@ def _complex(chain: tuple[Candidate, ...], registry: Registry) -> Plan:
     first = chain[0].backend
     note = None
     if first is registry.primary and registry.xai is None:
-        note = f"{Route.XAI} needs XAI_API_KEY; {_STANDS_IN}"
+        note = f"{Route.XAI} needs XAI_API_KEY; {_PRIMARY_INSTEAD}"
     return Plan(chain, first.name, note=note)
 
 
@@ -73,7 +73,7 @@ def _enrich(chain: tuple[Candidate, ...], registry: Registry, *, cloud_fallback:
         return Plan(allowed, Route.ENRICH, wants_context=True)
     keys = [registry.catalogue.providers[name].key for name in registry.catalogue.chains.get(SEARCH, ())]
     needed = " or ".join(key for key in keys if key) or "somebody to search the web"
-    return Plan(allowed, allowed[0].backend.name, note=f"{Route.ENRICH} needs {needed}; {_STANDS_IN}")
+    return Plan(allowed, allowed[0].backend.name, note=f"{Route.ENRICH} needs {needed}; {_PRIMARY_INSTEAD}")
 
 
 def _allowed(chain: tuple[Candidate, ...], *, cloud_fallback: bool) -> tuple[Candidate, ...]:
@@ -83,7 +83,7 @@ def _allowed(chain: tuple[Candidate, ...], *, cloud_fallback: bool) -> tuple[Can
     return tuple(candidate for candidate in chain if candidate.backend.local)
 
 
-_STANDS_IN = "the primary stands in"
+_PRIMARY_INSTEAD = "the primary stands in"
 
 
 def unfit(candidate: Candidate, request: ChatRequest) -> str | None:
@@ -95,12 +95,12 @@ def unfit(candidate: Candidate, request: ChatRequest) -> str | None:
         return None
     if "tools" not in facts.capabilities and "tools" in request.params:
         return f"{candidate.model} takes no tools"
-    if "vision" not in facts.capabilities and _shows_pictures(request.messages):
+    if "vision" not in facts.capabilities and _has_images(request.messages):
         return f"{candidate.model} sees no pictures"
     return None
 
 
-def _shows_pictures(messages: Sequence[Message]) -> bool:
+def _has_images(messages: Sequence[Message]) -> bool:
     return any(
         isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image")
         for message in messages

@@ -26,7 +26,7 @@ Subscriber = Callable[[Outcome], None]
 UNROUTED = "none"
 """The route of a request that ended before it had one."""
 
-_PARTS = {
+_PART_OF_PHASE = {
     "deciding": "decide",
     "searching": "enrichment",
     "queued": "queue",
@@ -46,8 +46,8 @@ class RequestRecord:
         self.request = request
         self._scope = scope or CancelScope()
         self._phase = "deciding"
-        self._since = time.monotonic()
-        self._parts: dict[str, float] = {"receive": (self._since - request.arrived_at) * 1000}
+        self._phase_began_at = time.monotonic()
+        self._parts: dict[str, float] = {"receive": (self._phase_began_at - request.arrived_at) * 1000}
         self.route = UNROUTED
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
@@ -55,7 +55,7 @@ class RequestRecord:
         self.events_skipped = 0
         """Events of the answer that were no JSON."""
         self._speculative = False
-        self._answering: tuple[float, float] | None = None
+        self._accepted_call_ms: tuple[float, float] | None = None
         self._response: Mapping[str, Any] | None = None
         self._usage: Mapping[str, Any] | None = None
         self._search: tuple[int, Mapping[str, Any]] | None = None
@@ -75,14 +75,14 @@ class RequestRecord:
 
     @property
     def phase(self) -> str:
-        """What the request is at, for whoever cancels it: one of _PARTS. Each moment belongs to one phase."""
+        """What the request is at, for whoever cancels it: one of _PART_OF_PHASE. Each moment belongs to one phase."""
         return self._phase
 
     @phase.setter
     def phase(self, phase: str) -> None:
-        now, part = time.monotonic(), _PARTS[self._phase]
-        self._parts[part] = self._parts.get(part, 0.0) + (now - self._since) * 1000
-        self._phase, self._since = phase, now
+        now, part = time.monotonic(), _PART_OF_PHASE[self._phase]
+        self._parts[part] = self._parts.get(part, 0.0) + (now - self._phase_began_at) * 1000
+        self._phase, self._phase_began_at = phase, now
 
     @property
     def parts(self) -> Mapping[str, float]:
@@ -96,22 +96,22 @@ class RequestRecord:
         if "classification_ms" in self._timings:
             parts["classify"] = min(self._timings["classification_ms"], parts.get("decide", 0.0))
             parts["decide"] = parts.get("decide", 0.0) - parts["classify"]
-        if (waited := parts.pop("ask", None)) is not None:
-            parts |= self._asking(waited)
+        if (asked_ms := parts.pop("ask", None)) is not None:
+            parts |= self._ask_parts(asked_ms)
         return parts
 
-    def _asking(self, waited: float) -> dict[str, float]:
+    def _ask_parts(self, asked_ms: float) -> dict[str, float]:
         """The parts of the time that backends were asked and waited for, before the answer began."""
-        if self._answering is None:
-            return {"failed": waited}
-        connect, whole = self._answering
+        if self._accepted_call_ms is None:
+            return {"failed": asked_ms}
+        connect, whole = self._accepted_call_ms
         if self._speculative:
-            return {"ttft": waited}
-        ttft = min(waited, whole - connect)
+            return {"ttft": asked_ms}
+        ttft = min(asked_ms, whole - connect)
         if not any(attempt.call_number is None for attempt in self._attempts):
-            return {"connect": waited - ttft, "ttft": ttft}
-        connect = min(waited - ttft, connect)
-        return {"connect": connect, "ttft": ttft, "failed": waited - ttft - connect}
+            return {"connect": asked_ms - ttft, "ttft": ttft}
+        connect = min(asked_ms - ttft, connect)
+        return {"connect": connect, "ttft": ttft, "failed": asked_ms - ttft - connect}
 
     @property
     def ending(self) -> bool:
@@ -147,7 +147,7 @@ class RequestRecord:
         self.decision = decision
         self.route = route
         self.model = model
-        self.measure("decide_ms", (time.monotonic() - self._since) * 1000)
+        self.measure("decide_ms", (time.monotonic() - self._phase_began_at) * 1000)
         if note:
             self._notes.append(note)
 
@@ -209,7 +209,7 @@ class RequestRecord:
         self.model = attempt.model
         self._speculative = speculative
         whole_ms = attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms
-        self._answering = (attempt.connect_ms or 0.0, whole_ms)
+        self._accepted_call_ms = (attempt.connect_ms or 0.0, whole_ms)
         self.measure("upstream_ms", attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms)
 
     def attempt(self, attempt: Attempt) -> None:
@@ -285,9 +285,9 @@ class RequestRecord:
     def _all_timings(self) -> Mapping[str, float]:
         """With ``cancel_ms``, where it was cut short: from whoever wanted that to the end of everything."""
         # The phases have been settled up to that moment: what is counted after it would be nobody's.
-        total = {"total_ms": self.ms(self._since)}
+        total = {"total_ms": self.ms(self._phase_began_at)}
         if self._scope.aborted_at is not None and isinstance(self._error, Aborted):
-            total["cancel_ms"] = max(0.0, (self._since - self._scope.aborted_at) * 1000)
+            total["cancel_ms"] = max(0.0, (self._phase_began_at - self._scope.aborted_at) * 1000)
         return {**self._timings, **total}
 
     def _status(self) -> Status:

@@ -94,8 +94,8 @@ class StreamReply:
     def opening(self) -> Iterator[bytes]:
         try:
             if self._driver is not None:
-                yield from self._waiting(self._driver)
-            answer = self._here
+                yield from self._wait_for_answer(self._driver)
+            answer = self._begun_answer
             self._record.measure("ttft_ms", self._record.ms())
             if relayed := answer.start():
                 yield relayed
@@ -115,7 +115,7 @@ class StreamReply:
             sock = self.detach(lambda: None)
             sock.setblocking(True)
             while not self.over:
-                if relayed := self.feed(_next_bytes(sock)):
+                if relayed := self.feed(_receive(sock)):
                     yield relayed
 
     @property
@@ -123,13 +123,13 @@ class StreamReply:
         return self._answer is not None and self._answer.done
 
     def detach(self, on_release: Callable[[], object]) -> socket.socket:
-        return self._here.response.detach(on_release)
+        return self._begun_answer.response.detach(on_release)
 
     def attach(self, _send: Callable[[bytes], object], _finish: Callable[[], object]) -> None:
         raise TypeError("these events come from a socket")
 
     def feed(self, data: bytes | None) -> bytes:
-        answer = self._here
+        answer = self._begun_answer
         try:
             relayed = answer.feed(data)
         except Exception:  # as in ``opening``
@@ -138,10 +138,10 @@ class StreamReply:
         return relayed + self._end(answer.problem) if answer.over else relayed
 
     def pause(self) -> None:
-        self._here.response.pause()
+        self._begun_answer.response.pause()
 
     def resume(self) -> None:
-        self._here.response.resume()
+        self._begun_answer.response.resume()
 
     def close(self) -> None:
         """Record what came, and release the backend's connection. What is still waited for is given up."""
@@ -154,12 +154,12 @@ class StreamReply:
             self._record_answer(self._answer)
 
     @property
-    def _here(self) -> StreamAnswer:
+    def _begun_answer(self) -> StreamAnswer:
         if self._answer is None:
             raise RuntimeError("the stream has no answer yet: run its opening first")
         return self._answer
 
-    def _waiting(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
+    def _wait_for_answer(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
         """Comments, until the answer is here. Raises what the request ends with instead."""
         reason_in_headers = self._record.reason
         yield comment(driver.notice())
@@ -182,8 +182,8 @@ class StreamReply:
         if self._answer is not None and self._answer.problem is None:
             self._answer.problem = problem
         self.close()
-        gone = isinstance(problem, Aborted) and not isinstance(problem, RequestCancelled)
-        return b"" if problem is None or gone else error_event(problem)
+        client_left = isinstance(problem, Aborted) and not isinstance(problem, RequestCancelled)
+        return b"" if problem is None or client_left else error_event(problem)
 
     def _record_answer(self, answer: StreamAnswer) -> None:
         answer.close()
@@ -207,7 +207,7 @@ def comment(text: str) -> bytes:
     return f": {' '.join(text.split())}\n\n".encode()
 
 
-def _next_bytes(sock: socket.socket) -> bytes | None:
+def _receive(sock: socket.socket) -> bytes | None:
     """Wait for what a blocking socket gives: b"" is its end, None an error of it."""
     try:
         return sock.recv(READ_SIZE)

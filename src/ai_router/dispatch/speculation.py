@@ -41,7 +41,7 @@ class SpeculativeCall:
         except RuntimeError:  # the threads were ended: nothing is begun any more
             permit.release()
             raise ShuttingDown("the router is being stopped") from None
-        self._answer.add_done_callback(self._stamp)
+        self._answer.add_done_callback(self._note_end)
 
     def confirm(self) -> Answer:
         """The answer, waited for if need be. Raises UpstreamError if the primary failed."""
@@ -52,16 +52,16 @@ class SpeculativeCall:
         failed = self._ended is not None and self._answer.done() and self._answer.exception() is not None
         return ((self._ended if failed and self._ended else time.monotonic()) - self.started) * 1000
 
-    def _stamp(self, _: Future[Answer]) -> None:
+    def _note_end(self, _: Future[Answer]) -> None:
         self._ended = time.monotonic()
 
     def abort(self) -> None:
         """Shut the call's socket: it is not wanted any more. Returns at once."""
         self._call.abort(SpeculationLost("another route was decided"))
-        self._answer.add_done_callback(_discard)
+        self._answer.add_done_callback(_close_unused)
 
 
-def _discard(answer: Future[Answer]) -> None:
+def _close_unused(answer: Future[Answer]) -> None:
     """Close an answer that came although nobody wants it; a failure is nobody's business any more."""
     problem = answer.exception()
     if problem is None:

@@ -29,7 +29,7 @@ from ai_router.resilience.retry import record_result
 from ai_router.routing.prompt import render_conversation
 from ai_router.types import ChatRequest, Purpose
 
-_MAX_RESULT = 4 << 20
+_MAX_RESULT_BYTES = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000
 _MAX_QUESTION_CHARS = 4_000
 _INSTRUCTIONS = (
@@ -56,11 +56,11 @@ def fetch_enrichment_context(
     connect_s: float,
 ) -> Findings:
     """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``call``."""
-    backend, how = searcher.backend, searcher.search
+    backend, search = searcher.backend, searcher.search
     upstream_request = UpstreamRequest(
-        source=Source(backend.name, how.model),
+        source=Source(backend.name, search.model),
         method="POST",
-        url=backend.url(how.path),
+        url=backend.url(search.path),
         timeouts=Timeouts(connect=connect_s, total=timeout_s, idle=timeout_s),
         secret=backend.key,
         headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call.number)},
@@ -68,7 +68,7 @@ def fetch_enrichment_context(
     )
     response = client.open(upstream_request, call)
     try:
-        body = response.read(_MAX_RESULT)
+        body = response.read(_MAX_RESULT_BYTES)
         if response.status != 200:
             raise error_from_response(response.status, response.headers, body, upstream_request)
     finally:
@@ -98,25 +98,25 @@ class WebSearch:
         """The web context; None when there is none to be had, which the record then says. Raises what the request was
         aborted for."""
         started = time.monotonic()
-        ways = {searcher.candidate: searcher for searcher in self._searchers}
+        searchers = {searcher.candidate: searcher for searcher in self._searchers}
         calls: list[UpstreamCall] = []
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Findings]:
-            limit_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
+            timeout_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
             record.phase = "searching"
             call = scope.new_call(Purpose.SEARCH)
             calls.append(call)
-            search = partial(self._search, record.request, ways[candidate], call, permit, limit_s)
+            search = partial(self._search, record.request, searchers[candidate], call, permit, timeout_s)
             try:
-                work = self._threads.submit(search)
+                future = self._threads.submit(search)
             except RuntimeError:  # the threads were ended: nothing is begun any more
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
-            yield FutureWait(work, "searching the web")
-            return work.result()
+            yield FutureWait(future, "searching the web")
+            return future.result()
 
         try:
-            found = yield from dispatcher.first_success(tuple(ways), ask)
+            found = yield from dispatcher.first_success(tuple(searchers), ask)
         except UpstreamError as problem:
             log_lines.enrichment_failed(str(problem), record.ms() - record.ms(started))
             # A search that found nothing has been charged for all the same.
@@ -128,11 +128,11 @@ class WebSearch:
         return found.text
 
     def _search(
-        self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, limit_s: float
+        self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, timeout_s: float
     ) -> Findings:
         try:
             found = fetch_enrichment_context(
-                self._client, searcher, request, call, timeout_s=limit_s, connect_s=self._connect_s
+                self._client, searcher, request, call, timeout_s=timeout_s, connect_s=self._connect_s
             )
         except RouterError as problem:
             record_result(permit, problem)

@@ -38,14 +38,14 @@ class Why(StrEnum):
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
     """When to open and for how long, in seconds: ``open_s`` at first, doubled with each failed probe up to
-    ``most_open_s``."""
+    ``max_open_s``."""
 
-    in_a_row: int = 5
-    share: float = 0.5
-    least_calls: int = 20
+    failures_in_a_row: int = 5
+    failure_share: float = 0.5
+    min_calls: int = 20
     window_s: float = 30.0
     open_s: float = 1.0
-    most_open_s: float = 30.0
+    max_open_s: float = 30.0
 
 
 class Breaker:
@@ -54,8 +54,8 @@ class Breaker:
     def __init__(self, rules: BreakerRules) -> None:
         self._rules = rules
         self._state = State.CLOSED
-        self._opens_at = 0.0
-        self._in_a_row = 0
+        self._half_open_at = 0.0
+        self._failures_in_a_row = 0
         self._openings = 0
         self._probing = False
         self.epoch = 0
@@ -66,7 +66,7 @@ class Breaker:
 
     def state(self, now: float) -> State:
         """The state; time alone turns OPEN into HALF_OPEN."""
-        if self._state is State.OPEN and now >= self._opens_at:
+        if self._state is State.OPEN and now >= self._half_open_at:
             self._state = State.HALF_OPEN
             self._probing = False
         return self._state
@@ -76,18 +76,18 @@ class Breaker:
         state = self.state(now)
         return state is State.CLOSED or (state is State.HALF_OPEN and not self._probing)
 
-    def opens_in(self, now: float) -> float:
+    def admits_in(self, now: float) -> float:
         """Seconds until a call may be tried; 0 when it may be now, or as soon as a probe is back."""
-        return max(0.0, self._opens_at - now) if self._state is State.OPEN else 0.0
+        return max(0.0, self._half_open_at - now) if self._state is State.OPEN else 0.0
 
-    def entered(self, now: float) -> None:
+    def call_started(self, now: float) -> None:
         """A call begins."""
         self._probing = self._probing or self.state(now) is State.HALF_OPEN
 
     def succeeded(self, now: float) -> None:
         """The backend answered: also with a refusal of what is in the request."""
         self._recent.append((now, True))
-        self._in_a_row = 0
+        self._failures_in_a_row = 0
         if self.state(now) is State.HALF_OPEN:
             self._state, self.why, self._openings, self._probing = State.CLOSED, None, 0, False
             self._recent.clear()
@@ -95,28 +95,30 @@ class Breaker:
     def failed(self, now: float, why: Why = Why.FAILING) -> None:
         """The backend did not answer, or broke off; a refusal of our key is enough by itself."""
         self._recent.append((now, False))
-        self._in_a_row += 1
+        self._failures_in_a_row += 1
         state = self.state(now)
-        enough = why is Why.MISCONFIGURED or self._in_a_row >= self._rules.in_a_row or self._too_many(now)
+        enough = (
+            why is Why.MISCONFIGURED or self._failures_in_a_row >= self._rules.failures_in_a_row or self._too_many(now)
+        )
         if state is State.HALF_OPEN or (state is State.CLOSED and enough):
-            wait_s = min(self._rules.open_s * 2**self._openings, self._rules.most_open_s)
+            wait_s = min(self._rules.open_s * 2**self._openings, self._rules.max_open_s)
             self._openings = min(self._openings + 1, 16)
             self.open(now, wait_s, why)
 
     def open(self, now: float, seconds: float, why: Why) -> None:
         """Leave the backend alone for so long; a longer wait that is on already stays."""
-        self._opens_at = max(now + seconds, self._opens_at if self._state is State.OPEN else 0.0)
+        self._half_open_at = max(now + seconds, self._half_open_at if self._state is State.OPEN else 0.0)
         self._state, self.why, self._probing = State.OPEN, why, False
         self.epoch += 1
 
-    def given_up(self, now: float) -> None:
+    def ended_without_result(self, now: float) -> None:
         """A call ended without telling anything of the backend: another may probe."""
         if self.state(now) is State.HALF_OPEN:
             self._probing = False
 
     def _too_many(self, now: float) -> bool:
         calls = [well for at, well in self._recent if now - at <= self._rules.window_s]
-        return len(calls) >= self._rules.least_calls and calls.count(False) >= self._rules.share * len(calls)
+        return len(calls) >= self._rules.min_calls and calls.count(False) >= self._rules.failure_share * len(calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class Backoff:
 
     first_s: float = 1.0
 
-    def delay_s(self, number: int, chance: float) -> float:
-        """The wait before retry ``number``, from 1; ``chance`` in [0, 1) spreads those who failed together."""
+    def delay_s(self, number: int, random_value: float) -> float:
+        """The wait before retry ``number``, from 1; ``random_value`` in [0, 1) spreads those who failed together."""
         plain = self.first_s * float(2 ** min(number - 1, 3))
-        return plain * (1 - _JITTER + 2 * _JITTER * chance)
+        return plain * (1 - _JITTER + 2 * _JITTER * random_value)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ai_router.resilience.breaker import Backoff, Breaker, BreakerRules, State, Why
 
-_WEIGHT_OF_NEWEST = 0.2
+_NEWEST_WEIGHT = 0.2
 
 
 class QueueFull(Exception):
@@ -56,14 +56,14 @@ class _BackendLimit:
         counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
         return counted < limit and self.breaker.admits(now)
 
-    def entered(self, now: float) -> None:
+    def call_started(self, now: float) -> None:
         self.in_flight += 1
-        self.breaker.entered(now)
+        self.breaker.call_started(now)
 
-    def left(self, now: float) -> None:
+    def call_ended(self, now: float) -> None:
         self.in_flight -= 1
         if self._ended_at is not None:
-            self.interval_s += _WEIGHT_OF_NEWEST * (now - self._ended_at - self.interval_s)
+            self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
         self._ended_at = now
 
     def succeeded(self, now: float) -> None:
@@ -131,21 +131,21 @@ class QueueTicket:
         self.wanted = tuple(wanted)
         self.round_number = round_number
         """Its place among its client's, counted from the turn that is served: lower goes first."""
-        self.called = threading.Event()
-        self.granted: Permit | None = None
+        self.woken = threading.Event()
+        self.permit: Permit | None = None
 
     def wait(self, seconds: float) -> Permit | None:
         """The pass, as soon as there is one; None after so long, or when woken."""
         self._limiter.admit_waiting()
-        if self.granted is None:
-            self.called.wait(min(seconds, self._limiter.opens_in(self.wanted)))
-            self.called.clear()
+        if self.permit is None:
+            self.woken.wait(min(seconds, self._limiter.admits_in(self.wanted)))
+            self.woken.clear()
             self._limiter.admit_waiting()
-        return self.granted
+        return self.permit
 
     def wake(self) -> None:
         """Let whoever waits look around. From any thread."""
-        self.called.set()
+        self.woken.set()
 
     def release(self) -> None:
         """Give the place in the queue up, and the pass if it came just now."""
@@ -171,7 +171,7 @@ class ConcurrencyLimiter:
         rules: BreakerRules,
         caps: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        random_source: Callable[[], float] = random.random,
         *,
         counts_streams: bool = True,
     ) -> None:
@@ -183,7 +183,7 @@ class ConcurrencyLimiter:
             lambda: _BackendLimit(cap, rules, counts_streams=counts_streams)
         )
         self._backoff = Backoff(rules.open_s)
-        self._chance = chance
+        self._random_source = random_source
         self._waiting: list[QueueTicket] = []
         self._round = 0
         self._last_rounds: dict[str, int] = {}
@@ -199,7 +199,7 @@ class ConcurrencyLimiter:
             for name in wanted:
                 backend = self._backend(name)
                 if (below is None or backend.in_flight < below) and not self._has_waiters(name) and backend.admits(now):
-                    backend.entered(now)
+                    backend.call_started(now)
                     return Permit(self, name, backend.breaker.epoch)
             return None
 
@@ -216,17 +216,20 @@ class ConcurrencyLimiter:
             self._waiting.append(ticket)
             return ticket
 
-    def opens_in(self, wanted: Iterable[str]) -> float:
+    def admits_in(self, wanted: Iterable[str]) -> float:
         """Seconds until the first of these may admit somebody, breakers considered and caps not."""
         with self._lock:
             now = self._clock()
-            return min((self._backend(name).breaker.opens_in(now) or _A_WHILE for name in wanted), default=_A_WHILE)
+            return min(
+                (self._backend(name).breaker.admits_in(now) or _UNTIL_WOKEN_S for name in wanted),
+                default=_UNTIL_WOKEN_S,
+            )
 
-    def closed_for(self, name: str) -> tuple[float, Why | None]:
+    def blocked_for(self, name: str) -> tuple[float, Why | None]:
         """Seconds for which the breaker lets nobody pass, and why; 0 where a call may be tried."""
         with self._lock:
             breaker = self._backend(name).breaker
-            return breaker.opens_in(self._clock()), breaker.why
+            return breaker.admits_in(self._clock()), breaker.why
 
     def report(self, name: str) -> LimiterReport:
         """How a gate is doing."""
@@ -234,7 +237,7 @@ class ConcurrencyLimiter:
             now, backend = self._clock(), self._backend(name)
             waiting = sum(name in ticket.wanted for ticket in self._waiting)
             state = backend.breaker.state(now)
-            return LimiterReport(state, backend.breaker.why, backend.breaker.opens_in(now), backend.in_flight, waiting)
+            return LimiterReport(state, backend.breaker.why, backend.breaker.admits_in(now), backend.in_flight, waiting)
 
     def names(self) -> Sequence[str]:
         """The gates that there are."""
@@ -261,8 +264,8 @@ class ConcurrencyLimiter:
             backend = self._backend(name)
             backend.limits_in_a_row += 1
             again = backend.limits_in_a_row if seconds is None else backend.limits_in_a_row - 1
-            least_s = self._backoff.delay_s(again, self._chance()) if again else 0.0
-            backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _LONGEST_S), why)
+            least_s = self._backoff.delay_s(again, self._random_source()) if again else 0.0
+            backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _MAX_COOLDOWN_S), why)
             self._wake_waiting(name, backend)
 
     def stream_begun(self, name: str) -> None:
@@ -276,9 +279,9 @@ class ConcurrencyLimiter:
         with self._lock:
             now, backend = self._clock(), self._backend(name)
             if not reported and backend.breaker.epoch == epoch:
-                backend.breaker.given_up(now)
+                backend.breaker.ended_without_result(now)
             backend.streaming -= begun
-            backend.left(now)
+            backend.call_ended(now)
             self.admit_waiting()
 
     def admit_waiting(self) -> None:
@@ -290,19 +293,19 @@ class ConcurrencyLimiter:
             for ticket in self._in_order():
                 name = next((name for name in ticket.wanted if self._backend(name).admits(now)), None)
                 if name is not None:
-                    self._backend(name).entered(now)
+                    self._backend(name).call_started(now)
                     self._waiting.remove(ticket)
                     self._round = max(self._round, ticket.round_number)
-                    ticket.granted = Permit(self, name, self._backend(name).breaker.epoch)
-                    ticket.called.set()
+                    ticket.permit = Permit(self, name, self._backend(name).breaker.epoch)
+                    ticket.woken.set()
 
     def remove(self, ticket: QueueTicket) -> None:
         """Somebody waits no longer."""
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
-            elif ticket.granted is not None:
-                ticket.granted.release()
+            elif ticket.permit is not None:
+                ticket.permit.release()
 
     def estimate(self, ticket: QueueTicket) -> tuple[int, float]:
         """Position and expected wait of a ticket: what the breaker says, and the pace of those before it."""
@@ -310,7 +313,7 @@ class ConcurrencyLimiter:
             now, ahead = self._clock(), self._in_order()
             position = ahead.index(ticket) + 1 if ticket in ahead else 1
             return position, min(
-                max(self._backend(name).breaker.opens_in(now), self._backend(name).interval_s * position)
+                max(self._backend(name).breaker.admits_in(now), self._backend(name).interval_s * position)
                 for name in ticket.wanted
             )
 
@@ -337,8 +340,8 @@ class ConcurrencyLimiter:
         return backend
 
 
-_LONGEST_S = 3600.0
+_MAX_COOLDOWN_S = 3600.0
 """A backend that wants to be left alone for days, or until the year 9999, is asked again after an hour."""
 
-_A_WHILE = 3600.0
+_UNTIL_WOKEN_S = 3600.0
 """Longer than anybody waits: a gate that is full opens when somebody leaves, who says so."""

@@ -17,8 +17,8 @@ from ai_router.errors import (
 from ai_router.resilience.breaker import Why
 from ai_router.resilience.limiter import Permit
 
-_SHARE = 0.2
-_LEAST = 3
+_RETRY_SHARE = 0.2
+_MIN_RETRIES = 3
 
 
 class RetryBudget:
@@ -30,10 +30,10 @@ class RetryBudget:
         self._lock = threading.Lock()
         self._under_way = 0
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Begin a retry, if one more may be under way."""
         with self._lock:
-            if self._under_way >= max(_LEAST, int(_SHARE * self._active())):
+            if self._under_way >= max(_MIN_RETRIES, int(_RETRY_SHARE * self._active())):
                 return False
             self._under_way += 1
             return True

@@ -55,8 +55,8 @@ class Router:
         """The decision, where it takes no call, or where a call would be in vain. Raises ModelNotFound."""
         found = self._explicit(request) or _meta(request) or self._fast_decision(request)
         if isinstance(found, Undecided):
-            closed_s, why = self._limiter.closed_for(CLASSIFIER)
-            if closed_s > 0:
+            blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
+            if blocked_s > 0:
                 return _without_verdict(found, f"not asked, it is {why}")
         return found
 
