@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import Overloaded, RequestCancelled, RouterError
@@ -73,7 +74,7 @@ class InFlight:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._entries: dict[str, list[_Entry]] = {}
-        self._cancelled: OrderedDict[tuple[str, str], tuple[Cancelled, ...]] = OrderedDict()
+        self._cancelled: LRUCache[tuple[str, str], tuple[Cancelled, ...]] = LRUCache(_MAX_REMEMBERED)
 
     def add(self, record: RequestRecord, scope: CancelScope) -> Callable[[], None]:
         """Count a request in; returns what counts it out."""
@@ -107,9 +108,6 @@ class InFlight:
                 return None if known is None else (known, False)
             cancelled = tuple(_cancelled_request(entry) for entry in still_running)
             self._cancelled[key] = cancelled
-            self._cancelled.move_to_end(key)
-            while len(self._cancelled) > _MAX_REMEMBERED:
-                self._cancelled.popitem(last=False)
         for entry in still_running:
             entry.scope.abort(RequestCancelled())
         return cancelled, True
