@@ -140,7 +140,7 @@ def upstream_request_id(request_id: str, call_number: int) -> str:
 def _body(family: Family, parts: RequestParts) -> bytes:
     try:
         return family.body(parts)
-    except (KeyError, ValueError, TypeError, AttributeError) as problem:
+    except SHAPE_ERRORS as problem:
         # A family that takes messages apart meets shapes that chat completions would have judged themselves.
         raise InvalidRequest(
             "this model is spoken with through another API, and 'messages', 'tools' or 'response_format' cannot be "

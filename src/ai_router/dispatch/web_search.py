@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ai_router.dispatch.answer import parsed
 from ai_router.dispatch.dispatcher import Dispatcher, FutureWait, Waiting
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import RequestRecord
@@ -66,14 +67,10 @@ def fetch_enrichment_context(
         headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call.number)},
         body=search_body(request, searcher),
     )
-    response = client.open(upstream_request, call)
-    try:
-        body = response.read(_MAX_RESULT_BYTES)
-        if response.status != 200:
-            raise error_from_response(response.status, response.headers, body, upstream_request)
-    finally:
-        response.close()
-    return findings(body, upstream_request)
+    response = client.fetch(upstream_request, call, _MAX_RESULT_BYTES)
+    if response.status != 200:
+        raise error_from_response(response.status, response.headers, response.body, upstream_request)
+    return findings(response.body, upstream_request)
 
 
 class WebSearch:
@@ -161,10 +158,7 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
 
 def findings(body: bytes, upstream_request: UpstreamRequest) -> Findings:
     """The text of a response with the addresses it cites, and its usage. Raises UpstreamError when there is none."""
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        payload = None
+    payload = parsed(body)
     if not isinstance(payload, dict):
         raise UpstreamFailed("the search answered something that is not a response", upstream_request.source)
     usage = payload.get("usage")
