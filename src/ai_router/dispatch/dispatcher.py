@@ -232,8 +232,8 @@ class Dispatcher:
         """Who is left to ask after a failure; a pause before a retry is spent here."""
         delay_s = self._retry_delay_s(problem, candidate, retry)
         others = [] if not problem.recoverable else [other for other in remaining if other is not candidate]
+        self._record.failed(problem, started)
         if delay_s is not None:
-            self._record.failed(problem, started)
             self._record.retrying(candidate.backend.name, delay_s)
             log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
             self._policy.metrics.retried(candidate.limiter_key)
@@ -241,7 +241,6 @@ class Dispatcher:
                 self._record.phase = "backing off"
                 yield TimedWait(self._scope, delay_s, f"{candidate.backend.name} failed", self._policy.clock)
             return remaining
-        self._record.failed(problem, started)
         if others:
             self._record.fell_back(problem, others[0].backend.name)
             self._policy.metrics.fell_back(candidate.limiter_key, others[0].limiter_key)

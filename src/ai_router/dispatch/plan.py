@@ -12,8 +12,6 @@ from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Ro
 _CHARS_PER_TOKEN = 6
 """More than there are: only a request that cannot fit is kept from a stand-in."""
 
-_LABEL_OF_ROUTE: Mapping[str, Label] = {Route.XAI: Label.COMPLEX, Route.ENRICH: Label.ENRICH}
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -11,12 +11,11 @@ from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
 from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError, error_event
+from ai_router.http.client import READ_SIZE
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import estimated_usage
 
 log = logging.getLogger(__name__)
-
-READ_SIZE = 65_536
 
 
 class EventStream(Protocol):

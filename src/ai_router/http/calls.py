@@ -264,6 +264,15 @@ class UpstreamRequest:
     """The backend's key, to be kept out of what the backend says."""
 
 
+@dataclass(frozen=True, slots=True)
+class FetchedResponse:
+    """A whole HTTP response, whatever its status. Look headers up by their names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Occupancy:
     """One backend's time. ``enter`` and ``leave`` from any thread; the clock in seconds."""
 

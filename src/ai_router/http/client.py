@@ -9,14 +9,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ai_router.errors import (
     AnswerSufficient,
     UpstreamFailed,
     UpstreamTimeout,
 )
-from ai_router.http.calls import Occupancy, UpstreamCall, UpstreamRequest
+from ai_router.http.calls import FetchedResponse, Occupancy, UpstreamCall, UpstreamRequest
 from ai_router.http.connections import ConnectionPool, Lease
 from ai_router.http.exceptions import STALE, TRANSPORT_ERRORS, map_exceptions
 from ai_router.http.http1 import NotHTTP, ResponseParser, request_header_block
@@ -47,14 +46,6 @@ class CallDeadlines:
         self.first_byte_seen()
         self.total.cancel()
         self.idle.close()
-
-
-class Fetched(NamedTuple):
-    """An answer that was read whole. Header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class UpstreamResponse:
@@ -243,14 +234,14 @@ class UpstreamClient:
             lease, parser, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
 
-    def fetch(self, request: UpstreamRequest, call: UpstreamCall, limit: int) -> Fetched:
+    def fetch(self, request: UpstreamRequest, call: UpstreamCall, limit: int) -> FetchedResponse:
         """Send the request and read the whole answer, whatever its status; at most ``limit`` bytes of it.
 
         Raises as ``open`` and ``UpstreamResponse.read`` do.
         """
         response = self.open(request, call)
         try:
-            return Fetched(response.status, response.headers, response.read(limit))
+            return FetchedResponse(response.status, response.headers, response.read(limit))
         finally:
             response.close()
 

@@ -20,10 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from ai_router.http.calls import UpstreamCall
-from ai_router.http.session import BackendSession
-
-_HOSTS = 64
-"""Pools that are kept, one for each scheme, host and port."""
+from ai_router.http.session import POOLED_HOSTS, BackendSession
 
 
 class _AttachesSocket:
@@ -184,7 +181,7 @@ class ConnectionPool:
     """Kept-alive connections to all backends. ``size``: how many idle ones are kept for each."""
 
     def __init__(self, size: int) -> None:
-        self._adapter = _Adapter(pool_connections=_HOSTS, pool_maxsize=size, max_retries=0)
+        self._adapter = _Adapter(pool_connections=POOLED_HOSTS, pool_maxsize=size, max_retries=0)
         self._session = BackendSession()
         self._resolved_targets: dict[str, _ResolvedTarget] = {}
 

@@ -10,8 +10,6 @@ import http.client
 import io
 import ipaddress
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,10 +20,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ai_router.errors import UpstreamBroken, UpstreamError, UpstreamFailed, UpstreamTimeout
-from ai_router.http.calls import UpstreamRequest
+from ai_router.http.calls import FetchedResponse, UpstreamRequest
 from ai_router.http.exceptions import STALE, root_cause, translate
 
-_HOSTS = 64
+POOLED_HOSTS = 64
 """Connection pools that are kept, one for each scheme, host and port."""
 _IDLE_PER_HOST = 4
 """Idle connections that are kept for each of them: a few checks at a time, never a call per client."""
@@ -45,15 +43,6 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedResponse:
-    """A whole answer. The headers' names compare without regard to case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class BackendSession(requests.Session):
     """A session without retries, redirects, cookies and headers of its own. Safe from any thread; close it at the end.
 
@@ -66,7 +55,7 @@ class BackendSession(requests.Session):
         self.headers.clear()
         self.auth = _keep_headers
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        adapter = _TotalTimeoutAdapter(pool_connections=_HOSTS, pool_maxsize=_IDLE_PER_HOST, max_retries=0)
+        adapter = _TotalTimeoutAdapter(pool_connections=POOLED_HOSTS, pool_maxsize=_IDLE_PER_HOST, max_retries=0)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 

@@ -29,7 +29,6 @@ class LimiterReport:
 
     state: State
     why: Why | None
-    opens_in_s: float
     in_flight: int
     waiting: int
 
@@ -237,7 +236,7 @@ class ConcurrencyLimiter:
             now, backend = self._clock(), self._backend(name)
             waiting = sum(name in ticket.wanted for ticket in self._waiting)
             state = backend.breaker.state(now)
-            return LimiterReport(state, backend.breaker.why, backend.breaker.admits_in(now), backend.in_flight, waiting)
+            return LimiterReport(state, backend.breaker.why, backend.in_flight, waiting)
 
     def names(self) -> Sequence[str]:
         """The gates that there are."""
