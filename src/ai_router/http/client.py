@@ -1,4 +1,8 @@
-"""Calling a backend: send, watch the deadlines, read, and turn every foreign exception into one of ours."""
+"""Calls of backends that can be aborted: send a request, keep its deadlines, read the response.
+
+``UpstreamClient.open`` returns as soon as the headers are here, ``fetch`` reads the whole response. Exceptions of the
+network become errors of errors.py, or the reason for which the call was aborted.
+"""
 
 from __future__ import annotations
 
@@ -25,35 +29,37 @@ log = logging.getLogger(__name__)
 
 READ_SIZE = 65_536
 _SINGLE_SEND_MAX_BYTES = 65_536
+"""A body up to this size is sent together with the headers, in one call of the kernel."""
 _STALE_SHOWS_WITHIN_S = 0.1
+"""An idle connection that the backend has closed fails at once; an error that comes later has other reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallDeadlines:
-    """The timers of one call, and its longest silence."""
+    """The deadlines of one call: for the first byte (None: no such), for all of it, and for each read."""
 
     first_byte: Deadline | None
     total: Deadline
     idle: Watch
 
     def first_byte_seen(self) -> None:
-        """The first byte came in time."""
+        """Cancel the first-byte deadline."""
         if self.first_byte is not None:
             self.first_byte.cancel()
 
     def close(self) -> None:
-        """The call is over."""
+        """Cancel all deadlines. Idempotent."""
         self.first_byte_seen()
         self.total.cancel()
         self.idle.close()
 
 
 class UpstreamResponse:
-    """An answer whose headers are here and whose body is still coming.
+    """A response whose headers have been read. The body comes later.
 
-    The body is read by one machine, ``feed``, which takes what the socket gave. Who reads the socket is the caller's
-    choice: ``read``, ``read_portion`` and ``chunks`` read it here and block; after ``detach`` somebody else reads it
-    and calls ``feed``. Close it in any case; closing before the end shuts the socket.
+    There are two ways to read the body. ``read``, ``read_portion`` and ``chunks`` block. After ``detach`` the caller
+    reads the socket, without blocking, and passes the bytes to ``feed``. Close the response in any case; if the body is
+    not complete, that closes the connection.
     """
 
     def __init__(
@@ -80,32 +86,31 @@ class UpstreamResponse:
         self.headers: Mapping[str, str] = parser.headers
         self.connect_ms = connect_ms
         self.complete = parser.complete
-        """Whether all of the body has come."""
+        """Whether the whole body has come."""
 
     def first_byte_seen(self) -> None:
-        """Stop the first-byte deadline. The caller decides what counts: a keep-alive comment is no answer."""
+        """Cancel the first-byte deadline. The caller decides what counts: a keep-alive comment does not."""
         self._deadlines.first_byte_seen()
 
     def expect_end(self, seconds: float) -> None:
-        """All that matters has been read. The backend has ``seconds`` to end the answer, so that the connection can be
-        used again; after that the call is aborted, and a read raises AnswerSufficient."""
+        """The answer is complete, but not the body. The backend gets ``seconds`` to end it, so that the connection can
+        be used again. After that the call is aborted, and a read raises AnswerSufficient."""
         if not self.complete:
             self._timers.after(seconds, lambda: self._call.abort(AnswerSufficient("the answer had ended")))
 
-    def read(self, limit: int) -> bytes:
-        """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes, and what ``read_portion``
-        raises."""
+    def read(self, max_bytes: int) -> bytes:
+        """The whole body. Raises UpstreamFailed if it is longer than ``max_bytes``, and as ``read_portion``."""
         portions, size = [], 0
         while portion := self.read_portion():
             size += len(portion)
-            if size > limit:
+            if size > max_bytes:
                 self.close()
-                raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._request.source)
+                raise UpstreamFailed(f"the answer is longer than {max_bytes} bytes", self._request.source)
             portions.append(portion)
         return portions[0] if len(portions) == 1 else b"".join(portions)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body in the portions in which it arrives; closes behind the last one. Raises as ``read_portion``."""
+        """The body in portions as they arrive. Closes after the last. Raises as ``read_portion``."""
         try:
             while portion := self.read_portion():
                 yield portion
@@ -113,9 +118,9 @@ class UpstreamResponse:
             self.close()
 
     def read_portion(self) -> bytes:
-        """Wait for the next bytes of the body; b"" behind the last of them, when the response has closed.
+        """Wait for the next bytes of the body. b"" after the last of them; then the response has been closed.
 
-        Raises UpstreamError, or the reason for which the call was aborted; the response has closed then, too.
+        Raises UpstreamError, or the reason for which the call was aborted, and closes the response.
         """
         recv = self._lease.sock.recv
         try:
@@ -129,14 +134,14 @@ class UpstreamResponse:
         self._idle.read_ends()
         if not portion:
             self.close()
-            # A body without length or chunks ends just like a socket that we shut.
+            # Without a length the end of the connection ends the body. An abort looks the same.
             self._call.raise_if_aborted()
         return portion
 
     def detach(self, on_release: Callable[[], object]) -> socket.socket:
-        """The socket, non-blocking, which the caller reads from here on for ``feed``.
+        """The socket, made non-blocking. From now on the caller reads it and passes what it got to ``feed``.
 
-        ``on_release`` is called before the socket is closed or goes to another call: stop watching it there.
+        ``on_release`` is called before the socket is closed or used by another call: stop polling it there.
         """
         self._on_release = on_release
         self._lease.sock.setblocking(False)
@@ -144,10 +149,10 @@ class UpstreamResponse:
         return self._lease.sock
 
     def feed(self, data: bytes | None) -> bytes:
-        """The bytes of the body in ``data``, which is what the socket gave: b"" is its end, None an error of it.
+        """Parse ``data`` from the socket (b"": it has ended, None: it failed). Returns the bytes of the body in it.
 
         Closes the response when the body is complete. Raises UpstreamError, or the reason for which the call was
-        aborted.
+        aborted; then the response is still open.
         """
         try:
             portion = self._parse(data)
@@ -162,27 +167,27 @@ class UpstreamResponse:
         return portion
 
     def pause(self) -> None:
-        """Nothing is read for a while, and that is not the backend's silence; until ``feed`` or ``resume``."""
+        """The caller stops reading; the idle deadline stands still until ``resume`` or ``feed``."""
         self._idle.read_ends()
 
     def resume(self) -> None:
-        """Reading goes on."""
+        """The caller reads again; the idle deadline starts anew."""
         self._idle.read_begins()
 
     def close(self) -> None:
-        """Stop the deadlines, and release the connection: to the pool if the body was read to its end. Idempotent."""
+        """Cancel the deadlines and release the connection, to the pool if the body is complete. Idempotent."""
         self._deadlines.close()
         on_release, self._on_release = self._on_release, None
         if on_release is not None:
             on_release()
-            # Whatever goes wrong, the answer has been read already.
+            # OSError: the socket is closed already.
             with contextlib.suppress(OSError):
                 self._lease.sock.setblocking(True)
         self._lease.release(usable=self._parser.reusable)
         self._call.end()
 
     def _body_after_headers(self) -> bytes:
-        """What of the body came together with the headers; once."""
+        """Bytes of the body that came together with the headers; b"" from the second call on."""
         if self._started:
             return b""
         self._started = True
@@ -203,7 +208,10 @@ class UpstreamResponse:
 
 
 class UpstreamClient:
-    """One pool of kept-alive connections for all backends."""
+    """Makes the calls of all backends, over one pool of idle connections. Safe from any thread.
+
+    ``pool_size``: how many idle connections are kept for each backend.
+    """
 
     def __init__(self, timers: TimerThread, pool_size: int) -> None:
         self._timers = timers
@@ -211,7 +219,7 @@ class UpstreamClient:
         self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
     def open(self, request: UpstreamRequest, call: UpstreamCall) -> UpstreamResponse:
-        """Send the call and wait for the headers of the answer, whatever its status.
+        """Send the request and wait for the headers of the response, whatever its status.
 
         Raises UpstreamUnreachable, UpstreamTimeout or UpstreamBroken, or the reason for which ``call`` was aborted.
         """
@@ -222,7 +230,7 @@ class UpstreamClient:
             call.begin(request.source, self._occupancies[request.source.backend])
         try:
             lease, parser = self._send(request, call, deadlines.idle)
-        except BaseException as problem:  # whatever it is, it goes on; its deadlines are void
+        except BaseException as problem:  # raised again; the deadlines must not stay set
             deadlines.close()
             call.end()
             if isinstance(problem, TRANSPORT_ERRORS):
@@ -234,14 +242,14 @@ class UpstreamClient:
             lease, parser, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
 
-    def fetch(self, request: UpstreamRequest, call: UpstreamCall, limit: int) -> FetchedResponse:
-        """Send the request and read the whole answer, whatever its status; at most ``limit`` bytes of it.
+    def fetch(self, request: UpstreamRequest, call: UpstreamCall, max_bytes: int) -> FetchedResponse:
+        """Send the request and read the whole response, whatever its status. The body has at most ``max_bytes``.
 
         Raises as ``open`` and ``UpstreamResponse.read`` do.
         """
         response = self.open(request, call)
         try:
-            return FetchedResponse(response.status, response.headers, response.read(limit))
+            return FetchedResponse(response.status, response.headers, response.read(max_bytes))
         finally:
             response.close()
 
@@ -272,8 +280,8 @@ class UpstreamClient:
         try:
             return self._send_once(request, call, idle)
         except STALE:
-            # A backend may close an idle connection in the very moment in which we pick it from the pool (uvicorn
-            # does after 5 s). That shows at once; what fails later may have been read, and worked on, and billed.
+            # A backend may close an idle connection in the moment in which it is taken from the pool (uvicorn does
+            # after 5 s). That fails at once. If it fails later, the request may have been read, worked on and billed.
             at_once = time.monotonic() - started < _STALE_SHOWS_WITHIN_S
             if at_once and call.reused and call.reason is None:
                 log.debug("%s closed an idle connection, trying a new one", request.source.backend)
@@ -285,19 +293,19 @@ class UpstreamClient:
         try:
             idle.read_begins()
             send_error = _write(lease, request, call)
-            # From here on the backend has it all, whatever becomes of its answer.
+            # The backend has the whole request now, whether or not it answers.
             call.sent = len(request.body or b"")
             parser = _receive_headers(lease.sock, send_error)
             idle.read_ends()
-        except BaseException:  # whatever it is, it goes on
+        except BaseException:  # raised again
             lease.release(usable=False)
             raise
         return lease, parser
 
 
 def _write(lease: Lease, request: UpstreamRequest, call: UpstreamCall) -> OSError | None:
-    """Send the request. A backend may answer before it has read it all, and close: what sending failed with is returned
-    then, in case that there is no answer."""
+    """Send the request. Returns the error if the backend has closed the connection: it may have answered before it had
+    read everything. The error counts only if there is no answer."""
     headers = {**lease.headers, **request.headers}
     body = request.body or b""
     if request.body is not None:
@@ -317,7 +325,7 @@ def _write(lease: Lease, request: UpstreamRequest, call: UpstreamCall) -> OSErro
 
 
 def _receive_headers(sock: socket.socket, send_error: OSError | None) -> ResponseParser:
-    """Wait for the headers of the answer."""
+    """Wait for the headers of the response. ``send_error``: what to raise if the connection ends before."""
     parser = ResponseParser()
     while not parser.headers_complete:
         data = sock.recv(READ_SIZE)

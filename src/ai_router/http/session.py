@@ -1,7 +1,7 @@
-"""Plain requests to backends: one requests.Session for every call that is not hot.
+"""Plain requests to backends with a requests.Session, for calls that no client waits for.
 
-Health checks, the primary's gauge and the providers' lists of models go through here. What a client waits for must be
-abortable from another thread and goes through http/client.py.
+Used for health checks, the primary's gauge and the providers' lists of models. A call that a client waits for must be
+abortable from another thread: http/client.py makes those.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ai_router.http.calls import FetchedResponse, UpstreamRequest
 from ai_router.http.exceptions import STALE, root_cause, translate
 
 POOLED_HOSTS = 64
-"""Connection pools that are kept, one for each scheme, host and port."""
+"""How many connection pools are kept, one for each scheme, host and port."""
 _IDLE_PER_HOST = 4
-"""Idle connections that are kept for each of them: a few checks at a time, never a call per client."""
+"""How many idle connections are kept in each pool; a few checks run at a time."""
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine by its name or address: localhost, 127.0.0.0/8 or ::1. No look-up is made.
+    """Whether a URL's host is localhost, in 127.0.0.0/8, or ::1. No name is looked up.
 
-    Such a URL is never asked through a proxy, whatever the environment says: the proxy's loopback is another machine.
+    A request to such a URL never goes through a proxy: there the same address is another machine.
     """
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost":
@@ -44,10 +44,10 @@ def is_loopback(url: str) -> bool:
 
 
 class BackendSession(requests.Session):
-    """A session without retries, redirects, cookies and headers of its own. Safe from any thread; close it at the end.
+    """A requests.Session without retries, redirects, cookies and default headers. Safe from any thread; close it.
 
-    Proxies and the CA bundle come from the environment as requests documents it, except that loopback is asked
-    directly. ~/.netrc is not read: it would replace a backend's key.
+    Proxies and the CA bundle come from the environment as requests documents it, except that loopback needs no proxy.
+    ~/.netrc is not read: it would replace a backend's key.
     """
 
     def __init__(self) -> None:
@@ -60,21 +60,21 @@ class BackendSession(requests.Session):
         self.mount("http://", adapter)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Proxies, CA bundle and certificate for a URL, as a dict of requests' own; no proxies for loopback."""
+        """Proxies, CA bundle and certificate for a URL, in the dict that requests uses; no proxies for loopback."""
         found = super().merge_environment_settings(url, proxies, stream, verify, cert)
         if is_loopback(url):
             found["proxies"] = {}
         return found
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: a redirect is an answer like any other, and its caller refuses it."""
+        """None, so that requests follows no redirect; the caller sees its status."""
 
     def fetch(self, request: UpstreamRequest, max_bytes: int) -> FetchedResponse:
-        """The whole answer to ``request``, whatever its status.
+        """Send ``request`` and read the whole response, whatever its status. The body has at most ``max_bytes``.
 
-        It ends within the request's ``total`` seconds, however slowly the answer arrives; only a host with several
-        addresses may take ``connect`` seconds for each. ``idle`` and ``first_byte`` play no part. Raises
-        UpstreamUnreachable, UpstreamTimeout, UpstreamBroken, and UpstreamFailed for a body of more than ``max_bytes``.
+        It takes at most the request's ``total`` seconds, even if the body arrives slowly, and ``connect`` seconds for
+        each address of the host. ``idle`` and ``first_byte`` are not used. Raises UpstreamUnreachable, UpstreamTimeout,
+        UpstreamBroken, and UpstreamFailed for a longer body.
         """
         timeouts = request.timeouts
         answering = False
@@ -84,7 +84,7 @@ class BackendSession(requests.Session):
                 request.url,
                 headers=request.headers,
                 data=request.body,
-                # requests hands urllib3's own through; its type stubs do not know.
+                # requests passes this type on to urllib3, although its type stubs do not say so.
                 timeout=cast(Any, urllib3.Timeout(connect=timeouts.connect, total=timeouts.total)),
                 stream=True,
             )
@@ -99,7 +99,7 @@ class BackendSession(requests.Session):
 
 
 def _map_error(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
-    """The error of ours that stands for an exception of requests, urllib3 or the socket."""
+    """The UpstreamError for an exception of requests, urllib3 or the socket."""
     root = root_cause(problem)
     if isinstance(root, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) and not isinstance(
         problem, requests.ConnectTimeout
@@ -111,12 +111,12 @@ def _map_error(problem: Exception, request: UpstreamRequest, *, answering: bool)
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Stands in for requests' authentication, which looks for a login in ~/.netrc where there is none."""
+    """An auth callback that changes nothing. Without one requests looks for a login in ~/.netrc."""
     return request
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until ``deadline``, in monotonic seconds. A socket's own timeout starts anew with each read."""
+    """Reads a socket until ``deadline``, in monotonic seconds. (A socket's timeout starts anew with each read.)"""
 
     def __init__(self, raw: io.RawIOBase, sock: Any, deadline: float) -> None:
         self._raw = raw
@@ -139,9 +139,9 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """A response whose head and body together take no longer than the socket's timeout when it begins.
+    """A response whose headers and body together take no longer than the socket's timeout at its start.
 
-    urllib3 sets that timeout to what its total leaves after connecting.
+    urllib3 sets that timeout to what is left of its ``total`` after connecting.
     """
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
@@ -163,7 +163,7 @@ _CONNECTIONS = {"http": _HTTPConnection, "https": _HTTPSConnection}
 
 
 class _TotalTimeoutAdapter(HTTPAdapter):
-    """An HTTPAdapter whose connections, direct or through a proxy, keep to urllib3's total to the end of the body."""
+    """An HTTPAdapter whose responses, direct or through a proxy, keep urllib3's ``total`` until the body's end."""
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
