@@ -1,15 +1,15 @@
-"""Trying until a backend answers: which is asked, again, instead, and what is waited for in between.
+"""Trying candidates until one answers: permits, the queue, retries and fallbacks.
 
-What is waited for is a value: an answer on its way is a generator of waits, and who drives it decides how to spend
-them (docs/decisions/0014). A plain request just waits. A stream sends its headers after a moment, then a comment every
-few seconds, and goes on with the same generator where it stood. An abort of the request ends every wait.
+Each wait is a value. The code that finds an answer is a generator that yields ``Wait``s, and a ``WaitDriver`` runs it
+(docs/decisions/0014). A plain request just waits. A streamed one sends its headers after a moment, then a comment every
+few seconds, and goes on with the same generator. An abort of the request ends every wait.
 
-The rules, for as long as the client has not seen a byte and the request's deadline allows:
+The rules, while the client has not got a byte and the request's deadline allows (docs/decisions/0015):
 
-- A backend at its cap, or told to cool down after a 429, is waited for in the queue, within the request's queue budget.
+- For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
-- Every other failure moves on to the next candidate at once; a refusal of the request itself ends the matter.
-- A backend whose breaker is open is passed over; if all are, the soonest is waited for.
+- After any other failure the next candidate is asked at once. If the request itself is refused, none is.
+- A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
 """
 
 from __future__ import annotations
@@ -44,20 +44,21 @@ T = TypeVar("T")
 
 
 class Wait(Protocol):
-    """Something that takes its time."""
+    """Something to wait for."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for it, at most so long; whether it is over. Raises what the request was aborted for."""
+        """Wait, at most ``seconds``. Returns whether the wait is over. Raises the reason if the request was aborted."""
 
     def notice(self) -> str:
-        """What to tell a client meanwhile, in a few words."""
+        """A few words for the client, sent as an SSE comment."""
 
 
 Waiting = Generator[Wait, None, T]
+"""A generator that yields waits and returns a T."""
 
 
 class TimedWait:
-    """Nothing but time, before a call is made again."""
+    """A pause of ``seconds`` before a retry; ``what`` says why."""
 
     def __init__(self, scope: CancelScope, seconds: float, what: str, clock: Callable[[], float]) -> None:
         self._scope = scope
@@ -77,7 +78,7 @@ class TimedWait:
 
 
 class QueueWait:
-    """A place in the queue, until ``end``."""
+    """The wait for the permit of a queue ticket, until ``end`` at the latest, in seconds of ``clock``."""
 
     def __init__(self, scope: CancelScope, ticket: QueueTicket, end: float, clock: Callable[[], float]) -> None:
         self._scope = scope
@@ -100,7 +101,7 @@ class QueueWait:
 
 
 class FutureWait:
-    """Work under way on another thread, which ends by itself when the request's calls are aborted."""
+    """The wait for work on another thread. An abort needs no notice here: it aborts the calls that the work makes."""
 
     def __init__(self, future: Future[T], what: str) -> None:
         self._future = future
@@ -115,7 +116,7 @@ class FutureWait:
 
 
 class WaitDriver(Generic[T]):
-    """Steps under way."""
+    """Runs a generator of waits, in one go or in parts."""
 
     def __init__(self, waiting: Waiting[T], clock: Callable[[], float] = time.monotonic) -> None:
         self._waiting = waiting
@@ -123,9 +124,9 @@ class WaitDriver(Generic[T]):
         self._wait: Wait | None = None
         self._result: list[T] = []
 
-    def run_for(self, patience_s: float = float("inf")) -> bool:
-        """Go on until the end, or until so much time has passed; whether it is the end. Raises what a step raises."""
-        end = self._clock() + patience_s
+    def run_for(self, limit_s: float = float("inf")) -> bool:
+        """Run for at most ``limit_s``; whether there is a ``result`` now. Raises what the generator raises."""
+        end = self._clock() + limit_s
         while not self._result:
             try:
                 if self._wait_once(min(max(0.0, end - self._clock()), _MAX_SINGLE_WAIT_S)):
@@ -137,7 +138,7 @@ class WaitDriver(Generic[T]):
         return True
 
     def _wait_once(self, seconds: float) -> bool:
-        """Wait for what the steps wait for. What ends the wait is raised where they stand, so that they let go."""
+        """Wait for the present wait. An error of it is raised inside the generator, which releases what it holds."""
         if self._wait is None:
             return True
         try:
@@ -148,37 +149,38 @@ class WaitDriver(Generic[T]):
 
     @property
     def result(self) -> T:
-        """What the steps came to."""
+        """What the generator returned."""
         return self._result[0]
 
     def notice(self) -> str:
-        """What it waits for."""
+        """The notice of the present wait; empty if there is none."""
         return "" if self._wait is None else self._wait.notice()
 
     def close(self) -> None:
-        """Go no further; what the steps hold is let go."""
+        """Close the generator, which releases tickets and permits."""
         self._waiting.close()
 
 
 _MAX_SINGLE_WAIT_S = 3600.0
-"""Locks do not wait for infinity."""
+"""Locks cannot wait for an infinite time."""
 
 
 Ask = Callable[[Candidate, Permit], Waiting[T]]
+"""Makes one call of a candidate; it owns the permit. Raises UpstreamError."""
 BegunCall = tuple[float, Permit]
-"""Since when a call is under way already, for the first candidate, and its pass."""
+"""A call of the first candidate that is under way already: its start, in monotonic seconds, and its permit."""
 
 MAX_RETRIES = 2
 _WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
-"""Full, or told to come back: a backend that fails, or has no quota left, is passed over while others can answer."""
+"""Full (None), or limited for a known time. A backend that fails or has no quota left is skipped instead."""
 _STATUS_AND_CODE = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
 MAX_GUESSED_WAITS = 4
-"""Waits of 1, 2, 4 and 8 s after a 429 that does not say how long to wait."""
+"""How many times a request waits after a 429 without a Retry-After: 1, 2, 4 and 8 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What all requests share: gates, budgets, patience (``queue_s`` to wait in queues, ``total_s`` for everything)."""
+    """What all requests share. ``queue_s``: the longest wait in queues; ``total_s``: the limit for a whole request."""
 
     limiter: ConcurrencyLimiter
     budget: RetryBudget
@@ -191,7 +193,7 @@ class RetryPolicy:
 
 
 class Dispatcher:
-    """One request's."""
+    """Finds the answer of one request among its candidates."""
 
     def __init__(self, policy: RetryPolicy, record: RequestRecord, scope: CancelScope) -> None:
         self._policy = policy
@@ -204,10 +206,9 @@ class Dispatcher:
         self._end = record.request.arrived_at + policy.total_s
 
     def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], begun: BegunCall | None = None) -> Waiting[T]:
-        """What ``ask`` makes of the first candidate that answers. Raises the first failure if none does, or what the
-        request was aborted for.
+        """The result of ``ask`` for the first candidate that answers. ``begun``: its first call, if that was made.
 
-        ``ask`` owns the pass that it is given, and raises UpstreamError; ``begun`` is the first one.
+        Raises the first failure if no candidate answers, or the reason for which the request was aborted.
         """
         remaining, failures = list(candidates), list[UpstreamError]()
         with ExitStack() as retry:
@@ -229,7 +230,7 @@ class Dispatcher:
     def _candidates_after(
         self, problem: UpstreamError, candidate: Candidate, remaining: list[Candidate], started: float, retry: ExitStack
     ) -> Waiting[list[Candidate]]:
-        """Who is left to ask after a failure; a pause before a retry is spent here."""
+        """Record a failure, and pause before a retry. Returns the candidates to ask next, best first."""
         delay_s = self._retry_delay_s(problem, candidate, retry)
         others = [] if not problem.recoverable else [other for other in remaining if other is not candidate]
         self._record.failed(problem, started)
@@ -250,10 +251,10 @@ class Dispatcher:
         return others
 
     def _retry_delay_s(self, problem: UpstreamError, candidate: Candidate, retry: ExitStack) -> float | None:
-        """Seconds until the same backend is worth asking again; None if it is not.
+        """Seconds until the same backend is asked again; None: it is not.
 
-        A 429 is waited for in the queue, as long as the budget for that allows; four times, where the backend does not
-        say how long it will take.
+        ``retry`` gets the release of the retry budget. After a 429 the request waits in the queue, within its queue
+        budget, and at most MAX_GUESSED_WAITS times if the backend does not say for how long.
         """
         if isinstance(problem, UpstreamLimited):
             return self._delay_after_limit_s(problem, candidate)
@@ -276,7 +277,7 @@ class Dispatcher:
         return blocked_s if blocked_s <= self._max_wait_s() > 0 and self._guessed_waits <= MAX_GUESSED_WAITS else None
 
     def _permit_for_one_of(self, remaining: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Waiting[Permit]:
-        """A pass for one of the candidates. Raises the first failure, or UpstreamUnavailable, if none is to be had."""
+        """A permit of one of the candidates. Raises the first failure, or UpstreamUnavailable, if there is none."""
         limiter = self._policy.limiter
         for candidate in remaining:
             permit = limiter.acquire([candidate.limiter_key])
@@ -324,15 +325,15 @@ class Dispatcher:
             self._record.waited(started, wanted, permit.backend if permit else None)
 
     def left_s(self) -> float:
-        """What is left of the request's total time."""
+        """Seconds that are left of the request's total time."""
         return max(0.0, self._end - self._policy.clock())
 
     def _max_wait_s(self) -> float:
-        """How long this request may still wait in queues."""
+        """Seconds that the request may still wait in queues."""
         return max(0.0, min(self._policy.queue_s - self._waited_s, self.left_s()))
 
     def _unavailable(self, remaining: Sequence[Candidate]) -> UpstreamUnavailable:
-        """Nobody was asked: say why, and when to come back."""
+        """The error if no backend could be asked: why, and when to try again."""
         blocked = [(*self._policy.limiter.blocked_for(candidate.limiter_key), candidate) for candidate in remaining]
         seconds, why, candidate = min(blocked, key=lambda entry: entry[0])
         source = Source(candidate.backend.name, candidate.model)

@@ -1,7 +1,7 @@
-"""Asking a backend for the answer: one call, opened as far as it takes to know that it is one.
+"""One call of one candidate for the answer: build the request, send it, and check that an answer has begun.
 
-A plain answer is read whole. A stream is read up to its first event that says something; until then the client has not
-seen a byte and another backend may be asked.
+A plain answer is read whole. A stream is read up to its first event with data. Until then the client has not got a
+byte, so another candidate may be asked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PASS_ON = MaxTokensPolicy("pass")
 
 
 class Forwarder:
-    """Phrases and sends the call for an answer."""
+    """Makes the calls for answers. Safe from any thread."""
 
     def __init__(
         self,
@@ -51,20 +51,21 @@ class Forwarder:
     def forward_request(
         self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call: UpstreamCall, permit: Permit
     ) -> Answer:
-        """Ask ``candidate``. Raises UpstreamError, or what ``call`` was aborted for.
+        """The answer of ``candidate`` to ``request``, with ``messages_json`` as its messages.
 
-        The pass is told how it went; it is left when the answer is closed, a plain one at once.
+        The result of the call is reported to ``permit``, which is released when the answer is closed (a plain one is
+        closed already). Raises UpstreamError, InvalidRequest, or the reason for which ``call`` was aborted.
         """
         started = self._clock()
         try:
             return self._call_candidate(request, candidate, messages_json, call, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
-                # What the request's own deadline cut short may have been about to answer.
+                # After the request's own deadline a timeout says nothing of the backend.
                 record_result(permit, problem)
             permit.release()
             raise
-        except BaseException:  # whatever it is, it goes on; the place must not stay taken behind it
+        except BaseException:  # raised again; the permit must not stay taken
             permit.release()
             raise
 
@@ -97,7 +98,7 @@ class Forwarder:
             answer = _plain(
                 response, upstream_request, family, started=started, request=request, call_number=call.number
             )
-        except BaseException:  # as above, with the response
+        except BaseException:  # raised again; the response must not stay open
             response.close()
             raise
         permit.succeeded()
@@ -132,8 +133,8 @@ class Forwarder:
 
 
 def upstream_request_id(request_id: str, call_number: int) -> str:
-    """The id for a backend: the request's own, numbered from the second call on. vLLM takes it for its own id, and a
-    speculative call of the same one may not have ended yet."""
+    """The X-Request-Id for a backend: the request's id, with the call's number from the second call on. vLLM uses it as
+    its own id, so that it must differ from that of a speculative call that has not ended yet."""
     return request_id if call_number == 1 else f"{request_id}-{call_number}"
 
 
@@ -141,7 +142,7 @@ def _body(family: Family, parts: RequestParts) -> bytes:
     try:
         return family.body(parts)
     except SHAPE_ERRORS as problem:
-        # A family that takes messages apart meets shapes that chat completions would have judged themselves.
+        # The family translates the messages, which are checked by backends only.
         raise InvalidRequest(
             "this model is spoken with through another API, and 'messages', 'tools' or 'response_format' cannot be "
             "translated for it",

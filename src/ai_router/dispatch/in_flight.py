@@ -1,4 +1,4 @@
-"""The requests under way: how many there may be, and which they are, so that a stop or a cancel can reach them."""
+"""The requests under way: a limit for their number, and a register of them, for cancelling and for a stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _MAX_REMEMBERED = 1_000
 
 
 class RequestLimit:
-    """A counter of requests under way, with a limit. Safe from any thread."""
+    """Counts the requests under way, up to ``limit``. ``on_refusal`` is called for each that is refused.
+
+    Safe from any thread.
+    """
 
     def __init__(self, limit: int, on_refusal: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
@@ -26,11 +29,11 @@ class RequestLimit:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are under way now."""
+        """How many requests are under way."""
         return self._in_flight
 
     def acquire(self) -> None:
-        """Count a request in. Raises Overloaded at the limit."""
+        """A request begins. Raises Overloaded if the limit is reached."""
         with self._lock:
             if self._in_flight < self._limit:
                 self._in_flight += 1
@@ -39,20 +42,20 @@ class RequestLimit:
         raise Overloaded(f"{self._limit} requests are under way, which is the limit; try again in a moment")
 
     def refused(self) -> None:
-        """Count a request that the server refuses."""
+        """The server has refused a request before it reached the application."""
         self._on_refusal()
 
     def release(self) -> None:
-        """Count a request out."""
+        """A request has ended."""
         with self._lock:
             self._in_flight -= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A request that was cancelled, and what it was at: deciding, searching, queued, backing off, asking, streaming.
+    """One cancelled request, as the answer to the cancel shows it (so its field names are those of the JSON).
 
-    ``legs`` counts the calls that it had made of backends.
+    ``phase``: what it was doing (RequestRecord.phase). ``legs``: how many calls of backends it had made.
     """
 
     session_id: str
@@ -68,7 +71,7 @@ class _Entry:
 
 
 class InFlight:
-    """All requests that have not closed yet, by the id that their clients know. Safe from any thread."""
+    """The requests whose responses have not closed, by request id. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,7 +80,7 @@ class InFlight:
         self._cancelled: LRUCache[tuple[str, str], tuple[Cancelled, ...]] = LRUCache(_MAX_REMEMBERED)
 
     def add(self, record: RequestRecord, scope: CancelScope) -> Callable[[], None]:
-        """Count a request in; returns what counts it out."""
+        """Register a request. Returns the function that removes it."""
         name, entry = record.request.request_id, _Entry(record, scope)
         with self._lock:
             self._entries.setdefault(name, []).append(entry)
@@ -94,14 +97,14 @@ class InFlight:
         return remove
 
     def cancel(self, request_id: str, client: str) -> tuple[tuple[Cancelled, ...], bool] | None:
-        """Abort the requests of that id, and say which they were and whether this is news; None if ``client`` has none.
+        """Abort the requests of ``client`` with that id. Returns them, and True; None if there are none.
 
-        A request that was cancelled once is told of the same way when it is cancelled again, also when it has ended.
+        If they were cancelled before, also if they have ended since, returns the same requests, and False.
         """
         key = (client, request_id)
         with self._changed:
             own = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
-            # One whose answer is complete has only its closing left, and is as good as gone.
+            # A request whose answer is complete counts as ended: only its closing is left.
             still_running = [entry for entry in own if entry.scope.reason is None and not entry.record.ending]
             if not still_running:
                 known = self._cancelled.get(key)
@@ -113,8 +116,8 @@ class InFlight:
         return cancelled, True
 
     def wait_for_closing(self, timeout_s: float) -> None:
-        """Wait for those whose clients may have all they get already, so that their outcomes are told: a client that
-        asks what became of its request has read its answer a moment before the answer has closed."""
+        """Wait until no request is ``ending``, at most ``timeout_s``, so that their outcomes are recorded. A client can
+        read its whole answer, and then ask for usage or sessions, a moment before the response has closed."""
         with self._changed:
             self._changed.wait_for(self._none_is_ending, timeout_s)
 
@@ -122,7 +125,7 @@ class InFlight:
         return not any(entry.record.ending for entries in self._entries.values() for entry in entries)
 
     def abort_all(self, reason: RouterError) -> None:
-        """Abort every request. Their responses close a moment later."""
+        """Abort every request with ``reason``. Their responses close a moment later."""
         with self._lock:
             scopes = [entry.scope for entries in self._entries.values() for entry in entries]
         for scope in scopes:

@@ -1,4 +1,4 @@
-"""Hop one of ENRICH: having the web searched for what the primary cannot know.
+"""The first call of ENRICH: a provider searches the web for what the primary cannot know.
 
 Facts (2026-11-21): xAI's ``search_parameters`` on chat completions answers 410; the web search is a tool of POST
 /v1/responses and takes 24-45 s. Perplexity's agent API takes the same body.
@@ -41,7 +41,7 @@ _INSTRUCTIONS = (
 
 
 class Findings(NamedTuple):
-    """What a search found, and the usage that the searcher tells, in the terms of the Responses API (empty: none)."""
+    """The text that a search found, and the reported usage in the form of the Responses API; empty: none."""
 
     text: str
     usage: Mapping[str, Any]
@@ -56,7 +56,7 @@ def fetch_enrichment_context(
     timeout_s: float,
     connect_s: float,
 ) -> Findings:
-    """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``call``."""
+    """Search the web. Raises UpstreamError, or the reason for which ``call`` was aborted. Limits are in seconds."""
     backend, search = searcher.backend, searcher.search
     upstream_request = UpstreamRequest(
         source=Source(backend.name, search.model),
@@ -74,7 +74,7 @@ def fetch_enrichment_context(
 
 
 class WebSearch:
-    """Hop one as a step of a request: its result or its failure goes into the record and the log."""
+    """Searches the web for a request, on ``threads``. The result or the failure goes into its record and the log."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class WebSearch:
         self._connect_s = connect_s
 
     def fetch_context(self, record: RequestRecord, scope: CancelScope, dispatcher: Dispatcher) -> Waiting[str | None]:
-        """The web context; None when there is none to be had, which the record then says. Raises what the request was
-        aborted for."""
+        """The web context, at most 24,000 characters; None if no searcher found any. Raises the reason if the request
+        was aborted."""
         started = time.monotonic()
         searchers = {searcher.candidate: searcher for searcher in self._searchers}
         calls: list[UpstreamCall] = []
@@ -106,7 +106,7 @@ class WebSearch:
             search = partial(self._search, record.request, searchers[candidate], call, permit, timeout_s)
             try:
                 future = self._threads.submit(search)
-            except RuntimeError:  # the threads were ended: nothing is begun any more
+            except RuntimeError:  # the executor is shut down: the router is stopping
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
             yield FutureWait(future, "searching the web")
@@ -116,7 +116,7 @@ class WebSearch:
             found = yield from dispatcher.first_success(tuple(searchers), ask)
         except UpstreamError as problem:
             log_lines.enrichment_failed(str(problem), record.ms() - record.ms(started))
-            # A search that found nothing has been charged for all the same.
+            # A search that found nothing is charged for, too.
             billed = None if problem.usage is None else (calls[-1].number, problem.usage)
             record.enriched(started, None, problem.detail, billed)
             return None
@@ -142,7 +142,7 @@ class WebSearch:
 
 
 def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
-    """The body of POST /v1/responses: the end of the conversation, and leave to search."""
+    """The body of POST /v1/responses: the end of the conversation, and the web search as a tool."""
     conversation = render_conversation(request.messages, _MAX_QUESTION_CHARS)
     date = f"{request.date_context}\n\n" if request.date_context else ""
     return orjson.dumps(
@@ -157,7 +157,7 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
 
 
 def findings(body: bytes, upstream_request: UpstreamRequest) -> Findings:
-    """The text of a response with the addresses it cites, and its usage. Raises UpstreamError when there is none."""
+    """The text of a response with the URLs that it cites, and its usage. Raises UpstreamError if there is no text."""
     payload = parsed(body)
     if not isinstance(payload, dict):
         raise UpstreamFailed("the search answered something that is not a response", upstream_request.source)

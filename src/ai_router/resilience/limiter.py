@@ -210,7 +210,7 @@ class ConcurrencyLimiter:
             return None
 
     def queue(self, wanted: Sequence[str], client: str) -> QueueTicket:
-        """Join the queue for one of ``wanted``. ``client`` is whose turn it counts as. Raises QueueFull."""
+        """Join the queue for one of ``wanted``. ``client``: in whose name, for the rotation. Raises QueueFull."""
         with self._lock:
             if len(self._waiting) >= self._size:
                 raise QueueFull
