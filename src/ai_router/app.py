@@ -87,7 +87,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     ids = Ids()
 
     def flush() -> None:
-        in_flight.let_end(_ENDING_S)
+        in_flight.wait_for_closing(_ENDING_S)
         telemetry.flush()
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)

@@ -1,40 +1,40 @@
-"""Every failure the router can name, in one tree, and the one renderer of the OpenAI envelope.
+"""Every failure that the router reports, in one tree, and the one renderer of OpenAI's error envelope.
 
     RouterError
-    |- ClientError                   the request must change before it can work
+    |- ClientError                   the client has to change its request
     |  |- InvalidRequest       400   malformed JSON, a wrong type, an empty list
     |  |- Unauthenticated      401   no key, or a wrong one
-    |  |- Forbidden            403   a key, but not one that may see this
-    |  |- ModelNotFound        404   no model or route of that name
-    |  |- NotFound             404   no such path
-    |  |- SessionNotFound      404   no session of that id, or somebody else's
+    |  |- Forbidden            403   a valid key that may not see this
+    |  |- NotFound             404   no such path, or no such request under way
+    |  |  |- ModelNotFound     404   no model or route of that name
+    |  |  `- SessionNotFound   404   no session of that id, or one of another client
     |  |- MethodNotAllowed     405
     |  |- SlowBody             408   the body did not arrive in time
     |  `- BodyTooLarge         413
-    |- Overloaded              503   every place for a request is taken; come back later
-    |- InternalError           500   a defect of ours
+    |- Overloaded              503   the limit of requests under way is reached
+    |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
-    |- StoreUnavailable        503   the database of usage cannot be asked
+    |- StoreUnavailable        503   the database of usage does not answer, or is switched off
     |- UpstreamError                 a backend could not answer (carries backend and model)
     |  |- UpstreamUnreachable  502   refused, no such host, TLS; the backend saw no request
-    |  |- UpstreamTimeout      504   no first byte in time, a stall, or the total deadline
-    |  |- UpstreamRefused      4xx   the backend said no to this very request; asking another is no cure
-    |  |- UpstreamMisconfigured 502  the backend rejects our key or our address of it
-    |  |- UpstreamFailed       5xx   5xx, or an error wearing a 200
-    |  |- UpstreamLimited      429   too many requests at the moment; the same will do later
-    |  |- UpstreamExhausted    429   the quota is used up; waiting is no cure
-    |  |- UpstreamFoundNothing 502   a web search without a result; the backend is well
-    |  |- UpstreamUnavailable  503   not asked at all: it is cooling down, full or failing
-    |  `- UpstreamBroken       502   the answer died half-way
-    `- Aborted                       we stopped on purpose; shown only where somebody is left to read it
-       |- ClientGone           499
+    |  |- UpstreamTimeout      504   no connection, no first byte or no end in time, or silence in between
+    |  |- UpstreamRefused      4xx   the backend refuses this request; another backend is not asked
+    |  |- UpstreamMisconfigured 502  the backend rejects our key, or redirects
+    |  |- UpstreamFailed       5xx   5xx, an error inside a status 200, or something that is no answer
+    |  |- UpstreamLimited      429   too many requests at the moment; the same request may work later
+    |  |- UpstreamExhausted    429   the quota is used up; waiting does not help
+    |  |- UpstreamFoundNothing 502   a web search without a result; the backend works
+    |  |- UpstreamUnavailable  503   not asked at all: its breaker is open, or it is full
+    |  `- UpstreamBroken       502   the connection ended in the middle, or before the answer
+    `- Aborted                       the router ended the call; a client sees it only if it is still there
+       |- ClientGone           499   the client closed its connection
        |- RequestCancelled     499   by POST /v1/requests/{id}/cancel
-       |- SpeculationLost            the decision went elsewhere
-       |- HedgeLost                  the same was asked twice, and the other call was faster
-       `- AnswerSufficient           the classifier's word stands; the rest is not needed
+       |- SpeculationLost            the decision led to another backend
+       |- HedgeLost                  one of two equal calls: the other was faster, or both took too long
+       `- AnswerSufficient           the rest of the response is not needed
 
-Foreign exceptions become these at one border each: http/client.py for HTTP, storage/usage.py for the database, api/
-for Flask.
+Exceptions of libraries become these errors in one place each: HTTP in http/exceptions.py, the database in
+storage/usage.py, Flask in web/responses.py.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ import orjson
 
 
 class RouterError(Exception):
-    """Base of the tree. ``str(error)`` is the message a client may read: never a key, never a path."""
+    """The base of the tree. ``str(error)`` is the message for the client, without keys and paths of files.
+
+    ``status``, ``type``, ``code`` and ``param`` are those of the envelope; ``retry_after_s`` is sent as Retry-After.
+    """
 
     status: int = 500
     type: ClassVar[str] = "server_error"
@@ -56,14 +59,14 @@ class RouterError(Exception):
 
 
 class ClientError(RouterError):
-    """The client sent something that cannot be answered as it stands."""
+    """The client's request cannot be answered: it is wrong, or not allowed."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class InvalidRequest(ClientError):
-    """400, naming the field that is wrong."""
+    """400: the request is wrong. ``param`` names the field."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -72,7 +75,7 @@ class InvalidRequest(ClientError):
 
 
 class Unauthenticated(ClientError):
-    """401: a key is required here."""
+    """401: a key is needed, or the given one is wrong."""
 
     status = 401
     type = "authentication_error"
@@ -80,7 +83,7 @@ class Unauthenticated(ClientError):
 
 
 class Forbidden(ClientError):
-    """403: somebody else may."""
+    """403: the key is valid, but may not see this."""
 
     status = 403
     type = "permission_error"
@@ -88,14 +91,14 @@ class Forbidden(ClientError):
 
 
 class NotFound(ClientError):
-    """404: no such path."""
+    """404: no such path, or no such request under way."""
 
     status = 404
     code = "not_found"
 
 
 class ModelNotFound(NotFound):
-    """404: no model of that name; the message offers the nearest ones."""
+    """404: no model of that name; the message names ``nearest``, or says ``why``."""
 
     code = "model_not_found"
     param = "model"
@@ -106,7 +109,7 @@ class ModelNotFound(NotFound):
 
 
 class SessionNotFound(NotFound):
-    """404: there is no such session, or none that this client may see."""
+    """404: no such session, or it belongs to another client."""
 
     code = "session_not_found"
 
@@ -115,14 +118,14 @@ class SessionNotFound(NotFound):
 
 
 class MethodNotAllowed(ClientError):
-    """405: the path exists, the method does not."""
+    """405: the path exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
 
 
 class SlowBody(ClientError):
-    """408: the request body stalled."""
+    """408: the request body did not arrive in time."""
 
     status = 408
     code = "request_timeout"
@@ -136,7 +139,7 @@ class BodyTooLarge(ClientError):
 
 
 class Overloaded(RouterError):
-    """503: all places are taken."""
+    """503: the limit of requests under way is reached."""
 
     status = 503
     type = "server_error"
@@ -145,13 +148,13 @@ class Overloaded(RouterError):
 
 
 class InternalError(RouterError):
-    """500: something of ours broke; the log has the traceback."""
+    """500: a defect of the router; the log has the traceback."""
 
     code = "internal_error"
 
 
 INTERNAL = "internal error; the router's log has the details"
-"""All that a client is told of a defect of ours."""
+"""The message of every InternalError. Details are in the log only."""
 
 
 class ShuttingDown(RouterError):
@@ -162,7 +165,7 @@ class ShuttingDown(RouterError):
 
 
 class StoreUnavailable(RouterError):
-    """503: the database does not answer, or not in time. ``detail`` is for the log: it may name hosts and files."""
+    """503: the database of usage does not answer, or is off. ``detail``, for the log, may name hosts and files."""
 
     status = 503
     code = "store_unavailable"
@@ -173,19 +176,19 @@ class StoreUnavailable(RouterError):
 
 
 class RowRefused(Exception):
-    """The database will not take a row, now or later: a value is beyond its type. Never shown."""
+    """The database can never take a row, because a value does not fit its type. Not shown to clients."""
 
 
 class Source(NamedTuple):
-    """Which backend and which of its models."""
+    """The backend, and the model of it, that an error or a call is about."""
 
     backend: str
     model: str
 
 
 class UpstreamError(RouterError):
-    """A backend did not answer. ``recoverable``: another backend may be asked instead; ``transient``: it may be worth
-    asking the same one again in a moment."""
+    """A backend did not answer. ``recoverable``: another backend may be asked. ``transient``: the same one may be asked
+    again. ``detail`` is the message without the backend's name."""
 
     type = "upstream_error"
     status = 502
@@ -194,7 +197,7 @@ class UpstreamError(RouterError):
     transient: ClassVar[bool] = False
 
     usage: Any = None
-    """What the backend told of its usage, although it failed; in the terms of its API."""
+    """The token usage that the backend reported although it failed, in the form of its API; None: none."""
 
     def __init__(
         self,
@@ -216,20 +219,20 @@ class UpstreamError(RouterError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """The backend never saw the request."""
+    """502: no connection; the backend saw no request."""
 
     code = "upstream_unreachable"
 
 
 class UpstreamTimeout(UpstreamError):
-    """A deadline ran out while the backend held the request."""
+    """504: the connect, the first byte, a single read or the whole answer took too long."""
 
     status = 504
     code = "upstream_timeout"
 
 
 class UpstreamRefused(UpstreamError):
-    """The backend rejected this request for what is in it; the client gets its status and words."""
+    """4xx: the backend refuses this request because of its content; the client gets its status and message."""
 
     type = "invalid_request_error"
     status = 400
@@ -238,20 +241,20 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamMisconfigured(UpstreamError):
-    """The backend rejects our credentials: the operator's fault, not the client's, hence 502."""
+    """502: the backend rejects our key, or redirects. The operator has to change that, not the client."""
 
     code = "upstream_misconfigured"
 
 
 class UpstreamFailed(UpstreamError):
-    """The backend reports a failure of its own, or answered something that is no answer."""
+    """5xx: the backend reports a failure of its own, or sent something that is no answer."""
 
     code = "upstream_failed"
     transient = True
 
 
 class UpstreamLimited(UpstreamError):
-    """429: the backend has had too many requests; ``retry_after_s`` is its own word, if it gave one."""
+    """429: the backend has had too many requests. ``retry_after_s``: the wait it asks for; None: it names none."""
 
     type = "rate_limit_error"
     status = 429
@@ -259,7 +262,7 @@ class UpstreamLimited(UpstreamError):
 
 
 class UpstreamExhausted(UpstreamError):
-    """429 for want of money or quota: no wait helps."""
+    """429: the quota or the credit is used up; waiting does not help."""
 
     type = "rate_limit_error"
     status = 429
@@ -267,38 +270,38 @@ class UpstreamExhausted(UpstreamError):
 
 
 class UpstreamFoundNothing(UpstreamError):
-    """A search worked and had no result."""
+    """502: a web search worked, but had no result."""
 
 
 class UpstreamUnavailable(UpstreamError):
-    """The backend was not asked: its breaker is open, or all its places are taken."""
+    """503: the backend was not asked: its breaker is open, or it is full."""
 
     status = 503
     code = "upstream_unavailable"
 
 
 class UpstreamBroken(UpstreamError):
-    """The connection died with the answer unfinished."""
+    """502: the connection ended before the answer was complete."""
 
     code = "upstream_broken"
 
 
 class Aborted(RouterError):
-    """We shut the socket ourselves; the subclass says why."""
+    """499: the router ended the call on purpose; the subclass says why."""
 
     status = 499
     code = "aborted"
 
 
 class ClientGone(Aborted):
-    """The client hung up."""
+    """The client closed its connection."""
 
     def __init__(self) -> None:
         super().__init__("the client closed the connection")
 
 
 class RequestCancelled(Aborted):
-    """Somebody asked for the end of it."""
+    """Cancelled by POST /v1/requests/{id}/cancel."""
 
     code = "request_cancelled"
 
@@ -307,15 +310,15 @@ class RequestCancelled(Aborted):
 
 
 class SpeculationLost(Aborted):
-    """Another route was decided while the speculative answer was under way."""
+    """The decision led to another backend while the speculative call was under way."""
 
 
 class HedgeLost(Aborted):
-    """The other of two equal calls was faster."""
+    """One of two equal calls: the other was faster, or both took too long."""
 
 
 class AnswerSufficient(Aborted):
-    """What has been read is all that is needed."""
+    """What has been read is enough; the rest of the response is not needed."""
 
 
 def envelope(error: RouterError) -> dict[str, Any]:

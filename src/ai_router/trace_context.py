@@ -1,6 +1,6 @@
-"""The position of a request in a distributed trace: the header ``traceparent``, read and written.
+"""The header ``traceparent``, read and written: the position of a request in a distributed trace.
 
-Source: W3C Trace Context, level 1, recommendation of 2021-11-23. Pure, but for the random ids.
+Source: W3C Trace Context, level 1, recommendation of 2021-11-23. No I/O; the ids come from ``rng``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ class Trace:
     flags: int
 
     def call_span(self, number: int) -> int:
-        """The span id of the request's call ``number`` (from 1) to a backend. Computed, so that it can be sent before
-        the span is made."""
+        """The span id of the request's call ``number``, from 1. Computed, since it is sent before the span exists."""
         return ((self.span_id or 0) + number) % (1 << _SPAN_ID_BITS) or 1
 
     def header(self, number: int) -> str:
@@ -40,7 +39,7 @@ class Trace:
 
 
 def parse_traceparent(header: str | None) -> Trace | None:
-    """The trace of a client's ``traceparent``, without a span of this request; None without a valid header."""
+    """The trace of a client's ``traceparent``, without a span for this request; None if the header is not valid."""
     match = _HEADER.fullmatch(header or "")
     if match is None:
         return None
@@ -51,8 +50,8 @@ def parse_traceparent(header: str | None) -> Trace | None:
 
 
 def begin_trace(header: str | None, rng: random.Random) -> Trace:
-    """A trace with a new span for this request: within the client's trace if its header is valid, else within a new one
-    that is sampled."""
+    """A trace with a new span for this request: in the client's trace if its header is valid, else in a new, sampled
+    one."""
     client_trace, span_id = parse_traceparent(header), rng.getrandbits(_SPAN_ID_BITS) or 1
     if client_trace is None:
         return Trace(rng.getrandbits(128) or 1, None, span_id, SAMPLED)

@@ -1,7 +1,7 @@
-"""The values that travel through the router: a request, what was decided, what was tried, how it ended.
+"""The values of a request: the request itself, the decision, the calls of backends, the outcome and its cost.
 
-All frozen. ``messages`` and ``params`` are shared, never copied and never written to. Times are monotonic
-seconds unless a name ends in ``_ms``; ``timestamp`` is the one wall-clock value.
+All are frozen. ``messages`` and ``params`` are shared, never copied and never changed. Moments are monotonic seconds,
+except ``timestamp``, which is the wall clock. Names in ``_ms`` are milliseconds, and those in ``_s`` are seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 
 
 class Label(StrEnum):
-    """What a request was found to be."""
+    """The kinds of requests: three for the classifier, META (a chat UI's own jobs), EXPLICIT (a named model)."""
 
     MODERATE = "MODERATE"
     COMPLEX = "COMPLEX"
@@ -28,7 +28,7 @@ class Label(StrEnum):
 
 
 class Route(StrEnum):
-    """Where a request goes; the value of x-router-route and of ``route=`` in the log."""
+    """The routes; also values of x-router-route and of ``route=`` in the log. A provider's name can be a route, too."""
 
     PRIMARY = "primary"
     XAI = "xai"
@@ -37,7 +37,7 @@ class Route(StrEnum):
 
 
 class DecidedBy(StrEnum):
-    """Who decided; the value of x-router-decided-by."""
+    """What made the decision; the values of x-router-decided-by."""
 
     EXPLICIT = "explicit"
     META = "meta"
@@ -48,7 +48,7 @@ class DecidedBy(StrEnum):
 
 
 class SpeculationResult(StrEnum):
-    """What became of the speculative primary call; the value of x-router-speculation."""
+    """The result of the speculative call of the primary; the values of x-router-speculation."""
 
     HIT = "hit"
     CANCELLED = "cancelled"
@@ -65,7 +65,7 @@ class Status(StrEnum):
 
 
 class Purpose(StrEnum):
-    """What a backend is called for."""
+    """What a call of a backend is for."""
 
     ANSWER = "answer"
     SPECULATION = "speculation"
@@ -85,10 +85,12 @@ ROUTE_OF_LABEL: Mapping[Label, Route] = {
 class ChatRequest:
     """One chat completion request as it arrived.
 
-    ``messages_json`` is the one serialisation of ``messages``: it goes upstream and into the session file.
-    ``params`` is everything else the client sent, less ``model``, ``messages`` and what must not be forwarded; objects
-    and arrays in it are ``orjson.Fragment``, but for ``stream_options``. ``client`` tells those apart who show keys
-    (never by the key itself); empty where none is needed. ``organization`` is what the client says it is of.
+    ``messages_json``: ``messages``, serialised once, for backends and the session file. ``params``: the other fields of
+    the body, without ``model``, ``messages`` and those that must not be forwarded; objects and arrays in it are
+    ``orjson.Fragment``, except ``stream_options``. ``date_context``: a sentence with the date, for system messages;
+    empty: none. ``total_chars``: characters of all messages. ``task``: which job of a chat UI it is; None: none.
+    ``wants_usage``: whether the client asked for usage in a stream. ``client``: a name made from the client's key;
+    empty if no keys are needed. ``organization``: what the client says about itself.
     """
 
     request_id: str
@@ -111,11 +113,11 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which route, who said so, and why in words a person understands.
+    """The route of a request, what decided it, and the reason in plain words (x-router-reason).
 
-    ``confidence`` is a probability in [0, 1], or None where the decider has none to give. ``model`` is set when
-    the client named a model of the route's backend. ``failure`` is set when a classifier was asked in vain, ``warning``
-    when the client should know something about the model that it named. ``route`` is a Route or a provider.
+    ``route``: a Route or a provider's name. ``confidence``: a probability in [0, 1]; None if there is none. ``model``:
+    the model that the client named; None: the backend's own. ``duration_ms`` and ``finish_reason`` are those of the
+    classifier's call. ``failure``: why the classifier gave no decision. ``warning``: a note about the named model.
     """
 
     label: Label
@@ -132,7 +134,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call of one backend for the answer itself."""
+    """One call of a backend for the answer.
+
+    ``started_ms`` counts from the request's arrival. ``ttft_ms`` (time to first token) and ``connect_ms`` (until the
+    response's headers) count from the call's start. ``call_number``: as in Traffic; None if no answer began.
+    """
 
     backend: str
     model: str
@@ -151,7 +157,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """One call as the network saw it, ``call`` its number: bytes of bodies, and its share of the backend's time."""
+    """What one call cost the network and its backend.
+
+    ``call_number``: its number among the request's calls, from 1. ``bytes_sent`` and ``bytes_received`` are those of
+    bodies. ``used_s``: its share of the backend's time, in seconds (http/calls.py, Occupancy).
+    """
 
     call_number: int
     purpose: Purpose
@@ -160,21 +170,21 @@ class Traffic:
     bytes_sent: int
     bytes_received: int
     used_s: float
-    given_up: bool = False
-    """Whether we left before its end, or it has not ended."""
+    abandoned: bool = False
+    """Whether it was aborted before its answer was complete, or has not ended."""
     status: int | None = None
-    """Of its answer; None if there was none."""
+    """The HTTP status of the response; None if there was none."""
 
     @property
     def may_cost(self) -> bool:
-        """Whether the backend may have worked on it: it had the request, and did not refuse it."""
+        """Whether the backend may have worked on it: the request was sent, and not refused."""
         return self.bytes_sent > 0 and (self.status is None or self.status < 400)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. ``output`` has the reasoning in it and ``input`` what was cached; ``estimated``: counted by
-    us, roughly, since the backend did not say. ``charged_usd`` is what the backend says that it charged."""
+    """The tokens of one call. ``output`` includes ``reasoning``, ``input`` includes ``cached``. ``estimated``: a rough
+    count by the router, since the backend reported none. ``charged_usd``: the price that the backend reported."""
 
     input: int
     output: int
@@ -186,7 +196,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """The tokens of one call of a cloud, and what it cost; None: nobody knows."""
+    """The tokens of one call of a cloud model, and its cost in USD; None: unknown."""
 
     usage: Usage
     usd: float | None
@@ -194,11 +204,12 @@ class CallCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a request cost, in USD, as far as it is known; ``unknown`` names what is not, and is empty if all is.
+    """The cost of a request. ``known_usd`` is the sum of the known parts; ``unknown`` names the others.
 
-    ``basis``: who says so: provider, catalogue, genai-prices, electricity, local (no price of electricity is set), none
-    (nobody was asked). ``gpu_s`` is the time of local backends. ``usage`` is the answer's; ``by_leg`` has the calls of
-    clouds that told theirs. ``baseline_usd`` is what the answer would have cost at the baseline model; None: no price.
+    ``basis``: where prices come from: provider, catalogue, genai-prices, electricity, local (no price of electricity is
+    set), none (no backend was called). ``gpu_s``: seconds of local backends. ``usage``: the tokens of the answer.
+    ``by_call``: the cloud calls that reported usage, by number. ``baseline_usd``: the answer's cost at the baseline
+    model; None: no price.
     """
 
     known_usd: float
@@ -211,13 +222,13 @@ class Cost:
 
     @property
     def usd(self) -> float | None:
-        """The cost; None if a part of it is unknown."""
+        """The cost in USD; None if a part of it is unknown."""
         return None if self.unknown else self.known_usd
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happened to a request; ``started_ms`` counts from its arrival."""
+    """One entry of a request's timeline in the session file; ``started_ms`` counts from the request's arrival."""
 
     kind: str
     started_ms: float
@@ -227,7 +238,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The whole story of a request, told once, when its response has closed."""
+    """Everything about a finished request. Made once, when its response has closed, for logs, files and metrics."""
 
     request: ChatRequest
     status: Status
@@ -243,16 +254,16 @@ class Outcome:
     error: str | None
     model: str | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds of ``total_ms`` by what they were spent on, each counted once."""
+    """The milliseconds of ``total_ms`` by what they were spent on; they add up to it."""
     error_code: str | None = None
     http_status: int = 200
-    """What the client was told, or would have been, had its headers not gone out before."""
+    """The status that the client got, or would have got if the headers had not been sent before the failure."""
     events_skipped: int = 0
     search: tuple[int, Mapping[str, Any]] | None = None
-    """The number of the search call that found the context, and what it told of its usage."""
+    """The number of the search call that found the web context, and the usage that it reported."""
     traffic: Sequence[Traffic] = ()
 
     @property
     def failed(self) -> bool:
-        """Whether it ended in an error that is not the client's own."""
+        """Whether it ended in an error that is not the client's fault."""
         return self.status is Status.ERROR and (self.http_status >= 500 or self.http_status == 429)

@@ -38,10 +38,10 @@ def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
     cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.request_threads
     own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
     rules = BreakerRules(
-        in_a_row=settings.breaker_failures,
-        least_calls=4 * settings.breaker_failures,
+        failures_in_a_row=settings.breaker_failures,
+        min_calls=4 * settings.breaker_failures,
         open_s=settings.backoff_s,
-        most_open_s=30 * settings.backoff_s,
+        max_open_s=30 * settings.backoff_s,
     )
     return ConcurrencyLimiter(
         cap,

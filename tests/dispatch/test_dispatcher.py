@@ -1,4 +1,4 @@
-"""Waits, and who drives them."""
+"""Waits, and what drives them."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def scope() -> CancelScope:
     return CancelScope()
 
 
-def steps(*waits: Scripted) -> Waiting[str]:
+def waiting_for(*waits: Scripted) -> Waiting[str]:
     yield from waits
     return "done"
 
 
-def test_a_course_without_patience_goes_to_the_end() -> None:
-    driver = WaitDriver(steps(Scripted(3), Scripted(1)))
+def test_without_a_time_limit_a_driver_runs_to_the_end() -> None:
+    driver = WaitDriver(waiting_for(Scripted(3), Scripted(1)))
     assert driver.run_for()
     assert driver.result == "done"
 
 
-def test_a_course_stops_when_patience_ends_and_goes_on_where_it_stood() -> None:
-    driver = WaitDriver(steps(Scripted(3), Scripted(1)))
+def test_a_driver_stops_when_its_time_is_up_and_goes_on_where_it_stopped() -> None:
+    driver = WaitDriver(waiting_for(Scripted(3), Scripted(1)))
     looks = []
     while not driver.run_for(0):
         looks.append(driver.notice())
@@ -55,74 +55,74 @@ def test_a_course_stops_when_patience_ends_and_goes_on_where_it_stood() -> None:
     assert driver.result == "done"
 
 
-def test_what_ends_a_wait_is_raised_where_the_steps_stand(scope: CancelScope) -> None:
-    let_go = []
+def test_an_error_that_ends_a_wait_is_raised_in_the_generator(scope: CancelScope) -> None:
+    closed = []
 
-    def holding() -> Waiting[str]:
+    def generator() -> Waiting[str]:
         try:
             yield TimedWait(scope, 60, "x", time.monotonic)
         finally:
-            let_go.append(True)
+            closed.append(True)
         return "never"
 
-    driver = WaitDriver(holding())
+    driver = WaitDriver(generator())
     threading.Timer(0.05, scope.abort, [RequestCancelled()]).start()
     with pytest.raises(RequestCancelled):
         driver.run_for()
-    assert let_go == [True]
+    assert closed == [True]
 
 
-def test_closing_a_course_lets_go_of_what_it_holds() -> None:
-    let_go = []
+def test_closing_a_driver_closes_its_generator() -> None:
+    closed = []
 
-    def holding() -> Waiting[str]:
+    def generator() -> Waiting[str]:
         try:
             yield Scripted(100)
         finally:
-            let_go.append(True)
+            closed.append(True)
         return "never"
 
-    driver = WaitDriver(holding())
+    driver = WaitDriver(generator())
     driver.run_for(0)
     driver.close()
-    assert let_go == [True]
+    assert closed == [True]
 
 
-def test_a_pause_tells_what_is_left_of_it(scope: CancelScope) -> None:
+def test_the_notice_of_a_timed_wait_says_how_long_it_still_takes(scope: CancelScope) -> None:
     now = [10.0]
-    pause = TimedWait(scope, 5, "xai failed", lambda: now[0])
+    wait = TimedWait(scope, 5, "xai failed", lambda: now[0])
     now[0] = 12.0
-    assert pause.notice() == "xai failed, trying again in 3 s"
+    assert wait.notice() == "xai failed, trying again in 3 s"
     now[0] = 15.0
-    assert pause.wait(0)
+    assert wait.wait(0)
 
 
 @pytest.fixture
-def taken() -> Iterator[ConcurrencyLimiter]:
+def full_limiter() -> Iterator[ConcurrencyLimiter]:
     limiter = ConcurrencyLimiter(1, 5, BreakerRules())
     limiter.acquire(["a"])
     return limiter
 
 
-def test_an_abort_wakes_whoever_stands_in_the_queue(scope: CancelScope, taken: ConcurrencyLimiter) -> None:
-    ticket = taken.queue(["a"], "")
+def test_an_abort_ends_a_wait_in_the_queue(scope: CancelScope, full_limiter: ConcurrencyLimiter) -> None:
+    ticket = full_limiter.queue(["a"], "")
     waiting = QueueWait(scope, ticket, time.monotonic() + 60, time.monotonic)
     threading.Timer(0.05, scope.abort, [ClientGone()]).start()
     with pytest.raises(ClientGone):
         waiting.wait(60)
 
 
-def test_the_queue_is_left_when_its_time_is_up(scope: CancelScope, taken: ConcurrencyLimiter) -> None:
-    waiting = QueueWait(scope, taken.queue(["a"], ""), time.monotonic() + 0.05, time.monotonic)
+def test_a_wait_in_the_queue_ends_when_its_time_is_up(scope: CancelScope, full_limiter: ConcurrencyLimiter) -> None:
+    waiting = QueueWait(scope, full_limiter.queue(["a"], ""), time.monotonic() + 0.05, time.monotonic)
     assert waiting.wait(60)
-    assert waiting.granted is None
+    assert waiting.permit is None
     assert waiting.notice().startswith("waiting for a: position 1, about ")
 
 
 def test_work_on_another_thread_is_waited_for() -> None:
     go = threading.Event()
     with ThreadPoolExecutor(1) as threads:
-        under = FutureWait(threads.submit(go.wait, 5), "searching")
-        assert not under.wait(0)
+        wait = FutureWait(threads.submit(go.wait, 5), "searching")
+        assert not wait.wait(0)
         go.set()
-        assert under.wait(5)
+        assert wait.wait(5)

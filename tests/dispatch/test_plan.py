@@ -1,4 +1,4 @@
-"""From a decision to who is asked."""
+"""From a decision to the candidates and their order."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ def test_a_named_cloud_model_is_never_replaced() -> None:
     assert [(c.backend.name, c.model) for c in made.candidates] == [("xai", "grok-4.3")]
 
 
-def test_the_primary_stands_in_for_the_named_route_xai() -> None:
+def test_the_primary_is_the_fallback_of_the_named_route_xai() -> None:
     assert who(plan(named(Route.XAI))) == ["xai", "primary"]
 
 
-def test_a_stand_in_s_answer_is_reported_as_its_own_route() -> None:
+def test_the_answer_of_a_fallback_is_reported_as_its_own_route() -> None:
     made = plan(decided(Label.COMPLEX))
     assert [made.route_for(candidate) for candidate in made.candidates] == ["xai", "primary"]
 
 
-def test_openai_stands_in_for_xai_and_the_primary_for_both() -> None:
+def test_openai_is_the_fallback_of_xai_and_the_primary_of_both() -> None:
     settings = load_settings({**BASE, "XAI_API_KEY": "k", "OPENAI_API_KEY": "k"}, dotenv=None)
     made = plan_answer(decided(Label.COMPLEX), build_registry(settings), cloud_fallback=False)
     assert (who(made), made.route) == (["xai", "openai", "primary"], "xai")
@@ -104,7 +104,9 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "u"}}]
         ("nobody-knows", {"params": {"tools": []}}, None),
     ],
 )
-def test_a_stand_in_must_be_able_to(tmp_path: Path, model: str, changes: dict[str, Any], why: str | None) -> None:
+def test_a_fallback_must_be_able_to_answer(
+    tmp_path: Path, model: str, changes: dict[str, Any], why: str | None
+) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text("[providers.xai.models.blind]\ncapabilities = []\n")
     keys = {"XAI_API_KEY": "k", "PERPLEXITY_API_KEY": "k", "CATALOGUE_FILE": str(mine)}

@@ -1,4 +1,4 @@
-"""How busy the primary is: what its own gauge says, asked while somebody decides by it."""
+"""How busy the primary is: what its own gauge says, polled while decisions depend on it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(backend_session: BackendSession, monkeypatch: pytest.MonkeyPatch) -> It
         load._thread.join()
 
 
-def test_the_gauge_is_read_while_somebody_decides_by_it(load: PrimaryLoad) -> None:
+def test_the_gauge_is_read_while_decisions_depend_on_it(load: PrimaryLoad) -> None:
     responses.get(METRICS, body="llamacpp:requests_deferred 4\n")
     assert load.waiting is None
     load.keep_polling()
@@ -42,7 +42,7 @@ def test_the_gauge_is_read_while_somebody_decides_by_it(load: PrimaryLoad) -> No
     assert responses.calls[0].request.headers["Authorization"] == "Bearer k"
 
 
-def test_nobody_is_asked_while_nobody_wants_to_know(load: PrimaryLoad) -> None:
+def test_the_primary_is_not_polled_while_no_decision_depends_on_it(load: PrimaryLoad) -> None:
     time.sleep(0.1)
     assert not responses.calls
     assert load.waiting is None
@@ -57,7 +57,7 @@ def test_a_primary_too_busy_to_say_is_as_busy_as_it_said_last(load: PrimaryLoad)
 
 
 @pytest.mark.parametrize("answer", [{"status": 404}, {"body": "up 1\n"}], ids=["no metrics", "no such gauge"])
-def test_a_primary_that_does_not_tell_is_left_alone_for_a_minute(load: PrimaryLoad, answer: dict[str, str]) -> None:
+def test_a_primary_without_a_gauge_is_polled_once_a_minute(load: PrimaryLoad, answer: dict[str, str]) -> None:
     responses.get(METRICS, **answer)
     load.keep_polling()
     assert waits_until(lambda: len(responses.calls) == 1)

@@ -31,7 +31,7 @@ def test_an_abort_wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket]
     reader.join()
 
 
-def test_a_leg_aborted_before_it_has_a_socket_shuts_the_one_it_gets(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_call_aborted_before_it_has_a_socket_shuts_the_one_it_gets(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     call = UpstreamCall()
     call.abort(ClientGone())
@@ -65,7 +65,7 @@ def test_the_first_reason_stays() -> None:
         call.raise_if_aborted()
 
 
-def test_a_scope_aborts_all_its_legs_and_those_to_come() -> None:
+def test_a_scope_aborts_its_calls_and_all_later_ones() -> None:
     scope = CancelScope()
     before = scope.new_call()
     scope.abort(ClientGone())

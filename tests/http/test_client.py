@@ -102,7 +102,7 @@ def test_a_late_abort_of_a_finished_call_does_not_touch_the_next_one(
     assert b"".join(second.chunks()) == b"onetwo"
 
 
-def test_an_answer_left_early_closes_its_connection(client: UpstreamClient, upstream: FakeUpstream) -> None:
+def test_an_answer_closed_early_closes_its_connection(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on("/x", Stream([b"one"], ending="hang"))
     response = client.open(upstream_request(upstream.url), UpstreamCall())
     assert next(response.chunks()) == b"one"

@@ -21,11 +21,11 @@ def upstream_request(upstream: FakeUpstream, idle: float) -> UpstreamRequest:
     )
 
 
-def test_a_read_that_waits_too_long_is_told_of_once(timers: TimerThread) -> None:
-    told = threading.Event()
-    watch = IdleWatch(timers, 0.02, told.set)
+def test_a_read_that_takes_too_long_calls_back_once(timers: TimerThread) -> None:
+    fired = threading.Event()
+    watch = IdleWatch(timers, 0.02, fired.set)
     watch.read_begins()
-    assert told.wait(10)
+    assert fired.wait(10)
 
 
 def test_reads_that_come_back_and_the_time_between_them_are_not_idle(timers: TimerThread) -> None:
@@ -35,31 +35,31 @@ def test_reads_that_come_back_and_the_time_between_them_are_not_idle(timers: Tim
         def __call__(self) -> float:
             return self.now
 
-    clock, told = Clock(), list[float]()
-    watch = IdleWatch(timers, 3600.0, lambda: told.append(clock.now), clock)
+    clock, fired = Clock(), list[float]()
+    watch = IdleWatch(timers, 3600.0, lambda: fired.append(clock.now), clock)
     watch.read_begins()
     clock.now = 3599.0
-    watch._look()
+    watch._check()
     watch.read_ends()
     clock.now = 9999.0
-    watch._look()
+    watch._check()
     watch.read_begins()
     clock.now += 3600.0
-    watch._look()
-    assert told == [13_599.0]
+    watch._check()
+    assert fired == [13_599.0]
     watch.close()
 
 
 def test_a_watch_that_is_closed_says_nothing(timers: TimerThread) -> None:
-    told: list[int] = []
-    watch = IdleWatch(timers, 0.0, lambda: told.append(1))
+    fired: list[int] = []
+    watch = IdleWatch(timers, 0.0, lambda: fired.append(1))
     watch.close()
-    watch._since = -1.0
-    watch._look()
-    assert told == []
+    watch._read_began_at = -1.0
+    watch._check()
+    assert fired == []
 
 
-def test_a_stream_that_falls_silent_ends_and_its_connection_serves_nobody_else(
+def test_a_stream_that_falls_silent_ends_and_its_connection_is_not_reused(
     client: UpstreamClient, upstream: FakeUpstream
 ) -> None:
     upstream.on(CHAT, Stream([chunk({"content": "x"})], ending="hang"), says("well"))

@@ -1,4 +1,4 @@
-"""Alarms ring in order, once, or not at all."""
+"""Timers fire in order, once, or not at all."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ import time
 from ai_router.http.timers import TimerThread
 
 
-def test_alarms_ring_in_the_order_of_their_times_not_of_their_making(timers: TimerThread) -> None:
-    rung: queue.Queue[str] = queue.Queue()
-    timers.after(0.10, lambda: rung.put("late"))
-    timers.after(0.02, lambda: rung.put("early"))
-    assert [rung.get(timeout=5), rung.get(timeout=5)] == ["early", "late"]
+def test_timers_fire_in_the_order_of_their_times_not_of_their_making(timers: TimerThread) -> None:
+    fired: queue.Queue[str] = queue.Queue()
+    timers.after(0.10, lambda: fired.put("late"))
+    timers.after(0.02, lambda: fired.put("early"))
+    assert [fired.get(timeout=5), fired.get(timeout=5)] == ["early", "late"]
 
 
-def test_a_cancelled_alarm_does_not_ring(timers: TimerThread) -> None:
-    rung: queue.Queue[str] = queue.Queue()
-    timers.after(0.01, lambda: rung.put("cancelled")).cancel()
-    timers.after(0.05, lambda: rung.put("kept"))
-    assert rung.get(timeout=5) == "kept"
-    assert rung.empty()
+def test_a_cancelled_timer_does_not_fire(timers: TimerThread) -> None:
+    fired: queue.Queue[str] = queue.Queue()
+    timers.after(0.01, lambda: fired.put("cancelled")).cancel()
+    timers.after(0.05, lambda: fired.put("kept"))
+    assert fired.get(timeout=5) == "kept"
+    assert fired.empty()
 
 
 def test_a_callback_that_fails_does_not_end_the_others(timers: TimerThread) -> None:
-    rung = threading.Event()
+    fired = threading.Event()
 
     def fail() -> None:
         raise RuntimeError("on purpose")
 
     timers.after(0.0, fail)
-    timers.after(0.02, rung.set)
-    assert rung.wait(5)
+    timers.after(0.02, fired.set)
+    assert fired.wait(5)
 
 
-def test_cancelled_alarms_do_not_pile_up(timers: TimerThread) -> None:
+def test_cancelled_timers_do_not_pile_up(timers: TimerThread) -> None:
     for _ in range(10_000):
         timers.after(3600, lambda: None).cancel()
     assert len(timers._heap) < 2_000
 
 
-def test_alarms_that_are_set_and_cancelled_again_do_not_wake_the_thread_each_time(timers: TimerThread) -> None:
+def test_timers_that_are_set_and_cancelled_again_do_not_wake_the_thread_each_time(timers: TimerThread) -> None:
     waits, wait = [0], timers._changed.wait
 
     def counted(seconds: float | None = None) -> bool:

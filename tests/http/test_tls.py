@@ -84,7 +84,7 @@ def test_an_abort_ends_the_read_and_the_backend_sees_it_in_time(
 def test_without_a_word_in_the_environment_certifi_s_authorities_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    resolved = ConnectionPool(1)._resolved("https://api.x.ai/v1/models")
+    resolved = ConnectionPool(1)._resolve("https://api.x.ai/v1/models")
     pool: Any = resolved.pool
     assert pool.ca_certs == requests.certs.where()
     assert pool.cert_reqs == "CERT_REQUIRED"

@@ -28,80 +28,80 @@ class Clock:
         return self.now
 
 
-def test_a_call_alone_is_given_all_the_time_it_took() -> None:
+def test_a_single_call_counts_all_the_time_it_took() -> None:
     clock = Clock()
     occupancy = Occupancy(clock)
-    entered = occupancy.enter()
+    share = occupancy.call_started()
     clock.now = 3.0
-    assert occupancy.leave(entered) == 3.0
+    assert occupancy.call_ended(share) == 3.0
 
 
 def test_calls_that_overlap_share_the_time_and_none_counts_twice() -> None:
     clock = Clock()
     occupancy = Occupancy(clock)
-    first = occupancy.enter()
+    first = occupancy.call_started()
     clock.now = 1.0
-    second = occupancy.enter()
+    second = occupancy.call_started()
     clock.now = 5.0
-    assert occupancy.leave(first) == 1.0 + 2.0
+    assert occupancy.call_ended(first) == 1.0 + 2.0
     clock.now = 6.0
-    assert occupancy.leave(second) == 2.0 + 1.0
+    assert occupancy.call_ended(second) == 2.0 + 1.0
 
 
-def test_time_without_calls_is_nobody_s() -> None:
+def test_time_without_calls_counts_for_no_call() -> None:
     clock = Clock()
     occupancy = Occupancy(clock)
-    occupancy.leave(occupancy.enter())
+    occupancy.call_ended(occupancy.call_started())
     clock.now = 100.0
-    entered = occupancy.enter()
+    share = occupancy.call_started()
     clock.now = 101.0
-    assert occupancy.since(entered) == occupancy.leave(entered) == 1.0
+    assert occupancy.used_s(share) == occupancy.call_ended(share) == 1.0
 
 
-def test_a_leg_tells_its_bytes_and_its_time(client: UpstreamClient, upstream: FakeUpstream) -> None:
+def test_a_call_counts_its_bytes_and_its_time(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, says("hello"))
     scope = CancelScope()
     call = scope.new_call(Purpose.SEARCH)
     response = client.open(upstream_request(upstream), call)
     body = response.read(1 << 20)
     response.close()
-    (told,) = scope.traffic()
-    assert (told.call_number, told.purpose, told.backend) == (1, Purpose.SEARCH, "primary")
-    assert (told.bytes_sent, told.bytes_received) == (len(BODY), len(body))
-    assert told.used_s > 0
-    assert not told.given_up
+    (traffic,) = scope.traffic()
+    assert (traffic.call_number, traffic.purpose, traffic.backend) == (1, Purpose.SEARCH, "primary")
+    assert (traffic.bytes_sent, traffic.bytes_received) == (len(BODY), len(body))
+    assert traffic.used_s > 0
+    assert not traffic.abandoned
 
 
-def test_a_call_that_never_began_is_not_told_of() -> None:
+def test_a_call_that_never_began_has_no_traffic() -> None:
     scope = CancelScope()
     scope.new_call()
     assert scope.traffic() == ()
 
 
-def test_a_health_check_is_nobody_s_traffic(client: UpstreamClient, upstream: FakeUpstream) -> None:
+def test_a_health_check_has_no_traffic(client: UpstreamClient, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, says("well"))
     call = UpstreamCall()
     client.open(upstream_request(upstream), call).close()
     assert call.traffic() is None
 
 
-def test_a_call_that_was_aborted_was_given_up() -> None:
-    for reason, given_up in ((ClientGone(), True), (AnswerSufficient("enough"), False)):
+def test_a_call_that_was_aborted_is_abandoned() -> None:
+    for reason, abandoned in ((ClientGone(), True), (AnswerSufficient("enough"), False)):
         call = UpstreamCall(1, Purpose.ANSWER)
         call.begin(SOURCE, Occupancy())
         call.abort(reason)
         call.end()
-        told = call.traffic()
-        assert told is not None
-        assert told.given_up is given_up
+        traffic = call.traffic()
+        assert traffic is not None
+        assert traffic.abandoned is abandoned
 
 
-def test_an_abort_after_the_end_is_no_giving_up() -> None:
+def test_a_call_aborted_after_its_end_is_not_abandoned() -> None:
     call = UpstreamCall(1, Purpose.ANSWER)
     call.begin(SOURCE, Occupancy())
     call.end()
     call.abort(ClientGone())
-    assert call.traffic().given_up is False  # type: ignore[union-attr]
+    assert call.traffic().abandoned is False  # type: ignore[union-attr]
 
 
 def test_every_call_of_a_trace_carries_its_own_traceparent(client: UpstreamClient, upstream: FakeUpstream) -> None:

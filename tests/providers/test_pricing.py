@@ -100,7 +100,7 @@ def test_a_call_that_was_refused_costs_nothing_and_one_that_broke_off_nobody_kno
 def test_a_stream_that_the_client_left_costs_at_least_what_was_seen_of_it() -> None:
     seen = {"prompt_tokens": 1_000, "completion_tokens": 5, "total_tokens": 1_005, "estimated": True}
     left = outcome(
-        attempts=(attempt("xai", "grok-4.7"),), traffic=(call("xai", "grok-4.7", given_up=True),), usage=seen
+        attempts=(attempt("xai", "grok-4.7"),), traffic=(call("xai", "grok-4.7", abandoned=True),), usage=seen
     )
     cost = pricing().cost(left)
     assert cost.usd is None
@@ -108,7 +108,7 @@ def test_a_stream_that_the_client_left_costs_at_least_what_was_seen_of_it() -> N
 
 
 def test_a_call_that_we_gave_up_on_may_have_cost_something() -> None:
-    gone = outcome(attempts=(), traffic=(call("xai", "grok-4.7", given_up=True),), usage=None)
+    gone = outcome(attempts=(), traffic=(call("xai", "grok-4.7", abandoned=True),), usage=None)
     assert pricing().cost(gone).usd is None
 
 

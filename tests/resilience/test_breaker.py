@@ -6,7 +6,7 @@ import pytest
 
 from ai_router.resilience.breaker import Breaker, BreakerRules, State, Why
 
-RULES = BreakerRules(in_a_row=3, least_calls=10, open_s=1.0, most_open_s=8.0)
+RULES = BreakerRules(failures_in_a_row=3, min_calls=10, open_s=1.0, max_open_s=8.0)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_failures_in_a_row_open_it(breaker: Breaker) -> None:
     assert breaker.admits(0)
     fail(breaker, 1)
     assert not breaker.admits(0.9)
-    assert (breaker.state(0.9), breaker.why, breaker.opens_in(0.4)) == (State.OPEN, Why.FAILING, 0.6)
+    assert (breaker.state(0.9), breaker.why, breaker.admits_in(0.4)) == (State.OPEN, Why.FAILING, 0.6)
 
 
 def test_a_success_between_starts_the_count_anew(breaker: Breaker) -> None:
@@ -54,7 +54,7 @@ def test_after_a_while_one_call_is_a_probe(breaker: Breaker) -> None:
     fail(breaker, 3)
     assert breaker.state(1.0) is State.HALF_OPEN
     assert breaker.admits(1.0)
-    breaker.entered(1.0)
+    breaker.call_started(1.0)
     assert not breaker.admits(1.0)
     breaker.succeeded(1.1)
     assert (breaker.state(1.1), breaker.why) == (State.CLOSED, None)
@@ -64,24 +64,24 @@ def test_a_probe_that_fails_doubles_the_wait_up_to_a_limit(breaker: Breaker) -> 
     fail(breaker, 3)
     now, waits = 0.0, []
     for _ in range(6):
-        waits.append(breaker.opens_in(now))
+        waits.append(breaker.admits_in(now))
         now += waits[-1]
-        breaker.entered(now)
+        breaker.call_started(now)
         breaker.failed(now)
     assert waits == [1, 2, 4, 8, 8, 8]
 
 
-def test_a_probe_that_is_given_up_leaves_the_place_to_another(breaker: Breaker) -> None:
+def test_a_probe_without_a_result_lets_another_begin(breaker: Breaker) -> None:
     fail(breaker, 3)
-    breaker.entered(1.0)
-    breaker.given_up(1.0)
+    breaker.call_started(1.0)
+    breaker.ended_without_result(1.0)
     assert breaker.admits(1.0)
 
 
 def test_a_cooldown_lasts_as_long_as_the_backend_said_and_is_never_cut_short(breaker: Breaker) -> None:
     breaker.open(0, 10, Why.LIMITED)
     breaker.open(1, 2, Why.LIMITED)
-    assert breaker.opens_in(4) == 6
+    assert breaker.admits_in(4) == 6
     assert breaker.admits(10)
 
 

@@ -43,7 +43,7 @@ HERE = Source("xai", "grok")
     ],
 )
 def test_what_an_error_says_of_the_backend(problem: RouterError, why: Why | None) -> None:
-    limiter = ConcurrencyLimiter(5, 5, BreakerRules(in_a_row=1))
+    limiter = ConcurrencyLimiter(5, 5, BreakerRules(failures_in_a_row=1))
     permit = limiter.acquire(["xai"])
     assert permit is not None
     record_result(permit, problem)

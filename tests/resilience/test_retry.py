@@ -20,13 +20,13 @@ def test_jitter_is_a_quarter_to_either_side() -> None:
 @pytest.mark.parametrize(("active", "allowed"), [(0, 3), (15, 3), (20, 4), (100, 20)])
 def test_a_fifth_of_all_requests_may_be_retried_at_once_or_three(active: int, allowed: int) -> None:
     budget = RetryBudget(lambda: active)
-    assert sum(budget.take() for _ in range(200)) == allowed
+    assert sum(budget.acquire() for _ in range(200)) == allowed
 
 
-def test_what_is_given_back_can_be_taken_again() -> None:
+def test_a_released_retry_can_be_acquired_again() -> None:
     budget = RetryBudget(lambda: 0)
-    while budget.take():
+    while budget.acquire():
         pass
     budget.release()
-    assert budget.take()
-    assert not budget.take()
+    assert budget.acquire()
+    assert not budget.acquire()

@@ -1,1 +1,1 @@
-"""Carrying a decision out: speculate, forward, enrich, relay, cancel; and telling the outcome once."""
+"""From a decision to the answer: speculation, plan, web search, calls of backends, reply, and the request's record."""

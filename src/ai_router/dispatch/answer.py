@@ -1,4 +1,4 @@
-"""An answer of a backend: a whole one, or a stream that has begun; and what is read of it in passing."""
+"""The answer of a backend: a whole one, or a stream that has begun; what it says is noted while it is relayed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ai_router.providers.families import Translation
 from ai_router.resilience.limiter import Permit
 from ai_router.types import Attempt
 
-_END_PATIENCE_S = 1.0
-ODD_SHAPES = (KeyError, ValueError, TypeError, AttributeError)
-"""What reading a shape that nobody promised stumbles with."""
+_END_TIMEOUT_S = 1.0
+"""How long a backend may take to end its response after [DONE]."""
+SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
+"""Errors of code that reads JSON of an unexpected shape."""
 _DONE = b"data: [DONE]\n\n"
 
 
 class PlainAnswer:
-    """A whole ``chat.completion``: the bytes for the client, and what they say."""
+    """A whole ``chat.completion``: ``body`` for the client, and the message and the usage in it."""
 
     def __init__(
         self, body: bytes, message: Mapping[str, Any], usage: Mapping[str, Any] | None, attempt: Attempt
@@ -37,19 +38,23 @@ class PlainAnswer:
         self._attempt = attempt
 
     def attempt(self) -> Attempt:
-        """The call that it took."""
+        """The call that gave this answer."""
         return self._attempt
 
     def close(self) -> None:
-        """Nothing is open any more."""
+        """Does nothing: the response has been closed already."""
 
 
 class StreamAnswer:
-    """A stream of a backend: one machine from the bytes of its socket to the bytes for the client.
+    """A streamed answer: turns the bytes of a backend's socket into the bytes for the client.
 
-    ``prime`` reads up to the first event, ``start`` gives what has come by then, and from there on ``feed`` is given
-    what the socket gave. After each of them ``over`` says whether that was all, and ``problem`` what the answer lacks,
-    if it is not whole. ``close`` in any case.
+    ``prime`` waits for the first event, ``start`` returns what has come until then, and ``feed`` takes further bytes of
+    the socket. After ``start`` and ``feed``, ``over`` says whether the stream has ended, and ``problem`` why it is
+    incomplete. Close it in any case.
+
+    ``started`` and ``arrived_at`` (of the call and of the request), and ``deadline`` (of the request) are monotonic
+    seconds. ``hide_usage``: leave out the chunk with the usage, which the client did not ask for. ``translation``: for
+    backends with another API than chat completions; None: relay the bytes unchanged.
     """
 
     def __init__(
@@ -72,11 +77,11 @@ class StreamAnswer:
         self.done = False
         """Whether the backend's [DONE] has come."""
         self.over = False
-        """Whether nothing more is to come."""
+        """Whether the stream has ended."""
         self.problem: RouterError | None = None
-        """Why the answer is not whole, once it is over; None: it is."""
+        """Why the answer is incomplete, once the stream is over; None: it is complete."""
         self.skipped = 0
-        """Events that were not valid JSON and were left out."""
+        """How many events were not valid JSON; they are not relayed."""
         self.response = response
         self._upstream_request = upstream_request
         self._started = started
@@ -88,46 +93,46 @@ class StreamAnswer:
         self._call_number = call_number
         self._decoder = SSEDecoder()
         self._failure: UpstreamError | None = None
-        """What the backend said had gone wrong, behind all that ``_take`` has returned."""
+        """An error in the stream. It comes after everything that ``_relay`` has returned."""
         self._primed = b""
         self._closing = ExitStack()
         self._closing.callback(permit.release)
         self._closing.callback(response.close)
 
     def prime(self) -> None:
-        """Wait for the first event with data. Raises UpstreamError if an error or nothing comes instead."""
+        """Wait for the first event with data. Raises UpstreamError if an error or the end comes instead."""
         while self.ttft_ms is None:
             portion = self.response.read_portion()
-            self._primed += self._take(portion) if portion else self._rest()
+            self._primed += self._relay(portion) if portion else self._finish_decoding()
             if self._failure is not None:
                 raise self._failure
             if not portion and self.ttft_ms is None:
                 raise UpstreamFailed("the stream ended before it began", self._upstream_request.source)
 
     def start(self) -> bytes:
-        """What the client gets of what has come by now."""
+        """The bytes for the client that have come until now. From now on the call counts as a stream."""
         self._permit.stream_begun()
         primed, self._primed = self._primed, b""
         return primed + self._end_if_complete()
 
     def feed(self, data: bytes | None) -> bytes:
-        """What the client gets, whole events only, of what the socket gave: b"" is its end, None an error of it."""
+        """The bytes for the client, whole events, from ``data`` of the socket (b"": it ended, None: it failed)."""
         try:
             portion = self.response.feed(data)
         except RouterError as problem:
-            self._end(self._meaning_of(problem))
+            self._end(self._problem_if_incomplete(problem))
             return b""
-        relayed = self._take(portion) if portion else b""
+        relayed = self._relay(portion) if portion else b""
         if self._failure is not None:
-            self._end(self._meaning_of(self._failure))
+            self._end(self._problem_if_incomplete(self._failure))
             return relayed
         return relayed + self._end_if_complete()
 
     def _end_if_complete(self) -> bytes:
-        """When the body is over: what is left for the client, and what is wrong, if the answer was not."""
+        """If the body is complete: end the stream. Returns the last bytes for the client."""
         if not self.response.complete:
             return b""
-        last = self._rest()
+        last = self._finish_decoding()
         if self.done or self.reader.finish_reason:
             self._end(None)
         else:
@@ -139,16 +144,16 @@ class StreamAnswer:
     def _end(self, problem: RouterError | None) -> None:
         self.over, self.problem = True, problem
 
-    def _meaning_of(self, problem: RouterError) -> RouterError | None:
-        """What it means that ``problem`` broke the stream off: behind [DONE] nothing, the answer was whole then."""
+    def _problem_if_incomplete(self, problem: RouterError) -> RouterError | None:
+        """``problem``, which ended the stream; None if it came after [DONE], since the answer is complete then."""
         if self.done:
             return None
         if isinstance(problem, UpstreamError) and time.monotonic() < self._deadline:
             self._permit.failed()
         return problem
 
-    def _take(self, portion: bytes) -> bytes:
-        """What the client gets of a portion of the body. ``_failure`` says if nothing is to come behind it."""
+    def _relay(self, portion: bytes) -> bytes:
+        """The bytes for the client from a portion of the body. Sets ``_failure`` if an error follows them."""
         if (data := self._decoder.only_event(portion)) is not None and self._translation is None:
             return portion if self._observe_json(data) else b""
         try:
@@ -156,14 +161,14 @@ class StreamAnswer:
         except EventTooLong as problem:
             self._failure = UpstreamBroken(str(problem), self._upstream_request.source)
             return b""
-        return self._kept(events)
+        return self._relay_events(events)
 
     def close(self) -> None:
-        """Give the connection back, or up. Idempotent."""
+        """Close the response and release the permit. Idempotent."""
         self._closing.close()
 
     def attempt(self, error: RouterError | None = None) -> Attempt:
-        """What the call has come to by now."""
+        """The call until now. ``error``: what ended it; None: nothing did."""
         return Attempt(
             backend=self._upstream_request.source.backend,
             model=self._upstream_request.source.model,
@@ -179,19 +184,19 @@ class StreamAnswer:
             call_number=self._call_number,
         )
 
-    def _kept(self, events: list[Event]) -> bytes:
+    def _relay_events(self, events: list[Event]) -> bytes:
         if self._translation is not None:
-            return self._translated(events, self._translation)
-        kept = []
+            return self._relay_translated(events, self._translation)
+        relayed = []
         for event in events:
-            if self._observe(event):
-                kept.append(event.raw)
+            if self._observe_event(event):
+                relayed.append(event.raw)
             if self._failure is not None:
                 break
-        return kept[0] if len(kept) == 1 else b"".join(kept)
+        return relayed[0] if len(relayed) == 1 else b"".join(relayed)
 
-    def _observe(self, event: Event) -> bool:
-        """Look at an event; whether the client gets it."""
+    def _observe_event(self, event: Event) -> bool:
+        """Note what an event says. Returns whether to relay it."""
         data = event.data
         if data is None:
             return True
@@ -200,7 +205,7 @@ class StreamAnswer:
                 self._failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
                 return False
             self.done = True
-            self.response.expect_end(_END_PATIENCE_S)
+            self.response.expect_end(_END_TIMEOUT_S)
             return True
         return self._observe_json(data)
 
@@ -210,10 +215,10 @@ class StreamAnswer:
         except orjson.JSONDecodeError:
             self.skipped += 1
             return False
-        return self._note(payload)
+        return self._observe_chunk(payload)
 
-    def _note(self, payload: Any) -> bool:
-        """Take what a parsed chunk says; whether the client gets it."""
+    def _observe_chunk(self, payload: Any) -> bool:
+        """Note what a parsed chunk says. Returns whether to relay it."""
         if not isinstance(payload, dict) or "error" in payload:
             self._failure = error_in_body(payload, self._upstream_request)
             if self._failure is not None or not isinstance(payload, dict):
@@ -225,36 +230,36 @@ class StreamAnswer:
         self.reader.chunk(payload)
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
 
-    def _translated(self, events: list[Event], translation: Translation) -> bytes:
-        """The chunks that events of another API amount to."""
-        kept = []
+    def _relay_translated(self, events: list[Event], translation: Translation) -> bytes:
+        """The bytes for the client from events of another API, as chunks of chat completions."""
+        relayed = []
         for event in events:
             payload = None if event.data is None else parsed(event.data)
             if isinstance(payload, dict):
-                for chunk in self._chunks_of(payload, translation):
-                    if self._note(chunk):
-                        kept.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
+                for chunk in self._translate(payload, translation):
+                    if self._observe_chunk(chunk):
+                        relayed.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
                     if self._failure is not None:
-                        return b"".join(kept)
+                        return b"".join(relayed)
                 if translation.ended and not self.done:
                     self.done = True
-                    self.response.expect_end(_END_PATIENCE_S)
-                    kept.append(_DONE)
+                    self.response.expect_end(_END_TIMEOUT_S)
+                    relayed.append(_DONE)
             elif event.data not in (None, b"[DONE]"):
                 self.skipped += 1
-        return b"".join(kept)
+        return b"".join(relayed)
 
-    def _chunks_of(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
-        """An error that is no event of that API passes as it is; a shape that cannot be read is an error."""
+    def _translate(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
+        """The chunks for one event of another API. An error without a type is passed on unchanged."""
         if "error" in payload and "type" not in payload:
             return [payload]
         try:
             return translation.feed(payload)
-        except ODD_SHAPES:
+        except SHAPE_ERRORS:
             return [{"error": {"message": "an event is of no shape that is known"}}]
 
-    def _rest(self) -> bytes:
-        """What stands after the last blank line when the backend has ended: an event without one, or a bare error."""
+    def _finish_decoding(self) -> bytes:
+        """The body has ended: the bytes for the client from what came after the last blank line, if anything did."""
         event = self._decoder.finish()
         if event is None:
             return b""
@@ -262,15 +267,15 @@ class StreamAnswer:
             self._failure = error_in_body(parsed(event.raw), self._upstream_request)
             return b""
         if self._translation is not None:
-            return self._translated([event], self._translation)
-        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe(event) else b""
+            return self._relay_translated([event], self._translation)
+        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe_event(event) else b""
 
 
 Answer = PlainAnswer | StreamAnswer
 
 
 def parsed(body: bytes) -> Any:
-    """JSON, or None where it is none."""
+    """The parsed JSON; None if it is not valid."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -278,5 +283,5 @@ def parsed(body: bytes) -> Any:
 
 
 def ms_since(started: float) -> float:
-    """Milliseconds from a monotonic moment until now."""
+    """Milliseconds since ``started``, in monotonic seconds."""
     return (time.monotonic() - started) * 1000

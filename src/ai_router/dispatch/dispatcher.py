@@ -1,15 +1,15 @@
-"""Trying until a backend answers: which is asked, again, instead, and what is waited for in between.
+"""Trying candidates until one answers: permits, the queue, retries and fallbacks.
 
-What is waited for is a value: an answer on its way is a generator of waits, and who drives it decides how to spend
-them (docs/decisions/0014). A plain request just waits. A stream sends its headers after a moment, then a comment every
-few seconds, and goes on with the same generator where it stood. An abort of the request ends every wait.
+Each wait is a value. The code that finds an answer is a generator that yields ``Wait``s, and a ``WaitDriver`` runs it
+(docs/decisions/0014). A plain request just waits. A streamed one sends its headers after a moment, then a comment every
+few seconds, and goes on with the same generator. An abort of the request ends every wait.
 
-The rules, for as long as the client has not seen a byte and the request's deadline allows:
+The rules, while the client has not got a byte and the request's deadline allows (docs/decisions/0015):
 
-- A backend at its cap, or told to cool down after a 429, is waited for in the queue, within the request's queue budget.
+- For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
-- Every other failure moves on to the next candidate at once; a refusal of the request itself ends the matter.
-- A backend whose breaker is open is passed over; if all are, the soonest is waited for.
+- After any other failure the next candidate is asked at once. If the request itself is refused, none is.
+- A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
 """
 
 from __future__ import annotations
@@ -44,20 +44,21 @@ T = TypeVar("T")
 
 
 class Wait(Protocol):
-    """Something that takes its time."""
+    """Something to wait for."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for it, at most so long; whether it is over. Raises what the request was aborted for."""
+        """Wait, at most ``seconds``. Returns whether the wait is over. Raises the reason if the request was aborted."""
 
     def notice(self) -> str:
-        """What to tell a client meanwhile, in a few words."""
+        """A few words for the client, sent as an SSE comment."""
 
 
 Waiting = Generator[Wait, None, T]
+"""A generator that yields waits and returns a T."""
 
 
 class TimedWait:
-    """Nothing but time, before a call is made again."""
+    """A pause of ``seconds`` before a retry; ``what`` says why."""
 
     def __init__(self, scope: CancelScope, seconds: float, what: str, clock: Callable[[], float]) -> None:
         self._scope = scope
@@ -67,7 +68,7 @@ class TimedWait:
 
     def wait(self, seconds: float) -> bool:
         woken = threading.Event()
-        with self._scope.waking(woken.set):
+        with self._scope.on_abort(woken.set):
             woken.wait(max(0.0, min(seconds, self._end - self._clock())))
         self._scope.raise_if_aborted()
         return self._clock() >= self._end
@@ -77,22 +78,22 @@ class TimedWait:
 
 
 class QueueWait:
-    """A place in the queue, until ``end``."""
+    """The wait for the permit of a queue ticket, until ``end`` at the latest, in seconds of ``clock``."""
 
     def __init__(self, scope: CancelScope, ticket: QueueTicket, end: float, clock: Callable[[], float]) -> None:
         self._scope = scope
         self._ticket = ticket
         self._end = end
         self._clock = clock
-        self.granted: Permit | None = None
+        self.permit: Permit | None = None
 
     def wait(self, seconds: float) -> bool:
         end = min(self._end, self._clock() + seconds)
-        with self._scope.waking(self._ticket.wake):
-            while self.granted is None and self._scope.reason is None and (left := end - self._clock()) > 0:
-                self.granted = self._ticket.wait(left)
+        with self._scope.on_abort(self._ticket.wake):
+            while self.permit is None and self._scope.reason is None and (left_s := end - self._clock()) > 0:
+                self.permit = self._ticket.wait(left_s)
         self._scope.raise_if_aborted()
-        return self.granted is not None or self._clock() >= self._end
+        return self.permit is not None or self._clock() >= self._end
 
     def notice(self) -> str:
         position, expected_s = self._ticket.estimate()
@@ -100,22 +101,22 @@ class QueueWait:
 
 
 class FutureWait:
-    """Work under way on another thread, which ends by itself when the request's calls are aborted."""
+    """The wait for work on another thread. An abort needs no notice here: it aborts the calls that the work makes."""
 
-    def __init__(self, work: Future[T], what: str) -> None:
-        self._work = work
+    def __init__(self, future: Future[T], what: str) -> None:
+        self._future = future
         self._what = what
 
     def wait(self, seconds: float) -> bool:
-        wait_for([self._work], seconds)
-        return self._work.done()
+        wait_for([self._future], seconds)
+        return self._future.done()
 
     def notice(self) -> str:
         return self._what
 
 
 class WaitDriver(Generic[T]):
-    """Steps under way."""
+    """Runs a generator of waits, in one go or in parts."""
 
     def __init__(self, waiting: Waiting[T], clock: Callable[[], float] = time.monotonic) -> None:
         self._waiting = waiting
@@ -123,12 +124,12 @@ class WaitDriver(Generic[T]):
         self._wait: Wait | None = None
         self._result: list[T] = []
 
-    def run_for(self, patience_s: float = float("inf")) -> bool:
-        """Go on until the end, or until so much time has passed; whether it is the end. Raises what a step raises."""
-        end = self._clock() + patience_s
+    def run_for(self, limit_s: float = float("inf")) -> bool:
+        """Run for at most ``limit_s``; whether there is a ``result`` now. Raises what the generator raises."""
+        end = self._clock() + limit_s
         while not self._result:
             try:
-                if self._waited(min(max(0.0, end - self._clock()), _LONG_S)):
+                if self._wait_once(min(max(0.0, end - self._clock()), _MAX_SINGLE_WAIT_S)):
                     self._wait = next(self._waiting)
                 elif self._clock() >= end:
                     return False
@@ -136,8 +137,8 @@ class WaitDriver(Generic[T]):
                 self._result.append(stop.value)
         return True
 
-    def _waited(self, seconds: float) -> bool:
-        """Wait for what the steps wait for. What ends the wait is raised where they stand, so that they let go."""
+    def _wait_once(self, seconds: float) -> bool:
+        """Wait for the present wait. An error of it is raised inside the generator, which releases what it holds."""
         if self._wait is None:
             return True
         try:
@@ -148,37 +149,38 @@ class WaitDriver(Generic[T]):
 
     @property
     def result(self) -> T:
-        """What the steps came to."""
+        """What the generator returned."""
         return self._result[0]
 
     def notice(self) -> str:
-        """What it waits for."""
+        """The notice of the present wait; empty if there is none."""
         return "" if self._wait is None else self._wait.notice()
 
     def close(self) -> None:
-        """Go no further; what the steps hold is let go."""
+        """Close the generator, which releases tickets and permits."""
         self._waiting.close()
 
 
-_LONG_S = 3600.0
-"""Locks do not wait for infinity."""
+_MAX_SINGLE_WAIT_S = 3600.0
+"""Locks cannot wait for an infinite time."""
 
 
 Ask = Callable[[Candidate, Permit], Waiting[T]]
-Held = tuple[float, Permit]
-"""Since when a call is under way already, for the first candidate, and its pass."""
+"""Makes one call of a candidate; it owns the permit. Raises UpstreamError."""
+BegunCall = tuple[float, Permit]
+"""A call of the first candidate that is under way already: its start, in monotonic seconds, and its permit."""
 
-RETRIES = 2
+MAX_RETRIES = 2
 _WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
-"""Full, or told to come back: a backend that fails, or has no quota left, is passed over while others can answer."""
-_TOLD_AS = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
-GUESSES = 4
-"""Waits of 1, 2, 4 and 8 s after a 429 that does not say how long to wait."""
+"""Full (None), or limited for a known time. A backend that fails or has no quota left is skipped instead."""
+_STATUS_AND_CODE = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
+MAX_GUESSED_WAITS = 4
+"""How many times a request waits after a 429 without a Retry-After: 1, 2, 4 and 8 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What all requests share: gates, budgets, patience (``queue_s`` to wait in queues, ``total_s`` for everything)."""
+    """What all requests share. ``queue_s``: the longest wait in queues; ``total_s``: the limit for a whole request."""
 
     limiter: ConcurrencyLimiter
     budget: RetryBudget
@@ -187,159 +189,157 @@ class RetryPolicy:
     queue_s: float
     total_s: float
     clock: Callable[[], float] = time.monotonic
-    chance: Callable[[], float] = random.random
+    random_source: Callable[[], float] = random.random
 
 
 class Dispatcher:
-    """One request's."""
+    """Finds the answer of one request among its candidates."""
 
-    def __init__(self, shared: RetryPolicy, record: RequestRecord, scope: CancelScope) -> None:
-        self._shared = shared
+    def __init__(self, policy: RetryPolicy, record: RequestRecord, scope: CancelScope) -> None:
+        self._policy = policy
         self._record = record
         self._scope = scope
         self._retries = 0
-        self._guesses = 0
-        self._turned_away = False
+        self._guessed_waits = 0
+        self._queue_was_full = False
         self._waited_s = 0.0
-        self._end = record.request.arrived_at + shared.total_s
+        self._end = record.request.arrived_at + policy.total_s
 
-    def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], held: Held | None = None) -> Waiting[T]:
-        """What ``ask`` makes of the first candidate that answers. Raises the first failure if none does, or what the
-        request was aborted for.
+    def first_success(self, candidates: Sequence[Candidate], ask: Ask[T], begun: BegunCall | None = None) -> Waiting[T]:
+        """The result of ``ask`` for the first candidate that answers. ``begun``: its first call, if that was made.
 
-        ``ask`` owns the pass that it is given, and raises UpstreamError; ``held`` is the first one.
+        Raises the first failure if no candidate answers, or the reason for which the request was aborted.
         """
-        left, failures = list(candidates), list[UpstreamError]()
-        with ExitStack() as retrying:
-            while left:
+        remaining, failures = list(candidates), list[UpstreamError]()
+        with ExitStack() as retry:
+            while remaining:
                 if failures and self.left_s() <= 0:
                     raise failures[0]
-                since, permit = held or (None, (yield from self._admitted(left, failures)))
-                held, started = None, self._shared.clock() if since is None else since
-                candidate = next(candidate for candidate in left if candidate.limiter_key == permit.backend)
+                since, permit = begun or (None, (yield from self._permit_for_one_of(remaining, failures)))
+                begun, started = None, self._policy.clock() if since is None else since
+                candidate = next(candidate for candidate in remaining if candidate.limiter_key == permit.backend)
                 try:
                     return (yield from ask(candidate, permit))
                 except UpstreamError as problem:
                     failures.append(problem)
                 finally:
-                    retrying.pop_all().close()
-                left = yield from self._after(failures[-1], candidate, left, started, retrying)
+                    retry.pop_all().close()
+                remaining = yield from self._candidates_after(failures[-1], candidate, remaining, started, retry)
         raise failures[0]
 
-    def _after(
-        self, problem: UpstreamError, candidate: Candidate, left: list[Candidate], started: float, retrying: ExitStack
+    def _candidates_after(
+        self, problem: UpstreamError, candidate: Candidate, remaining: list[Candidate], started: float, retry: ExitStack
     ) -> Waiting[list[Candidate]]:
-        """Who is left to ask after a failure; a pause before a retry is spent here."""
-        delay_s = self._again_in(problem, candidate, retrying)
-        following = [] if not problem.recoverable else [other for other in left if other is not candidate]
+        """Record a failure, and pause before a retry. Returns the candidates to ask next, best first."""
+        delay_s = self._retry_delay_s(problem, candidate, retry)
+        others = [] if not problem.recoverable else [other for other in remaining if other is not candidate]
+        self._record.failed(problem, started)
         if delay_s is not None:
-            self._record.failed(problem, started)
             self._record.retrying(candidate.backend.name, delay_s)
             log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
-            self._shared.metrics.retried(candidate.limiter_key)
+            self._policy.metrics.retried(candidate.limiter_key)
             if not isinstance(problem, UpstreamLimited):
                 self._record.phase = "backing off"
-                yield TimedWait(self._scope, delay_s, f"{candidate.backend.name} failed", self._shared.clock)
-            return left
-        self._record.failed(problem, started)
-        if following:
-            self._record.fell_back(problem, following[0].backend.name)
-            self._shared.metrics.fell_back(candidate.limiter_key, following[0].limiter_key)
+                yield TimedWait(self._scope, delay_s, f"{candidate.backend.name} failed", self._policy.clock)
+            return remaining
+        if others:
+            self._record.fell_back(problem, others[0].backend.name)
+            self._policy.metrics.fell_back(candidate.limiter_key, others[0].limiter_key)
         log_lines.provider_failed(
-            problem, f"falling back to {following[0].backend.name}" if following else "no fallback left"
+            problem, f"falling back to {others[0].backend.name}" if others else "no fallback left"
         )
-        return following
+        return others
 
-    def _again_in(self, problem: UpstreamError, candidate: Candidate, retrying: ExitStack) -> float | None:
-        """Seconds until the same backend is worth asking again; None if it is not.
+    def _retry_delay_s(self, problem: UpstreamError, candidate: Candidate, retry: ExitStack) -> float | None:
+        """Seconds until the same backend is asked again; None: it is not.
 
-        A 429 is waited for in the queue, as long as the budget for that allows; four times, where the backend does not
-        say how long it will take.
+        ``retry`` gets the release of the retry budget. After a 429 the request waits in the queue, within its queue
+        budget, and at most MAX_GUESSED_WAITS times if the backend does not say for how long.
         """
         if isinstance(problem, UpstreamLimited):
-            return self._limited_for(problem, candidate)
-        if not problem.transient or self._retries >= RETRIES:
+            return self._delay_after_limit_s(problem, candidate)
+        if not problem.transient or self._retries >= MAX_RETRIES:
             return None
         delay_s = problem.retry_after_s
         if delay_s is None:
-            delay_s = self._shared.backoff.delay_s(self._retries + 1, self._shared.chance())
-        if delay_s > self._patience_s() or not self._shared.budget.take():
+            delay_s = self._policy.backoff.delay_s(self._retries + 1, self._policy.random_source())
+        if delay_s > self._max_wait_s() or not self._policy.budget.acquire():
             return None
         self._retries += 1
-        retrying.callback(self._shared.budget.release)
+        retry.callback(self._policy.budget.release)
         return delay_s
 
-    def _limited_for(self, problem: UpstreamLimited, candidate: Candidate) -> float | None:
-        closed_s, _ = self._shared.limiter.closed_for(candidate.limiter_key)
+    def _delay_after_limit_s(self, problem: UpstreamLimited, candidate: Candidate) -> float | None:
+        blocked_s, _ = self._policy.limiter.blocked_for(candidate.limiter_key)
         if problem.retry_after_s is None:
-            problem.retry_after_s = closed_s
-            self._guesses += 1
-        return closed_s if closed_s <= self._patience_s() > 0 and self._guesses <= GUESSES else None
+            problem.retry_after_s = blocked_s
+            self._guessed_waits += 1
+        return blocked_s if blocked_s <= self._max_wait_s() > 0 and self._guessed_waits <= MAX_GUESSED_WAITS else None
 
-    def _admitted(self, left: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Waiting[Permit]:
-        """A pass for one of the candidates. Raises the first failure, or UpstreamUnavailable, if none is to be had."""
-        limiter = self._shared.limiter
-        for candidate in left:
+    def _permit_for_one_of(self, remaining: Sequence[Candidate], failures: Sequence[UpstreamError]) -> Waiting[Permit]:
+        """A permit of one of the candidates. Raises the first failure, or UpstreamUnavailable, if there is none."""
+        limiter = self._policy.limiter
+        for candidate in remaining:
             permit = limiter.acquire([candidate.limiter_key])
             if permit is not None:
                 return permit
-            closed_s, why = limiter.closed_for(candidate.limiter_key)
-            if why in _WORTH_WAITING and closed_s <= self._patience_s() > 0:
-                permit = yield from self._queued([candidate.limiter_key])
+            blocked_s, why = limiter.blocked_for(candidate.limiter_key)
+            if why in _WORTH_WAITING and blocked_s <= self._max_wait_s() > 0:
+                permit = yield from self._permit_from_queue([candidate.limiter_key])
                 if permit is not None:
                     return permit
-            if len(left) > 1:
+            if len(remaining) > 1:
                 self._record.passed_over(candidate.backend.name, why or "all its places are taken")
-        soon = [
+        available = [
             candidate.limiter_key
-            for candidate in left
-            if limiter.closed_for(candidate.limiter_key)[0] <= self._patience_s()
+            for candidate in remaining
+            if limiter.blocked_for(candidate.limiter_key)[0] <= self._max_wait_s()
         ]
-        permit = (yield from self._queued(soon)) if soon and not self._turned_away else None
+        permit = (yield from self._permit_from_queue(available)) if available and not self._queue_was_full else None
         if permit is None:
-            raise failures[0] if failures else self._unavailable(left)
+            raise failures[0] if failures else self._unavailable(remaining)
         return permit
 
-    def _queued(self, wanted: Sequence[str]) -> Waiting[Permit | None]:
-        shared, started = self._shared, self._shared.clock()
+    def _permit_from_queue(self, wanted: Sequence[str]) -> Waiting[Permit | None]:
+        policy, started = self._policy, self._policy.clock()
         try:
-            ticket = shared.limiter.queue(wanted, self._record.request.client)
+            ticket = policy.limiter.queue(wanted, self._record.request.client)
         except QueueFull:
-            shared.metrics.turned_away(wanted[0])
-            self._turned_away = True
+            policy.metrics.turned_away(wanted[0])
+            self._queue_was_full = True
             return None
         self._record.phase = "queued"
         log_lines.queued(wanted, *ticket.estimate())
-        waiting = QueueWait(self._scope, ticket, started + self._patience_s(), shared.clock)
+        waiting = QueueWait(self._scope, ticket, started + self._max_wait_s(), policy.clock)
         permit = None
         try:
             yield waiting
-            permit = waiting.granted
+            permit = waiting.permit
             return permit
         finally:
             if permit is None:
                 ticket.release()
-            waited_s = shared.clock() - started
+            waited_s = policy.clock() - started
             self._waited_s += waited_s
-            shared.metrics.waited(wanted[0], waited_s, admitted=permit is not None)
+            policy.metrics.waited(wanted[0], waited_s, admitted=permit is not None)
             self._record.waited(started, wanted, permit.backend if permit else None)
 
     def left_s(self) -> float:
-        """What is left of the request's total time."""
-        return max(0.0, self._end - self._shared.clock())
+        """Seconds that are left of the request's total time."""
+        return max(0.0, self._end - self._policy.clock())
 
-    def _patience_s(self) -> float:
-        """How long this request may still wait in queues."""
-        return max(0.0, min(self._shared.queue_s - self._waited_s, self.left_s()))
+    def _max_wait_s(self) -> float:
+        """Seconds that the request may still wait in queues."""
+        return max(0.0, min(self._policy.queue_s - self._waited_s, self.left_s()))
 
-    def _unavailable(self, left: Sequence[Candidate]) -> UpstreamUnavailable:
-        """Nobody was asked: say why, and when to come back."""
-        closed = [(*self._shared.limiter.closed_for(candidate.limiter_key), candidate) for candidate in left]
-        seconds, why, candidate = min(closed, key=lambda entry: entry[0])
+    def _unavailable(self, remaining: Sequence[Candidate]) -> UpstreamUnavailable:
+        """The error if no backend could be asked: why, and when to try again."""
+        blocked = [(*self._policy.limiter.blocked_for(candidate.limiter_key), candidate) for candidate in remaining]
+        seconds, why, candidate = min(blocked, key=lambda entry: entry[0])
         source = Source(candidate.backend.name, candidate.model)
         if why is None:
             return UpstreamUnavailable("all its places are taken, and too many wait already", source, retry_after_s=1.0)
-        status, code = _TOLD_AS.get(why, (503, None))
+        status, code = _STATUS_AND_CODE.get(why, (503, None))
         return UpstreamUnavailable(
             f"not asked, it is {why}; try again in {max(seconds, 1):.0f} s",
             source,

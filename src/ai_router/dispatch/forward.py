@@ -1,7 +1,7 @@
-"""Asking a backend for the answer: one call, opened as far as it takes to know that it is one.
+"""One call of one candidate for the answer: build the request, send it, and check that an answer has begun.
 
-A plain answer is read whole. A stream is read up to its first event that says something; until then the client has not
-seen a byte and another backend may be asked.
+A plain answer is read whole. A stream is read up to its first event with data. Until then the client has not got a
+byte, so another candidate may be asked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from ai_router.config import MaxTokensPolicy
-from ai_router.dispatch.answer import ODD_SHAPES, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.dispatch.answer import SHAPE_ERRORS, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
@@ -25,13 +25,13 @@ from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
 from ai_router.types import Attempt, ChatRequest
 
-_MAX_ANSWER = 64 << 20
-_MAX_COMPLAINT = 1 << 20
+_MAX_ANSWER_BYTES = 64 << 20
+_MAX_ERROR_BYTES = 1 << 20
 _PASS_ON = MaxTokensPolicy("pass")
 
 
 class Forwarder:
-    """Phrases and sends the call for an answer."""
+    """Makes the calls for answers. Safe from any thread."""
 
     def __init__(
         self,
@@ -51,24 +51,25 @@ class Forwarder:
     def forward_request(
         self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call: UpstreamCall, permit: Permit
     ) -> Answer:
-        """Ask ``candidate``. Raises UpstreamError, or what ``call`` was aborted for.
+        """The answer of ``candidate`` to ``request``, with ``messages_json`` as its messages.
 
-        The pass is told how it went; it is left when the answer is closed, a plain one at once.
+        The result of the call is reported to ``permit``, which is released when the answer is closed (a plain one is
+        closed already). Raises UpstreamError, InvalidRequest, or the reason for which ``call`` was aborted.
         """
         started = self._clock()
         try:
-            return self._asked(request, candidate, messages_json, call, permit, started)
+            return self._call_candidate(request, candidate, messages_json, call, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
-                # What the request's own deadline cut short may have been about to answer.
+                # After the request's own deadline a timeout says nothing of the backend.
                 record_result(permit, problem)
             permit.release()
             raise
-        except BaseException:  # whatever it is, it goes on; the place must not stay taken behind it
+        except BaseException:  # raised again; the permit must not stay taken
             permit.release()
             raise
 
-    def _asked(
+    def _call_candidate(
         self,
         request: ChatRequest,
         candidate: Candidate,
@@ -97,7 +98,7 @@ class Forwarder:
             answer = _plain(
                 response, upstream_request, family, started=started, request=request, call_number=call.number
             )
-        except BaseException:  # as above, with the response
+        except BaseException:  # raised again; the response must not stay open
             response.close()
             raise
         permit.succeeded()
@@ -105,7 +106,7 @@ class Forwarder:
         return answer
 
     def _upstream_request(
-        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, number: int
+        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call_number: int
     ) -> UpstreamRequest:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
@@ -123,7 +124,7 @@ class Forwarder:
             url=backend.url(backend.family.path),
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
-            headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, number)},
+            headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call_number)},
             body=_body(backend.family, parts),
         )
 
@@ -131,17 +132,17 @@ class Forwarder:
         return request.arrived_at + self._request_timeout_s
 
 
-def upstream_request_id(request_id: str, number: int) -> str:
-    """The id for a backend: the request's own, numbered from the second call on. vLLM takes it for its own id, and a
-    speculative call of the same one may not have ended yet."""
-    return request_id if number == 1 else f"{request_id}-{number}"
+def upstream_request_id(request_id: str, call_number: int) -> str:
+    """The X-Request-Id for a backend: the request's id, with the call's number from the second call on. vLLM uses it as
+    its own id, so that it must differ from that of a speculative call that has not ended yet."""
+    return request_id if call_number == 1 else f"{request_id}-{call_number}"
 
 
 def _body(family: Family, parts: RequestParts) -> bytes:
     try:
         return family.body(parts)
-    except (KeyError, ValueError, TypeError, AttributeError) as problem:
-        # A family that takes messages apart meets shapes that chat completions would have judged themselves.
+    except SHAPE_ERRORS as problem:
+        # The family translates the messages, which are checked by backends only.
         raise InvalidRequest(
             "this model is spoken with through another API, and 'messages', 'tools' or 'response_format' cannot be "
             "translated for it",
@@ -151,7 +152,7 @@ def _body(family: Family, parts: RequestParts) -> bytes:
 
 def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequest) -> None:
     if response.status != 200:
-        raise error_from_response(response.status, response.headers, response.read(_MAX_COMPLAINT), upstream_request)
+        raise error_from_response(response.status, response.headers, response.read(_MAX_ERROR_BYTES), upstream_request)
 
 
 def _stream(
@@ -166,7 +167,7 @@ def _stream(
     call_number: int,
 ) -> StreamAnswer:
     if response.headers.get("content-type", "").startswith("application/json"):
-        body = response.read(_MAX_COMPLAINT)
+        body = response.read(_MAX_ERROR_BYTES)
         raise error_in_body(parsed(body), upstream_request) or UpstreamFailed(
             "a plain answer where a stream was due", upstream_request.source
         )
@@ -194,7 +195,7 @@ def _plain(
     request: ChatRequest,
     call_number: int,
 ) -> PlainAnswer:
-    body = response.read(_MAX_ANSWER)
+    body = response.read(_MAX_ANSWER_BYTES)
     response.close()
     payload = parsed(body)
     if (not isinstance(payload, dict) or "error" in payload) and (failure := error_in_body(payload, upstream_request)):
@@ -223,5 +224,5 @@ def _plain(
 def _translated(family: Family, payload: Any, upstream_request: UpstreamRequest) -> Mapping[str, Any] | None:
     try:
         return family.completion(payload) if isinstance(payload, dict) else None
-    except ODD_SHAPES as problem:
+    except SHAPE_ERRORS as problem:
         raise UpstreamFailed("the answer is of no shape that is known, or failed", upstream_request.source) from problem

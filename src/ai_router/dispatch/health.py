@@ -150,13 +150,13 @@ class HealthChecker:
         latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
         if problem is not None:
             self._errors[name] = problem
-        backend = None if self._limiter is None else self._limiter.report(name)
+        limiter_report = None if self._limiter is None else self._limiter.report(name)
         return BackendHealth(
             ok=problem is None,
             latency_ms=round(latency_ms, 1),
             last_error=self._errors.get(name),
-            breaker=State.CLOSED if backend is None else backend.state,
-            why=None if backend is None else backend.why,
+            breaker=State.CLOSED if limiter_report is None else limiter_report.state,
+            why=None if limiter_report is None else limiter_report.why,
         )
 
 

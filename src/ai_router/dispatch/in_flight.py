@@ -1,21 +1,25 @@
-"""The requests under way: how many there may be, and which they are, so that a stop or a cancel can reach them."""
+"""The requests under way: a limit for their number, and a register of them, for cancelling and for a stop."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import Overloaded, RequestCancelled, RouterError
 from ai_router.http.calls import CancelScope
 
-_REMEMBERED = 1_000
+_MAX_REMEMBERED = 1_000
 
 
 class RequestLimit:
-    """A counter of requests under way, with a limit. Safe from any thread."""
+    """Counts the requests under way, up to ``limit``. ``on_refusal`` is called for each that is refused.
+
+    Safe from any thread.
+    """
 
     def __init__(self, limit: int, on_refusal: Callable[[], None] = lambda: None) -> None:
         self._limit = limit
@@ -25,7 +29,7 @@ class RequestLimit:
 
     @property
     def in_flight(self) -> int:
-        """How many requests are under way now."""
+        """How many requests are under way."""
         return self._in_flight
 
     @property
@@ -34,7 +38,7 @@ class RequestLimit:
         return self._in_flight >= self._limit
 
     def acquire(self) -> None:
-        """Count a request in. Raises Overloaded at the limit."""
+        """A request begins. Raises Overloaded if the limit is reached."""
         with self._lock:
             if self._in_flight < self._limit:
                 self._in_flight += 1
@@ -43,20 +47,20 @@ class RequestLimit:
         raise Overloaded(f"{self._limit} requests are under way, which is the limit; try again in a moment")
 
     def refused(self) -> None:
-        """Count a request that the server refuses."""
+        """The server has refused a request before it reached the application."""
         self._on_refusal()
 
     def release(self) -> None:
-        """Count a request out."""
+        """A request has ended."""
         with self._lock:
             self._in_flight -= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A request that was cancelled, and what it was at: deciding, searching, queued, backing off, asking, streaming.
+    """One cancelled request, as the answer to the cancel shows it (so its field names are those of the JSON).
 
-    ``legs`` counts the calls that it had made of backends.
+    ``phase``: what it was doing (RequestRecord.phase). ``legs``: how many calls of backends it had made.
     """
 
     session_id: str
@@ -72,16 +76,16 @@ class _Entry:
 
 
 class InFlight:
-    """All requests that have not closed yet, by the id that their clients know. Safe from any thread."""
+    """The requests whose responses have not closed, by request id. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._entries: dict[str, list[_Entry]] = {}
-        self._cancelled: OrderedDict[tuple[str, str], tuple[Cancelled, ...]] = OrderedDict()
+        self._cancelled: LRUCache[tuple[str, str], tuple[Cancelled, ...]] = LRUCache(_MAX_REMEMBERED)
 
     def add(self, record: RequestRecord, scope: CancelScope) -> Callable[[], None]:
-        """Count a request in; returns what counts it out."""
+        """Register a request. Returns the function that removes it."""
         name, entry = record.request.request_id, _Entry(record, scope)
         with self._lock:
             self._entries.setdefault(name, []).append(entry)
@@ -98,38 +102,35 @@ class InFlight:
         return remove
 
     def cancel(self, request_id: str, client: str) -> tuple[tuple[Cancelled, ...], bool] | None:
-        """Abort the requests of that id, and say which they were and whether this is news; None if ``client`` has none.
+        """Abort the requests of ``client`` with that id. Returns them, and True; None if there are none.
 
-        A request that was cancelled once is told of the same way when it is cancelled again, also when it has ended.
+        If they were cancelled before, also if they have ended since, returns the same requests, and False.
         """
         key = (client, request_id)
         with self._changed:
-            mine = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
-            # One whose answer is complete has only its closing left, and is as good as gone.
-            fresh = [entry for entry in mine if entry.scope.reason is None and not entry.record.ending]
-            if not fresh:
+            own = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
+            # A request whose answer is complete counts as ended: only its closing is left.
+            still_running = [entry for entry in own if entry.scope.reason is None and not entry.record.ending]
+            if not still_running:
                 known = self._cancelled.get(key)
                 return None if known is None else (known, False)
-            told = tuple(_told(entry) for entry in fresh)
-            self._cancelled[key] = told
-            self._cancelled.move_to_end(key)
-            while len(self._cancelled) > _REMEMBERED:
-                self._cancelled.popitem(last=False)
-        for entry in fresh:
+            cancelled = tuple(_cancelled_request(entry) for entry in still_running)
+            self._cancelled[key] = cancelled
+        for entry in still_running:
             entry.scope.abort(RequestCancelled())
-        return told, True
+        return cancelled, True
 
-    def let_end(self, patience_s: float) -> None:
-        """Wait for those whose clients may have all they get already, so that their outcomes are told: a client that
-        asks what became of its request has read its answer a moment before the answer has closed."""
+    def wait_for_closing(self, timeout_s: float) -> None:
+        """Wait until no request is ``ending``, at most ``timeout_s``, so that their outcomes are recorded. A client can
+        read its whole answer, and then ask for usage or sessions, a moment before the response has closed."""
         with self._changed:
-            self._changed.wait_for(self._nobody_ends, patience_s)
+            self._changed.wait_for(self._none_is_ending, timeout_s)
 
-    def _nobody_ends(self) -> bool:
+    def _none_is_ending(self) -> bool:
         return not any(entry.record.ending for entries in self._entries.values() for entry in entries)
 
     def abort_all(self, reason: RouterError) -> None:
-        """Abort every request. Their responses close a moment later."""
+        """Abort every request with ``reason``. Their responses close a moment later."""
         with self._lock:
             scopes = [entry.scope for entries in self._entries.values() for entry in entries]
         for scope in scopes:
@@ -141,6 +142,6 @@ class InFlight:
         return not self._entries
 
 
-def _told(entry: _Entry) -> Cancelled:
+def _cancelled_request(entry: _Entry) -> Cancelled:
     record = entry.record
     return Cancelled(record.request.session_id, record.route, record.phase, entry.scope.calls_made)

@@ -1,4 +1,4 @@
-"""From a decision to who is asked, in which order. Pure."""
+"""From a decision to the candidates for the answer and their order. No I/O."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from ai_router.providers.registry import Candidate, Registry
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Route
 
 _CHARS_PER_TOKEN = 6
-"""More than there are: only a request that cannot fit is kept from a stand-in."""
-
-_LABEL_OF_ROUTE: Mapping[str, Label] = {Route.XAI: Label.COMPLEX, Route.ENRICH: Label.ENRICH}
+"""A high estimate: a fallback is left out only if the request certainly does not fit into its context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Candidates, best first; whether the web is searched before; and why it is not what was decided, if it is not."""
+    """Who is asked for the answer: ``candidates``, best first, and the route to report for the first of them.
+
+    ``wants_context``: whether the web is searched before. ``note``: why the plan is not what was decided; None: it is.
+    """
 
     candidates: tuple[Candidate, ...]
     route: str
@@ -30,10 +31,11 @@ class Plan:
 
 
 def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> Plan:
-    """Who answers, and who if that one cannot.
+    """The plan for ``decision``: who is asked, and the fallbacks. ``cloud_fallback``: whether a local model may have
+    fallbacks in the cloud.
 
-    A client that named ``primary``, a provider or a model gets that or an error: a local answer must not turn into a
-    cloud one behind its back. ``xai`` and ``enrich`` name ways to a better answer, so the primary stands in for them.
+    A client that named ``primary``, a provider or a model gets that or an error: a request for a local model must not
+    reach a cloud without notice. ``xai`` and ``enrich`` are routes, so that the primary is their fallback.
     """
     if decision.decided_by is DecidedBy.EXPLICIT:
         return _named(decision, registry, cloud_fallback=cloud_fallback)
@@ -47,11 +49,11 @@ def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool)
 
 def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> Plan:
     if decision.model is None and decision.route == Route.XAI:
-        here = registry.xai
+        xai = registry.xai
         chain = registry.chains[Label.COMPLEX.lower()]
-        locals_ = tuple(candidate for candidate in chain if candidate.backend.local)
-        asked = ((Candidate(here, here.model),) if here else ()) + locals_
-        return _complex(asked or (Candidate(registry.primary, registry.primary.model),), registry)
+        local_fallbacks = tuple(candidate for candidate in chain if candidate.backend.local)
+        candidates = ((Candidate(xai, xai.model),) if xai else ()) + local_fallbacks
+        return _complex(candidates or (Candidate(registry.primary, registry.primary.model),), registry)
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)
@@ -59,11 +61,11 @@ def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> P
 
 
 def _complex(chain: tuple[Candidate, ...], registry: Registry) -> Plan:
-    """The route is named for whoever is asked first."""
+    """The plan for COMPLEX. The route to report is the name of the first candidate."""
     first = chain[0].backend
     note = None
     if first is registry.primary and registry.xai is None:
-        note = f"{Route.XAI} needs XAI_API_KEY; {_STANDS_IN}"
+        note = f"{Route.XAI} needs XAI_API_KEY; {_PRIMARY_INSTEAD}"
     return Plan(chain, first.name, note=note)
 
 
@@ -73,21 +75,21 @@ def _enrich(chain: tuple[Candidate, ...], registry: Registry, *, cloud_fallback:
         return Plan(allowed, Route.ENRICH, wants_context=True)
     keys = [registry.catalogue.providers[name].key for name in registry.catalogue.chains.get(SEARCH, ())]
     needed = " or ".join(key for key in keys if key) or "somebody to search the web"
-    return Plan(allowed, allowed[0].backend.name, note=f"{Route.ENRICH} needs {needed}; {_STANDS_IN}")
+    return Plan(allowed, allowed[0].backend.name, note=f"{Route.ENRICH} needs {needed}; {_PRIMARY_INSTEAD}")
 
 
 def _allowed(chain: tuple[Candidate, ...], *, cloud_fallback: bool) -> tuple[Candidate, ...]:
-    """Without CLOUD_FALLBACK nothing that begins in the house leaves it."""
+    """Without ``cloud_fallback``, a chain that begins with a local backend has local ones only."""
     if cloud_fallback or not chain[0].backend.local:
         return chain
     return tuple(candidate for candidate in chain if candidate.backend.local)
 
 
-_STANDS_IN = "the primary stands in"
+_PRIMARY_INSTEAD = "the primary stands in"
 
 
 def unfit(candidate: Candidate, request: ChatRequest) -> str | None:
-    """Why a stand-in could not answer this request, as far as the catalogue knows; None if it could."""
+    """Why a fallback could not answer this request, as far as the catalogue says; None: it could."""
     facts = candidate.backend.facts(candidate.model)
     if facts.context is not None and request.total_chars > facts.context * _CHARS_PER_TOKEN:
         return f"{candidate.model} has room for {facts.context} tokens"
@@ -95,12 +97,12 @@ def unfit(candidate: Candidate, request: ChatRequest) -> str | None:
         return None
     if "tools" not in facts.capabilities and "tools" in request.params:
         return f"{candidate.model} takes no tools"
-    if "vision" not in facts.capabilities and _shows_pictures(request.messages):
+    if "vision" not in facts.capabilities and _has_images(request.messages):
         return f"{candidate.model} sees no pictures"
     return None
 
 
-def _shows_pictures(messages: Sequence[Message]) -> bool:
+def _has_images(messages: Sequence[Message]) -> bool:
     return any(
         isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image")
         for message in messages

@@ -1,4 +1,4 @@
-"""What has happened to one request so far. It becomes an Outcome exactly once, when the response closes."""
+"""The request record: what has happened to one request. It becomes an Outcome, once, when the response closes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ai_router.types import (
 )
 
 Subscriber = Callable[[Outcome], None]
-
+"""Takes each Outcome, on the thread that closes the response."""
 
 UNROUTED = "none"
-"""The route of a request that ended before it had one."""
+"""The route of a request that ended before one was decided."""
 
-_PARTS = {
+_PART_OF_PHASE = {
     "deciding": "decide",
     "searching": "enrichment",
     "queued": "queue",
@@ -34,11 +34,15 @@ _PARTS = {
     "asking": "ask",
     "streaming": "stream",
 }
-"""What the time of a phase is counted as."""
+"""The phases of a request, and the name of their time in Outcome.parts."""
 
 
 class RequestRecord:
-    """The notes of one request, taken by its own threads; ``close`` hands them to the subscribers, once."""
+    """Collects what happens to one request. ``close`` makes the Outcome and hands it to the subscribers, once.
+
+    ``scope`` has the request's calls. Moments (``started``) are monotonic seconds. Steps, attempts and ``close`` are
+    safe from any thread.
+    """
 
     def __init__(
         self, request: ChatRequest, subscribers: Sequence[Subscriber], scope: CancelScope | None = None
@@ -46,16 +50,16 @@ class RequestRecord:
         self.request = request
         self._scope = scope or CancelScope()
         self._phase = "deciding"
-        self._since = time.monotonic()
-        self._parts: dict[str, float] = {"receive": (self._since - request.arrived_at) * 1000}
+        self._phase_began_at = time.monotonic()
+        self._parts: dict[str, float] = {"receive": (self._phase_began_at - request.arrived_at) * 1000}
         self.route = UNROUTED
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
         self.model: str | None = None
         self.events_skipped = 0
-        """Events of the answer that were no JSON."""
+        """How many events of the answer were not valid JSON."""
         self._speculative = False
-        self._answering: tuple[float, float] | None = None
+        self._accepted_call_ms: tuple[float, float] | None = None
         self._response: Mapping[str, Any] | None = None
         self._usage: Mapping[str, Any] | None = None
         self._search: tuple[int, Mapping[str, Any]] | None = None
@@ -70,71 +74,70 @@ class RequestRecord:
         self._closed = False
 
     def ms(self, moment: float | None = None) -> float:
-        """Milliseconds from the arrival of the request to ``moment`` (monotonic seconds; None: now)."""
+        """Milliseconds from the request's arrival to ``moment`` (None: now)."""
         return ((time.monotonic() if moment is None else moment) - self.request.arrived_at) * 1000
 
     @property
     def phase(self) -> str:
-        """What the request is at, for whoever cancels it: one of _PARTS. Each moment belongs to one phase."""
+        """What the request is doing: a key of _PART_OF_PHASE. Setting it ends the time of the phase before."""
         return self._phase
 
     @phase.setter
     def phase(self, phase: str) -> None:
-        now, part = time.monotonic(), _PARTS[self._phase]
-        self._parts[part] = self._parts.get(part, 0.0) + (now - self._since) * 1000
-        self._phase, self._since = phase, now
+        now, part = time.monotonic(), _PART_OF_PHASE[self._phase]
+        self._parts[part] = self._parts.get(part, 0.0) + (now - self._phase_began_at) * 1000
+        self._phase, self._phase_began_at = phase, now
 
     @property
     def parts(self) -> Mapping[str, float]:
-        """What the time until now was spent on, in milliseconds, each counted once; what came before the present phase
-        is settled.
+        """Milliseconds by what they were spent on, each counted once, until the beginning of the present phase.
 
-        ``connect`` and ``ttft`` are those of the call that is the answer, as far as the client waited for them: a
-        speculative one had begun before. ``failed`` is the time of calls before that one.
+        ``connect`` and ``ttft`` are those of the answering call, as far as the client waited for them (a speculative
+        call had begun before). ``failed`` is the time of the calls before it.
         """
         parts = dict(self._parts)
         if "classification_ms" in self._timings:
             parts["classify"] = min(self._timings["classification_ms"], parts.get("decide", 0.0))
             parts["decide"] = parts.get("decide", 0.0) - parts["classify"]
-        if (waited := parts.pop("ask", None)) is not None:
-            parts |= self._asking(waited)
+        if (asked_ms := parts.pop("ask", None)) is not None:
+            parts |= self._ask_parts(asked_ms)
         return parts
 
-    def _asking(self, waited: float) -> dict[str, float]:
-        """The parts of the time that backends were asked and waited for, before the answer began."""
-        if self._answering is None:
-            return {"failed": waited}
-        connect, whole = self._answering
+    def _ask_parts(self, asked_ms: float) -> dict[str, float]:
+        """The parts of ``asked_ms``, the time in which backends were asked, until the answer began."""
+        if self._accepted_call_ms is None:
+            return {"failed": asked_ms}
+        connect, whole = self._accepted_call_ms
         if self._speculative:
-            return {"ttft": waited}
-        ttft = min(waited, whole - connect)
+            return {"ttft": asked_ms}
+        ttft = min(asked_ms, whole - connect)
         if not any(attempt.call_number is None for attempt in self._attempts):
-            return {"connect": waited - ttft, "ttft": ttft}
-        connect = min(waited - ttft, connect)
-        return {"connect": connect, "ttft": ttft, "failed": waited - ttft - connect}
+            return {"connect": asked_ms - ttft, "ttft": ttft}
+        connect = min(asked_ms - ttft, connect)
+        return {"connect": connect, "ttft": ttft, "failed": asked_ms - ttft - connect}
 
     @property
     def ending(self) -> bool:
-        """Whether the answer is complete, or has failed, and only its closing is left."""
+        """Whether the answer is complete or has failed, so that only its closing is left."""
         return self._complete or self._error is not None
 
     @property
     def reason(self) -> str:
-        """Why the answer comes from where it comes: the decision's reason and all that happened after it."""
+        """The value of x-router-reason: the decision's reason, and notes of what happened after it."""
         decided = [self.decision.reason] if self.decision else []
         return "; ".join([*decided, *self._notes])
 
     @property
     def timings(self) -> Mapping[str, float]:
-        """What has been measured so far, in milliseconds."""
+        """The measured times until now, in milliseconds."""
         return self._timings
 
     def measure(self, name: str, duration_ms: float) -> None:
-        """Record a timing of the contract (``classification_ms``, ``ttft_ms``...); the first value of a name stays."""
+        """Record a time, under its name in logs and session files (``ttft_ms``...). The first value of a name stays."""
         self._timings.setdefault(name, duration_ms)
 
     def classified(self, decision: Decision, started: float) -> None:
-        """The classifier was asked at ``started`` (monotonic seconds, as everywhere here)."""
+        """The classifier was asked at ``started``, and this is its decision."""
         self.measure("classification_ms", decision.duration_ms or 0.0)
         detail = {
             name: getattr(decision, name) for name in ("label", "decided_by", "confidence", "finish_reason", "failure")
@@ -142,17 +145,16 @@ class RequestRecord:
         self._step("classification", started, detail)
 
     def decided(self, decision: Decision, *, route: str, model: str, note: str | None) -> None:
-        """The decision stands, with the route and the model that it leads to; ``note`` says why those are not the ones
-        decided, where they are not."""
+        """The decision, with the route and the model that were planned for it. ``note``: why they differ from it."""
         self.decision = decision
         self.route = route
         self.model = model
-        self.measure("decide_ms", (time.monotonic() - self._since) * 1000)
+        self.measure("decide_ms", (time.monotonic() - self._phase_began_at) * 1000)
         if note:
             self._notes.append(note)
 
     def speculated(self, result: SpeculationResult, started: float) -> None:
-        """The speculative call was confirmed or given up."""
+        """The speculative call, begun at ``started``, was used (HIT) or aborted (CANCELLED)."""
         self.speculation = result
         self.measure("speculate_ms", self.ms() - self.ms(started))
         self._step("speculation", started, {"result": result})
@@ -164,8 +166,8 @@ class RequestRecord:
         problem: str | None = None,
         search: tuple[int, Mapping[str, Any]] | None = None,
     ) -> None:
-        """The web was searched, with a context or a problem to show for it; ``search`` is the call that found it, with
-        the usage that it told."""
+        """The web was searched, with ``context`` or ``problem`` as the result. ``search``: the number of the call, and
+        the usage that it reported."""
         self._search = search
         self.measure("enrichment_ms", self.ms() - self.ms(started))
         self._step("enrichment", started, {"chars": len(context or ""), "context": context, "error": problem})
@@ -173,7 +175,7 @@ class RequestRecord:
             self._notes.append(f"the web context is missing ({problem})")
 
     def failed(self, problem: UpstreamError, started: float) -> None:
-        """A backend was called in vain."""
+        """A call of a backend, begun at ``started``, failed."""
         self.attempt(
             Attempt(
                 backend=problem.source.backend,
@@ -187,33 +189,33 @@ class RequestRecord:
         )
 
     def fell_back(self, problem: UpstreamError, to: str) -> None:
-        """A backend failed and another is asked."""
+        """A backend failed with ``problem``, and the backend ``to`` is asked instead."""
         self._notes.append(f"{problem.source.backend} failed ({problem.detail}), asked {to} instead")
         self._step("fallback", time.monotonic(), {"to": to})
 
     def retrying(self, backend: str, delay_s: float) -> None:
-        """A backend failed and is asked again in a while."""
+        """A backend failed, and is asked again in ``delay_s`` seconds."""
         self._step("retry", time.monotonic(), {"backend": backend, "delay_ms": round(delay_s * 1000, 1)})
 
     def waited(self, started: float, wanted: Sequence[str], admitted: str | None) -> None:
-        """The request stood in the queue, for ``admitted`` or in vain."""
+        """The request waited in the queue. ``admitted``: the backend that it got a permit of; None: it got none."""
         self._timings["queue_ms"] = self._timings.get("queue_ms", 0.0) + self.ms() - self.ms(started)
         self._step("queue", started, {"wanted": list(wanted), "admitted": admitted})
 
     def passed_over(self, backend: str, why: str) -> None:
-        """A candidate was not asked."""
+        """A candidate was skipped, because of ``why``."""
         self._notes.append(f"{backend} not asked ({why})")
 
     def answered_by(self, attempt: Attempt, *, speculative: bool) -> None:
-        """A backend's answer was accepted."""
+        """The answer of this call is sent to the client."""
         self.model = attempt.model
         self._speculative = speculative
         whole_ms = attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms
-        self._answering = (attempt.connect_ms or 0.0, whole_ms)
+        self._accepted_call_ms = (attempt.connect_ms or 0.0, whole_ms)
         self.measure("upstream_ms", attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms)
 
     def attempt(self, attempt: Attempt) -> None:
-        """A backend's call is over."""
+        """A call for the answer has ended."""
         if self._speculative and not attempt.speculative:
             attempt = dataclasses.replace(attempt, speculative=True)
         names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error")
@@ -224,27 +226,27 @@ class RequestRecord:
             self._steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
 
     def answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:
-        """What the client was given, as far as it got."""
+        """The message and the usage that the client got, as far as it got them."""
         self._response = response
         self._usage = usage
 
     def complete(self) -> None:
-        """The client was given all of the answer."""
+        """The whole answer was given to the client."""
         self._complete = True
 
     def fail(self, error: RouterError) -> None:
-        """The request ends in ``error``; the first one stays."""
+        """The request has failed with ``error``. The first error stays."""
         self._error = self._error or error
 
     def close(self) -> None:
-        """Tell the outcome, once. Called when the response has closed, however it did."""
+        """The response has closed: make the outcome and call the subscribers. Idempotent."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         if not self._complete:
-            # A response that closes before its end without an error of ours was closed by the client, or cancelled
-            # while that took nothing any more.
+            # Without an error of ours, an incomplete response was closed by the client, or cancelled while the client
+            # did not read.
             self.fail(self._scope.reason or ClientGone())
         self.phase = self._phase
         outcome = self._outcome()
@@ -283,11 +285,11 @@ class RequestRecord:
         )
 
     def _all_timings(self) -> Mapping[str, float]:
-        """With ``cancel_ms``, where it was cut short: from whoever wanted that to the end of everything."""
-        # The phases have been settled up to that moment: what is counted after it would be nobody's.
-        total = {"total_ms": self.ms(self._since)}
+        """The timings with ``total_ms``, and ``cancel_ms`` (from the abort to the close) if it was aborted."""
+        # The phases end at this moment: so their parts add up to the total.
+        total = {"total_ms": self.ms(self._phase_began_at)}
         if self._scope.aborted_at is not None and isinstance(self._error, Aborted):
-            total["cancel_ms"] = max(0.0, (self._since - self._scope.aborted_at) * 1000)
+            total["cancel_ms"] = max(0.0, (self._phase_began_at - self._scope.aborted_at) * 1000)
         return {**self._timings, **total}
 
     def _status(self) -> Status:

@@ -1,4 +1,4 @@
-"""The reply to a client: the answer's bytes on their way, and what the request record is told when it is over."""
+"""The reply to a client: the bytes of the answer, and what is recorded when it has ended."""
 
 from __future__ import annotations
 
@@ -11,55 +11,54 @@ from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
 from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError, error_event
+from ai_router.http.client import READ_SIZE
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import estimated_usage
 
 log = logging.getLogger(__name__)
 
-READ_SIZE = 65_536
-
 
 class EventStream(Protocol):
-    """Events for one client, as a server sends them.
+    """A stream of events for one client; what server/stream_relay.py needs of it.
 
-    ``opening`` may wait and belongs to the request's thread. After it the stream is either ``over``, or goes on with
-    what the socket of ``detach`` gives, on whatever thread reads that.
+    ``opening`` may block and runs on the request's thread. After it the stream is ``over``, or it goes on: either bytes
+    of the socket of ``detach`` are passed to ``feed``, or events come by ``attach``.
     """
 
     over: bool
-    """Whether nothing more is to come."""
+    """Whether the stream has ended."""
 
     def opening(self) -> Iterator[bytes]:
-        """What goes out first. Never raises an error of ours: a failure becomes the last event."""
+        """The first bytes. It raises no RouterError: a failure becomes the last event."""
 
     @property
     def done(self) -> bool:
-        """Whether the answer has ended and only its connection has not; comments would be out of place."""
+        """Whether the answer has ended, but not the backend's connection: no more comments then."""
 
     def detach(self, on_release: Callable[[], object]) -> socket.socket | None:
-        """The socket to read for ``feed``, non-blocking; ``on_release`` is called before it is closed or reused.
+        """The socket to read for ``feed``, non-blocking. ``on_release`` is called before it is closed or reused.
 
-        None for events that are made in this process: ``attach`` says where they go.
+        None for events that are made in this process: use ``attach`` then.
         """
 
     def attach(self, send: Callable[[bytes], object], finish: Callable[[], object], /) -> None:
-        """Give every event to ``send`` from now on, and call ``finish`` behind the last; both from any thread."""
+        """From now on give each event to ``send``, and call ``finish`` after the last; both from any thread."""
 
     def feed(self, data: bytes | None) -> bytes:
-        """What the client gets of what the socket gave: b"" is its end, None an error of it. Then see ``over``."""
+        """The bytes for the client from ``data`` of the socket (b"": ended, None: failed). Check ``over`` then."""
 
     def pause(self) -> None:
-        """The client takes nothing just now, so that nothing is read."""
+        """The client reads too slowly: the socket is not read until ``resume``."""
 
     def resume(self) -> None:
-        """Reading goes on."""
+        """The socket is read again."""
 
     def close(self) -> None:
-        """The response has closed, however it did; any number of times."""
+        """The response has closed. Idempotent."""
 
 
 class PlainReply:
-    """A whole answer in one piece; ``body`` is the backend's bytes."""
+    """A whole answer; ``body`` is the bytes of the backend."""
 
     def __init__(self, record: RequestRecord, answer: PlainAnswer) -> None:
         self.body = answer.body
@@ -70,9 +69,10 @@ class PlainReply:
 
 
 class StreamReply:
-    """A streamed answer: an EventStream. A failure half-way becomes an error event, and never a clean end.
+    """A streamed answer: an EventStream. A failure in the middle becomes an error event, never a clean end.
 
-    Either the answer is here, or ``driver`` still waits for it; then ``opening`` says in comments what is waited for.
+    Either ``answer`` has begun, or ``driver`` still waits for it; then ``opening`` sends comments that say why. Under a
+    server without a stream relay, iterate over ``body``. ``keepalive_s``: how often the server sends a comment.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class StreamReply:
         self._answer = answer
         self._driver = driver
         self._notice_every_s = 0.9 * keepalive_s
-        """A little sooner than the server's own comment, which then has nothing to add."""
+        """A little sooner than the server's own keep-alive comment, so that it sends none."""
         self._closed = False
         self.over = False
 
     def opening(self) -> Iterator[bytes]:
         try:
             if self._driver is not None:
-                yield from self._waiting(self._driver)
-            answer = self._here
+                yield from self._wait_for_answer(self._driver)
+            answer = self._begun_answer
             self._record.measure("ttft_ms", self._record.ms())
             if relayed := answer.start():
                 yield relayed
@@ -104,18 +104,18 @@ class StreamReply:
         except RouterError as error:
             if last := self._end(error):
                 yield last
-        except Exception:  # the response has begun: Flask can render no error page any more
+        except Exception:  # the response has begun, so that Flask cannot render an error any more
             log.exception("a stream broke off for a reason of our own")
             yield self._end(InternalError(INTERNAL))
 
     def body(self) -> Iterator[bytes]:
-        """All of it, for a server that gives each stream a thread."""
+        """The whole stream, for a server that gives each stream a thread."""
         yield from self.opening()
         if not self.over:
             sock = self.detach(lambda: None)
             sock.setblocking(True)
             while not self.over:
-                if relayed := self.feed(_next_bytes(sock)):
+                if relayed := self.feed(_receive(sock)):
                     yield relayed
 
     @property
@@ -123,13 +123,13 @@ class StreamReply:
         return self._answer is not None and self._answer.done
 
     def detach(self, on_release: Callable[[], object]) -> socket.socket:
-        return self._here.response.detach(on_release)
+        return self._begun_answer.response.detach(on_release)
 
     def attach(self, _send: Callable[[bytes], object], _finish: Callable[[], object]) -> None:
         raise TypeError("these events come from a socket")
 
     def feed(self, data: bytes | None) -> bytes:
-        answer = self._here
+        answer = self._begun_answer
         try:
             relayed = answer.feed(data)
         except Exception:  # as in ``opening``
@@ -138,13 +138,13 @@ class StreamReply:
         return relayed + self._end(answer.problem) if answer.over else relayed
 
     def pause(self) -> None:
-        self._here.response.pause()
+        self._begun_answer.response.pause()
 
     def resume(self) -> None:
-        self._here.response.resume()
+        self._begun_answer.response.resume()
 
     def close(self) -> None:
-        """Record what came, and release the backend's connection. What is still waited for is given up."""
+        """Record what was sent, release the backend's connection, and stop waiting for an answer."""
         if self._closed:
             return
         self._closed = True
@@ -154,13 +154,13 @@ class StreamReply:
             self._record_answer(self._answer)
 
     @property
-    def _here(self) -> StreamAnswer:
+    def _begun_answer(self) -> StreamAnswer:
         if self._answer is None:
             raise RuntimeError("the stream has no answer yet: run its opening first")
         return self._answer
 
-    def _waiting(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
-        """Comments, until the answer is here. Raises what the request ends with instead."""
+    def _wait_for_answer(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
+        """Comments, until the answer has begun. Raises the error that the request ends with instead."""
         reason_in_headers = self._record.reason
         yield comment(driver.notice())
         while not driver.run_for(self._notice_every_s):
@@ -173,7 +173,7 @@ class StreamReply:
             yield comment(self._record.reason)
 
     def _end(self, problem: RouterError | None) -> bytes:
-        """Nothing more is to come: record why; the last event for the client, b"" where nobody would read one."""
+        """End the stream and record why. Returns the last event; b"" if there is none, or the client has left."""
         self.over = True
         if problem is None:
             self._record.complete()
@@ -182,8 +182,8 @@ class StreamReply:
         if self._answer is not None and self._answer.problem is None:
             self._answer.problem = problem
         self.close()
-        gone = isinstance(problem, Aborted) and not isinstance(problem, RequestCancelled)
-        return b"" if problem is None or gone else error_event(problem)
+        client_left = isinstance(problem, Aborted) and not isinstance(problem, RequestCancelled)
+        return b"" if problem is None or client_left else error_event(problem)
 
     def _record_answer(self, answer: StreamAnswer) -> None:
         answer.close()
@@ -192,7 +192,7 @@ class StreamReply:
         if answer.skipped:
             log_lines.events_skipped(answer.attempt().backend, answer.skipped)
         if answer.done and answer.problem is None:
-            # A client that has read [DONE] may close before we do; it lacks nothing.
+            # A client may close as soon as it has read [DONE]; it has the whole answer.
             record.complete()
         record.attempt(answer.attempt(answer.problem))
         message, usage = answer.reader.gathered(), answer.reader.usage
@@ -203,12 +203,12 @@ Reply = PlainReply | StreamReply
 
 
 def comment(text: str) -> bytes:
-    """An SSE comment, which clients pass over."""
+    """An SSE comment, which clients ignore."""
     return f": {' '.join(text.split())}\n\n".encode()
 
 
-def _next_bytes(sock: socket.socket) -> bytes | None:
-    """Wait for what a blocking socket gives: b"" is its end, None an error of it."""
+def _receive(sock: socket.socket) -> bytes | None:
+    """Wait for bytes of a blocking socket; b"": it has ended, None: it has failed."""
     try:
         return sock.recv(READ_SIZE)
     except OSError:

@@ -1,7 +1,7 @@
-"""Calling the primary while the classifier still thinks.
+"""Speculation: calling the primary while the classifier is still being asked.
 
-Confirmed, the answer is taken as it stands: its first event is read, the rest waits in the socket's buffer. Not
-confirmed, its socket is shut at once, and nobody has seen a byte of it.
+If the decision leads to the primary, the call is the answer: its first event is read, the rest waits in the socket's
+buffer. If not, it is aborted at once; the client has got no byte of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ai_router.types import Attempt, Cost, Label, Outcome, SpeculationResult, St
 
 
 class SpeculativeCall:
-    """One speculative call, under way from the moment this is made."""
+    """One speculative call. It begins, on a thread of ``executor``, when this is made. Raises ShuttingDown."""
 
     def __init__(
         self, executor: Executor, forward: Callable[[UpstreamCall, Permit], Answer], call: UpstreamCall, permit: Permit
@@ -38,31 +38,31 @@ class SpeculativeCall:
         self._ended: float | None = None
         try:
             self._answer: Future[Answer] = executor.submit(forward, call, permit)
-        except RuntimeError:  # the threads were ended: nothing is begun any more
+        except RuntimeError:  # the executor is shut down: the router is stopping
             permit.release()
             raise ShuttingDown("the router is being stopped") from None
-        self._answer.add_done_callback(self._stamp)
+        self._answer.add_done_callback(self._note_end)
 
     def confirm(self) -> Answer:
-        """The answer, waited for if need be. Raises UpstreamError if the primary failed."""
+        """Wait for the answer and take it. Raises UpstreamError if the primary failed."""
         return self._answer.result()
 
     def age_ms(self) -> float:
-        """Milliseconds that it has taken, until now or until it failed; a stream's first event does not end it."""
+        """Milliseconds since its start; until its failure, if it has failed. A begun stream has not ended."""
         failed = self._ended is not None and self._answer.done() and self._answer.exception() is not None
         return ((self._ended if failed and self._ended else time.monotonic()) - self.started) * 1000
 
-    def _stamp(self, _: Future[Answer]) -> None:
+    def _note_end(self, _: Future[Answer]) -> None:
         self._ended = time.monotonic()
 
     def abort(self) -> None:
-        """Shut the call's socket: it is not wanted any more. Returns at once."""
+        """Abort the call, which is not used. Returns at once."""
         self._call.abort(SpeculationLost("another route was decided"))
-        self._answer.add_done_callback(_discard)
+        self._answer.add_done_callback(_close_unused)
 
 
-def _discard(answer: Future[Answer]) -> None:
-    """Close an answer that came although nobody wants it; a failure is nobody's business any more."""
+def _close_unused(answer: Future[Answer]) -> None:
+    """Close an answer that came too late to be aborted. A RouterError is of no interest here."""
     problem = answer.exception()
     if problem is None:
         answer.result().close()
@@ -71,20 +71,20 @@ def _discard(answer: Future[Answer]) -> None:
 
 
 UNLIKELY = 0.25
-"""Below this probability of MODERATE the call would be given up three times out of four."""
+"""Below this probability of MODERATE at least three of four speculative calls would be aborted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """Requests waiting in the primary's own queue (None: it does not tell), and the seconds of wasted work that the
-    budget still allows. Whether one of its slots is free is its gate's to say, which takes it at the same moment."""
+    """How busy the primary is. ``waiting``: requests in its own queue; None: unknown. ``budget_left_s``: seconds of
+    wasted work that the budget allows. Whether a slot is free is checked when the permit is acquired."""
 
     waiting: int | None
     budget_left_s: float
 
 
 def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> str | None:
-    """The reason not to speculate, in a word for metrics; None to go ahead."""
+    """Why not to speculate, as one word for metrics; None: speculate. ``guess``: of the classification head."""
     if mode is SpeculationMode.OFF:
         return "off"
     if mode is SpeculationMode.ALWAYS:
@@ -99,8 +99,10 @@ def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> s
 
 
 class Budget:
-    """Seconds of the primary's time that lost speculations may take: ``per_minute``, refilled as time passes. Safe from
-    any thread. A call that is under way when the budget ends may overdraw it."""
+    """A budget for the primary's time in lost speculations: ``per_minute`` seconds, refilled continuously.
+
+    A call that is under way when it runs out overdraws it. Safe from any thread.
+    """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
@@ -110,13 +112,13 @@ class Budget:
         self._lock = threading.Lock()
 
     def left_s(self) -> float:
-        """What may still be wasted now."""
+        """Seconds that are left now; negative if overdrawn."""
         with self._lock:
             self._refill()
             return self._left
 
     def spend(self, seconds: float) -> None:
-        """A lost call took so long."""
+        """A lost call has taken ``seconds``."""
         with self._lock:
             self._refill()
             self._left -= seconds
@@ -128,8 +130,7 @@ class Budget:
 
 
 class SpeculationController:
-    """Says when a speculative call is worth its price, and counts what became of it. ``slots``: how many requests the
-    primary serves at once."""
+    """Decides whether to speculate, and counts the results. ``slots``: how many requests the primary serves at once."""
 
     def __init__(
         self,
@@ -148,10 +149,10 @@ class SpeculationController:
         self._metrics = metrics
         self._slots = slots
         self.result_without_call = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
-        """What to report for a request without a speculation."""
+        """What to report for a request without a speculative call."""
 
     def permit_for(self, guess: Guess | None) -> Permit | None:
-        """A permit to call the primary before it is decided that the primary answers; None: better not."""
+        """A permit for a speculative call of the primary; None: do not speculate."""
         self._load.keep_polling()
         pressure = Pressure(self._load.waiting, self._budget.left_s())
         why = why_not(self._mode, guess, pressure)
@@ -165,9 +166,10 @@ class SpeculationController:
         return permit
 
     def won(self, ahead_ms: float, attempt: Attempt) -> None:
-        """The call is the answer; it began ``ahead_ms`` before it would have without speculation.
+        """The call is the answer. It began ``ahead_ms`` earlier than without speculation.
 
-        What that saved is no more than the answer itself took: an answer that was there early waited for the decision.
+        The saved time is at most the time until the answer began: an answer that was there earlier had to wait for the
+        decision.
         """
         until_answer_ms = attempt.duration_ms if attempt.ttft_ms is None else attempt.ttft_ms
         written_ms = max(ahead_ms - until_answer_ms, 0.0) if attempt.ttft_ms is not None else 0.0
@@ -175,20 +177,20 @@ class SpeculationController:
         self._metrics.speculated(SpeculationResult.HIT, min(ahead_ms, until_answer_ms), tokens)
 
     def lost(self, took_ms: float) -> None:
-        """The call was given up, or failed, after so long."""
+        """The call was aborted, or failed, after ``took_ms``."""
         self._budget.spend(took_ms / 1000)
         self._metrics.speculated(SpeculationResult.CANCELLED, took_ms, self._load.tokens_in(took_ms / 1000))
 
 
 POLL_S = 1.0
 _STOP_AFTER_S = 10.0
-"""Polling stops when nobody has needed the load for so long."""
+"""Polling stops when ``keep_polling`` has not been called for so long."""
 _NO_GAUGE_POLL_S = 60.0
-"""How long to leave a primary alone that has no such gauge."""
+"""The pause between two polls of a primary without such a gauge."""
 _TIMEOUT_S = 2.0
 _MAX_BODY_BYTES = 4 << 20
 _NEWEST_WEIGHT = 0.2
-"""What the newest answer counts for in the moving average of tokens a second."""
+"""The weight of the newest answer in the moving average of tokens per second."""
 _WAITING_GAUGE = re.compile(
     rb"^(?:vllm:num_requests_waiting|llamacpp:requests_deferred)(?:\{.*\})?\s+(\d+)(?:\.0*)?\s*$", re.M
 )
@@ -196,15 +198,15 @@ _WAITING_GAUGE = re.compile(
 
 
 def waiting_in(metrics: bytes) -> int | None:
-    """Requests that wait in a backend's queue, read from its Prometheus text; None if it has no such gauge."""
+    """The requests in a backend's queue, from its Prometheus text; None: it has no such gauge."""
     found = _WAITING_GAUGE.findall(metrics)
     return sum(map(int, found)) if found else None
 
 
 class PrimaryLoad:
-    """Polls the primary's GET /metrics every POLL_S, while somebody needs the load, on a thread of its own.
+    """How busy and how fast the primary is: polls its GET /metrics every POLL_S while decisions depend on it.
 
-    Safe from any thread. ``start`` begins, ``close`` ends it.
+    Polls on a thread of its own, from ``start`` to ``close``. Safe from any thread.
     """
 
     def __init__(self, session: BackendSession, primary: Backend, clock: Callable[[], float] = time.monotonic) -> None:
@@ -226,7 +228,7 @@ class PrimaryLoad:
             self._polling.set()
 
     def finished(self, outcome: Outcome, _cost: Cost | None = None) -> None:
-        """Take the speed of an answer of the primary into the average. A subscriber of outcomes."""
+        """Add the speed of an answer of the primary to the average. A subscriber of outcomes."""
         usage, last = outcome.usage or {}, outcome.attempts[-1] if outcome.attempts else None
         tokens = usage.get("completion_tokens")
         if outcome.status is not Status.OK or last is None or last.backend != self._primary.name:
@@ -245,7 +247,7 @@ class PrimaryLoad:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop polling for good."""
+        """Stop the thread."""
         self._stopped.set()
         self._polling.set()
 
@@ -261,7 +263,7 @@ class PrimaryLoad:
             try:
                 self.waiting = self._read_gauge()
             except UpstreamError:
-                # Too busy to answer, or down: the last value stands, and it is asked again soon.
+                # Too busy to answer, or down: keep the last value, and poll again soon.
                 self._stopped.wait(POLL_S)
             else:
                 self._stopped.wait(POLL_S if self.waiting is not None else _NO_GAUGE_POLL_S)

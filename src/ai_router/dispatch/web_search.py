@@ -1,4 +1,4 @@
-"""Hop one of ENRICH: having the web searched for what the primary cannot know.
+"""The first call of ENRICH: a provider searches the web for what the primary cannot know.
 
 Facts (2026-11-21): xAI's ``search_parameters`` on chat completions answers 410; the web search is a tool of POST
 /v1/responses and takes 24-45 s. Perplexity's agent API takes the same body.
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from ai_router.dispatch.answer import parsed
 from ai_router.dispatch.dispatcher import Dispatcher, FutureWait, Waiting
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import RequestRecord
@@ -29,7 +30,7 @@ from ai_router.resilience.retry import record_result
 from ai_router.routing.prompt import render_conversation
 from ai_router.types import ChatRequest, Purpose
 
-_MAX_RESULT = 4 << 20
+_MAX_RESULT_BYTES = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000
 _MAX_QUESTION_CHARS = 4_000
 _INSTRUCTIONS = (
@@ -40,7 +41,7 @@ _INSTRUCTIONS = (
 
 
 class Findings(NamedTuple):
-    """What a search found, and the usage that the searcher tells, in the terms of the Responses API (empty: none)."""
+    """The text that a search found, and the reported usage in the form of the Responses API; empty: none."""
 
     text: str
     usage: Mapping[str, Any]
@@ -55,29 +56,25 @@ def fetch_enrichment_context(
     timeout_s: float,
     connect_s: float,
 ) -> Findings:
-    """The findings as text with their sources, and the usage. Raises UpstreamError, or what aborted ``call``."""
-    backend, how = searcher.backend, searcher.search
+    """Search the web. Raises UpstreamError, or the reason for which ``call`` was aborted. Limits are in seconds."""
+    backend, search = searcher.backend, searcher.search
     upstream_request = UpstreamRequest(
-        source=Source(backend.name, how.model),
+        source=Source(backend.name, search.model),
         method="POST",
-        url=backend.url(how.path),
+        url=backend.url(search.path),
         timeouts=Timeouts(connect=connect_s, total=timeout_s, idle=timeout_s),
         secret=backend.key,
         headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call.number)},
         body=search_body(request, searcher),
     )
-    response = client.open(upstream_request, call)
-    try:
-        body = response.read(_MAX_RESULT)
-        if response.status != 200:
-            raise error_from_response(response.status, response.headers, body, upstream_request)
-    finally:
-        response.close()
-    return findings(body, upstream_request)
+    response = client.fetch(upstream_request, call, _MAX_RESULT_BYTES)
+    if response.status != 200:
+        raise error_from_response(response.status, response.headers, response.body, upstream_request)
+    return findings(response.body, upstream_request)
 
 
 class WebSearch:
-    """Hop one as a step of a request: its result or its failure goes into the record and the log."""
+    """Searches the web for a request, on ``threads``. The result or the failure goes into its record and the log."""
 
     def __init__(
         self,
@@ -95,31 +92,31 @@ class WebSearch:
         self._connect_s = connect_s
 
     def fetch_context(self, record: RequestRecord, scope: CancelScope, dispatcher: Dispatcher) -> Waiting[str | None]:
-        """The web context; None when there is none to be had, which the record then says. Raises what the request was
-        aborted for."""
+        """The web context, at most 24,000 characters; None if no searcher found any. Raises the reason if the request
+        was aborted."""
         started = time.monotonic()
-        ways = {searcher.candidate: searcher for searcher in self._searchers}
+        searchers = {searcher.candidate: searcher for searcher in self._searchers}
         calls: list[UpstreamCall] = []
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Findings]:
-            limit_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
+            timeout_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
             record.phase = "searching"
             call = scope.new_call(Purpose.SEARCH)
             calls.append(call)
-            search = partial(self._search, record.request, ways[candidate], call, permit, limit_s)
+            search = partial(self._search, record.request, searchers[candidate], call, permit, timeout_s)
             try:
-                work = self._threads.submit(search)
-            except RuntimeError:  # the threads were ended: nothing is begun any more
+                future = self._threads.submit(search)
+            except RuntimeError:  # the executor is shut down: the router is stopping
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
-            yield FutureWait(work, "searching the web")
-            return work.result()
+            yield FutureWait(future, "searching the web")
+            return future.result()
 
         try:
-            found = yield from dispatcher.first_success(tuple(ways), ask)
+            found = yield from dispatcher.first_success(tuple(searchers), ask)
         except UpstreamError as problem:
             log_lines.enrichment_failed(str(problem), record.ms() - record.ms(started))
-            # A search that found nothing has been charged for all the same.
+            # A search that found nothing is charged for, too.
             billed = None if problem.usage is None else (calls[-1].number, problem.usage)
             record.enriched(started, None, problem.detail, billed)
             return None
@@ -128,11 +125,11 @@ class WebSearch:
         return found.text
 
     def _search(
-        self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, limit_s: float
+        self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, timeout_s: float
     ) -> Findings:
         try:
             found = fetch_enrichment_context(
-                self._client, searcher, request, call, timeout_s=limit_s, connect_s=self._connect_s
+                self._client, searcher, request, call, timeout_s=timeout_s, connect_s=self._connect_s
             )
         except RouterError as problem:
             record_result(permit, problem)
@@ -145,7 +142,7 @@ class WebSearch:
 
 
 def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
-    """The body of POST /v1/responses: the end of the conversation, and leave to search."""
+    """The body of POST /v1/responses: the end of the conversation, and the web search as a tool."""
     conversation = render_conversation(request.messages, _MAX_QUESTION_CHARS)
     date = f"{request.date_context}\n\n" if request.date_context else ""
     return orjson.dumps(
@@ -160,11 +157,8 @@ def search_body(request: ChatRequest, searcher: Searcher) -> bytes:
 
 
 def findings(body: bytes, upstream_request: UpstreamRequest) -> Findings:
-    """The text of a response with the addresses it cites, and its usage. Raises UpstreamError when there is none."""
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        payload = None
+    """The text of a response with the URLs that it cites, and its usage. Raises UpstreamError if there is no text."""
+    payload = parsed(body)
     if not isinstance(payload, dict):
         raise UpstreamFailed("the search answered something that is not a response", upstream_request.source)
     usage = payload.get("usage")

@@ -1,5 +1,4 @@
-"""Talking HTTP to backends: sockets that another thread can shut, deadlines, server-sent events.
+"""HTTP calls of backends: calls that another thread can abort, deadlines, server-sent events.
 
-The only package that imports requests and urllib3. Nothing below errors.py is imported from here, and no
-foreign exception leaves it.
+The only package that imports requests and urllib3. Their exceptions do not leave it: they become errors of errors.py.
 """

@@ -1,8 +1,11 @@
-"""Calls and scopes: how one thread stops what another thread is reading.
+"""Upstream calls, and how one thread aborts a call that another thread is reading.
 
-Closing a response from a second thread does not wake a blocked read; shutting its socket down does, TLS too.
-So every upstream call is a Leg that knows its socket while, and only while, the socket is its own. A CancelScope
-holds the calls of one request and aborts them together.
+Closing a response from a second thread does not wake a blocked read; shutting its socket down does, with TLS, too
+(measured: docs/decisions/0001). So an UpstreamCall knows its socket, from the connect until the connection goes back to
+the pool. A CancelScope holds the calls of one client request and aborts them together.
+
+Also here: what is sent (UpstreamRequest, Timeouts), a whole response (FetchedResponse), and how much of a backend's
+time each call used (Occupancy).
 """
 
 from __future__ import annotations
@@ -20,18 +23,21 @@ from ai_router.types import Purpose, Traffic
 
 
 class UpstreamCall:
-    """One upstream call. ``abort`` is safe from any thread, at any time, any number of times."""
+    """One call of a backend: its socket while it has one, why it was aborted, and its traffic.
+
+    ``abort`` is safe from any thread, at any time, any number of times.
+    """
 
     __slots__ = (
+        "_abandoned",
         "_ended",
-        "_entered",
-        "_given_up",
         "_lock",
         "_occupancy",
+        "_on_abort",
         "_reason",
+        "_share_at_start",
         "_socket",
         "_source",
-        "_then",
         "_used_s",
         "number",
         "purpose",
@@ -44,28 +50,29 @@ class UpstreamCall:
 
     def __init__(self, number: int = 1, purpose: Purpose | None = None, traceparent: str | None = None) -> None:
         self.number = number
-        """Which of its request's calls this is, from 1."""
+        """The number of this call among those of its client request, from 1."""
         self.purpose = purpose
-        """What the call is made for; None for one that no client asked for."""
+        """What the call is for; None for a call outside of any client request, which has no traffic."""
         self.traceparent = traceparent
+        """The header ``traceparent`` to send; None: no tracing."""
         self.sent = 0
-        """Bytes of the body that went out."""
+        """Bytes of the request's body that were sent."""
         self.received = 0
-        """Bytes of the answer that were read."""
+        """Bytes of the response's body that were read, decompressed."""
         self.status: int | None = None
-        """Of the answer, as soon as it has one."""
+        """The HTTP status of the response; None before its headers."""
         self._source: Source | None = None
         self._occupancy: Occupancy | None = None
-        self._entered = 0.0
+        self._share_at_start = 0.0
         self._used_s = 0.0
-        self._given_up = False
+        self._abandoned = False
         self._ended = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._reason: RouterError | None = None
-        self._then: Callable[[], object] | None = None
+        self._on_abort: Callable[[], object] | None = None
         self.reused = False
-        """Whether the call went out on a kept-alive connection, which the backend may just have closed."""
+        """Whether it was sent on an idle connection of the pool, which the backend may have closed a moment ago."""
 
     @property
     def reason(self) -> RouterError | None:
@@ -73,7 +80,7 @@ class UpstreamCall:
         return self._reason
 
     def attach(self, sock: socket.socket, *, reused: bool) -> None:
-        """Take the socket that this call's bytes will travel on. Raises the reason if the call is aborted already."""
+        """``sock`` is this call's from now on. If the call was aborted before, shut it and raise the reason."""
         with self._lock:
             self.reused = reused
             self._socket = sock
@@ -83,61 +90,62 @@ class UpstreamCall:
         raise self._reason
 
     def detach(self) -> bool:
-        """Let the socket go, before the pool may lend it to somebody else. False if it was shut and is of no use."""
+        """The socket is no longer this call's. False if it was shut: its connection cannot be used again."""
         with self._lock:
             self._socket = None
             return self._reason is None
 
     def begin(self, source: Source, occupancy: Occupancy) -> None:
-        """The call goes out to ``source``, and takes its share of that backend's time from now on."""
+        """The call to ``source`` begins, and counts as one that uses the backend's time."""
         self._source = source
-        self._occupancy, self._entered = occupancy, occupancy.enter()
+        self._occupancy, self._share_at_start = occupancy, occupancy.call_started()
 
     @property
     def is_open(self) -> bool:
-        """Whether the call is under way, or may still begin."""
+        """Whether ``end`` has not been called: the call is under way, or has not begun."""
         return not self._ended
 
     def end(self) -> None:
-        """The call is over. Idempotent."""
+        """The call has ended, whatever its result. Idempotent."""
         with self._lock:
             self._ended = True
             occupancy, self._occupancy = self._occupancy, None
             if occupancy is not None:
-                self._used_s = occupancy.leave(self._entered)
-                self._given_up = self._reason is not None and not isinstance(self._reason, AnswerSufficient)
+                self._used_s = occupancy.call_ended(self._share_at_start)
+                self._abandoned = self._reason is not None and not isinstance(self._reason, AnswerSufficient)
 
     def traffic(self) -> Traffic | None:
-        """What the call has come to by now; None if it never began, or no client asked for it."""
+        """Its bytes and its use of the backend's time until now. None if it never began, or has no purpose."""
         if self._source is None or self.purpose is None:
             return None
         with self._lock:
             ended = self._occupancy is None
-            used_s = self._used_s if self._occupancy is None else self._occupancy.since(self._entered)
-            given_up = self._given_up or not ended
+            used_s = self._used_s if self._occupancy is None else self._occupancy.used_s(self._share_at_start)
+            abandoned = self._abandoned or not ended
         return Traffic(
-            self.number, self.purpose, *self._source, self.sent, self.received, used_s, given_up, self.status
+            self.number, self.purpose, *self._source, self.sent, self.received, used_s, abandoned, self.status
         )
 
     def abort(self, reason: RouterError) -> None:
-        """Shut the socket down, so that whoever reads it fails with ``reason`` and the backend sees us leave."""
+        """Shut the socket: a read of it raises ``reason``, and the backend sees the connection end. The first reason
+        stays."""
         with self._lock:
             if self._reason is not None:
                 return
             self._reason = reason
             if self._socket is not None:
                 _shut(self._socket)
-            then = self._then
-        if then is not None:
-            then()
+            callback = self._on_abort
+        if callback is not None:
+            callback()
 
-    def when_aborted(self, then: Callable[[], object]) -> None:
-        """Call ``then`` if this call is aborted, at once if it is: for a call that has no socket yet."""
+    def on_abort(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when this call is aborted; now, if it was. For work that has no socket yet."""
         with self._lock:
-            self._then = then
+            self._on_abort = callback
             if self._reason is None:
                 return
-        then()
+        callback()
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""
@@ -146,14 +154,17 @@ class UpstreamCall:
 
 
 class CancelScope:
-    """All calls of one request. Once aborted, every call it had and every call it is asked for is aborted."""
+    """The calls of one client request. Aborting it aborts all of them, and every call that is made later.
+
+    Safe from any thread. ``trace``: where each call's ``traceparent`` comes from.
+    """
 
     __slots__ = ("_callbacks", "_calls", "_lock", "_reason", "_trace", "aborted_at")
 
     def __init__(self, trace: Trace | None = None) -> None:
         self._trace = trace
         self.aborted_at: float | None = None
-        """When it was aborted, in monotonic seconds."""
+        """When it was aborted first, in monotonic seconds; None: it was not."""
         self._lock = threading.Lock()
         self._calls: list[UpstreamCall] = []
         self._callbacks: list[Callable[[], object]] = []
@@ -165,7 +176,7 @@ class CancelScope:
         return self._reason
 
     def new_call(self, purpose: Purpose = Purpose.ANSWER) -> UpstreamCall:
-        """A new call of this request."""
+        """A new call of this request, numbered from 1; aborted already if the scope is."""
         with self._lock:
             number = len(self._calls) + 1
             call = UpstreamCall(number, purpose, None if self._trace is None else self._trace.header(number))
@@ -187,15 +198,15 @@ class CancelScope:
             callback()
 
     def close(self) -> None:
-        """The request is over: abort what is still open, since its client is gone."""
+        """The client's response has closed. Calls that are still open are aborted with ClientGone."""
         with self._lock:
             is_open = self._reason is None and any(call.is_open for call in self._calls)
         if is_open:
             self.abort(ClientGone())
 
     @contextlib.contextmanager
-    def waking(self, callback: Callable[[], object]) -> Iterator[None]:
-        """Inside the block, an abort calls back, so that whoever waits for something else than a socket wakes up."""
+    def on_abort(self, callback: Callable[[], object]) -> Iterator[None]:
+        """A context manager: inside it an abort calls ``callback`` (at once, if there was one), to end other waits."""
         with self._lock:
             self._callbacks.append(callback)
             aborted = self._reason is not None
@@ -209,14 +220,14 @@ class CancelScope:
 
     @property
     def calls_made(self) -> int:
-        """How many calls were begun."""
+        """How many calls ``new_call`` has made."""
         return len(self._calls)
 
     def traffic(self) -> tuple[Traffic, ...]:
-        """What the calls have come to by now, those that were made."""
+        """The traffic of each call that began, until now."""
         with self._lock:
             calls = tuple(self._calls)
-        return tuple(told for call in calls if (told := call.traffic()) is not None)
+        return tuple(traffic for call in calls if (traffic := call.traffic()) is not None)
 
     def raise_if_aborted(self) -> None:
         """Raise the reason of the abort, if there was one."""
@@ -225,18 +236,19 @@ class CancelScope:
 
 
 def _shut(sock: socket.socket) -> None:
-    # The C-level shutdown, past SSLSocket.shutdown, which would pull the TLS state from under the reading thread.
-    # OSError: the peer was faster, which is as good.
+    # Not SSLSocket.shutdown: it would drop the TLS state that another thread is reading with.
+    # OSError: the peer has closed the connection already.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. ``first_byte`` runs until the caller says that it saw one, ``total`` until the answer is closed.
+    """The time limits of one call, in seconds.
 
-    ``idle`` is the longest wait of a single read. ``first_byte`` None: ``total`` is the only deadline, as for a plain
-    answer, whose first byte comes when the last token is known.
+    ``connect``: for each connect. ``first_byte``: until ``UpstreamResponse.first_byte_seen``; None: no such limit, as
+    for a plain answer, whose first byte comes when the last token is known. ``idle``: for a single read. ``total``:
+    until the response is closed.
     """
 
     connect: float
@@ -246,13 +258,16 @@ class Timeouts:
 
     @property
     def longest_read(self) -> float:
-        """What a single read may take: before the first byte, as long as that may."""
+        """The limit for any single read, in seconds; the one before the first byte may take as long as that."""
         return self.idle if self.first_byte is None else max(self.idle, self.first_byte)
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One HTTP call of a backend. ``source`` names it in errors; the headers hold keys and are not shown."""
+    """One HTTP request for a backend. ``source`` names it in errors.
+
+    Headers, body and secret are left out of its repr, which may get into a log.
+    """
 
     source: Source
     method: str
@@ -261,39 +276,51 @@ class UpstreamRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
-    """The backend's key, to be kept out of what the backend says."""
+    """The backend's key; it is removed from error texts of the backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedResponse:
+    """A whole HTTP response, whatever its status. Look headers up by their names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Occupancy:
-    """One backend's time. ``enter`` and ``leave`` from any thread; the clock in seconds."""
+    """How one backend's time is divided among its calls: each moment in equal parts among those that are open.
+
+    So the calls' seconds add up to the time in which the backend was busy. Safe from any thread; ``clock`` in seconds.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._open = 0
         self._share = 0.0
-        """Seconds that a call which had been open all along would have been given."""
+        """The seconds of a call that had been open from the start. A call's own are a difference of two values."""
         self._at = clock()
 
-    def enter(self) -> float:
-        """A call begins; returns what to hand to ``since`` and ``leave``."""
+    def call_started(self) -> float:
+        """A call begins. Returns the argument for ``used_s`` and ``call_ended``."""
         with self._lock:
             self._advance()
             self._open += 1
             return self._share
 
-    def since(self, entered: float) -> float:
-        """Seconds that a call which is still open has been given."""
+    def used_s(self, share_at_start: float) -> float:
+        """The seconds of a call that is still open."""
         with self._lock:
             self._advance()
-            return self._share - entered
+            return self._share - share_at_start
 
-    def leave(self, entered: float) -> float:
-        """The call ends; returns the seconds that it was given."""
+    def call_ended(self, share_at_start: float) -> float:
+        """The call ends. Returns its seconds."""
         with self._lock:
             self._advance()
             self._open -= 1
-            return self._share - entered
+            return self._share - share_at_start
 
     def _advance(self) -> None:
         now = self._clock()

@@ -1,4 +1,8 @@
-"""Calling a backend: send, watch the deadlines, read, and turn every foreign exception into one of ours."""
+"""Calls of backends that can be aborted: send a request, keep its deadlines, read the response.
+
+``UpstreamClient.open`` returns as soon as the headers are here, ``fetch`` reads the whole response. Exceptions of the
+network become errors of errors.py, or the reason for which the call was aborted.
+"""
 
 from __future__ import annotations
 
@@ -9,66 +13,59 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ai_router.errors import (
     AnswerSufficient,
     UpstreamFailed,
     UpstreamTimeout,
 )
-from ai_router.http.calls import Occupancy, UpstreamCall, UpstreamRequest
+from ai_router.http.calls import FetchedResponse, Occupancy, UpstreamCall, UpstreamRequest
 from ai_router.http.connections import ConnectionPool, Lease
 from ai_router.http.exceptions import STALE, TRANSPORT_ERRORS, map_exceptions
-from ai_router.http.http1 import Incoming, NotHTTP, request_head
+from ai_router.http.http1 import NotHTTP, ResponseParser, request_header_block
 from ai_router.http.timers import Deadline, IdleWatch, NoWatch, TimerThread, Watch
 
 log = logging.getLogger(__name__)
 
 READ_SIZE = 65_536
-_SENT_AT_ONCE = 65_536
+_SINGLE_SEND_MAX_BYTES = 65_536
+"""A body up to this size is sent together with the headers, in one call of the kernel."""
 _STALE_SHOWS_WITHIN_S = 0.1
+"""An idle connection that the backend has closed fails at once; an error that comes later has other reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallDeadlines:
-    """The timers of one call, and its longest silence."""
+    """The deadlines of one call: for the first byte (None: no such), for all of it, and for each read."""
 
     first_byte: Deadline | None
     total: Deadline
     idle: Watch
 
     def first_byte_seen(self) -> None:
-        """The first byte came in time."""
+        """Cancel the first-byte deadline."""
         if self.first_byte is not None:
             self.first_byte.cancel()
 
     def close(self) -> None:
-        """The call is over."""
+        """Cancel all deadlines. Idempotent."""
         self.first_byte_seen()
         self.total.cancel()
         self.idle.close()
 
 
-class Fetched(NamedTuple):
-    """An answer that was read whole. Header names are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class UpstreamResponse:
-    """An answer whose headers are here and whose body is still coming.
+    """A response whose headers have been read. The body comes later.
 
-    The body is read by one machine, ``feed``, which takes what the socket gave. Who reads the socket is the caller's
-    choice: ``read``, ``read_portion`` and ``chunks`` read it here and block; after ``detach`` somebody else reads it
-    and calls ``feed``. Close it in any case; closing before the end shuts the socket.
+    There are two ways to read the body. ``read``, ``read_portion`` and ``chunks`` block. After ``detach`` the caller
+    reads the socket, without blocking, and passes the bytes to ``feed``. Close the response in any case; if the body is
+    not complete, that closes the connection.
     """
 
     def __init__(
         self,
         lease: Lease,
-        incoming: Incoming,
+        parser: ResponseParser,
         request: UpstreamRequest,
         call: UpstreamCall,
         *,
@@ -77,7 +74,7 @@ class UpstreamResponse:
         connect_ms: float,
     ) -> None:
         self._lease = lease
-        self._incoming = incoming
+        self._parser = parser
         self._request = request
         self._call = call
         self._timers = timers
@@ -85,36 +82,35 @@ class UpstreamResponse:
         self._idle = deadlines.idle
         self._on_release: Callable[[], object] | None = None
         self._started = False
-        self.status = incoming.status
-        self.headers: Mapping[str, str] = incoming.headers
+        self.status = parser.status
+        self.headers: Mapping[str, str] = parser.headers
         self.connect_ms = connect_ms
-        self.complete = incoming.complete
-        """Whether all of the body has come."""
+        self.complete = parser.complete
+        """Whether the whole body has come."""
 
     def first_byte_seen(self) -> None:
-        """Stop the first-byte deadline. The caller decides what counts: a keep-alive comment is no answer."""
+        """Cancel the first-byte deadline. The caller decides what counts: a keep-alive comment does not."""
         self._deadlines.first_byte_seen()
 
     def expect_end(self, seconds: float) -> None:
-        """All that matters has been read. The backend has ``seconds`` to end the answer, so that the connection can be
-        used again; after that the call is aborted, and a read raises AnswerSufficient."""
+        """The answer is complete, but not the body. The backend gets ``seconds`` to end it, so that the connection can
+        be used again. After that the call is aborted, and a read raises AnswerSufficient."""
         if not self.complete:
             self._timers.after(seconds, lambda: self._call.abort(AnswerSufficient("the answer had ended")))
 
-    def read(self, limit: int) -> bytes:
-        """The whole body. Raises UpstreamFailed if it is longer than ``limit`` bytes, and what ``read_portion``
-        raises."""
+    def read(self, max_bytes: int) -> bytes:
+        """The whole body. Raises UpstreamFailed if it is longer than ``max_bytes``, and as ``read_portion``."""
         portions, size = [], 0
         while portion := self.read_portion():
             size += len(portion)
-            if size > limit:
+            if size > max_bytes:
                 self.close()
-                raise UpstreamFailed(f"the answer is longer than {limit} bytes", self._request.source)
+                raise UpstreamFailed(f"the answer is longer than {max_bytes} bytes", self._request.source)
             portions.append(portion)
         return portions[0] if len(portions) == 1 else b"".join(portions)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body in the portions in which it arrives; closes behind the last one. Raises as ``read_portion``."""
+        """The body in portions as they arrive. Closes after the last. Raises as ``read_portion``."""
         try:
             while portion := self.read_portion():
                 yield portion
@@ -122,30 +118,30 @@ class UpstreamResponse:
             self.close()
 
     def read_portion(self) -> bytes:
-        """Wait for the next bytes of the body; b"" behind the last of them, when the response has closed.
+        """Wait for the next bytes of the body. b"" after the last of them; then the response has been closed.
 
-        Raises UpstreamError, or the reason for which the call was aborted; the response has closed then, too.
+        Raises UpstreamError, or the reason for which the call was aborted, and closes the response.
         """
         recv = self._lease.sock.recv
         try:
-            portion = self._first()
+            portion = self._body_after_headers()
             while not (portion or self.complete):
                 self._idle.read_begins()
-                portion = self._taken(recv(READ_SIZE))
+                portion = self._parse(recv(READ_SIZE))
         except (OSError, NotHTTP) as problem:
             self.close()
             raise map_exceptions(problem, self._request, self._call, answering=True) from problem
         self._idle.read_ends()
         if not portion:
             self.close()
-            # A body without length or chunks ends just like a socket that we shut.
+            # Without a length the end of the connection ends the body. An abort looks the same.
             self._call.raise_if_aborted()
         return portion
 
     def detach(self, on_release: Callable[[], object]) -> socket.socket:
-        """The socket, non-blocking, which the caller reads from here on for ``feed``.
+        """The socket, made non-blocking. From now on the caller reads it and passes what it got to ``feed``.
 
-        ``on_release`` is called before the socket is closed or goes to another call: stop watching it there.
+        ``on_release`` is called before the socket is closed or used by another call: stop polling it there.
         """
         self._on_release = on_release
         self._lease.sock.setblocking(False)
@@ -153,13 +149,13 @@ class UpstreamResponse:
         return self._lease.sock
 
     def feed(self, data: bytes | None) -> bytes:
-        """The bytes of the body in ``data``, which is what the socket gave: b"" is its end, None an error of it.
+        """Parse ``data`` from the socket (b"": it has ended, None: it failed). Returns the bytes of the body in it.
 
         Closes the response when the body is complete. Raises UpstreamError, or the reason for which the call was
-        aborted.
+        aborted; then the response is still open.
         """
         try:
-            portion = self._taken(data)
+            portion = self._parse(data)
         except (OSError, NotHTTP) as problem:
             raise map_exceptions(problem, self._request, self._call, answering=True) from problem
         if not self.complete:
@@ -171,48 +167,51 @@ class UpstreamResponse:
         return portion
 
     def pause(self) -> None:
-        """Nothing is read for a while, and that is not the backend's silence; until ``feed`` or ``resume``."""
+        """The caller stops reading; the idle deadline stands still until ``resume`` or ``feed``."""
         self._idle.read_ends()
 
     def resume(self) -> None:
-        """Reading goes on."""
+        """The caller reads again; the idle deadline starts anew."""
         self._idle.read_begins()
 
     def close(self) -> None:
-        """Stop the deadlines, and release the connection: to the pool if the body was read to its end. Idempotent."""
+        """Cancel the deadlines and release the connection, to the pool if the body is complete. Idempotent."""
         self._deadlines.close()
         on_release, self._on_release = self._on_release, None
         if on_release is not None:
             on_release()
-            # Whatever goes wrong, the answer has been read already.
+            # OSError: the socket is closed already.
             with contextlib.suppress(OSError):
                 self._lease.sock.setblocking(True)
-        self._lease.release(usable=self._incoming.reusable)
+        self._lease.release(usable=self._parser.reusable)
         self._call.end()
 
-    def _first(self) -> bytes:
-        """What of the body came together with the headers; once."""
+    def _body_after_headers(self) -> bytes:
+        """Bytes of the body that came together with the headers; b"" from the second call on."""
         if self._started:
             return b""
         self._started = True
-        portion = self._incoming.take()
+        portion = self._parser.take_body()
         self._call.received += len(portion)
         return portion
 
-    def _taken(self, data: bytes | None) -> bytes:
+    def _parse(self, data: bytes | None) -> bytes:
         if data:
-            portion = self._incoming.feed(data)
-        elif data is None or not self._incoming.end():
+            portion = self._parser.feed(data)
+        elif data is None or not self._parser.feed_eof():
             raise ConnectionResetError("the connection has ended")
         else:
-            portion = self._incoming.take()
-        self.complete = self._incoming.complete
+            portion = self._parser.take_body()
+        self.complete = self._parser.complete
         self._call.received += len(portion)
         return portion
 
 
 class UpstreamClient:
-    """One pool of kept-alive connections for all backends."""
+    """Makes the calls of all backends, over one pool of idle connections. Safe from any thread.
+
+    ``pool_size``: how many idle connections are kept for each backend.
+    """
 
     def __init__(self, timers: TimerThread, pool_size: int) -> None:
         self._timers = timers
@@ -220,7 +219,7 @@ class UpstreamClient:
         self._occupancies: defaultdict[str, Occupancy] = defaultdict(Occupancy)
 
     def open(self, request: UpstreamRequest, call: UpstreamCall) -> UpstreamResponse:
-        """Send the call and wait for the headers of the answer, whatever its status.
+        """Send the request and wait for the headers of the response, whatever its status.
 
         Raises UpstreamUnreachable, UpstreamTimeout or UpstreamBroken, or the reason for which ``call`` was aborted.
         """
@@ -230,27 +229,27 @@ class UpstreamClient:
         if call.purpose is not None:
             call.begin(request.source, self._occupancies[request.source.backend])
         try:
-            lease, incoming = self._send(request, call, deadlines.idle)
-        except BaseException as problem:  # whatever it is, it goes on; its deadlines are void
+            lease, parser = self._send(request, call, deadlines.idle)
+        except BaseException as problem:  # raised again; the deadlines must not stay set
             deadlines.close()
             call.end()
             if isinstance(problem, TRANSPORT_ERRORS):
                 raise map_exceptions(problem, request, call, answering=False) from (None if call.reason else problem)
             raise
         connect_ms = (time.monotonic() - started) * 1000
-        call.status = incoming.status
+        call.status = parser.status
         return UpstreamResponse(
-            lease, incoming, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
+            lease, parser, request, call, deadlines=deadlines, timers=self._timers, connect_ms=connect_ms
         )
 
-    def fetch(self, request: UpstreamRequest, call: UpstreamCall, limit: int) -> Fetched:
-        """Send the request and read the whole answer, whatever its status; at most ``limit`` bytes of it.
+    def fetch(self, request: UpstreamRequest, call: UpstreamCall, max_bytes: int) -> FetchedResponse:
+        """Send the request and read the whole response, whatever its status. The body has at most ``max_bytes``.
 
         Raises as ``open`` and ``UpstreamResponse.read`` do.
         """
         response = self.open(request, call)
         try:
-            return Fetched(response.status, response.headers, response.read(limit))
+            return FetchedResponse(response.status, response.headers, response.read(max_bytes))
         finally:
             response.close()
 
@@ -276,61 +275,61 @@ class UpstreamClient:
             )
         return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
-    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:
+    def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
         started = time.monotonic()
         try:
             return self._send_once(request, call, idle)
         except STALE:
-            # A backend may close an idle connection in the very moment in which we pick it from the pool (uvicorn
-            # does after 5 s). That shows at once; what fails later may have been read, and worked on, and billed.
+            # A backend may close an idle connection in the moment in which it is taken from the pool (uvicorn does
+            # after 5 s). That fails at once. If it fails later, the request may have been read, worked on and billed.
             at_once = time.monotonic() - started < _STALE_SHOWS_WITHIN_S
             if at_once and call.reused and call.reason is None:
                 log.debug("%s closed an idle connection, trying a new one", request.source.backend)
                 return self._send_once(request, call, idle)
             raise
 
-    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, Incoming]:
+    def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
         lease = self._connections.acquire(request.url, call, request.timeouts.connect)
         try:
             idle.read_begins()
-            unread = _write(lease, request, call)
-            # From here on the backend has it all, whatever becomes of its answer.
+            send_error = _write(lease, request, call)
+            # The backend has the whole request now, whether or not it answers.
             call.sent = len(request.body or b"")
-            incoming = _head(lease.sock, unread)
+            parser = _receive_headers(lease.sock, send_error)
             idle.read_ends()
-        except BaseException:  # whatever it is, it goes on
+        except BaseException:  # raised again
             lease.release(usable=False)
             raise
-        return lease, incoming
+        return lease, parser
 
 
 def _write(lease: Lease, request: UpstreamRequest, call: UpstreamCall) -> OSError | None:
-    """Send the request. A backend may answer before it has read it all, and close: what sending failed with is returned
-    then, in case that there is no answer."""
+    """Send the request. Returns the error if the backend has closed the connection: it may have answered before it had
+    read everything. The error counts only if there is no answer."""
     headers = {**lease.headers, **request.headers}
     body = request.body or b""
     if request.body is not None:
         headers["Content-Length"] = str(len(body))
     if call.traceparent is not None:
         headers["traceparent"] = call.traceparent
-    head = request_head(request.method, lease.target, headers)
+    header_block = request_header_block(request.method, lease.target, headers)
     try:
-        if len(body) <= _SENT_AT_ONCE:
-            lease.sock.sendall(head + body)
+        if len(body) <= _SINGLE_SEND_MAX_BYTES:
+            lease.sock.sendall(header_block + body)
         else:
-            lease.sock.sendall(head)
+            lease.sock.sendall(header_block)
             lease.sock.sendall(body)
     except (BrokenPipeError, ConnectionResetError) as problem:
         return problem
     return None
 
 
-def _head(sock: socket.socket, unread: OSError | None) -> Incoming:
-    """Wait for the headers of the answer."""
-    incoming = Incoming()
-    while not incoming.head_complete:
+def _receive_headers(sock: socket.socket, send_error: OSError | None) -> ResponseParser:
+    """Wait for the headers of the response. ``send_error``: what to raise if the connection ends before."""
+    parser = ResponseParser()
+    while not parser.headers_complete:
         data = sock.recv(READ_SIZE)
         if not data:
-            raise unread or ConnectionResetError("the connection has ended")
-        incoming.begin(data)
-    return incoming
+            raise send_error or ConnectionResetError("the connection has ended")
+        parser.feed_headers(data)
+    return parser

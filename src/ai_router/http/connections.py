@@ -1,7 +1,8 @@
-"""Connections that tell the call in progress which socket it is on.
+"""The pool of connections to backends. It attaches each connection's socket to the call that uses it.
 
-requests finds the pool for a URL (proxies, the CA bundle), urllib3 connects (TLS, tunnels) and keeps what is idle. The
-classes here attach a connection's socket to the call that it is lent to, and detach it before it goes back.
+requests finds the pool for a URL (proxies, the CA bundle). urllib3 connects (TLS, tunnels) and keeps idle connections.
+The classes here attach the socket to the call before the connect, so that a connect can be aborted, too, and detach it
+before the connection is closed or used by another call.
 """
 
 from __future__ import annotations
@@ -20,14 +21,11 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from ai_router.http.calls import UpstreamCall
-from ai_router.http.session import BackendSession
-
-_HOSTS = 64
-"""Pools that are kept, one for each scheme, host and port."""
+from ai_router.http.session import POOLED_HOSTS, BackendSession
 
 
-class _Captured:
-    """Mixed into a connection: its call knows the socket from before the connect."""
+class _AttachesSocket:
+    """Mixed into urllib3's connections: attaches the socket to ``call`` before it connects."""
 
     call: UpstreamCall | None = None
     host: str
@@ -37,9 +35,9 @@ class _Captured:
     _dns_host: str
 
     def _new_conn(self) -> socket.socket:
-        """Connect to the first address that answers.
+        """A socket that is connected to the first of the host's addresses that answers.
 
-        urllib3's own hands the socket out only when it is connected, and nobody could abort a connect that hangs.
+        Replaces urllib3's own method, which creates the socket inside: a connect that hangs could not be aborted.
         """
         try:
             addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
@@ -48,14 +46,14 @@ class _Captured:
         failure: OSError = ConnectionRefusedError("no address")
         for family, kind, protocol, _, address in addresses:
             try:
-                return self._connected(socket.socket(family, kind, protocol), address)
+                return self._connect_to(socket.socket(family, kind, protocol), address)
             except OSError as problem:
                 failure = problem
         if isinstance(failure, TimeoutError):
             raise ConnectTimeoutError(self, f"no connection within {self.timeout} s") from failure
         raise NewConnectionError(cast(Any, self), str(failure)) from failure
 
-    def _connected(self, sock: socket.socket, address: Any) -> socket.socket:
+    def _connect_to(self, sock: socket.socket, address: Any) -> socket.socket:
         try:
             sock.settimeout(self.timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -64,7 +62,7 @@ class _Captured:
             sock.connect(address)
             if self.call is not None:
                 self.call.raise_if_aborted()
-        except BaseException:  # whatever it is, it goes on; the socket is nobody's
+        except BaseException:  # raised again; nothing else would close the socket
             if self.call is not None:
                 self.call.detach()
             sock.close()
@@ -74,26 +72,30 @@ class _Captured:
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
         if self.call is not None and self.sock is not None:
-            # With TLS the socket is another object now, on the same descriptor.
+            # With TLS the socket is another object now, with the same descriptor.
             self.call.attach(self.sock, reused=False)
 
 
-class _HTTPConnection(_Captured, HTTPConnection):
+class _HTTPConnection(_AttachesSocket, HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_Captured, HTTPSConnection):
+class _HTTPSConnection(_AttachesSocket, HTTPSConnection):
     pass
 
 
-class _Lending:
-    """Mixed into a pool: its connections are taken and returned one by one, past urllib3's own requests."""
+class _LeasablePool:
+    """Mixed into urllib3's pools: lends connections to calls, without urllib3's way of making requests."""
 
     pool: Any
     """None once it is closed."""
 
-    def take(self, call: UpstreamCall, connect_s: float, *, tunnelled: bool) -> Any:
-        """A connection that is the call's, idle or new, on a socket that blocks without a timeout."""
+    def acquire(self, call: UpstreamCall, connect_s: float, *, tunnelled: bool) -> Any:
+        """A connection for ``call``, idle or new. Its socket blocks without a timeout.
+
+        ``connect_s``: the limit for a connect; ``tunnelled``: connect through a proxy with CONNECT. Raises what urllib3
+        and the socket raise, or what the call was aborted for.
+        """
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
             conn.call = call
@@ -106,24 +108,25 @@ class _Lending:
                 conn.sock.settimeout(None)
             else:
                 call.attach(conn.sock, reused=True)
-        except BaseException:  # whatever it is, it goes on
-            self.put(conn, usable=False)
+        except BaseException:  # raised again
+            self.release(conn, usable=False)
             raise
         return conn
 
-    def put(self, conn: Any, *, usable: bool) -> None:
-        """First the call lets go: the descriptor's number may be somebody else's once it is closed."""
+    def release(self, conn: Any, *, usable: bool) -> None:
+        """Back to the pool, closed unless ``usable`` and not aborted. Detached first: once a descriptor is closed, the
+        kernel may give its number to another connection, which a late abort would shut."""
         call, conn.call = conn.call, None
         if not (call.detach() and usable):
             conn.close()
         self._put_conn(conn)  # type: ignore[attr-defined]
 
 
-class _HTTPPool(_Lending, HTTPConnectionPool):
+class _HTTPPool(_LeasablePool, HTTPConnectionPool):
     ConnectionCls = _HTTPConnection
 
 
-class _HTTPSPool(_Lending, HTTPSConnectionPool):
+class _HTTPSPool(_LeasablePool, HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
@@ -131,7 +134,7 @@ _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class _Adapter(HTTPAdapter):
-    """An HTTPAdapter whose pools are made of the classes above, directly and through a proxy."""
+    """An HTTPAdapter of requests that makes the pools above, with and without a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -145,16 +148,16 @@ class _Adapter(HTTPAdapter):
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedTarget:
-    """How a URL is reached: the pool, what to name in the request's first line, and headers that go with it."""
+    """How a URL is reached: the pool, the target for the request line, headers to send, and whether by a tunnel."""
 
-    pool: _Lending
+    pool: _LeasablePool
     target: str
     headers: dict[str, str]
     tunnelled: bool
 
 
 class Lease:
-    """A connection that is one call's alone, until it is given back."""
+    """A connection that belongs to one call until ``release``."""
 
     __slots__ = ("_conn", "_resolved", "sock")
 
@@ -165,52 +168,52 @@ class Lease:
 
     @property
     def target(self) -> str:
-        """For the first line of the request."""
+        """The target for the request line: the path, or the whole URL for a proxy."""
         return self._resolved.target
 
     @property
     def headers(self) -> dict[str, str]:
-        """That every request on this way carries."""
+        """Headers for every request on this connection: Host, and a proxy's."""
         return self._resolved.headers
 
     def release(self, *, usable: bool) -> None:
-        """To whoever is next, or closed. Idempotent."""
+        """Give the connection back to the pool; it is closed if it is not ``usable``. Idempotent."""
         conn, self._conn = self._conn, None
         if conn is not None:
-            self._resolved.pool.put(conn, usable=usable)
+            self._resolved.pool.release(conn, usable=usable)
 
 
 class ConnectionPool:
-    """Kept-alive connections to all backends. ``size``: how many idle ones are kept for each."""
+    """Connections to all backends. ``size``: how many idle ones are kept for each. Safe from any thread."""
 
     def __init__(self, size: int) -> None:
-        self._adapter = _Adapter(pool_connections=_HOSTS, pool_maxsize=size, max_retries=0)
+        self._adapter = _Adapter(pool_connections=POOLED_HOSTS, pool_maxsize=size, max_retries=0)
         self._session = BackendSession()
         self._resolved_targets: dict[str, _ResolvedTarget] = {}
 
     def acquire(self, url: str, call: UpstreamCall, connect_s: float) -> Lease:
-        """A connection for a call of ``url``.
+        """A connection to ``url`` for ``call``, connected within ``connect_s`` seconds.
 
         Raises what urllib3 and the socket raise, or what ``call`` was aborted for.
         """
         resolved = self._resolved_targets.get(url)
-        if resolved is None or resolved.pool.pool is None:  # the least lately used pools are closed
-            resolved = self._resolved_targets[url] = self._resolved(url)
-        return Lease(resolved.pool.take(call, connect_s, tunnelled=resolved.tunnelled), resolved)
+        if resolved is None or resolved.pool.pool is None:  # requests closes the pools that were used longest ago
+            resolved = self._resolved_targets[url] = self._resolve(url)
+        return Lease(resolved.pool.acquire(call, connect_s, tunnelled=resolved.tunnelled), resolved)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._adapter.close()
 
-    def _resolved(self, url: str) -> _ResolvedTarget:
-        """As requests finds it in the environment: a proxy, a CA bundle."""
+    def _resolve(self, url: str) -> _ResolvedTarget:
+        """Pool and target of ``url``, with the proxy and the CA bundle of the environment, as requests reads it."""
         found = self._session.merge_environment_settings(url, {}, None, None, None)
         request = requests.PreparedRequest()
         request.url = url
         pool: Any = self._adapter.get_connection_with_tls_context(
             request, found["verify"], proxies=found["proxies"], cert=found["cert"]
         )
-        # As requests does for each of its own: certifi's bundle where the environment names none.
+        # requests does this for each of its requests: certifi's bundle, unless the environment names another.
         self._adapter.cert_verify(pool, url, found["verify"], found["cert"])  # type: ignore[no-untyped-call]
         proxy = select_proxy(url, found["proxies"])
         secure = urlsplit(url).scheme == "https"

@@ -1,4 +1,4 @@
-"""The network's own exceptions as ours: above here nothing knows that requests, urllib3 or httptools exist."""
+"""Exceptions of sockets, requests, urllib3 and the HTTP parser, mapped to the errors of errors.py."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.http1 import NotHTTP
 
 STALE = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
-"""What a connection fails with that its other end has closed."""
-
+"""Errors of a connection that the other side has closed."""
 
 TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, NotHTTP)
-"""All that a call on the network may fail with."""
+"""All exceptions that ``map_exceptions`` maps."""
 
 
 def map_exceptions(problem: Exception, request: UpstreamRequest, call: UpstreamCall, *, answering: bool) -> RouterError:
-    """One of TRANSPORT_ERRORS as an error of ours: the reason for which the call was aborted, if it was.
+    """The error for ``problem``, one of TRANSPORT_ERRORS. If the call was aborted, it is the reason of that.
 
-    ``answering``: whether the backend had begun to answer.
+    ``answering``: whether the response's headers had been read.
     """
     return call.reason or translate(problem, request, answering=answering)
 
 
 def translate(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
-    """Name a foreign exception. ``answering``: whether the backend had begun to answer."""
+    """UpstreamUnreachable, UpstreamTimeout or UpstreamBroken. ``answering``: whether headers had been read."""
     root = root_cause(problem)
     if isinstance(root, ssl.SSLError):
         return UpstreamUnreachable(f"TLS failed: {root.reason or 'handshake'}", request.source)
-    # Nothing but connecting has a timeout on the socket; urllib3 derives what was refused from what took too long.
+    # Only a connect has a socket timeout. urllib3's "refused" is a subclass of its timeout, hence the root cause.
     if isinstance(root, TimeoutError):
         return UpstreamTimeout(f"no connection within {request.timeouts.connect:g} s", request.source)
     if isinstance(problem, NotHTTP):
@@ -54,7 +53,7 @@ def _why_unreachable(root: BaseException) -> str:
 
 
 def root_cause(problem: BaseException) -> BaseException:
-    """The innermost exception: requests and urllib3 wrap what happened up to four times."""
+    """The innermost exception; requests and urllib3 wrap it up to four times."""
     seen: set[int] = set()
     while id(problem) not in seen:
         seen.add(id(problem))

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as bytes: the head of a request, and the answer to it as it comes in. Sans I/O.
+"""HTTP/1.1 as bytes: the header block of a request, and a parser for its response. No I/O.
 
-llhttp, by way of httptools, finds the frames: reading them with http.client took five times as long, and left what it
-had read ahead where nobody else could get at it (docs/decisions/0018).
+The parser is llhttp (by way of httptools). http.client took five times as long, and bytes that it had read ahead could
+not be taken over by another reader (docs/decisions/0018).
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Mapping
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-MAX_HEAD_BYTES = 256 << 10
+MAX_HEADER_BYTES = 256 << 10
 MAX_INFLATED_BYTES = 16 << 20
-"""What one portion of a compressed answer may become."""
+"""The limit for one portion of a compressed body after decompression."""
 _CONTROL = re.compile(r"[\r\n\x00]")
 _COMPRESSED = ("gzip", "x-gzip", "deflate")
 
 
 class NotHTTP(ValueError):
-    """What came is no answer of HTTP/1.1, or none that is taken here."""
+    """The bytes are no valid HTTP/1.1 response, or one that is refused here (too long, compressed wrongly)."""
 
 
-def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
-    """The head of a request, to its blank line. Raises ValueError for a header that would be more than one."""
+def request_header_block(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """Request line and headers, up to the blank line. Raises ValueError for a header with a line break in it."""
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in headers.items():
         if _CONTROL.search(value) or _CONTROL.search(name):
@@ -33,55 +33,59 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-class Incoming:
-    """One answer. Feed it what the socket gives, and get what has come of the body."""
+class ResponseParser:
+    """Parses one response. ``feed_headers`` until ``headers_complete``, then ``take_body`` once, then ``feed``.
+
+    ``feed_eof`` when the connection has ended.
+    """
 
     __slots__ = (
-        *("_delimited", "_head_bytes", "_inflate", "_interim", "_parser", "_pieces"),
-        *("complete", "head_complete", "headers", "reusable", "status"),
+        *("_delimited", "_header_bytes", "_inflate", "_interim", "_parser", "_pieces"),
+        *("complete", "headers_complete", "headers", "reusable", "status"),
     )
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        """By their names in lower case."""
-        self.head_complete = False
+        """By names in lower case; repeated ones are joined with a comma."""
+        self.headers_complete = False
         self.complete = False
+        """Whether the whole body has come."""
         self.reusable = False
         """Whether the connection can carry another call after this answer."""
         self._interim = False
         self._delimited = False
-        self._head_bytes = 0
+        self._header_bytes = 0
         self._pieces: list[bytes] = []
         self._inflate: zlib._Decompress | None = None
         self._parser = HttpResponseParser(self)
-        # Some servers of a home's own making end lines as Unix does.
+        # Some small servers end lines with \n alone.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
-    def begin(self, data: bytes) -> None:
-        """Take what has come while the head is not complete. Raises NotHTTP."""
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise NotHTTP(f"headers of more than {MAX_HEAD_BYTES} bytes")
-        self._head_bytes += len(data)
+    def feed_headers(self, data: bytes) -> None:
+        """Parse bytes that came before the headers were complete. Raises NotHTTP."""
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise NotHTTP(f"headers of more than {MAX_HEADER_BYTES} bytes")
+        self._header_bytes += len(data)
         self._parse(data)
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come then; what there is of the body. Raises NotHTTP."""
+        """Parse bytes that came after the headers. Returns the bytes of the body in them. Raises NotHTTP."""
         self._parse(data)
         pieces = self._pieces
-        # One piece a portion is the rule.
-        return pieces.pop() if len(pieces) == 1 and self._inflate is None else self.take()
+        # Nearly always one piece, which needs no copy.
+        return pieces.pop() if len(pieces) == 1 and self._inflate is None else self.take_body()
 
-    def take(self) -> bytes:
-        """What there is of the body. Raises NotHTTP."""
+    def take_body(self) -> bytes:
+        """The bytes of the body that were parsed and not returned yet. Raises NotHTTP."""
         body = b"".join(self._pieces)
         self._pieces.clear()
         return body if self._inflate is None else _inflated(self._inflate, body)
 
-    def end(self) -> bool:
-        """The connection has ended; whether that was the end of the answer, as where it has no length."""
+    def feed_eof(self) -> bool:
+        """The connection has ended. Returns whether the response is complete; without a length it ends like this."""
         self.reusable = False
-        self.complete = self.complete or (self.head_complete and not self._delimited)
+        self.complete = self.complete or (self.headers_complete and not self._delimited)
         return self.complete
 
     def _parse(self, data: bytes) -> None:
@@ -93,21 +97,21 @@ class Incoming:
                 raise NotHTTP("it switches protocols" if switches else str(problem)) from problem
             self.reusable = False
         if self.complete:
-            # The parser and this object know each other, which only the garbage collector would notice.
+            # The parser refers to this object: without the cycle both are freed at once.
             del self._parser
 
-    # What httptools calls.
+    # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
         if self.complete:
-            # Something behind the answer that nobody asked for, and nobody gets.
+            # Bytes after the response that belong to no request: they are dropped with the connection.
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
             return
-        key, told = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {told}" if key in self.headers else told
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
         if self.complete:
@@ -116,10 +120,10 @@ class Incoming:
         if status < 200:
             self._interim = True
             return
-        self.status, self.head_complete = status, True
+        self.status, self.headers_complete = status, True
         headers = self.headers
         self._delimited = "content-length" in headers or "transfer-encoding" in headers or status in (204, 304)
-        # We ask for no compression; who compresses all the same is understood.
+        # We never ask for compression. Some servers compress all the same.
         if headers.get("content-encoding", "").lower() in _COMPRESSED:
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
 

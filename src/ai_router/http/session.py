@@ -1,7 +1,7 @@
-"""Plain requests to backends: one requests.Session for every call that is not hot.
+"""Plain requests to backends with a requests.Session, for calls that no client waits for.
 
-Health checks, the primary's gauge and the providers' lists of models go through here. What a client waits for must be
-abortable from another thread and goes through http/client.py.
+Used for health checks, the primary's gauge and the providers' lists of models. A call that a client waits for must be
+abortable from another thread: http/client.py makes those.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import http.client
 import io
 import ipaddress
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,19 +20,19 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ai_router.errors import UpstreamBroken, UpstreamError, UpstreamFailed, UpstreamTimeout
-from ai_router.http.calls import UpstreamRequest
+from ai_router.http.calls import FetchedResponse, UpstreamRequest
 from ai_router.http.exceptions import STALE, root_cause, translate
 
-_HOSTS = 64
-"""Connection pools that are kept, one for each scheme, host and port."""
+POOLED_HOSTS = 64
+"""How many connection pools are kept, one for each scheme, host and port."""
 _IDLE_PER_HOST = 4
-"""Idle connections that are kept for each of them: a few checks at a time, never a call per client."""
+"""How many idle connections are kept in each pool; a few checks run at a time."""
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine by its name or address: localhost, 127.0.0.0/8 or ::1. No look-up is made.
+    """Whether a URL's host is localhost, in 127.0.0.0/8, or ::1. No name is looked up.
 
-    Such a URL is never asked through a proxy, whatever the environment says: the proxy's loopback is another machine.
+    A request to such a URL never goes through a proxy: there the same address is another machine.
     """
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost":
@@ -45,20 +43,11 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedResponse:
-    """A whole answer. The headers' names compare without regard to case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class BackendSession(requests.Session):
-    """A session without retries, redirects, cookies and headers of its own. Safe from any thread; close it at the end.
+    """A requests.Session without retries, redirects, cookies and default headers. Safe from any thread; close it.
 
-    Proxies and the CA bundle come from the environment as requests documents it, except that loopback is asked
-    directly. ~/.netrc is not read: it would replace a backend's key.
+    Proxies and the CA bundle come from the environment as requests documents it, except that loopback needs no proxy.
+    ~/.netrc is not read: it would replace a backend's key.
     """
 
     def __init__(self) -> None:
@@ -66,26 +55,26 @@ class BackendSession(requests.Session):
         self.headers.clear()
         self.auth = _keep_headers
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        adapter = _TotalTimeoutAdapter(pool_connections=_HOSTS, pool_maxsize=_IDLE_PER_HOST, max_retries=0)
+        adapter = _TotalTimeoutAdapter(pool_connections=POOLED_HOSTS, pool_maxsize=_IDLE_PER_HOST, max_retries=0)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """Proxies, CA bundle and certificate for a URL, as a dict of requests' own; no proxies for loopback."""
+        """Proxies, CA bundle and certificate for a URL, in the dict that requests uses; no proxies for loopback."""
         found = super().merge_environment_settings(url, proxies, stream, verify, cert)
         if is_loopback(url):
             found["proxies"] = {}
         return found
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: a redirect is an answer like any other, and its caller refuses it."""
+        """None, so that requests follows no redirect; the caller sees its status."""
 
     def fetch(self, request: UpstreamRequest, max_bytes: int) -> FetchedResponse:
-        """The whole answer to ``request``, whatever its status.
+        """Send ``request`` and read the whole response, whatever its status. The body has at most ``max_bytes``.
 
-        It ends within the request's ``total`` seconds, however slowly the answer arrives; only a host with several
-        addresses may take ``connect`` seconds for each. ``idle`` and ``first_byte`` play no part. Raises
-        UpstreamUnreachable, UpstreamTimeout, UpstreamBroken, and UpstreamFailed for a body of more than ``max_bytes``.
+        It takes at most the request's ``total`` seconds, even if the body arrives slowly, and ``connect`` seconds for
+        each address of the host. ``idle`` and ``first_byte`` are not used. Raises UpstreamUnreachable, UpstreamTimeout,
+        UpstreamBroken, and UpstreamFailed for a longer body.
         """
         timeouts = request.timeouts
         answering = False
@@ -95,7 +84,7 @@ class BackendSession(requests.Session):
                 request.url,
                 headers=request.headers,
                 data=request.body,
-                # requests hands urllib3's own through; its type stubs do not know.
+                # requests passes this type on to urllib3, although its type stubs do not say so.
                 timeout=cast(Any, urllib3.Timeout(connect=timeouts.connect, total=timeouts.total)),
                 stream=True,
             )
@@ -103,14 +92,14 @@ class BackendSession(requests.Session):
             with response:
                 body = response.raw.read(max_bytes + 1, decode_content=True)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as problem:
-            raise _error(problem, request, answering=answering) from problem
+            raise _map_error(problem, request, answering=answering) from problem
         if len(body) > max_bytes:
             raise UpstreamFailed(f"the answer is longer than {max_bytes} bytes", request.source)
         return FetchedResponse(response.status_code, response.headers, body)
 
 
-def _error(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
-    """The error of ours that stands for an exception of requests, urllib3 or the socket."""
+def _map_error(problem: Exception, request: UpstreamRequest, *, answering: bool) -> UpstreamError:
+    """The UpstreamError for an exception of requests, urllib3 or the socket."""
     root = root_cause(problem)
     if isinstance(root, (TimeoutError, urllib3.exceptions.ReadTimeoutError)) and not isinstance(
         problem, requests.ConnectTimeout
@@ -122,12 +111,12 @@ def _error(problem: Exception, request: UpstreamRequest, *, answering: bool) -> 
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Stands in for requests' authentication, which looks for a login in ~/.netrc where there is none."""
+    """An auth callback that changes nothing. Without one requests looks for a login in ~/.netrc."""
     return request
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until ``deadline``, in monotonic seconds. A socket's own timeout starts anew with each read."""
+    """Reads a socket until ``deadline``, in monotonic seconds. (A socket's timeout starts anew with each read.)"""
 
     def __init__(self, raw: io.RawIOBase, sock: Any, deadline: float) -> None:
         self._raw = raw
@@ -138,10 +127,10 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
+        remaining_s = self._deadline - time.monotonic()
+        if remaining_s <= 0:
             raise TimeoutError("the deadline has passed")
-        self._sock.settimeout(left_s)
+        self._sock.settimeout(remaining_s)
         return cast(int | None, self._raw.readinto(buffer))
 
     def close(self) -> None:
@@ -150,9 +139,9 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _TimedResponse(http.client.HTTPResponse):
-    """A response whose head and body together take no longer than the socket's timeout when it begins.
+    """A response whose headers and body together take no longer than the socket's timeout at its start.
 
-    urllib3 sets that timeout to what its total leaves after connecting.
+    urllib3 sets that timeout to what is left of its ``total`` after connecting.
     """
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
@@ -174,7 +163,7 @@ _CONNECTIONS = {"http": _HTTPConnection, "https": _HTTPSConnection}
 
 
 class _TotalTimeoutAdapter(HTTPAdapter):
-    """An HTTPAdapter whose connections, direct or through a proxy, keep to urllib3's total to the end of the body."""
+    """An HTTPAdapter whose responses, direct or through a proxy, keep urllib3's ``total`` until the body's end."""
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)

@@ -1,8 +1,9 @@
-"""A sans-I/O decoder of server-sent events that keeps every byte.
+"""A decoder of server-sent events without I/O. Every byte is kept.
 
-It cuts the incoming bytes at event boundaries and hands each event out twice over: as the exact bytes to relay, and
-as its data payload to look at. Only an unfinished event is held back, at most MAX_EVENT_BYTES of it, so a client
-never gets half an event followed by an error.
+It cuts bytes at the ends of events, and returns each event as the exact bytes to relay, and as its data. Only an
+unfinished event is held back, at most MAX_EVENT_BYTES of it. So a client never gets half an event and then an error.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class EventTooLong(ValueError):
-    """An event grew beyond MAX_EVENT_BYTES without ending."""
+    """An event is longer than MAX_EVENT_BYTES, and has not ended."""
 
 
 class Event(NamedTuple):
-    """One event: ``raw`` with its terminating blank line; ``data`` joined as the standard says, None for comments."""
+    """``raw``: the event's bytes with the blank line. ``data``: its data lines, joined by \\n; None if it has none."""
 
     raw: bytes
     data: bytes | None
 
 
 class SSEDecoder:
-    """Feed it bytes in any portions; it returns the events they complete."""
+    """Takes bytes in any portions and returns whole events."""
 
     __slots__ = ("_pending",)
 
@@ -36,8 +37,9 @@ class SSEDecoder:
         self._pending = b""
 
     def only_event(self, chunk: bytes) -> bytes | None:
-        """The data of ``chunk`` where that is one whole event of one line, as most portions are; None: feed it."""
-        # JSON that begins an object ends in one, so that all before the two line ends is the one line.
+        """The data of ``chunk`` if it is exactly one event with one data line, which is the usual case. None: use
+        ``feed``."""
+        # The first \n is the last but one byte, so that there is one line and one event.
         if self._pending or chunk[:7] != b"data: {" or chunk.find(b"\n") != len(chunk) - 2 or chunk[-1:] != b"\n":
             return None
         return chunk[6:-2]
@@ -45,14 +47,14 @@ class SSEDecoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that ``chunk`` completes, in order. Raises EventTooLong."""
         buffer = self._pending + chunk if self._pending else chunk
-        # Every backend we know ends lines with \n alone; the general pattern is for the ones we do not know.
+        # All known backends end lines with \n alone. The slower way is for others.
         events = self._cut(buffer) if b"\r" in buffer else self._cut_newlines(buffer)
         if len(self._pending) > MAX_EVENT_BYTES:
             raise EventTooLong(f"an event is longer than {MAX_EVENT_BYTES} bytes")
         return events
 
     def finish(self) -> Event | None:
-        """What is left when the bytes have ended: a last event without its blank line, whole or broken."""
+        """The bytes have ended: returns a last event without a blank line, if there is one. It may be cut off."""
         rest, self._pending = self._pending, b""
         return Event(rest, _data_of(rest.rstrip(b"\r\n"))) if rest.strip() else None
 

@@ -1,8 +1,8 @@
-"""One thread that calls back at set times: the deadlines of every upstream call.
+"""Timers on one thread, for the deadlines of all upstream calls.
 
-A socket timeout starts anew with every byte, keep-alives included; a deadline must not. A threading.Timer would be
-a thread per call. This is a heap, a lock and one thread that mostly sleeps: deadlines are nearly always
-cancelled, and setting one wakes the thread only if it is the earliest.
+A socket timeout starts anew with every byte, so that keep-alive comments would put it off. A threading.Timer needs a
+thread for each call. This is a heap, a lock and one thread that sleeps most of the time. Nearly all deadlines are
+cancelled; setting one wakes the thread only if it is the earliest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Deadline:
-    """A callback to come. ``cancel`` is idempotent; a callback already running is not stopped."""
+    """A callback at a set time, ``at`` in seconds of the timers' clock. Made by ``TimerThread.after``."""
 
     __slots__ = ("_callback", "at")
 
@@ -31,22 +31,22 @@ class Deadline:
 
     @property
     def cancelled(self) -> bool:
-        """Whether there is nothing left to call."""
+        """Whether it was cancelled, or has fired."""
         return self._callback is None
 
     def cancel(self) -> None:
-        """Forget the callback, and all it refers to."""
+        """Drop the callback, and with it all that it refers to. Idempotent. A callback that is running goes on."""
         self._callback = None
 
     def fire(self) -> None:
-        """Call back, once."""
+        """Call the callback, unless it was cancelled or has been called."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
 
 
 class TimerThread:
-    """The clock of all timers of a process. Callbacks must be short: they share its thread."""
+    """The timers of a process. Callbacks run on its thread, one after the other, and must be short."""
 
     _SWEEP_AT = 1024
 
@@ -61,7 +61,7 @@ class TimerThread:
         self._thread.start()
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Deadline:
-        """Call back in ``seconds``, on the timers' thread."""
+        """Call ``callback`` in ``seconds``, on the timers' thread. Safe from any thread."""
         deadline = Deadline(self._clock() + seconds, callback)
         with self._lock:
             heapq.heappush(self._heap, deadline)
@@ -72,14 +72,14 @@ class TimerThread:
         return deadline
 
     def close(self) -> None:
-        """Stop the thread; what has not rung never will."""
+        """Stop the thread. Callbacks that are not due yet are never called."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
     def _sweep(self) -> None:
-        """Drop the cancelled, so that a busy minute does not keep a minute's worth of dead timers."""
+        """Remove cancelled deadlines, which would otherwise stay in the heap until their time."""
         self._heap = [deadline for deadline in self._heap if not deadline.cancelled]
         heapq.heapify(self._heap)
         self._sweep_at = max(self._SWEEP_AT, 2 * len(self._heap))
@@ -88,14 +88,14 @@ class TimerThread:
         while (deadline := self._next_due()) is not None:
             try:
                 deadline.fire()
-            except Exception:  # the border of a background thread: one bad callback must not end all deadlines
+            except Exception:  # on a background thread: one bad callback must not end all deadlines
                 log.exception("a timer's callback failed")
 
     def _next_due(self) -> Deadline | None:
-        """Wait for a timer to fall due; None when closed.
+        """Wait until a deadline is due; None when closed.
 
-        The cancelled are waited for like the others: without them at the top each request's first alarm would be the
-        earliest of all, and wake this thread.
+        Cancelled ones stay in the heap until their time. If they were removed at once, nearly every new deadline would
+        be the earliest and would wake this thread.
         """
         with self._changed:
             while not self._closed:
@@ -108,20 +108,20 @@ class TimerThread:
 
 
 class Watch(Protocol):
-    """What is told when somebody waits for a backend."""
+    """Notified when a read of a backend's socket begins and ends."""
 
     def read_begins(self) -> None:
-        """From here on somebody waits."""
+        """A read begins: the time until it ends counts."""
 
     def read_ends(self) -> None:
-        """Nobody waits any more."""
+        """The read has ended."""
 
     def close(self) -> None:
-        """There will be no more reads."""
+        """The call has ended: there are no more reads."""
 
 
 class NoWatch:
-    """For a call whose other deadlines are no later."""
+    """Does nothing: for a call whose total deadline is no later than its idle deadline."""
 
     def read_begins(self) -> None: ...
     def read_ends(self) -> None: ...
@@ -129,9 +129,9 @@ class NoWatch:
 
 
 class IdleWatch:
-    """Calls ``on_idle`` when one read has taken ``idle_s``. The time between two reads is not the backend's."""
+    """Calls ``on_idle`` when a single read has taken ``idle_s`` seconds. The time between two reads does not count."""
 
-    __slots__ = ("_clock", "_deadline", "_idle_s", "_on_idle", "_over", "_since", "_timers")
+    __slots__ = ("_clock", "_closed", "_deadline", "_idle_s", "_on_idle", "_read_began_at", "_timers")
 
     def __init__(
         self,
@@ -144,27 +144,27 @@ class IdleWatch:
         self._idle_s = idle_s
         self._on_idle = on_idle
         self._clock = clock
-        self._over = False
-        self._since: float | None = None
-        self._deadline = timers.after(idle_s, self._look)
+        self._closed = False
+        self._read_began_at: float | None = None
+        self._deadline = timers.after(idle_s, self._check)
 
     def read_begins(self) -> None:
-        self._since = self._clock()
+        self._read_began_at = self._clock()
 
     def read_ends(self) -> None:
-        self._since = None
+        self._read_began_at = None
 
     def close(self) -> None:
-        self._over = True
+        self._closed = True
         self._deadline.cancel()
 
-    def _look(self) -> None:
-        """One alarm a while, not one a read: it finds out how long the read has taken that is under way."""
-        since = self._since
-        quiet_s = 0.0 if since is None else self._clock() - since
-        if self._over:
+    def _check(self) -> None:
+        """How long has the present read taken? Checked now and then, since a timer for each read would cost more."""
+        read_began_at = self._read_began_at
+        silent_s = 0.0 if read_began_at is None else self._clock() - read_began_at
+        if self._closed:
             return
-        if quiet_s >= self._idle_s:
+        if silent_s >= self._idle_s:
             self._on_idle()
         else:
-            self._deadline = self._timers.after(self._idle_s - quiet_s, self._look)
+            self._deadline = self._timers.after(self._idle_s - silent_s, self._check)

@@ -131,7 +131,7 @@ class Pricing:
         unknown = []
         if searches and basis != PROVIDER:
             unknown.append(f"{call_name}: what it charges for searching")
-        if call.given_up and usage.estimated:
+        if call.abandoned and usage.estimated:
             unknown.append(f"{call_name}: what it wrote after the client had left, or thought before")
         return _Charge(usd, basis, usage, tuple(unknown))
 

@@ -1,1 +1,4 @@
-"""Retry, breaker, queue: what to do about a backend that is slow, busy or broken. Clocks are injected; no I/O here."""
+"""Protection against backends that are slow, busy or broken: limits, queue, circuit breaker, backoff, retry budget.
+
+Pure logic: no I/O, and the clocks are injected.
+"""

@@ -1,10 +1,12 @@
-"""A breaker: after failures a backend is left alone for a while, then tried with one call, then trusted again.
+"""The circuit breaker of one backend, and the backoff between retries.
 
-CLOSED --(failures in a row, or too large a share of them)--> OPEN
-CLOSED --(429, or a key that is refused)---------------------> OPEN, for as long as said
-OPEN ----(time is up)----------------------------------------> HALF_OPEN
+After failures a backend gets no calls for a while, then one call as a probe, then all calls again.
+
+CLOSED --(failures in a row, or too large a share of them)---> OPEN
+CLOSED --(429, for as long as the backend says; refused key)--> OPEN
+OPEN ----(its time is up)------------------------------------> HALF_OPEN
 HALF_OPEN --(the probe succeeds)-----------------------------> CLOSED
-HALF_OPEN --(it fails)---------------------------------------> OPEN, twice as long
+HALF_OPEN --(the probe fails)--------------------------------> OPEN, twice as long
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _JITTER = 0.25
-"""A wait may be a quarter shorter or longer, so that those who failed together do not come back together."""
+"""A wait is up to a quarter shorter or longer, so that calls that failed together are not retried together."""
 
 
 class State(StrEnum):
-    """Where a breaker stands."""
+    """The state of a breaker. The values appear in GET /health and in metrics."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -26,7 +28,7 @@ class State(StrEnum):
 
 
 class Why(StrEnum):
-    """Why it opened last."""
+    """Why a breaker opened. The values appear in messages to clients, GET /health and metrics."""
 
     FAILING = "failing"
     LIMITED = "rate limited"
@@ -37,95 +39,104 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """When to open and for how long, in seconds: ``open_s`` at first, doubled with each failed probe up to
-    ``most_open_s``."""
+    """When a breaker opens, and for how long.
 
-    in_a_row: int = 5
-    share: float = 0.5
-    least_calls: int = 20
+    It opens after ``failures_in_a_row``, or when ``failure_share`` (0 to 1) of the calls of the last ``window_s``
+    seconds failed and those were at least ``min_calls``. It stays open for ``open_s`` seconds; each failed probe
+    doubles that, up to ``max_open_s``.
+    """
+
+    failures_in_a_row: int = 5
+    failure_share: float = 0.5
+    min_calls: int = 20
     window_s: float = 30.0
     open_s: float = 1.0
-    most_open_s: float = 30.0
+    max_open_s: float = 30.0
 
 
 class Breaker:
-    """Of one backend. Every call says what time it is (monotonic seconds). Not safe from several threads by itself."""
+    """The breaker of one backend. Every method takes the time, in monotonic seconds.
+
+    Not safe from several threads: the caller holds a lock.
+    """
 
     def __init__(self, rules: BreakerRules) -> None:
         self._rules = rules
         self._state = State.CLOSED
-        self._opens_at = 0.0
-        self._in_a_row = 0
+        self._half_open_at = 0.0
+        self._failures_in_a_row = 0
         self._openings = 0
         self._probing = False
         self.epoch = 0
-        """How often it has opened: calls begun before the last time say nothing of what is now."""
+        """How often it has opened. The result of a call that began in an earlier epoch is out of date."""
         self._recent: deque[tuple[float, bool]] = deque(maxlen=200)
         self.why: Why | None = None
-        """Why it is not closed; None while it is."""
+        """Why it opened; None while it is closed."""
 
     def state(self, now: float) -> State:
-        """The state; time alone turns OPEN into HALF_OPEN."""
-        if self._state is State.OPEN and now >= self._opens_at:
+        """The state at ``now``. OPEN becomes HALF_OPEN when its time is up, without any call."""
+        if self._state is State.OPEN and now >= self._half_open_at:
             self._state = State.HALF_OPEN
             self._probing = False
         return self._state
 
     def admits(self, now: float) -> bool:
-        """Whether a call may be made: any while closed, one at a time while half-open."""
+        """Whether a call may begin: any while closed, one at a time while half-open, none while open."""
         state = self.state(now)
         return state is State.CLOSED or (state is State.HALF_OPEN and not self._probing)
 
-    def opens_in(self, now: float) -> float:
-        """Seconds until a call may be tried; 0 when it may be now, or as soon as a probe is back."""
-        return max(0.0, self._opens_at - now) if self._state is State.OPEN else 0.0
+    def admits_in(self, now: float) -> float:
+        """Seconds until it stops being open; 0 if it is not open (a half-open one may still wait for its probe)."""
+        return max(0.0, self._half_open_at - now) if self._state is State.OPEN else 0.0
 
-    def entered(self, now: float) -> None:
-        """A call begins."""
+    def call_started(self, now: float) -> None:
+        """A call begins; while half-open it is the probe."""
         self._probing = self._probing or self.state(now) is State.HALF_OPEN
 
     def succeeded(self, now: float) -> None:
-        """The backend answered: also with a refusal of what is in the request."""
+        """A call ended with an answer. A refusal of the request itself (400, 404...) is an answer, too."""
         self._recent.append((now, True))
-        self._in_a_row = 0
+        self._failures_in_a_row = 0
         if self.state(now) is State.HALF_OPEN:
             self._state, self.why, self._openings, self._probing = State.CLOSED, None, 0, False
             self._recent.clear()
 
     def failed(self, now: float, why: Why = Why.FAILING) -> None:
-        """The backend did not answer, or broke off; a refusal of our key is enough by itself."""
+        """A call ended without an answer, or with half of one. ``Why.MISCONFIGURED`` opens the breaker at once."""
         self._recent.append((now, False))
-        self._in_a_row += 1
+        self._failures_in_a_row += 1
         state = self.state(now)
-        enough = why is Why.MISCONFIGURED or self._in_a_row >= self._rules.in_a_row or self._too_many(now)
+        enough = (
+            why is Why.MISCONFIGURED or self._failures_in_a_row >= self._rules.failures_in_a_row or self._too_many(now)
+        )
         if state is State.HALF_OPEN or (state is State.CLOSED and enough):
-            wait_s = min(self._rules.open_s * 2**self._openings, self._rules.most_open_s)
+            wait_s = min(self._rules.open_s * 2**self._openings, self._rules.max_open_s)
             self._openings = min(self._openings + 1, 16)
             self.open(now, wait_s, why)
 
     def open(self, now: float, seconds: float, why: Why) -> None:
-        """Leave the backend alone for so long; a longer wait that is on already stays."""
-        self._opens_at = max(now + seconds, self._opens_at if self._state is State.OPEN else 0.0)
+        """Open for ``seconds``. If it is open for longer already, that stays."""
+        self._half_open_at = max(now + seconds, self._half_open_at if self._state is State.OPEN else 0.0)
         self._state, self.why, self._probing = State.OPEN, why, False
         self.epoch += 1
 
-    def given_up(self, now: float) -> None:
-        """A call ended without telling anything of the backend: another may probe."""
+    def ended_without_result(self, now: float) -> None:
+        """A call ended and says nothing of the backend, as one that was aborted. Another may be the probe."""
         if self.state(now) is State.HALF_OPEN:
             self._probing = False
 
     def _too_many(self, now: float) -> bool:
         calls = [well for at, well in self._recent if now - at <= self._rules.window_s]
-        return len(calls) >= self._rules.least_calls and calls.count(False) >= self._rules.share * len(calls)
+        return len(calls) >= self._rules.min_calls and calls.count(False) >= self._rules.failure_share * len(calls)
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits between tries, in seconds: ``first_s``, twice that, four times; never above eight times."""
+    """Exponential backoff: ``first_s`` seconds before the first retry, then 2, 4 and 8 times that, and no more."""
 
     first_s: float = 1.0
 
-    def delay_s(self, number: int, chance: float) -> float:
-        """The wait before retry ``number``, from 1; ``chance`` in [0, 1) spreads those who failed together."""
+    def delay_s(self, number: int, random_value: float) -> float:
+        """Seconds before retry ``number``, from 1. ``random_value`` in [0, 1): a quarter less to a quarter more."""
         plain = self.first_s * float(2 ** min(number - 1, 3))
-        return plain * (1 - _JITTER + 2 * _JITTER * chance)
+        return plain * (1 - _JITTER + 2 * _JITTER * random_value)

@@ -1,8 +1,9 @@
-"""Gates in front of the backends, and the one queue before them: bounded, fair, and left at any time.
+"""Concurrency limits of the backends, and the one queue for all of them: bounded, fair, and cancellable at any time.
 
-A gate admits as many calls as its cap allows and its breaker agrees to. Whoever is not admitted may wait, for one gate
-or for whichever of several opens first. Of those who wait, clients take turns, each by order of arrival; a newcomer
-passes nobody who waits for the same gate.
+A call needs a ``Permit`` of its backend. A backend grants as many at a time as its cap allows, and none while its
+breaker is open. A request that gets no permit may wait in the queue, for one backend or for the first of several. The
+queue serves clients in rotation, and the requests of one client in order of arrival. A new request does not overtake
+those that wait for the same backend.
 """
 
 from __future__ import annotations
@@ -16,39 +17,42 @@ from dataclasses import dataclass
 
 from ai_router.resilience.breaker import Backoff, Breaker, BreakerRules, State, Why
 
-_WEIGHT_OF_NEWEST = 0.2
+_NEWEST_WEIGHT = 0.2
+_MAX_COOLDOWN_S = 3600.0
+"""A Retry-After of days, or a date in the year 9999, counts as an hour."""
+_UNTIL_WOKEN_S = 3600.0
+"""How long to wait for a backend that is merely full. Its next release wakes the waiting request long before that."""
 
 
 class QueueFull(Exception):
-    """As many wait as may."""
+    """The queue has reached its size; raised by ``ConcurrencyLimiter.queue``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterReport:
-    """How a gate is doing."""
+    """One backend now: its breaker's state and why it opened, calls that hold a permit, requests that wait for one."""
 
     state: State
     why: Why | None
-    opens_in_s: float
     in_flight: int
     waiting: int
 
 
 class _BackendLimit:
-    """How many calls one backend may have, and its breaker. The limiter's lock guards it."""
+    """The cap and the breaker of one backend. Guarded by the limiter's lock."""
 
     def __init__(self, cap: int, rules: BreakerRules, *, counts_streams: bool = True) -> None:
         self.cap = cap
         self.counts_streams = counts_streams
-        """Whether a stream that has begun still counts."""
+        """Whether a stream that has begun still counts for the cap."""
         self.streaming = 0
         self.breaker = Breaker(rules)
         self.in_flight = 0
         self.ramp: int | None = None
-        """Places after a cooldown: few at first, twice as many with each success, so that a queue is no stampede."""
+        """A lower cap after a cooldown: 2, then doubled with each success, so that the queue returns slowly."""
         self.limits_in_a_row = 0
         self.interval_s = 0.0
-        """Seconds between two calls that end, lately."""
+        """Seconds between the ends of two calls: a moving average."""
         self._ended_at: float | None = None
 
     def admits(self, now: float) -> bool:
@@ -56,14 +60,14 @@ class _BackendLimit:
         counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
         return counted < limit and self.breaker.admits(now)
 
-    def entered(self, now: float) -> None:
+    def call_started(self, now: float) -> None:
         self.in_flight += 1
-        self.breaker.entered(now)
+        self.breaker.call_started(now)
 
-    def left(self, now: float) -> None:
+    def call_ended(self, now: float) -> None:
         self.in_flight -= 1
         if self._ended_at is not None:
-            self.interval_s += _WEIGHT_OF_NEWEST * (now - self._ended_at - self.interval_s)
+            self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
         self._ended_at = now
 
     def succeeded(self, now: float) -> None:
@@ -76,7 +80,7 @@ class _BackendLimit:
 
 
 class Permit:
-    """Leave to make one call of ``backend``. Report what came of the call, then release; any number of times."""
+    """Permission for one call of ``backend``: report the result of the call, then release. Safe from any thread."""
 
     __slots__ = ("_begun", "_epoch", "_limiter", "_open", "_reported", "backend")
 
@@ -89,79 +93,81 @@ class Permit:
         self.backend = backend
 
     def succeeded(self) -> None:
-        """The backend answers."""
+        """The backend answered."""
         self._reported = True
         self._limiter.record(self.backend, _BackendLimit.succeeded, self._epoch)
 
     def failed(self) -> None:
-        """The backend did not answer, or broke off."""
+        """The backend did not answer, or broke off in the middle."""
         self._reported = True
         self._limiter.record(self.backend, lambda backend, now: backend.breaker.failed(now), self._epoch)
 
     def limited(self, seconds: float | None, why: Why = Why.LIMITED) -> None:
-        """The backend is to be left alone for so long; None: it did not say how long."""
+        """The backend wants no calls for ``seconds``; None: it did not say for how long."""
         self._reported = True
         self._limiter.limit(self.backend, seconds, why)
 
     def misconfigured(self) -> None:
-        """The backend refuses our key or our address of it."""
+        """The backend rejects our key, or there is no such API at its address."""
         self._reported = True
         self._limiter.record(
             self.backend, lambda backend, now: backend.breaker.failed(now, Why.MISCONFIGURED), self._epoch
         )
 
     def stream_begun(self) -> None:
-        """The backend's stream has begun and holds no thread any more: another call may be made meanwhile."""
+        """The answer is a stream and has begun. If the cap does not count streams, another call may begin now."""
         if self._open and not self._begun:
             self._begun = True
             self._limiter.stream_begun(self.backend)
 
     def release(self) -> None:
-        """The call is over."""
+        """The call has ended, with or without a result. Idempotent."""
         if self._open:
             self._open = False
             self._limiter.release(self.backend, self._epoch, reported=self._reported, begun=self._begun)
 
 
 class QueueTicket:
-    """A place in the queue, for ``wanted``, best first."""
+    """One request in the queue, for a permit of one of the backends ``wanted``, best first. Release it in any case."""
 
     def __init__(self, limiter: ConcurrencyLimiter, wanted: Sequence[str], round_number: int) -> None:
         self._limiter = limiter
         self.wanted = tuple(wanted)
         self.round_number = round_number
-        """Its place among its client's, counted from the turn that is served: lower goes first."""
-        self.called = threading.Event()
-        self.granted: Permit | None = None
+        """Lower rounds are served first. Each waiting request of a client is one round after the one before it."""
+        self.woken = threading.Event()
+        self.permit: Permit | None = None
 
     def wait(self, seconds: float) -> Permit | None:
-        """The pass, as soon as there is one; None after so long, or when woken."""
+        """Wait for the permit, at most ``seconds``. None: not yet. It also returns early, so call it in a loop."""
         self._limiter.admit_waiting()
-        if self.granted is None:
-            self.called.wait(min(seconds, self._limiter.opens_in(self.wanted)))
-            self.called.clear()
+        if self.permit is None:
+            self.woken.wait(min(seconds, self._limiter.admits_in(self.wanted)))
+            self.woken.clear()
             self._limiter.admit_waiting()
-        return self.granted
+        return self.permit
 
     def wake(self) -> None:
-        """Let whoever waits look around. From any thread."""
-        self.called.set()
+        """End the present ``wait`` early. Safe from any thread."""
+        self.woken.set()
 
     def release(self) -> None:
-        """Give the place in the queue up, and the pass if it came just now."""
+        """Leave the queue. A permit that was granted but not used is released."""
         self._limiter.remove(self)
 
     def estimate(self) -> tuple[int, float]:
-        """Position, from 1, and about how many seconds it will take."""
+        """The position in the queue, from 1, and about how many seconds the wait will take."""
         return self._limiter.estimate(self)
 
 
 class ConcurrencyLimiter:
-    """A limit for each backend, made when it is first named, and one queue before them all. Safe from any thread.
+    """A limit for each backend, made when its name is first used, and one queue for all. Safe from any thread.
 
-    ``cap``: how many calls a backend may have; ``caps`` has other numbers by name. ``size``: how many requests may
-    wait. ``counts_streams``: whether a stream that has begun still counts for ``cap``; if not, the cap is about calls
-    that the backend has not begun to answer, which is what piles up at one that is slow.
+    ``cap``: how many calls a backend may have at a time; ``caps``: other numbers, by the backend's name. ``size``: how
+    many requests may wait. ``clock``: monotonic seconds; ``random_source``: numbers in [0, 1).
+
+    ``counts_streams``: whether a stream that has begun still counts for ``cap``. If not, the cap limits the calls that
+    a backend has not begun to answer, since those pile up at a slow one. A cap of ``caps`` always counts streams.
     """
 
     def __init__(
@@ -171,7 +177,7 @@ class ConcurrencyLimiter:
         rules: BreakerRules,
         caps: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        random_source: Callable[[], float] = random.random,
         *,
         counts_streams: bool = True,
     ) -> None:
@@ -183,15 +189,15 @@ class ConcurrencyLimiter:
             lambda: _BackendLimit(cap, rules, counts_streams=counts_streams)
         )
         self._backoff = Backoff(rules.open_s)
-        self._chance = chance
+        self._random_source = random_source
         self._waiting: list[QueueTicket] = []
         self._round = 0
         self._last_rounds: dict[str, int] = {}
 
     def acquire(self, wanted: Iterable[str], below: int | None = None) -> Permit | None:
-        """A pass for the first that admits one more now, ahead of nobody; None if none does.
+        """A permit of the first of the backends ``wanted`` that can grant one now; None if none can.
 
-        ``below``: only where fewer calls than that are under way.
+        No request that waits for the same backend is overtaken. ``below``: only if fewer calls than that are under way.
         """
         with self._lock:
             self.admit_waiting()
@@ -199,12 +205,12 @@ class ConcurrencyLimiter:
             for name in wanted:
                 backend = self._backend(name)
                 if (below is None or backend.in_flight < below) and not self._has_waiters(name) and backend.admits(now):
-                    backend.entered(now)
+                    backend.call_started(now)
                     return Permit(self, name, backend.breaker.epoch)
             return None
 
     def queue(self, wanted: Sequence[str], client: str) -> QueueTicket:
-        """A place in the queue; leave it in any case. Raises RoomFull."""
+        """Join the queue for one of ``wanted``. ``client``: in whose name, for the rotation. Raises QueueFull."""
         with self._lock:
             if len(self._waiting) >= self._size:
                 raise QueueFull
@@ -216,38 +222,41 @@ class ConcurrencyLimiter:
             self._waiting.append(ticket)
             return ticket
 
-    def opens_in(self, wanted: Iterable[str]) -> float:
-        """Seconds until the first of these may admit somebody, breakers considered and caps not."""
+    def admits_in(self, wanted: Iterable[str]) -> float:
+        """Seconds until one of the open breakers of ``wanted`` lets calls through; an hour where none is open."""
         with self._lock:
             now = self._clock()
-            return min((self._backend(name).breaker.opens_in(now) or _A_WHILE for name in wanted), default=_A_WHILE)
+            return min(
+                (self._backend(name).breaker.admits_in(now) or _UNTIL_WOKEN_S for name in wanted),
+                default=_UNTIL_WOKEN_S,
+            )
 
-    def closed_for(self, name: str) -> tuple[float, Why | None]:
-        """Seconds for which the breaker lets nobody pass, and why; 0 where a call may be tried."""
+    def blocked_for(self, name: str) -> tuple[float, Why | None]:
+        """For how many more seconds the breaker of ``name`` stays open (0: it is not), and why it opened."""
         with self._lock:
             breaker = self._backend(name).breaker
-            return breaker.opens_in(self._clock()), breaker.why
+            return breaker.admits_in(self._clock()), breaker.why
 
     def report(self, name: str) -> LimiterReport:
-        """How a gate is doing."""
+        """The present state of the backend ``name``."""
         with self._lock:
             now, backend = self._clock(), self._backend(name)
             waiting = sum(name in ticket.wanted for ticket in self._waiting)
             state = backend.breaker.state(now)
-            return LimiterReport(state, backend.breaker.why, backend.breaker.opens_in(now), backend.in_flight, waiting)
+            return LimiterReport(state, backend.breaker.why, backend.in_flight, waiting)
 
     def names(self) -> Sequence[str]:
-        """The gates that there are."""
+        """The backends that have been named so far."""
         with self._lock:
             return tuple(self._backends)
 
     @property
     def waiting(self) -> int:
-        """How many wait, at all gates together."""
+        """How many requests wait in the queue."""
         return len(self._waiting)
 
     def record(self, name: str, update: Callable[[_BackendLimit, float], None], epoch: int) -> None:
-        """What came of a call. If the breaker has opened since the call began, it is old news."""
+        """Record the result of a call of ``name``. Ignored if the breaker has opened since: it is out of date then."""
         with self._lock:
             backend = self._backend(name)
             if backend.breaker.epoch == epoch:
@@ -255,34 +264,34 @@ class ConcurrencyLimiter:
                 self._wake_waiting(name, backend)
 
     def limit(self, name: str, seconds: float | None, why: Why) -> None:
-        """A backend wants to be left alone. From the second time in a row on, at least as long as the backoff says: a
-        Retry-After of 0 must not be taken at its word for ever."""
+        """Open the breaker of ``name`` for ``seconds``, at most an hour; None: as long as the backoff says. From the
+        second time in a row on the backoff is the least: "Retry-After: 0" must not lead to a tight loop."""
         with self._lock:
             backend = self._backend(name)
             backend.limits_in_a_row += 1
             again = backend.limits_in_a_row if seconds is None else backend.limits_in_a_row - 1
-            least_s = self._backoff.delay_s(again, self._chance()) if again else 0.0
-            backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _LONGEST_S), why)
+            least_s = self._backoff.delay_s(again, self._random_source()) if again else 0.0
+            backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _MAX_COOLDOWN_S), why)
             self._wake_waiting(name, backend)
 
     def stream_begun(self, name: str) -> None:
-        """A stream has begun: where those are not counted, somebody who waits may have its permit."""
+        """A stream of ``name`` has begun. If streams do not count, a waiting request may get a permit."""
         with self._lock:
             self._backend(name).streaming += 1
             self.admit_waiting()
 
     def release(self, name: str, epoch: int, *, reported: bool, begun: bool) -> None:
-        """A call is over."""
+        """A call of ``name`` has ended; ``reported``: its result was recorded; ``begun``: it was a stream."""
         with self._lock:
             now, backend = self._clock(), self._backend(name)
             if not reported and backend.breaker.epoch == epoch:
-                backend.breaker.given_up(now)
+                backend.breaker.ended_without_result(now)
             backend.streaming -= begun
-            backend.left(now)
+            backend.call_ended(now)
             self.admit_waiting()
 
     def admit_waiting(self) -> None:
-        """Give passes to those whose turn it is."""
+        """Grant all permits that can be granted to waiting requests now."""
         with self._lock:
             if not self._waiting:
                 return
@@ -290,32 +299,33 @@ class ConcurrencyLimiter:
             for ticket in self._in_order():
                 name = next((name for name in ticket.wanted if self._backend(name).admits(now)), None)
                 if name is not None:
-                    self._backend(name).entered(now)
+                    self._backend(name).call_started(now)
                     self._waiting.remove(ticket)
                     self._round = max(self._round, ticket.round_number)
-                    ticket.granted = Permit(self, name, self._backend(name).breaker.epoch)
-                    ticket.called.set()
+                    ticket.permit = Permit(self, name, self._backend(name).breaker.epoch)
+                    ticket.woken.set()
 
     def remove(self, ticket: QueueTicket) -> None:
-        """Somebody waits no longer."""
+        """Take ``ticket`` out of the queue, and release its permit if it has one."""
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
-            elif ticket.granted is not None:
-                ticket.granted.release()
+            elif ticket.permit is not None:
+                ticket.permit.release()
 
     def estimate(self, ticket: QueueTicket) -> tuple[int, float]:
-        """Position and expected wait of a ticket: what the breaker says, and the pace of those before it."""
+        """The position of ``ticket``, from 1, and its expected wait in seconds, by the breaker and the recent pace."""
         with self._lock:
             now, ahead = self._clock(), self._in_order()
             position = ahead.index(ticket) + 1 if ticket in ahead else 1
             return position, min(
-                max(self._backend(name).breaker.opens_in(now), self._backend(name).interval_s * position)
+                max(self._backend(name).breaker.admits_in(now), self._backend(name).interval_s * position)
                 for name in ticket.wanted
             )
 
     def _wake_waiting(self, name: str, backend: _BackendLimit) -> None:
-        """After news: admit whom it lets in; those who now have to wait until the breaker opens must learn of that."""
+        """After a result: grant what can be granted. If the breaker is open now, wake those who wait for it, so that
+        they wait for the breaker instead."""
         self.admit_waiting()
         if backend.breaker.state(self._clock()) is State.OPEN:
             for ticket in self._waiting:
@@ -323,7 +333,7 @@ class ConcurrencyLimiter:
                     ticket.wake()
 
     def _in_order(self) -> list[QueueTicket]:
-        """Everybody's first, then everybody's second, and so on; of one turn, the first to come."""
+        """The queue in the order of service: by round, and within a round by arrival."""
         return sorted(self._waiting, key=lambda ticket: ticket.round_number)
 
     def _has_waiters(self, name: str) -> bool:
@@ -332,13 +342,6 @@ class ConcurrencyLimiter:
     def _backend(self, name: str) -> _BackendLimit:
         backend = self._backends[name]
         if (cap := self._caps.get(name)) is not None:
-            # A cap of the backend's own is what it can take: streams count.
+            # A cap that is set for this backend says what it can take, streams included.
             backend.cap, backend.counts_streams = cap, True
         return backend
-
-
-_LONGEST_S = 3600.0
-"""A backend that wants to be left alone for days, or until the year 9999, is asked again after an hour."""
-
-_A_WHILE = 3600.0
-"""Longer than anybody waits: a gate that is full opens when somebody leaves, who says so."""

@@ -1,4 +1,4 @@
-"""After a call: what it says about its backend, and whether one more retry may be made."""
+"""After a failed call: what its error says about the backend, and whether one more retry is within the budget."""
 
 from __future__ import annotations
 
@@ -17,40 +17,45 @@ from ai_router.errors import (
 from ai_router.resilience.breaker import Why
 from ai_router.resilience.limiter import Permit
 
-_SHARE = 0.2
-_LEAST = 3
+_RETRY_SHARE = 0.2
+_MIN_RETRIES = 3
 
 
 class RetryBudget:
-    """Retries under way may be a fifth of all active requests, or three, so that a backend that is down is not asked
-    three times as much. Safe from any thread."""
+    """A limit for the retries under way: a fifth of the active requests, or three if that is more.
+
+    Without it a backend that is down would get three times its usual calls. ``active`` returns the number of requests
+    under way. Safe from any thread.
+    """
 
     def __init__(self, active: Callable[[], int]) -> None:
         self._active = active
         self._lock = threading.Lock()
         self._under_way = 0
 
-    def take(self) -> bool:
-        """Begin a retry, if one more may be under way."""
+    def acquire(self) -> bool:
+        """Begin a retry; False if the limit is reached. After True, call ``release`` when the retry has ended."""
         with self._lock:
-            if self._under_way >= max(_LEAST, int(_SHARE * self._active())):
+            if self._under_way >= max(_MIN_RETRIES, int(_RETRY_SHARE * self._active())):
                 return False
             self._under_way += 1
             return True
 
     def release(self) -> None:
-        """A retry has ended, however it did."""
+        """A retry has ended, whatever its result."""
         with self._lock:
             self._under_way -= 1
 
 
 _EXHAUSTED_S = 60.0
-"""A quota that is used up may be filled by its owner at any time."""
+"""How long a backend gets no calls when its quota is used up: its owner may refill it at any time."""
 
 
 def record_result(permit: Permit, problem: RouterError) -> None:
-    """Tell a gate what became of a call that failed. One that we gave up, or could not make, says nothing
-    of the backend."""
+    """Report to ``permit`` what the error of its call says about the backend.
+
+    Errors that are not the backend's (an abort, a request that we cannot send) report nothing.
+    """
     if not isinstance(problem, UpstreamError):
         return
     if isinstance(problem, UpstreamLimited):

@@ -105,7 +105,7 @@ class Hedge(Generic[T]):
             raise ShuttingDown("the router is being stopped") from None
         calls.append((future, call))
         # One that still waits for a thread has no socket to shut.
-        call.when_aborted(future.cancel)
+        call.on_abort(future.cancel)
 
     def _take_credit(self) -> bool:
         with self._lock:

@@ -129,8 +129,8 @@ class Router:
         """The decision, if it needs no call or if the classifier cannot be called now. Raises ModelNotFound."""
         found = self._explicit_decision(request) or _meta_decision(request) or self._fast_decision(request)
         if isinstance(found, Undecided):
-            closed_s, why = self._limiter.closed_for(CLASSIFIER)
-            if closed_s > 0:
+            blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
+            if blocked_s > 0:
                 return _fallback_decision(found, f"not asked, it is {why}")
         return found
 
