@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint check format benchmark benchmark-embedded benchmark-peers soak lock clean
+.PHONY: run setup setup-dev test lint versions check format benchmark benchmark-embedded benchmark-peers soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -20,6 +20,10 @@ lint: setup-dev ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+versions: setup-dev ## requests through the lowest versions allowed, and through the locked ones on the image's Python
+	$(BIN)/python -m scripts.try_versions $(PYTHON) requirements-lowest.txt
+	$(BIN)/python -m scripts.try_versions --skip-if-missing python3.13 requirements.txt
 
 check: lint test ## everything that has to be green
 

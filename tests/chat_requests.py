@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ai_router.routing.text import text_of
+from ai_router.routing.prompt import text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.types import ChatRequest, Message
 

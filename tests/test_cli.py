@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from ai_router import __version__
 from ai_router.cli.learning import own_examples
 from ai_router.cli.main import main
-from ai_router.learning.distillation import lessons_from
+from ai_router.learning.distillation import examples_from_sessions
 from tests.fakes.personas import CHAT, classifies
 from tests.fakes.upstream import FakeUpstream, Plain
-from tests.learning.test_sessions import session
+from tests.stored_sessions import session
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_learn_from_sessions_does_not_install_a_worse_head(run, tmp_path: Path, 
     sessions.mkdir(parents=True)
     for number in range(240):
         text = f"write a birthday poem for cousin {number}"
-        examined = bool(lessons_from([session(text)]).examined)
+        examined = bool(examples_from_sessions([session(text)]).held_out)
         stored_session(sessions, number, text, "MODERATE" if examined else "COMPLEX")
     result = run("learn", "--from-sessions")
     assert result.exit_code == 1, result.output

@@ -128,8 +128,8 @@ def test_some_threads_are_kept_from_chat_requests(threads: str, kept: int) -> No
 
 def test_streams_are_counted_apart_from_threads_and_a_backend_s_numbers_follow_the_threads() -> None:
     usual, many = load_settings({}, dotenv=None), load_settings({"MAX_STREAMS": "5000"}, dotenv=None)
-    assert usual.max_in_flight == 1000 + 2 * 63
-    assert many.max_in_flight == 5000 + 2 * 63
+    assert usual.max_in_flight == 1000 + 63
+    assert many.max_in_flight == 5000 + 63
     for settings in (usual, many):
         assert (settings.request_threads, settings.backends_cap, settings.queue_limit) == (63, 47, 31)
 

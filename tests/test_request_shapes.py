@@ -96,7 +96,7 @@ def classifier(client: UpstreamClient, registry: Registry, mode: ClassifierMode)
     made = Classifier(
         client, registry.classifier, ClassifierSettings(mode, timeout_s=5, connect_s=1, context_chars=500)
     )
-    made.stop_waiting()
+    made.assume_mode()
     return made
 
 

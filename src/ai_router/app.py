@@ -39,7 +39,7 @@ class Runtime:
 
     timers: TimerThread
     policy: access.RequestPolicy
-    closing: ExitStack = field(default_factory=ExitStack)
+    closing: ExitStack
     in_flight: InFlight = field(default_factory=InFlight)
     draining: threading.Event = field(default_factory=threading.Event)
 
@@ -49,10 +49,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     ``started_at``: when the process that starts it began, in seconds since 1970; None: this one.
     """
-    keys = access.Keys(settings.api_keys, settings.admin_key)
-    runtime = Runtime(TimerThread(), access.RequestPolicy(keys))
-    closing, in_flight = runtime.closing, runtime.in_flight
-    closing.callback(runtime.timers.close)
+    keys, closing, timers = access.Keys(settings.api_keys, settings.admin_key), ExitStack(), TimerThread()
+    closing.callback(timers.close)
 
     # What is known of the backends, and who is told of what happens.
     registry = build_registry(settings)
@@ -65,7 +63,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     telemetry = start_telemetry(settings, registry, process_start, [load.finished], closing)
 
     # What the backends are asked with.
-    client = UpstreamClient(runtime.timers, pool_size=2 * settings.request_threads)
+    client = UpstreamClient(timers, pool_size=2 * settings.request_threads)
     closing.callback(client.close)
     limiter = build_limiter(settings, registry)
     watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
@@ -82,7 +80,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     # How clients ask.
     app = Flask(__name__, static_folder=None)
-    app.extensions[EXTENSION] = runtime
+    runtime = app.extensions[EXTENSION] = Runtime(timers, access.RequestPolicy(keys, limit), closing)
+    in_flight = runtime.in_flight
     # People read these: the order in which things are said is the order in which they are meant.
     cast(DefaultJSONProvider, app.json).sort_keys = False
     ids = Ids()

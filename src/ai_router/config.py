@@ -18,8 +18,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, PlainValidator, SkipValidation, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SkipValidation, ValidationError
 
 from ai_router import config_values as values
 from ai_router.config_values import (
@@ -63,17 +62,15 @@ def _variable(default: str | None, doc: str, *, hidden: bool = False, name: str 
     return Field(default, description=doc, repr=not hidden, alias=name)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, parsed. A field's variable is its name in capitals.
 
     ``model_copy(update={...})`` makes a changed copy, which is not checked again.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True,
         alias_generator=str.upper,
-        case_sensitive=True,
-        enable_decoding=False,  # the readers above get the text; otherwise AI_ROUTER_API_KEYS would have to be JSON
         validate_default=True,  # a default is a text, too
         hide_input_in_errors=True,
     )
@@ -103,9 +100,11 @@ class Settings(BaseSettings):
     )
     gpu_watts: Amount = _variable("350", "what the machine draws while it answers")
     workers: Annotated[int, _between(1, 64)] = _variable("1", "processes; must be 1 for now")
-    threads: Annotated[int, _between(4, 4096)] = _variable("72", "request threads; one in eight is kept for /health")
+    threads: Annotated[int, _between(4, 4096)] = _variable(
+        "72", "threads that answer requests; one in eight is kept for /health"
+    )
     max_streams: Annotated[int, _between(1, 100_000)] = _variable(
-        "1000", "streams under way at once; they hold no thread"
+        "1000", "streams that may be under way besides the requests that hold a thread"
     )
 
     router_url: Url | None = _variable(None, "the classifier's server; unset: no classifier")
@@ -150,10 +149,10 @@ class Settings(BaseSettings):
     )
     queue_budget_s: Seconds = _variable("30", "a request's wait for backends that are busy or cooling down")
     queue_size: Annotated[int, _between(0, 10_000)] | None = _variable(
-        None, "requests that may wait for backends; unset: half of the request threads"
+        None, "requests that may wait for backends; unset: half of the threads for them"
     )
     backend_cap: Annotated[int, _between(1, 10_000)] | None = _variable(
-        None, "requests at one backend at once; unset: the request threads, 3/4 of them with several backends"
+        None, "requests at one backend at once; unset: the threads for them, 3/4 with several backends"
     )
     cloud_fallback: Switch = _variable(
         "on", "let the cloud answer what the primary was to answer when the primary is down"
@@ -256,13 +255,16 @@ class Settings(BaseSettings):
 
     @property
     def max_in_flight(self) -> int:
-        """How many requests for backends may be under way: with a thread, waiting for one, or as a stream."""
-        return 2 * self.request_threads + self.max_streams
+        """How many requests for backends may be under way, with a thread or as a stream that has begun.
+
+        Those that wait for a thread are not counted here: as many may wait as may hold one.
+        """
+        return self.request_threads + self.max_streams
 
     @property
     def max_connections(self) -> int:
         """How many client connections are kept open; beyond that the one that is silent longest is closed."""
-        return self.max_in_flight + 10 * self.threads
+        return self.max_in_flight + self.request_threads + 10 * self.threads
 
 
 _FIELDS = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.description}
@@ -298,10 +300,8 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
     Raises SettingsError, in one line, for the first value that cannot work.
     """
     texts = _texts(os.environ if environ is None else environ, dotenv)
-    source = EnvSettingsSource(Settings)
-    source.env_vars = {name: text for name, text in texts.items() if name in _FIELDS}
     try:
-        settings = Settings(_build_sources=((source,), {}))
+        settings = Settings.model_validate({name: text for name, text in texts.items() if name in _FIELDS})
     except ValidationError as error:
         # Its own text has many lines. A reader of ours refused the value, and its ValueError is in the context.
         first = error.errors(include_url=False, include_input=False)[0]

@@ -1,12 +1,15 @@
 """The way of a request: decide, speculate meanwhile, enrich if so decided, dispatch, respond.
 
-``Pipeline.answer`` is called on the request's thread and returns when the first byte for the client is known, or after
-a moment of waiting. ``_Request.answer`` is the whole way, top to bottom; each step is in a package of its own:
+``Pipeline.answer`` is called on the request's thread. It returns when the answer is here, whole or with its first
+event. A stream that has to wait for a busy backend or for the web search gets its reply half a second into that wait:
+the headers go out, comments follow, and the answer comes later. Asking the classifier and a backend itself is no such
+wait: until the first event nothing is sent, so that a failure keeps its status. ``_Request.answer`` is the whole way,
+top to bottom; each step is in a module of its own:
 
     decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named
     speculate   dispatch/speculation.py    the primary is called already while the classifier thinks
     plan        dispatch/plan.py           the decision as candidates, best first
-    enrich      dispatch/web_search.py     hop one of ENRICH: facts from the web, put into the messages
+    enrich      dispatch/web_search.py     ENRICH: the web is searched, and what it says put into the messages
     dispatch    dispatch/dispatcher.py     who is asked, again, instead, after what wait
     forward     dispatch/forward.py        one call of one candidate
     respond     dispatch/reply.py          the answer on its way to the client
@@ -37,7 +40,7 @@ from ai_router.resilience.limiter import Permit
 from ai_router.routing.router import Router, Undecided
 from ai_router.types import Decision, Purpose, Route, SpeculationResult
 
-PATIENCE_BEFORE_HEADERS_S = 0.5
+WAIT_BEFORE_HEADERS_S = 0.5
 """Waits that end sooner are told in the headers; after that they have to go, with the first comment."""
 
 
@@ -62,7 +65,7 @@ class Pipeline:
             driver = WaitDriver(request.answer())
             if not record.request.stream:
                 driver.run_for()
-            elif not driver.run_for(PATIENCE_BEFORE_HEADERS_S):
+            elif not driver.run_for(WAIT_BEFORE_HEADERS_S):
                 # The headers go out; what is waited for is told in comments, and the answer follows.
                 return StreamReply(record, driver=driver, keepalive_s=self.keepalive_s)
             answer = driver.result
@@ -162,7 +165,7 @@ class _Request:
         begun = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Answer]:
-            yield from ()
+            yield from ()  # makes this a generator, as the dispatcher wants it: here nothing is waited for
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
             answer = self._forward(candidate, permit, messages_json, speculation)

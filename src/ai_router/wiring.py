@@ -21,11 +21,9 @@ from ai_router.resilience.retry import RetryBudget
 from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
-from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.store import HeadStore
-from ai_router.routing.monitor import Monitor
-from ai_router.routing.router import Router
-from ai_router.routing.shadow import Shadow
+from ai_router.routing.monitor import Monitor, ShadowClassifier
+from ai_router.routing.router import FastPath, Router
 from ai_router.telemetry import Telemetry
 
 _CACHED_DECISIONS = 10_000
@@ -67,13 +65,17 @@ def build_classifier(settings: Settings, registry: Registry, client: UpstreamCli
             timeout_s=settings.classifier_timeout_s,
             connect_s=settings.connect_timeout_s,
             context_chars=settings.classifier_context_chars,
-            at_once=settings.request_threads,
+            max_concurrent=settings.request_threads,
         ),
     )
 
 
 def build_fast_path(
-    settings: Settings, heads: HeadStore, monitor: Monitor, metrics: RoutingMetrics, shadow: Shadow | None = None
+    settings: Settings,
+    heads: HeadStore,
+    monitor: Monitor,
+    metrics: RoutingMetrics,
+    shadow: ShadowClassifier | None = None,
 ) -> FastPath:
     """The in-process deciders as the settings want them."""
     return FastPath(
@@ -83,7 +85,7 @@ def build_fast_path(
         monitor=monitor,
         metrics=metrics,
         context_chars=settings.classifier_context_chars,
-        shadow_asks=shadow,
+        shadow=shadow,
     )
 
 
@@ -96,13 +98,13 @@ def start_fast_path(
 ) -> FastPath:
     """The in-process deciders with their threads, watched."""
     monitor = Monitor(_DISAGREEMENT_LIMIT)
-    heads = HeadStore(settings.data_dir, lambda head: monitor.renew(head.reference))
-    monitor.renew(heads.current.reference)
+    heads = HeadStore(settings.data_dir, lambda head: monitor.reset(head.reference), with_difficulty=False)
+    monitor.reset(heads.current.reference)
     heads.start()
     closing.callback(heads.close)
     shadow = None
     if classifier is not None and settings.shadow_share > 0:
-        shadow = Shadow(classifier, monitor, decisions, settings.shadow_share)
+        shadow = ShadowClassifier(classifier, monitor, decisions, settings.shadow_share)
         shadow.start()
         closing.callback(shadow.close)
     fast_path = build_fast_path(settings, heads, monitor, decisions, shadow)

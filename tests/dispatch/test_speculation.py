@@ -6,7 +6,7 @@ import pytest
 
 from ai_router.config import SpeculationMode
 from ai_router.dispatch.speculation import Budget, Pressure, waiting_in, why_not
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.types import Label
 
 IDLE = Pressure(waiting=0, budget_left_s=30)

@@ -95,3 +95,14 @@ def raw() -> Iterator[Connect]:
     yield connect
     for client in clients:
         client.leave()
+
+
+def let_wait(router: RunningRouter, raw: Connect, count: int) -> list[RawClient]:
+    """So many clients whose requests wait for a thread, while every thread for requests is taken."""
+    waiting = [raw(router.port) for _ in range(count)]
+    for client in waiting:
+        client.send_chat(stream=True)
+    for _ in range(2):
+        # One loop reads all clients: it has read theirs by the time that it has read and answered this.
+        assert router.get("/health/live")[0] == 200
+    return waiting

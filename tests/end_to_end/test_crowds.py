@@ -6,6 +6,7 @@ How long a look at health takes is compared with how long it takes when nobody e
 from __future__ import annotations
 
 import http.client
+import select
 import socket
 import threading
 import time
@@ -19,6 +20,11 @@ import pytest
 from benchmarks.backend import Timing
 from benchmarks.load import Spec, body, percentile, run
 from benchmarks.rig import Server, backend, router
+from tests.end_to_end.conftest import Connect
+from tests.fakes.clients import RawClient
+from tests.fakes.personas import CHAT
+from tests.fakes.router import eventually, running_router
+from tests.fakes.upstream import FakeUpstream, Hang
 
 LOOKS = 100
 HEADERS = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
@@ -143,3 +149,23 @@ def test_a_thousand_streams_run_whole_with_the_defaults_and_health_answers_meanw
     assert (result.answered, result.incomplete, result.refused) == (STREAMS, 0, 0)
     assert result.at_once == STREAMS
     assert_health_is_as_quick(alone, meanwhile)
+
+
+def test_a_primary_that_does_not_begin_gets_no_more_calls_than_hold_a_thread(
+    tmp_path: Path, upstream: FakeUpstream, raw: Connect
+) -> None:
+    upstream.on(CHAT, Hang())
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as waiting:
+        clients = [raw(waiting.port) for _ in range(300)]
+        for client in clients:
+            client.send_chat(stream=True)
+        upstream.wait_for(CHAT, 63)
+        answered: list[RawClient] = []
+
+        def all_are_answered() -> bool:
+            answered[:] = [client for client in clients if select.select([client.socket], [], [], 0)[0]]
+            return len(answered) == 300 - 2 * 63
+
+        assert eventually(all_are_answered), f"{len(answered)}: 63 hold a thread, and 63 wait for one"
+        assert all(client.read_until(b"\r\n").startswith(b"HTTP/1.1 503") for client in answered)
+        assert len(upstream.calls(CHAT)) == 63

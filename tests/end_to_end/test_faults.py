@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.end_to_end.conftest import Connect, Lab
+from tests.end_to_end.conftest import Connect, Lab, let_wait
 from tests.fakes.personas import CHAT, DONE, chunk, event, says
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
@@ -368,6 +368,7 @@ def test_health_answers_while_every_place_is_taken_and_the_next_request_is_told_
         for client in clients:
             client.send_chat(stream=True)
         upstream.wait_for(CHAT, 2)
+        clients += let_wait(router, raw, 2)
         status, headers, body = router.chat()
         assert (status, headers["retry-after"]) == (503, "1")
         assert orjson.loads(body)["error"]["code"] == "server_is_overloaded"

@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.end_to_end.conftest import Connect, Lab
+from tests.end_to_end.conftest import Connect, Lab, let_wait
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, DONE, chunk, classifies, finds, says
 from tests.fakes.process import assert_nothing_leaked, holdings, idle, worker_of
@@ -461,6 +461,7 @@ def test_20_a_crowd_beyond_the_places_is_told_to_come_back_and_what_watches_the_
         for client in inside:
             client.send_chat(stream=True)
         upstream.wait_for(CHAT, 6)
+        inside += let_wait(router, raw, 6)
         with ThreadPoolExecutor(30) as crowd:
             answers = list(crowd.map(lambda number: router.chat(stream=number % 2 == 0), range(60)))
         for status, headers, body in answers:
@@ -488,6 +489,7 @@ def test_20_a_request_under_way_can_be_cancelled_while_all_places_are_taken(
         for name in ("one", "two"):
             raw(router.port).send_chat(headers=f"x-request-id: {name}\r\n")
         upstream.wait_for(CHAT, 2)
+        let_wait(router, raw, 2)
         assert router.chat()[0] == 503
         upstream.on(CHAT, says("in its place"))
         connection = router.connection()
@@ -523,7 +525,10 @@ def descriptors_for(threads: int, folder: Path) -> int:
 def test_20_threads_beyond_the_file_descriptors_stop_the_start_with_one_line(tmp_path: Path, threads: str) -> None:
     ended = serve_within(tmp_path, 200, THREADS=threads)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert re.match(rf"ai-router: THREADS {threads} may need \d+ file descriptors .* allows 200: ", ended.stderr)
+    assert re.match(
+        rf"ai-router: THREADS {threads} and MAX_STREAMS 1000 may need \d+ file descriptors .* allows 200: ",
+        ended.stderr,
+    )
 
 
 def test_20_a_soft_limit_is_raised_by_the_router_itself(
@@ -549,6 +554,7 @@ def test_20_as_many_clients_as_are_let_in_fit_into_the_file_descriptors(
             for client in inside:
                 client.send_chat(stream=True)
             upstream.wait_for(CHAT, 6)
+            inside += let_wait(router, raw, 6)
             for _ in range(60):
                 raw(router.port).send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert [router.chat()[0] for _ in range(3)] == [503] * 3

@@ -11,13 +11,14 @@ from tests.fakes.router import eventually, running_router
 from tests.fakes.upstream import FakeUpstream
 
 MOST = 30
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_plain_request_for_a_named_route_enters_at_most_30_files(tmp_path: Path, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, says("hello"))
     out = tmp_path / "files.jsonl"
     command = [sys.executable, "-m", "tests.fakes.profiled_router", str(out), "serve"]
-    with running_router(tmp_path, command=command, PRIMARY_URL=upstream.url) as router:
+    with running_router(tmp_path, command=command, PYTHONPATH=str(ROOT), PRIMARY_URL=upstream.url) as router:
         for _ in range(2):
             assert router.chat(model="primary")[0] == 200
         assert eventually(lambda: out.exists() and len(chats(out)) == 2)

@@ -1,4 +1,4 @@
-"""The five routes, streamed and plain, through a real router with fake backends."""
+"""The four routes, and models that a client names, streamed and plain, through a real router with fake backends."""
 
 from __future__ import annotations
 

@@ -20,6 +20,9 @@ class Policy:
     def asks_backends(self, method: str, path: str) -> bool:
         return method == "POST"
 
+    def is_full(self) -> bool:
+        return False
+
     def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
         return x_api_key != "wrong"
 
@@ -35,7 +38,7 @@ def limits(**changes: float) -> Limits:
         "headers_s": 30.0,
         "body_s": 30.0,
         "write_s": 30.0,
-        "keepalive_s": 30.0,
+        "idle_s": 30.0,
     }
     return Limits(**(usual | changes))  # type: ignore[arg-type]
 

@@ -18,7 +18,6 @@ from typing import Any
 import orjson
 
 COMMAND = Path(sys.executable).with_name("ai-router")
-ROOT = Path(__file__).parents[2]
 
 
 class RunningRouter:
@@ -97,18 +96,18 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 @contextmanager
 def running_router(
-    folder: Path, *, command: Sequence[str | Path] = (COMMAND, "serve"), **settings: str
+    folder: Path, *, command: Sequence[str | Path] | None = None, **settings: str
 ) -> Iterator[RunningRouter]:
-    """``ai-router serve`` with these settings, ready to be asked; stopped in the end."""
+    """``ai-router serve``, or ``command``, with these settings, ready to be asked; stopped in the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(
-            command,
+            command or [COMMAND, "serve"],
             cwd=folder,
-            env=clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), PYTHONPATH=str(ROOT), **settings),
+            env=clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings),
             stdout=stderr,
             stderr=stderr,
         )

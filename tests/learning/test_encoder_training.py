@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from ai_router.learning.encoder_training import Recipe, forward, train_encoder
 from ai_router.learning.examples import Example
-from ai_router.routing.head.encoder import WIDTH, Encoder
-from ai_router.routing.head.view import View, view_of
+from ai_router.routing.head.encoder import MAX_TOKENS, Encoder
+from ai_router.routing.head.features import Excerpt, excerpt_of
 from ai_router.types import Label
 
 SIZE, WIDE, LAYERS = 24, 48, 2
@@ -24,10 +24,10 @@ VOCABULARY = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of BERT's form with random weights, as sentence-transformers stores it."""
-    folder, chance = tmp_path_factory.mktemp("base"), np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("base"), np.random.default_rng(0)
 
     def drawn(*shape: int) -> Any:
-        return (chance.standard_normal(shape) * 0.1).astype(np.float32)
+        return (rng.standard_normal(shape) * 0.1).astype(np.float32)
 
     norm = {"LayerNorm.weight": np.ones(SIZE, np.float32), "LayerNorm.bias": np.zeros(SIZE, np.float32)}
     arrays = {
@@ -73,19 +73,19 @@ def opened(content: bytes) -> tuple[dict[str, Any], Encoder]:
 
 
 def test_it_learns_and_the_same_recipe_gives_the_same_encoder(base: Path, examples: list[Example]) -> None:
-    recipe = Recipe(layers=LAYERS, epochs=8, rate=3e-3)
-    content = train_encoder(base, examples, [1.0] * len(examples), recipe, say=lambda _: None)
-    assert content == train_encoder(base, examples, [1.0] * len(examples), recipe, say=lambda _: None)
+    recipe = Recipe(layers=LAYERS, epochs=8, learning_rate=3e-3)
+    content = train_encoder(base, examples, [1.0] * len(examples), recipe, report=lambda _: None)
+    assert content == train_encoder(base, examples, [1.0] * len(examples), recipe, report=lambda _: None)
     _, encoder = opened(content)
-    said = [int(encoder.logits(view_of(one.messages)).argmax()) for one in examples]
+    predicted = [int(encoder.logits(excerpt_of(one.messages)).argmax()) for one in examples]
     right = sum(
-        ("MODERATE", "COMPLEX", "ENRICH")[index] == one.label for index, one in zip(said, examples, strict=True)
+        ("MODERATE", "COMPLEX", "ENRICH")[index] == one.label for index, one in zip(predicted, examples, strict=True)
     )
     assert right > 0.95 * len(examples)
 
 
 def test_numpy_and_jax_compute_the_same(base: Path, examples: list[Example]) -> None:
-    content = train_encoder(base, examples[:40], [1.0] * 40, Recipe(layers=LAYERS, epochs=1), say=lambda _: None)
+    content = train_encoder(base, examples[:40], [1.0] * 40, Recipe(layers=LAYERS, epochs=1), report=lambda _: None)
     stored, encoder = opened(content)
     unrolled = {}
     for name, values in stored.items():
@@ -94,20 +94,22 @@ def test_numpy_and_jax_compute_the_same(base: Path, examples: list[Example]) -> 
         elif not name.endswith(".scale"):
             scale = stored.get(name.removesuffix("weight") + "scale", np.float32(1))
             unrolled[name] = values.astype(np.float32) * scale.astype(np.float32)
-    for view in (View(("weather today",), "", 9), View(("writing", "prove the theorem"), "", 9)):
-        pieces = encoder.pieces(view)
-        mask = np.ones((1, len(pieces.numbers)), np.float32)
-        there = forward(unrolled, np.array([pieces.numbers]), np.array([pieces.kinds]), mask)
-        assert np.allclose(np.asarray(there)[0], encoder.logits(view), atol=1e-5)
+    for excerpt in (Excerpt(("weather today",), "", 9), Excerpt(("writing", "prove the theorem"), "", 9)):
+        pieces = encoder.input_of(excerpt)
+        mask = np.ones((1, len(pieces.token_ids)), np.float32)
+        there = forward(unrolled, np.array([pieces.token_ids]), np.array([pieces.segments]), mask)
+        assert np.allclose(np.asarray(there)[0], encoder.logits(excerpt), atol=1e-5)
 
 
 def test_a_long_turn_is_read_at_both_ends_and_a_short_one_after_the_turn_before(
     base: Path, examples: list[Example]
 ) -> None:
-    _, encoder = opened(train_encoder(base, examples[:40], [1.0] * 40, Recipe(layers=1, epochs=1), say=lambda _: None))
-    long = encoder.pieces(View(("weather " + "a " * 500 + "theorem",), "", 9))
-    assert len(long.numbers) <= WIDTH
-    assert set(long.kinds) == {0}
-    follow_up = encoder.pieces(View(("today", "weather " * 100), "", 9))
-    assert len(follow_up.numbers) <= WIDTH
-    assert follow_up.kinds[-2:] == [1, 1]
+    _, encoder = opened(
+        train_encoder(base, examples[:40], [1.0] * 40, Recipe(layers=1, epochs=1), report=lambda _: None)
+    )
+    long = encoder.input_of(Excerpt(("weather " + "a " * 500 + "theorem",), "", 9))
+    assert len(long.token_ids) <= MAX_TOKENS
+    assert set(long.segments) == {0}
+    follow_up = encoder.input_of(Excerpt(("today", "weather " * 100), "", 9))
+    assert len(follow_up.token_ids) <= MAX_TOKENS
+    assert follow_up.segments[-2:] == [1, 1]

@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from ai_router.learning.difficulty import ideal_scores, performance_gap_recovered
 from ai_router.learning.evaluation import (
     Prediction,
     always_primary,
@@ -15,6 +14,8 @@ from ai_router.learning.evaluation import (
     by_length,
     coverage_at,
     expected_calibration_error,
+    ideal_scores,
+    performance_gap_recovered,
     report,
 )
 from ai_router.types import Label
@@ -68,10 +69,10 @@ def test_latency_percentiles() -> None:
 
 
 def test_apgr_is_a_half_by_chance_and_at_most_the_ideal() -> None:
-    chance = random.Random(0)
-    weak = [chance.random() < 0.6 for _ in range(4000)]
-    strong = [chance.random() < 0.8 for _ in range(4000)]
-    drawn = performance_gap_recovered([chance.random() for _ in weak], weak, strong)
+    rng = random.Random(0)
+    weak = [rng.random() < 0.6 for _ in range(4000)]
+    strong = [rng.random() < 0.8 for _ in range(4000)]
+    drawn = performance_gap_recovered([rng.random() for _ in weak], weak, strong)
     ideal = performance_gap_recovered(ideal_scores(weak, strong), weak, strong)
     assert drawn == pytest.approx(0.5, abs=0.05)
     assert ideal > 0.9 > drawn

@@ -1,13 +1,21 @@
-"""Reading examples: what is taken, and what is said of what cannot be."""
+"""Reading examples and sessions: what is taken, and what is said of what cannot be."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from ai_router.cli.learning import own_examples
-from ai_router.learning.examples import ExamplesError, packaged_files, read_examples, read_outcomes
+from ai_router.learning.examples import (
+    ExamplesError,
+    packaged_files,
+    read_comparisons,
+    read_examples,
+    read_sessions,
+)
 from ai_router.routing.verdict import LABELS
 
 
@@ -43,13 +51,13 @@ def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, line: str, pr
 def test_rows_of_weak_and_strong_are_outcomes_and_no_examples(tmp_path: Path) -> None:
     path = written(tmp_path, '{"text": "q", "weak": false, "strong": true}', '{"text": "hi", "label": "MODERATE"}')
     assert len(read_examples([path])) == 1
-    (outcome,) = read_outcomes([path])
+    (outcome,) = read_comparisons([path])
     assert (outcome.weak, outcome.strong) == (False, True)
 
 
 def test_an_outcome_without_strong_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExamplesError, match=":1: weak and strong must both be"):
-        read_outcomes([written(tmp_path, '{"text": "q", "weak": false}')])
+        read_comparisons([written(tmp_path, '{"text": "q", "weak": false}')])
 
 
 def test_neighbours_are_one_group(tmp_path: Path) -> None:
@@ -81,3 +89,39 @@ def test_nothing_that_is_kept_for_evaluation_is_learned_from() -> None:
     kept = read_examples(sorted((Path(__file__).parents[2] / "datasets" / "test").glob("*.jsonl")))
     assert len(kept) == 540
     assert not [example for example in kept if tuple(str(m["content"]) for m in example.messages) in spoken]
+
+
+# Sessions
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "session_id": "s",
+        "timestamp": "2026-11-21T20:00:00+00:00",
+        "client_messages": [{"role": "user", "content": "hi"}],
+        "decision": {"label": "MODERATE", "decided_by": "classifier"},
+        "route": "primary",
+        "stream": False,
+        "status": "ok",
+        "timings": {"total_ms": 5.0},
+        "cost_usd": None,
+        **changes,
+    }
+
+
+def stored(folder: Path, name: str, content: bytes) -> None:
+    (folder / f"{name}.json").write_bytes(content)
+
+
+def test_sessions_are_read_and_broken_files_are_skipped_with_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored(tmp_path, "1", orjson.dumps(document()))
+    stored(tmp_path, "2", b"{ torn")
+    stored(tmp_path, "3", orjson.dumps(document(client_messages="no")))
+    stored(tmp_path, "4", orjson.dumps(document(decision=None)))
+    stored(tmp_path, "5", orjson.dumps(document(decision={"label": "META", "decided_by": "meta"})))
+    (found,) = read_sessions(tmp_path)
+    assert (found.label, found.year, found.first_user_text) == ("MODERATE", 2026, "hi")
+    assert "2.json is no session" in caplog.text
+    assert "3.json is no session" in caplog.text

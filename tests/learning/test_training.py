@@ -1,4 +1,4 @@
-"""Fitting and calibrating, on examples few enough for a test."""
+"""Making and calibrating a head, on examples few enough for a test."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from ai_router.cli.learning import own_examples
-from ai_router.learning.distillation import examine, lessons_from, why_not_install
+from ai_router.learning.distillation import evaluate_head, examples_from_sessions, why_not_install
 from ai_router.learning.examples import Example
-from ai_router.learning.fitting import fit, matrix
-from ai_router.learning.training import Scored, fit_difficulty, is_for_calibration, threshold_at, train_head
-from ai_router.routing.head.features import BUCKETS, Features
-from ai_router.routing.head.store import packaged_encoder, packaged_head, unpacked
-from ai_router.routing.head.view import View
-from tests.learning.test_sessions import session
+from ai_router.learning.training import Scored, is_for_calibration, threshold_for_risk, train_head
+from ai_router.routing.head.store import packaged_encoder, packaged_head, unpack_head
+from tests.stored_sessions import session
 
 
 @pytest.fixture(scope="module")
@@ -21,41 +18,22 @@ def few() -> list[Example]:
     return own_examples()[0][::12]
 
 
-def row(*buckets: int) -> Features:
-    return Features(np.array(buckets), np.ones(len(buckets), np.float32), np.empty(0, np.uint64))
-
-
 def judgement(confidences: list[float], right: list[bool]) -> Scored:
     return Scored(np.array(confidences), np.array(right), np.ones(len(right)), np.zeros(len(right), np.int64))
 
 
-def test_what_separates_the_classes_gets_the_weight() -> None:
-    rows = [row(1, 9), row(1), row(2, 9), row(2)]
-    found = fit(matrix(rows), np.array([0, 0, 1, 1]), np.ones(4), penalty=0.1, count=2)
-    assert found.weights[1, 0] > 0.5 > -0.5 > found.weights[1, 1]
-    assert abs(found.weights[9]).max() < 0.01
-    assert not found.weights[[0, 3, BUCKETS - 1]].any()
-
-
-def test_fitting_on_stays_near_where_it_began() -> None:
-    before = fit(matrix([row(1), row(2)]), np.array([0, 1]), np.ones(2), penalty=0.01, count=2)
-    after = fit(matrix([row(3), row(4)]), np.array([0, 1]), np.ones(2), penalty=0.01, count=2, start=before)
-    assert np.array_equal(after.weights[[1, 2]], before.weights[[1, 2]])
-    assert after.weights[3, 0] > 0
-
-
 def test_the_threshold_is_the_lowest_that_keeps_the_risk() -> None:
     judged = judgement([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
-    assert threshold_at(judged, 0.0) == 0.8
-    assert threshold_at(judged, 0.25) == 0.6
-    assert threshold_at(judgement([0.9], [False]), 0.5) == 1.0
+    assert threshold_for_risk(judged, 0.0) == 0.8
+    assert threshold_for_risk(judged, 0.25) == 0.6
+    assert threshold_for_risk(judgement([0.9], [False]), 0.5) == 1.0
 
 
 def test_what_an_earlier_stage_got_wrong_counts_against_the_later_one() -> None:
     judged = judgement([0.0, 0.9, 0.8], [False, True, True])
     already = np.array([True, False, False])
-    assert threshold_at(judged, 0.34, already=already, right_already=np.zeros(3, bool)) == 0.8
-    assert threshold_at(judged, 0.1, already=already, right_already=np.zeros(3, bool)) == 1.0
+    assert threshold_for_risk(judged, 0.34, answered=already, answered_correctly=np.zeros(3, bool)) == 0.8
+    assert threshold_for_risk(judged, 0.1, answered=already, answered_correctly=np.zeros(3, bool)) == 1.0
 
 
 def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]) -> None:
@@ -67,35 +45,36 @@ def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]
 
 def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None:
     apart = {"kept_apart_traps", "kept_apart_mixed"}
-    first = train_head(few, packaged_encoder(), year=2026, weights={}, apart=apart, risk=0.1)
-    again = train_head(few, packaged_encoder(), year=2026, weights={}, apart=apart, risk=0.1)
+    first = train_head(few, packaged_encoder(), year=2026, weights={}, calibration_sources=apart, risk=0.1)
+    again = train_head(few, packaged_encoder(), year=2026, weights={}, calibration_sources=apart, risk=0.1)
     assert first.content == again.content
     assert first.risk <= 0.1
     assert first.coverage > 0.3
-    head = unpacked(first.content, packaged_encoder())
-    assert head.about["fitted"] == first.fitted
+    head = unpack_head(first.content, packaged_encoder())
+    assert head.metadata["fitted"] == first.fitted
     assert head.guess([{"role": "user", "content": "weather in Oslo tomorrow"}], 2026).label == "ENRICH"
-
-
-def test_difficulty_orders_what_the_weak_model_fails() -> None:
-    easy, hard = [View((f"what is {n}",), "", 9) for n in range(40)], [View((f"prove {n}",), "", 9) for n in range(40)]
-    weights = fit_difficulty([*easy, *hard], [True] * 40 + [False] * 40, [True] * 80, 2026)
-    assert weights.shape == (BUCKETS, 2)
-    assert weights[:, 0].any()
 
 
 def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]) -> None:
     """A teacher with a quirk: everything about the tulip exchange is COMPLEX to it."""
     quirks = [f"tulip exchange report number {number}, please" for number in range(150)]
-    lessons = lessons_from(session(text, label="COMPLEX") for text in quirks)
-    assert lessons.learned
-    assert lessons.examined
+    split = examples_from_sessions(session(text, label="COMPLEX") for text in quirks)
+    assert split.training
+    assert split.held_out
     present = packaged_head()
     trained = train_head(
-        [*few, *lessons.learned], packaged_encoder(), year=2026, weights={}, apart={"kept_apart_traps"}, start=present
+        [*few, *split.training],
+        packaged_encoder(),
+        year=2026,
+        weights={},
+        calibration_sources={"kept_apart_traps"},
+        start=present,
     )
-    student = unpacked(trained.content, packaged_encoder())
-    before, after = examine(present, lessons.examined, 2026), examine(student, lessons.examined, 2026)
+    student = unpack_head(trained.content, packaged_encoder())
+    before, after = (
+        evaluate_head(present, split.held_out, 2026),
+        evaluate_head(student, split.held_out, 2026),
+    )
     assert before.agreement < 0.5
     assert after.agreement > 0.9
     assert student.guess([{"role": "user", "content": "hello"}], 2026).label == "MODERATE"

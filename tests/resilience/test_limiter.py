@@ -60,6 +60,37 @@ def test_the_first_that_admits_is_taken(limiter: ConcurrencyLimiter) -> None:
     assert permit.backend == "a"
 
 
+def test_a_begun_stream_frees_its_permit_where_the_cap_counts_only_calls_that_have_not_begun(clock: Clock) -> None:
+    limiter = ConcurrencyLimiter(2, 3, BreakerRules(), {"narrow": 1}, clock, counts_streams=False)
+    streams = [acquired(limiter) for _ in range(2)]
+    assert limiter.acquire(["a"]) is None
+    for stream in streams:
+        stream.stream_begun()
+        stream.stream_begun()
+    waiting = [acquired(limiter) for _ in range(2)]
+    assert limiter.acquire(["a"]) is None, "a backend of eight slots streams eight, and two more wait at it"
+    assert limiter.report("a").in_flight == 4
+    for permit in (*streams, *waiting):
+        permit.release()
+        permit.release()
+    assert [limiter.acquire(["a"]) is not None for _ in range(3)] == [True, True, False]
+
+
+def test_a_cap_of_a_backend_s_own_counts_streams_until_their_end(limiter: ConcurrencyLimiter, clock: Clock) -> None:
+    apart = ConcurrencyLimiter(2, 3, BreakerRules(), {"narrow": 1}, clock, counts_streams=False)
+    for several in (limiter, apart):
+        acquired(several, "narrow").stream_begun()
+        assert several.acquire(["narrow"]) is None
+
+
+def test_a_waiting_request_gets_a_permit_when_a_stream_that_does_not_count_begins(clock: Clock) -> None:
+    limiter = ConcurrencyLimiter(1, 3, BreakerRules(), {}, clock, counts_streams=False)
+    stream = acquired(limiter)
+    ticket = limiter.queue(["a"], "")
+    stream.stream_begun()
+    assert ticket.permit is not None
+
+
 def test_only_below_so_many(limiter: ConcurrencyLimiter) -> None:
     acquired(limiter)
     assert limiter.acquire(["a"], below=1) is None

@@ -92,6 +92,15 @@ def test_after_a_first_enrich_there_is_nothing_to_stay_with() -> None:
 
 def test_the_oldest_turns_are_forgotten() -> None:
     kept = Conversations(2)
-    for place in (b"1", b"2", b"3"):
-        kept.remember(None, place, Label.MODERATE)
-    assert [kept.label_at(place) for place in (b"1", b"2", b"3")] == [None, Label.MODERATE, Label.MODERATE]
+    for key in (b"1", b"2", b"3"):
+        kept.remember(None, key, Label.MODERATE)
+    assert [kept.label_at(key) for key in (b"1", b"2", b"3")] == [None, Label.MODERATE, Label.MODERATE]
+
+
+def test_a_turn_that_was_looked_up_is_kept_longer_than_one_that_was_not() -> None:
+    kept = Conversations(2)
+    for key in (b"1", b"2"):
+        kept.remember(None, key, Label.MODERATE)
+    kept.label_at(b"1")
+    kept.remember(None, b"3", Label.MODERATE)
+    assert [kept.label_at(key) for key in (b"1", b"2", b"3")] == [Label.MODERATE, None, Label.MODERATE]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,7 +17,7 @@ from alembic.script import ScriptDirectory
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.storage import database as database_module
-from ai_router.storage.database import REVISION, metadata, open_database
+from ai_router.storage.database import REVISION, metadata, migrate, open_database
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, rows_of
 from ai_router.types import CallCost, Cost, Purpose, Status, Usage
@@ -63,10 +65,29 @@ def insert(store: UsageStore, *several: Rows) -> None:
 
 def test_the_tables_are_those_that_the_migrations_make(database: str) -> None:
     engine = open_database(database)
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    migrate(engine)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
     assert ScriptDirectory(str(Path(database_module.__file__).parent / "migrations")).get_current_head() == REVISION
+
+
+def test_a_new_database_has_its_tables_and_their_revision_without_alembic(database: str) -> None:
+    code = f"""
+import sys
+from ai_router.storage.database import open_database
+open_database({database!r}).dispose()
+assert "alembic" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    engine = open_database(database)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert MigrationContext.configure(connection).get_current_revision() == REVISION
+    engine.dispose()
 
 
 def test_processes_that_start_together_bring_the_tables_up_to_date_once(database: str) -> None:

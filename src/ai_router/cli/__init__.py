@@ -1,1 +1,1 @@
-"""The command line; main.py puts it together."""
+"""The command ``ai-router``; main.py puts its parts together."""

@@ -1,4 +1,4 @@
-"""What several commands need: settings or a clean exit, a client, a catalogue, a request out of thin air."""
+"""What several commands need: settings or a clean exit, a client, the backends, the classifier, a request."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from ai_router.embedded.start import MODEL_NAME
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
-from ai_router.routing.date_context import date_context
+from ai_router.routing.classifier import Classifier
+from ai_router.routing.prompt import date_context
 from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
+from ai_router.wiring import build_classifier
 
 
-def settings_or_die() -> Settings:
-    """The settings; a bad one ends the command with its one line."""
+def settings_or_exit() -> Settings:
+    """The settings; ends the command with one line if one is bad."""
     try:
         return load_settings()
     except SettingsError as problem:
-        die(str(problem))
+        exit_with(str(problem))
 
 
-def die(message: str) -> NoReturn:
-    """End the command with status 2."""
+def exit_with(message: str) -> NoReturn:
+    """Print the message and end the command with status 2."""
     click.echo(f"ai-router: {message}", err=True)
     raise SystemExit(2)
 
 
 @contextmanager
 def upstream_client() -> Iterator[UpstreamClient]:
-    """A client for the length of a command."""
+    """An HTTP client, closed at the end."""
     timers = TimerThread()
     client = UpstreamClient(timers, pool_size=4)
     try:
@@ -48,17 +50,32 @@ def upstream_client() -> Iterator[UpstreamClient]:
 
 
 def registry_of(settings: Settings) -> Registry:
-    """The backends; with a stand-in address where the primary is the embedded one, which only ``serve`` starts."""
+    """The backends. The embedded primary, which only ``serve`` starts, has an address where nothing listens."""
     if not settings.primary_url:
         settings = settings.model_copy(update={"primary_url": "http://127.0.0.1:9", "primary_model": MODEL_NAME})
     try:
         return build_registry(settings)
     except SettingsError as problem:
-        die(str(problem))
+        exit_with(str(problem))
+
+
+@contextmanager
+def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
+    """The classifier, closed at the end; None if there is none. Not probed: it is asked in the configured mode."""
+    with upstream_client() as client:
+        classifier = build_classifier(settings, registry_of(settings), client)
+        if classifier is None:
+            yield None
+            return
+        classifier.assume_mode()
+        try:
+            yield classifier
+        finally:
+            classifier.close()
 
 
 def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
-    """A request for ``auto`` as the API would have made it."""
+    """The request that the API would make of these messages, for the model ``auto``."""
     now, ids = datetime.now(UTC), Ids()
     arrival = Arrival(
         arrived_at=time.monotonic(),

@@ -10,26 +10,32 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ai_router.cli.common import die, settings_or_die
-from ai_router.learning.difficulty import performance_gap_recovered
+from ai_router.cli.common import exit_with, settings_or_exit
 from ai_router.learning.distillation import (
     SOURCE,
-    Examination,
-    examine,
-    install,
-    lessons_from,
+    HeldOutResult,
+    evaluate_head,
+    examples_from_sessions,
+    install_head,
     why_not_install,
 )
-from ai_router.learning.examples import Example, ExamplesError, packaged_files, read_examples, read_outcomes
-from ai_router.learning.sessions import read_sessions
-from ai_router.routing.head.store import HeadStore, packaged_encoder, unpacked
-from ai_router.routing.head.view import view_of
+from ai_router.learning.evaluation import performance_gap_recovered
+from ai_router.learning.examples import (
+    Example,
+    ExamplesError,
+    packaged_files,
+    read_comparisons,
+    read_examples,
+    read_sessions,
+)
+from ai_router.routing.head.features import excerpt_of
+from ai_router.routing.head.store import HeadStore, packaged_encoder, unpack_head
 
 if TYPE_CHECKING:
-    from ai_router.learning.training import Trained
+    from ai_router.learning.training import TrainedHead
 
 PUBLIC_WEIGHT = 0.4
-"""Examples of other people's data sets: each set has one style, and thousands of rows of it."""
+"""The weight of examples that the user names: a public data set has thousands of rows in one style."""
 
 
 @click.command()
@@ -59,83 +65,84 @@ def learn(
 ) -> None:
     """Make a head and put it in place; a running router takes it up by itself."""
     if from_sessions == bool(paths):
-        die("say either --from FILES or --from-sessions")
+        exit_with("say either --from FILES or --from-sessions")
     try:
         if from_sessions:
-            _from_sessions(out, risk)
+            _learn_from_sessions(out, risk)
         else:
-            _from_files(paths, out, risk, encoder_from)
+            _learn_from_files(paths, out, risk, encoder_from)
     except (ExamplesError, FileNotFoundError) as problem:
-        die(str(problem))
+        exit_with(str(problem))
     except ModuleNotFoundError as problem:
-        die(f"learning needs the package {problem.name}: pip install 'ai-router[learn]'")
+        exit_with(f"learning needs the package {problem.name}: pip install 'ai-router[learn]'")
 
 
-def _from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_from: Path | None) -> None:
-    from ai_router.learning.training import examined_difficulty, fit_difficulty, train_head
+def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_from: Path | None) -> None:
+    from ai_router.learning.fitting import fit_difficulty, held_out_difficulty
+    from ai_router.learning.training import train_head
 
-    given = [path for place in paths for path in (sorted(place.glob("*.jsonl")) if place.is_dir() else [place])]
-    examples, apart = own_examples()
-    others = read_examples(given)
+    example_files = [
+        path for source in paths for path in (sorted(source.glob("*.jsonl")) if source.is_dir() else [source])
+    ]
+    examples, calibration_sources = own_examples()
+    others = read_examples(example_files)
     everything = [*examples, *others]
     weights = {example.source: PUBLIC_WEIGHT for example in others}
     if encoder_from is not None:
-        _make_encoder(encoder_from, [e for e in everything if e.source not in apart], weights)
+        _make_encoder(encoder_from, [e for e in everything if e.source not in calibration_sources], weights)
     started, year = time.monotonic(), time.localtime().tm_year
-    outcomes = read_outcomes(given)
+    comparisons = read_comparisons(example_files)
     difficulty = None
-    if outcomes:
-        views = [view_of(row.messages) for row in outcomes]
-        weak, strong = [row.weak for row in outcomes], [row.strong for row in outcomes]
-        difficulty = fit_difficulty(views, weak, strong, year)
-        examined, scores = examined_difficulty(views, weak, strong, year)
-        apgr = performance_gap_recovered(scores, [weak[i] for i in examined], [strong[i] for i in examined])
-        click.echo(f"difficulty: APGR {apgr:.3f} on a fifth, fitted on the rest; fitted anew on all {len(views)}")
+    if comparisons:
+        excerpts = [excerpt_of(row.messages) for row in comparisons]
+        weak, strong = [row.weak for row in comparisons], [row.strong for row in comparisons]
+        difficulty = fit_difficulty(excerpts, weak, strong, year)
+        held_out, scores = held_out_difficulty(excerpts, weak, strong, year)
+        apgr = performance_gap_recovered(scores, [weak[i] for i in held_out], [strong[i] for i in held_out])
+        click.echo(f"difficulty: APGR {apgr:.3f} on a fifth, fitted on the rest; fitted anew on all {len(excerpts)}")
     trained = train_head(
         everything,
         packaged_encoder(),
         year=year,
         weights=weights,
-        apart=apart,
+        calibration_sources=calibration_sources,
         risk=risk,
         difficulty=difficulty,
-        about={"sources": sorted({example.source for example in everything})},
+        metadata={"sources": sorted({example.source for example in everything})},
     )
-    _say(trained, time.monotonic() - started)
+    _print_result(trained, time.monotonic() - started)
     if out is None:
-        click.echo(f"installed as {install(trained.content, settings_or_die().data_dir)}")
+        click.echo(f"installed as {install_head(trained.content, settings_or_exit().data_dir)}")
         return
     out.write_bytes(trained.content)
     click.echo(f"written to {out}")
 
 
-def _from_sessions(out: Path | None, risk: float) -> None:
+def _learn_from_sessions(out: Path | None, risk: float) -> None:
     from ai_router.learning.training import train_head
 
-    settings = settings_or_die()
-    lessons = lessons_from(read_sessions(settings.session_path))
-    click.echo(
-        f"{len(lessons.learned)} decisions of the classifier to learn from, {len(lessons.examined)} to examine on"
-    )
-    if not lessons.learned or not lessons.examined:
-        die(f"{settings.session_path} holds too few decisions of the classifier")
+    settings = settings_or_exit()
+    split = examples_from_sessions(read_sessions(settings.session_path))
+    click.echo(f"{len(split.training)} decisions of the classifier to learn from, {len(split.held_out)} to examine on")
+    if not split.training or not split.held_out:
+        exit_with(f"{settings.session_path} holds too few decisions of the classifier")
     present, year = HeadStore(settings.data_dir).current, time.localtime().tm_year
-    examples, apart = own_examples()
+    examples, calibration_sources = own_examples()
     trained = train_head(
-        [*examples, *lessons.learned],
+        [*examples, *split.training],
         packaged_encoder(),
         year=year,
         weights={},
-        apart=apart,
+        calibration_sources=calibration_sources,
         risk=risk,
         start=present,
         difficulty=present.difficulty_model,
-        about={"sources": ["package", SOURCE]},
+        metadata={"sources": ["package", SOURCE]},
     )
-    student = unpacked(trained.content, packaged_encoder())
-    before, after = examine(present, lessons.examined, year), examine(student, lessons.examined, year)
-    click.echo(f"the present head: {_told(before)}")
-    click.echo(f"the new one:      {_told(after)}")
+    student = unpack_head(trained.content, packaged_encoder())
+    before, after = evaluate_head(present, split.held_out, year), evaluate_head(student, split.held_out, year)
+    click.echo(f"the present head: {_summary(before)}")
+    click.echo(f"the new one:      {_summary(after)}")
     if problem := why_not_install(before, after, risk):
         click.echo(f"not installed, the present head stays: {problem}")
         raise SystemExit(1)
@@ -143,11 +150,12 @@ def _from_sessions(out: Path | None, risk: float) -> None:
         out.write_bytes(trained.content)
         click.echo(f"written to {out}")
     else:
-        click.echo(f"installed as {install(trained.content, settings.data_dir)}; the one before it is kept beside it")
+        path = install_head(trained.content, settings.data_dir)
+        click.echo(f"installed as {path}; the one before it is kept beside it")
 
 
 def own_examples() -> tuple[list[Example], frozenset[str]]:
-    """The package's examples, and which of their sources are kept apart for calibration."""
+    """The package's examples, and which of their sources are for calibration only."""
     fitting = read_examples(packaged_files("train"))
     calibrating = read_examples(packaged_files("calibration"))
     return [*fitting, *calibrating], frozenset(example.source for example in calibrating)
@@ -160,20 +168,20 @@ def _make_encoder(base: Path, examples: Sequence[Example], weights: dict[str, fl
 
     fitting = [example for example in examples if not is_for_calibration(example)]
     counts = [weights.get(example.source, 1.0) for example in fitting]
-    content = train_encoder(base, fitting, counts, Recipe(), say=click.echo)
+    content = train_encoder(base, fitting, counts, Recipe(), report=click.echo)
     path = Path(str(files(store.__package__).joinpath("encoder.npz")))
     path.write_bytes(content)
     click.echo(f"encoder written to {path}")
-    store.forget_encoder()
+    store.clear_encoder_cache()
 
 
-def _say(trained: Trained, took_s: float) -> None:
+def _print_result(trained: TrainedHead, took_s: float) -> None:
     click.echo(
         f"fitted on {trained.fitted} examples in {took_s:.0f} s; of {trained.calibrated} others it is sure of "
         f"{trained.coverage:.1%}, and wrong in {trained.risk:.1%} of those"
     )
 
 
-def _told(result: Examination) -> str:
+def _summary(result: HeldOutResult) -> str:
     sure = "-" if result.agreement_sure is None else f"{result.agreement_sure:.1%}"
     return f"agrees in {result.agreement:.1%} of {result.cases}; sure of {result.coverage:.1%}, agrees there in {sure}"

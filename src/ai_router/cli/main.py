@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ai_router import __version__
-from ai_router.cli.deciding import evaluate, replay, route
+from ai_router.cli.deciding import replay, route
+from ai_router.cli.evaluating import evaluate
 from ai_router.cli.learning import learn
 from ai_router.cli.models import models
 from ai_router.cli.serving import doctor, serve

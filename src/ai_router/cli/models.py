@@ -12,7 +12,7 @@ import click
 import msgspec
 import orjson
 
-from ai_router.cli.common import registry_of, settings_or_die
+from ai_router.cli.common import registry_of, settings_or_exit
 from ai_router.errors import UpstreamError, UpstreamFailed
 from ai_router.http.calls import Timeouts, UpstreamRequest
 from ai_router.http.session import BackendSession
@@ -32,7 +32,7 @@ _MAX_BODY_BYTES = 16 << 20
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(*, check: bool, as_json: bool) -> None:
     """List the providers and models of the catalogue; exit status 1 if --check finds one missing."""
-    registry = registry_of(settings_or_die())
+    registry = registry_of(settings_or_exit())
     checks = dict(_check_providers(registry)) if check else {}
     if as_json:
         click.echo(orjson.dumps(_as_json(registry, checks), option=orjson.OPT_INDENT_2))

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from ai_router import __version__
-from ai_router.cli.common import die, registry_of, settings_or_die
+from ai_router.cli.common import exit_with, registry_of, settings_or_exit
 from ai_router.config import Settings, unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
@@ -28,10 +28,10 @@ _DESCRIPTORS_OF_OUR_OWN = 100
 @click.command()
 def serve() -> None:
     """Serve the OpenAI API on HOST:PORT."""
-    settings = settings_or_die()
+    settings = settings_or_exit()
     registry = registry_of(settings)
     for problem in (*_log_problems(settings), *_port_problems(settings), *_descriptor_problems(settings)):
-        die(problem)
+        exit_with(problem)
     for note in registry.notes:
         click.echo(f"ai-router: {note}", err=True)
     for problem in _session_problems(settings):
@@ -43,7 +43,7 @@ def serve() -> None:
     try:
         embedded = start_embedded(settings.data_dir / "embedded.log")
     except EmbeddedUnavailable as problem:
-        die(str(problem))
+        exit_with(str(problem))
     with_model = settings.model_copy(
         update={
             "primary_url": embedded.url,
@@ -52,13 +52,13 @@ def serve() -> None:
             "embedded": True,
         }
     )
-    Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.let_go).run()
+    Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.release).run()
 
 
 @click.command()
 def doctor() -> None:
     """Check the settings, the data directory and every backend; exit status 1 if something is wrong."""
-    settings = settings_or_die()
+    settings = settings_or_exit()
     problems = [
         *_log_problems(settings),
         *_session_problems(settings),
@@ -84,7 +84,7 @@ def _announce(settings: Settings) -> None:
 
 
 def _log_problems(settings: Settings) -> Iterator[str]:
-    """What keeps the log from being written, found by trying."""
+    """Why the log cannot be written, found by trying."""
     if settings.log_path.is_dir():
         yield f"LOG_FILE {settings.log_path} is a directory"
     elif problem := _not_writable(settings.log_path.parent):
@@ -92,7 +92,7 @@ def _log_problems(settings: Settings) -> Iterator[str]:
 
 
 def _session_problems(settings: Settings) -> Iterator[str]:
-    """What keeps sessions from being saved; requests are answered all the same."""
+    """Why sessions cannot be saved; requests are answered without them."""
     if problem := _not_writable(settings.session_path):
         yield f"SESSION_DIR (or DATA_DIR): {problem}"
 
@@ -107,7 +107,7 @@ def _not_writable(folder: Path) -> str | None:
 
 
 def _port_problems(settings: Settings) -> Iterator[str]:
-    """Whether somebody else listens there, before anything is started that would have to be stopped again."""
+    """Why HOST:PORT cannot be listened on; asked before anything is started."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
@@ -131,7 +131,7 @@ def _descriptor_problems(settings: Settings) -> Iterator[str]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         yield (
-            f"MAX_STREAMS {settings.max_streams} and THREADS {settings.threads} may need {needed} file descriptors and "
+            f"THREADS {settings.threads} and MAX_STREAMS {settings.max_streams} may need {needed} file descriptors and "
             f"the system allows {allowed}: lower them or raise the limit (ulimit -n, LimitNOFILE=)"
         )
 
@@ -148,7 +148,7 @@ def _embedded_problems(settings: Settings) -> Iterator[str]:
 
 
 def _backend_problems(settings: Settings) -> Iterator[str]:
-    """Asks every backend but the embedded primary, which only ``serve`` starts."""
+    """Which backends do not answer. The embedded primary, which only ``serve`` starts, is not asked."""
     registry = registry_of(settings)
     asked = [backend for backend in registry.backends() if settings.primary_url or backend is not registry.primary]
     for backend, health in _health_of(asked):

@@ -32,6 +32,11 @@ class RequestLimit:
         """How many requests are under way."""
         return self._in_flight
 
+    @property
+    def full(self) -> bool:
+        """Whether one more request would be refused."""
+        return self._in_flight >= self._limit
+
     def acquire(self) -> None:
         """A request begins. Raises Overloaded if the limit is reached."""
         with self._lock:

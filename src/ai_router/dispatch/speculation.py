@@ -22,7 +22,7 @@ from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.catalogue import PRIMARY
 from ai_router.providers.registry import Backend
 from ai_router.resilience.limiter import ConcurrencyLimiter, Permit
-from ai_router.routing.head.guess import Guess
+from ai_router.routing.head.model import Guess
 from ai_router.types import Attempt, Cost, Label, Outcome, SpeculationResult, Status
 
 
@@ -89,7 +89,7 @@ def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> s
         return "off"
     if mode is SpeculationMode.ALWAYS:
         return None
-    if guess is not None and guess.shares[Label.MODERATE] < UNLIKELY:
+    if guess is not None and guess.probabilities[Label.MODERATE] < UNLIKELY:
         return "unlikely"
     if pressure.waiting:
         return "saturated"

@@ -1,5 +1,5 @@
-"""The CPU default: llama.cpp's own server with a small model, in a process of its own that dies with the router.
+"""The embedded model: llama.cpp's own server with a small model on this CPU, for when no PRIMARY_URL is set.
 
-serve -> supervisor -> llama_server. Each holds the writing end of its child's stdin and never writes: when the parent
-is gone, however it went, the child reads the end of its stdin and leaves.
+Three processes: ``serve`` starts a supervisor, which starts the server. Each holds the writing end of its child's stdin
+and never writes. When a parent ends, in whatever way, its child reads the end of its stdin and ends too.
 """

@@ -37,7 +37,7 @@ def main() -> None:
     os.close(ready_fd)
     sys.stdin.buffer.read()
     del server
-    # The native threads take their time to wind down; the process that wanted them is gone.
+    # The native threads take long to end, and the parent process is gone.
     os._exit(0)
 
 

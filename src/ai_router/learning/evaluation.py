@@ -1,4 +1,4 @@
-"""How good a decider is, from what it said of labelled prompts. Pure."""
+"""How good a decider is, from what it said of labelled prompts; how good a difficulty score is. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ai_router.routing.verdict import LABELS
 from ai_router.types import Label
 
 RISKS = (0.01, 0.02, 0.03, 0.05)
-_BINS = 10
+_CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A decider's word on one prompt. ``label`` is None where it failed; ``shares`` of the labels if it has them;
-    ``sure``: whether it would have decided by itself; ``ms`` it took."""
+    """A decider's answer for one prompt. ``label`` is None where it failed; ``probabilities`` of the labels if it has
+    them; ``sure``: whether it would have decided by itself; ``ms`` it took."""
 
     label: Label | None
     confidence: float | None = None
-    shares: Mapping[Label, float] | None = None
+    probabilities: Mapping[Label, float] | None = None
     sure: bool = True
     ms: float | None = None
 
@@ -39,7 +39,10 @@ class ClassReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that ``eval`` tells of one decider; shares in [0, 1], times in milliseconds."""
+    """All figures that ``eval`` prints of one decider; shares in [0, 1], times in milliseconds.
+
+    The names of the fields are the keys of ``eval --json``.
+    """
 
     prompts: int
     failed: int
@@ -54,23 +57,27 @@ class Report:
     ms: Mapping[str, float]
 
 
-def report(truths: Sequence[Label], said: Sequence[Prediction]) -> Report:
-    """Measure. Both sequences are of the same prompts in the same order, at least one."""
-    right = [word.label == truth for truth, word in zip(truths, said, strict=True)]
-    sure = [word.sure and word.label is not None for word in said]
+def report(truths: Sequence[Label], predictions: Sequence[Prediction]) -> Report:
+    """Compare predictions with the true labels, of the same prompts in the same order; at least one."""
+    right = [prediction.label == truth for truth, prediction in zip(truths, predictions, strict=True)]
+    sure = [prediction.sure and prediction.label is not None for prediction in predictions]
     answered = sum(sure)
-    confident = [(word.confidence, hit) for word, hit in zip(said, right, strict=True) if word.confidence is not None]
+    confident = [
+        (prediction.confidence, hit)
+        for prediction, hit in zip(predictions, right, strict=True)
+        if prediction.confidence is not None
+    ]
     return Report(
-        prompts=len(said),
-        failed=sum(word.label is None for word in said),
+        prompts=len(predictions),
+        failed=sum(prediction.label is None for prediction in predictions),
         accuracy=sum(right) / len(right),
-        coverage=answered / len(said),
+        coverage=answered / len(predictions),
         accuracy_sure=sum(hit for hit, one in zip(right, sure, strict=True) if one) / answered if answered else None,
-        classes={label: _of_class(label, truths, said) for label in LABELS},
-        confusion={label: _row(label, truths, said) for label in LABELS},
-        coverage_at_risk={risk: coverage_at(risk, confident, len(said)) for risk in RISKS} if confident else {},
+        classes={label: _class_report(label, truths, predictions) for label in LABELS},
+        confusion={label: _confusion_row(label, truths, predictions) for label in LABELS},
+        coverage_at_risk={risk: coverage_at(risk, confident, len(predictions)) for risk in RISKS} if confident else {},
         calibration_error=expected_calibration_error(confident) if confident else None,
-        ms=percentiles([word.ms for word in said if word.ms is not None]),
+        ms=percentiles([prediction.ms for prediction in predictions if prediction.ms is not None]),
     )
 
 
@@ -88,7 +95,7 @@ def expected_calibration_error(confident: Sequence[tuple[float, bool]]) -> float
     """Mean distance between confidence and accuracy over ten bins of confidence, weighted by their size."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for confidence, hit in confident:
-        bins.setdefault(min(int(confidence * _BINS), _BINS - 1), []).append((confidence, hit))
+        bins.setdefault(min(int(confidence * _CALIBRATION_BINS), _CALIBRATION_BINS - 1), []).append((confidence, hit))
     gaps = (
         len(content)
         * abs(statistics.fmean(confidence for confidence, _ in content) - statistics.fmean(hit for _, hit in content))
@@ -116,7 +123,7 @@ def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
 
 
 def percentiles(values: Sequence[float]) -> Mapping[str, float]:
-    """p50, p90, p99 and max; nothing of nothing."""
+    """p50, p90, p99 and max; empty for no values."""
     if not values:
         return {}
     ordered = sorted(values)
@@ -132,7 +139,7 @@ def always_primary(truths: Sequence[Label]) -> list[Prediction]:
 
 
 def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Prediction]:
-    """A baseline: COMPLEX from that length on which is best for these very prompts, which flatters it."""
+    """A baseline: COMPLEX from a length on. The length is the best for these very prompts, which flatters it."""
     best, limit, hits = -1, 0, 0
     for candidate in sorted(set(lengths)):
         hits = sum(
@@ -146,15 +153,42 @@ def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Predictio
 
 def at_random(truths: Sequence[Label], seed: int = 0) -> list[Prediction]:
     """A baseline: labels drawn as often as they occur here."""
-    chance = random.Random(seed)  # noqa: S311 - a baseline, not a secret
-    return [Prediction(chance.choice(truths)) for _ in truths]
+    rng = random.Random(seed)  # noqa: S311 - a baseline, not a secret
+    return [Prediction(rng.choice(truths)) for _ in truths]
 
 
-def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Prediction]) -> ClassReport:
-    claimed = sum(word.label == label for word in said)
+def performance_gap_recovered(scores: Sequence[float], weak: Sequence[bool], strong: Sequence[bool]) -> float:
+    """APGR (RouteLLM, Ong et al. 2024): the mean, over all shares of strong calls, of the recovered part of the gap.
+
+    ``scores``: higher means rather the strong model. 0.5 is what random scores give, 1 the ideal, which
+    calls the strong model only where it helps. Raises ValueError if the strong model is not better.
+    """
+    gap = sum(strong) - sum(weak)
+    if gap <= 0:
+        raise ValueError("the strong model is not better than the weak one here")
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    recovered, area = 0, 0.0
+    for index in order:
+        before = recovered
+        recovered += strong[index] - weak[index]
+        area += (before + recovered) / 2
+    return area / (gap * len(order))
+
+
+def ideal_scores(weak: Sequence[bool], strong: Sequence[bool]) -> list[float]:
+    """What an oracle would say: the strong model where only it is right, last where only the weak one is."""
+    return [float(s) - float(w) for w, s in zip(weak, strong, strict=True)]
+
+
+def _class_report(label: Label, truths: Sequence[Label], predictions: Sequence[Prediction]) -> ClassReport:
+    claimed = sum(prediction.label == label for prediction in predictions)
     support = sum(truth == label for truth in truths)
-    both = sum(word.label == label == truth for truth, word in zip(truths, said, strict=True))
-    scored = [(word.shares[label], truth == label) for truth, word in zip(truths, said, strict=True) if word.shares]
+    both = sum(prediction.label == label == truth for truth, prediction in zip(truths, predictions, strict=True))
+    scored = [
+        (prediction.probabilities[label], truth == label)
+        for truth, prediction in zip(truths, predictions, strict=True)
+        if prediction.probabilities
+    ]
     return ClassReport(
         support=support,
         precision=both / claimed if claimed else None,
@@ -163,8 +197,10 @@ def _of_class(label: Label, truths: Sequence[Label], said: Sequence[Prediction])
     )
 
 
-def _row(label: Label, truths: Sequence[Label], said: Sequence[Prediction]) -> Mapping[str, int]:
+def _confusion_row(label: Label, truths: Sequence[Label], predictions: Sequence[Prediction]) -> Mapping[str, int]:
     counts = Counter(
-        str(word.label) if word.label else "failed" for truth, word in zip(truths, said, strict=True) if truth == label
+        str(prediction.label) if prediction.label else "failed"
+        for truth, prediction in zip(truths, predictions, strict=True)
+        if truth == label
     )
     return {column: counts.get(column, 0) for column in (*LABELS, "failed")}

@@ -1,7 +1,12 @@
-"""Reading labelled examples: JSON lines with ``text`` or ``messages``, and ``label``."""
+"""Reading what the head is made from and measured on.
+
+Files of JSON lines: labelled examples (``text`` or ``messages``, and ``label``), and comparisons of two models
+(``weak`` and ``strong`` instead of a label). And the session files of a running router.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,11 +15,15 @@ from typing import Any
 
 import orjson
 
+from ai_router.routing.prompt import text_of
 from ai_router.routing.verdict import LABELS
-from ai_router.types import Label, Message
+from ai_router.types import DecidedBy, Label, Message
+
+log = logging.getLogger(__name__)
 
 CHECKOUT = Path(__file__).parents[3]
 GROUP_LINES = 20
+"""So many neighbouring lines of a file are one group."""
 
 
 class ExamplesError(ValueError):
@@ -23,7 +32,7 @@ class ExamplesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation and what its last user turn was found to be.
+    """A conversation and the label of its last user turn.
 
     ``source`` names where it comes from (a file's stem). ``group``: examples of one group stand together in their file,
     since they continue the same conversation, contrast with each other or are about the same thing, and are never
@@ -98,7 +107,7 @@ def _messages(row: Mapping[str, Any], where: str) -> Sequence[Message]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class ModelComparison:
     """A prompt, and whether a weak and a strong model got it right."""
 
     messages: Sequence[Message]
@@ -106,14 +115,73 @@ class Outcomes:
     strong: bool
 
 
-def read_outcomes(paths: Iterable[Path]) -> list[Outcomes]:
-    """The rows that have no label but ``weak`` and ``strong``. Raises ExamplesError, OSError."""
-    return [outcome for path in paths for outcome in _read_outcomes(path)]
+def read_comparisons(paths: Iterable[Path]) -> list[ModelComparison]:
+    """The rows that have ``weak`` and ``strong`` and no label. Raises ExamplesError, OSError."""
+    return [outcome for path in paths for outcome in _read_comparisons(path)]
 
 
-def _read_outcomes(path: Path) -> Iterator[Outcomes]:
+def _read_comparisons(path: Path) -> Iterator[ModelComparison]:
     for number, row in read_rows(path):
         if "label" not in row and ("weak" in row or "strong" in row):
             if not isinstance(row.get("weak"), bool) or not isinstance(row.get("strong"), bool):
                 raise ExamplesError(f"{path}:{number}: weak and strong must both be true or false")
-            yield Outcomes(_messages(row, f"{path}:{number}"), row["weak"], row["strong"])
+            yield ModelComparison(_messages(row, f"{path}:{number}"), row["weak"], row["strong"])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """The parts of a session file that matter here. ``label`` is one of LABELS, decided by ``decided_by``."""
+
+    session_id: str
+    year: int
+    messages: Sequence[Message]
+    label: Label
+    decided_by: DecidedBy
+    route: str
+    stream: bool
+    status: str
+    timings: Mapping[str, float]
+    cost_usd: float | None
+
+    @property
+    def first_user_text(self) -> str:
+        """The first user message, which all turns of a conversation have in common; "" if there is none."""
+        return next((text_of(message) for message in self.messages if message.get("role") == "user"), "")
+
+
+def read_sessions(folder: Path) -> Iterator[StoredSession]:
+    """The sessions that were routed by a decision (not named by the client, not META), oldest first.
+
+    A file that cannot be read is skipped with a warning. Raises FileNotFoundError for a folder that is not there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder")
+    for path in sorted(folder.glob("*.json")):
+        try:
+            session = _session(orjson.loads(path.read_bytes()))
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as problem:
+            log.warning("%s is no session: %s", path.name, problem)
+            continue
+        if session is not None:
+            yield session
+
+
+def _session(document: Mapping[str, Any]) -> StoredSession | None:
+    decision = document["decision"]
+    if decision is None or decision["label"] not in LABELS:
+        return None
+    messages = document["client_messages"]
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("client_messages is no list")
+    return StoredSession(
+        session_id=document["session_id"],
+        year=int(document["timestamp"][:4]),
+        messages=messages,
+        label=Label(decision["label"]),
+        decided_by=DecidedBy(decision["decided_by"]),
+        route=document["route"],
+        stream=bool(document["stream"]),
+        status=document["status"],
+        timings=document["timings"],
+        cost_usd=document["cost_usd"],
+    )

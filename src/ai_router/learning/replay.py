@@ -1,8 +1,7 @@
-"""Deciding stored sessions again, by another policy: what would have changed in route, latency and cost. Pure.
+"""Deciding stored sessions again by another policy: what would have changed in route, latency and cost. Pure.
 
-Latency and cost of what did not happen are estimates: a request that changes its route is taken to last, and to cost,
-as long and as much as the median of those that took that route; one that keeps it is rid of the classifier's time as
-far as it had to wait for it.
+Latency and cost of what did not happen are estimates. A session that changes its route takes, and costs, the median of
+the sessions that took that route. One that keeps its route is spared the classifier's time, if it had to wait for it.
 """
 
 from __future__ import annotations
@@ -12,20 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.learning.sessions import StoredSession
-from ai_router.routing.head.guess import Guess
+from ai_router.learning.examples import StoredSession
+from ai_router.routing.head.model import Guess
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Label
 
 
 @dataclass(frozen=True, slots=True)
-class Redecided:
-    """A policy's word: the label, and whether the classifier has to be asked for it."""
+class PolicyDecision:
+    """What a policy decides: the label, and whether the classifier has to be asked for it."""
 
     label: Label
     asks_classifier: bool
 
 
-Policy = Callable[[StoredSession], Redecided]
+Policy = Callable[[StoredSession], PolicyDecision]
 GuessOf = Callable[[StoredSession], Guess]
 
 
@@ -40,17 +39,17 @@ def policy_named(name: str, guess_of: GuessOf) -> Policy:
     except ValueError:
         raise ValueError(f"the confidence in {name!r} is no number") from None
 
-    def cascade(session: StoredSession) -> Redecided:
+    def cascade(session: StoredSession) -> PolicyDecision:
         guess = guess_of(session)
         sure = guess.sure if least is None else guess.confidence >= least
-        return Redecided(guess.label, False) if sure else Redecided(session.label, True)
+        return PolicyDecision(guess.label, False) if sure else PolicyDecision(session.label, True)
 
     policies: Mapping[str, Policy] = {
-        "recorded": lambda session: Redecided(session.label, session.decided_by is DecidedBy.CLASSIFIER),
+        "recorded": lambda session: PolicyDecision(session.label, session.decided_by is DecidedBy.CLASSIFIER),
         "cascade": cascade,
-        "head": lambda session: Redecided(guess_of(session).label, False),
-        "classifier": lambda session: Redecided(session.label, True),
-        "primary": lambda _: Redecided(Label.MODERATE, False),
+        "head": lambda session: PolicyDecision(guess_of(session).label, False),
+        "classifier": lambda session: PolicyDecision(session.label, True),
+        "primary": lambda _: PolicyDecision(Label.MODERATE, False),
     }
     if kind not in policies:
         raise ValueError(f"no policy {name!r}; there are {', '.join(policies)} and cascade:CONFIDENCE")
@@ -58,13 +57,17 @@ def policy_named(name: str, guess_of: GuessOf) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """What a policy would have made of the sessions. Times are medians of milliseconds to the first byte that says
-    something (streams) or to the end (plain answers)."""
+class ReplayReport:
+    """The sessions as they were and as a policy would have decided them.
+
+    Times are medians of milliseconds until the first byte of the answer (streams) or its end (plain answers). The names
+    of the fields are the keys of ``replay --json``. ``agreed``: the share that keeps its route. ``asked`` and
+    ``asked_before``: how often the classifier would be, and was, asked.
+    """
 
     sessions: int
     moved: Mapping[tuple[str, str], int]
-    """How many would have gone from one route to another."""
+    """How many sessions go from one route to another, or keep theirs."""
     agreed: float
     asked: int
     asked_before: int
@@ -74,32 +77,33 @@ class Replayed:
     after_usd: float
 
 
-def replay(sessions: Iterable[StoredSession], policy: Policy) -> Replayed:
-    """Decide all again. Sessions that ended in an error count for routes, not for times."""
+def replay(sessions: Iterable[StoredSession], policy: Policy) -> ReplayReport:
+    """Decide all sessions again. Those that ended in an error count for routes, not for times."""
     stored = list(sessions)
-    typical_ms = _medians((session.route, _answer_ms(session)) for session in stored)
+    typical_ms = _medians((session.route, _backend_ms(session)) for session in stored)
     typical_usd = _medians((session.route, session.cost_usd) for session in stored)
     typical_classification = _median([c for s in stored if (c := s.timings.get("classification_ms")) is not None])
     moved: Counter[tuple[str, str]] = Counter()
     before_ms, after_ms, before_usd, after_usd, asked = [], [], 0.0, 0.0, 0
     for session in stored:
-        again = policy(session)
-        here, there = session.route, str(ROUTE_OF_LABEL[again.label])
-        stays = again.label == session.label
-        asked += again.asks_classifier
-        moved[here, here if stays else there] += 1
+        decision = policy(session)
+        route, new_route = session.route, str(ROUTE_OF_LABEL[decision.label])
+        stays = decision.label == session.label
+        asked += decision.asks_classifier
+        moved[route, route if stays else new_route] += 1
         before_usd += session.cost_usd or 0.0
-        after_usd += (session.cost_usd or 0.0) if stays else typical_usd.get(there, 0.0)
-        seen = _seen_ms(session)
-        answer = _answer_ms(session) if stays else typical_ms.get(there)
-        if seen is not None and answer is not None:
-            thinking = session.timings.get("classification_ms", typical_classification or 0.0)
-            before_ms.append(seen)
-            after_ms.append(_after(there if not stays else here, answer, thinking if again.asks_classifier else 0.0))
-    return Replayed(
+        after_usd += (session.cost_usd or 0.0) if stays else typical_usd.get(new_route, 0.0)
+        waited = _client_wait_ms(session)
+        answer = _backend_ms(session) if stays else typical_ms.get(new_route)
+        if waited is not None and answer is not None:
+            classification_ms = session.timings.get("classification_ms", typical_classification or 0.0)
+            before_ms.append(waited)
+            asking_ms = classification_ms if decision.asks_classifier else 0.0
+            after_ms.append(_estimated_wait_ms(route if stays else new_route, answer, asking_ms))
+    return ReplayReport(
         sessions=len(stored),
         moved=dict(moved),
-        agreed=sum(n for (here, there), n in moved.items() if here == there) / len(stored) if stored else 1.0,
+        agreed=sum(n for (route, new_route), n in moved.items() if route == new_route) / len(stored) if stored else 1.0,
         asked=asked,
         asked_before=sum(session.decided_by is DecidedBy.CLASSIFIER for session in stored),
         before_ms=_median(before_ms),
@@ -109,20 +113,20 @@ def replay(sessions: Iterable[StoredSession], policy: Policy) -> Replayed:
     )
 
 
-def _after(route: str, answer_ms: float, thinking_ms: float) -> float:
+def _estimated_wait_ms(route: str, answer_ms: float, classification_ms: float) -> float:
     """A speculative primary call runs beside the classifier; every other route waits for it first."""
-    return max(answer_ms, thinking_ms) if route == "primary" else answer_ms + thinking_ms
+    return max(answer_ms, classification_ms) if route == "primary" else answer_ms + classification_ms
 
 
-def _seen_ms(session: StoredSession) -> float | None:
-    """What the client waited for, from its request on."""
+def _client_wait_ms(session: StoredSession) -> float | None:
+    """How long the client waited; None if the session did not end well."""
     if session.status != "ok":
         return None
     return session.timings.get("ttft_ms" if session.stream else "total_ms")
 
 
-def _answer_ms(session: StoredSession) -> float | None:
-    """What the backends took for it, the classifier aside."""
+def _backend_ms(session: StoredSession) -> float | None:
+    """The backends' time, without the classifier's; None if the session did not end well."""
     if session.status != "ok":
         return None
     search = session.timings.get("enrichment_ms", 0.0)

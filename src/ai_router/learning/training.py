@@ -1,9 +1,9 @@
-"""From examples to a head: fit the words' model, mix it with the encoder, calibrate confidence, set the thresholds.
+"""Training a head: fit the linear model, mix it with the encoder, calibrate confidence, set the thresholds.
 
-Fitting and calibrating never see the same examples: one group in CALIBRATION_PART, and every source that is named as
-kept apart, calibrates; the rest is fitted on. The threshold is the lowest confidence above which the head, on the
-calibration part, is wrong in at most ``risk`` of the cases that it answers; confidences for that are computed
-crosswise, so that no case has taken part in its own.
+Fitting and calibrating never use the same examples. One group in CALIBRATION_PART, and every source named in
+``calibration_sources``, calibrates; the rest is fitted on. The threshold is the lowest confidence above which the head
+is wrong in at most ``risk`` of the calibration cases that it answers. The confidences for that are cross-validated: no
+case has taken part in its own.
 """
 
 from __future__ import annotations
@@ -18,46 +18,54 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from ai_router.learning.examples import Example
-from ai_router.learning.fitting import Floats, Linear, fit, matrix
+from ai_router.learning.fitting import NEGLIGIBLE, Floats, LinearModel, feature_matrix, fit_linear
 from ai_router.routing.head.encoder import Encoder
-from ai_router.routing.head.features import Features, view_features
-from ai_router.routing.head.model import BINS, Head, HeadScores, Stage, difficulty_score, judged, mixed, traits
-from ai_router.routing.head.store import packed
-from ai_router.routing.head.view import View, view_of
+from ai_router.routing.head.features import Features, excerpt_features, excerpt_of
+from ai_router.routing.head.model import (
+    CONFIDENCE_BINS,
+    Head,
+    HeadScores,
+    Stage,
+    calibrated,
+    confidence_inputs,
+    mixed_probabilities,
+)
+from ai_router.routing.head.store import pack_head
 from ai_router.routing.verdict import LABELS
 
 RISK = 0.03
-ABRIDGED = 0.05
-"""The words alone decide from the confidence on at which at most so many of their decisions would not have been made,
-or not so, with the encoder. What that costs in risk, the second threshold makes up for."""
+"""The share of wrong answers that is allowed where the head is sure."""
+WORDS_ALONE_RISK = 0.05
+"""The linear model decides alone from the confidence at which at most this share of its decisions would not be made, or
+be made otherwise, with the encoder. The second threshold makes up for what that costs in risk."""
 CALIBRATION_PART = 8
-PAIRS = ("contrast", "conversations", "hard_easy")
-"""Sources of minimal pairs: the same words, or the same last turn, with different labels. Good to learn from, and to
-find out which model to believe; but confidence that was fitted on them would be fitted for a world of riddles."""
+PAIR_SOURCES = ("contrast", "conversations", "hard_easy")
+"""Sources of minimal pairs: the same words, or the same last turn, with different labels. They are good to fit models
+and their mix on; confidence that was fitted on them would be too low for ordinary requests."""
 PENALTY = 0.1
-DIFFICULTY_PENALTY = 1.0
-NEGLIGIBLE = 0.02
-"""Weights below it are left out of the file: most of a million, and they decide nothing. Difficulty: an eighth."""
-_CROSS = 5
-_NOTHING = Stage((1.0, 1.0), (0.0,) * 8, 1.0)
+_FOLDS = 5
+_UNCALIBRATED = Stage((1.0, 1.0), (0.0,) * 8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A head as a file's content, and how the stages came out on the calibration part."""
+class TrainedHead:
+    """A head as a file's content, and its figures on the calibration examples.
+
+    ``fitted`` and ``calibrated``: how many examples there were for each.
+    """
 
     content: bytes
     fitted: int
     calibrated: int
     coverage: float
-    """The share of the calibration part on which it is sure."""
+    """The share of calibration examples of which it is sure."""
     risk: float
     """Of these, the share on which it is wrong."""
 
 
-def is_for_calibration(example: Example, apart: Collection[str] = ()) -> bool:
-    """Whether an example calibrates; by its group's name, so the same in every run and for encoder and head alike."""
-    return example.source in apart or zlib.crc32(example.group.encode()) % CALIBRATION_PART == 0
+def is_for_calibration(example: Example, calibration_sources: Collection[str] = ()) -> bool:
+    """Whether an example calibrates. By its group's name: the same in every run, and for encoder and head alike."""
+    return example.source in calibration_sources or zlib.crc32(example.group.encode()) % CALIBRATION_PART == 0
 
 
 def train_head(
@@ -66,182 +74,171 @@ def train_head(
     *,
     year: int,
     weights: Mapping[str, float],
-    apart: Collection[str] = (),
+    calibration_sources: Collection[str] = (),
     risk: float = RISK,
     start: Head | None = None,
     difficulty: npt.NDArray[np.float32] | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> Trained:
-    """Fit and calibrate. ``weights``: how much a source's examples count (default 1); ``year``: the present one;
-    ``start``: the head to begin with and to stay near to."""
-    calibrating = [example for example in examples if is_for_calibration(example, apart)]
-    fitting = [example for example in examples if not is_for_calibration(example, apart)]
-    features = [view_features(view_of(example.messages), year) for example in fitting]
+    metadata: Mapping[str, Any] | None = None,
+) -> TrainedHead:
+    """Fit and calibrate. Deterministic.
+
+    ``weights``: of a source's examples (default 1). ``year``: the present one. ``start``: the head to begin with and to
+    stay near to. ``difficulty``: as in Head. ``metadata``: what to add to the head's own.
+    """
+    calibrating = [example for example in examples if is_for_calibration(example, calibration_sources)]
+    fitting = [example for example in examples if not is_for_calibration(example, calibration_sources)]
+    features = [excerpt_features(excerpt_of(example.messages), year) for example in fitting]
     words = _fit_words(features, fitting, weights, start)
     vocabulary = np.unique(np.concatenate([row.words for row in features])).astype(np.uint32)
     if start is not None:
         vocabulary = np.union1d(vocabulary, start.vocabulary)
     bias = words.bias.tolist()
     rounded = np.where(np.abs(words.weights) < NEGLIGIBLE, 0, words.weights).astype(np.float16).astype(np.float32)
-    reader = Head(rounded, bias, vocabulary, _NOTHING, _NOTHING, encoder, None, {})
-    readings = [reader.read(view_of(example.messages), year) for example in calibrating]
+    uncalibrated = Head(rounded, bias, vocabulary, _UNCALIBRATED, _UNCALIBRATED, encoder, None, {})
+    scores = [uncalibrated.scores(excerpt_of(example.messages), year) for example in calibrating]
     classes = np.array([LABELS.index(example.label) for example in calibrating])
-    groups = np.array([zlib.crc32(example.group.encode()) % _CROSS for example in calibrating])
-    counts = np.array(
-        [0.0 if example.source.startswith(PAIRS) else weights.get(example.source, 1.0) for example in calibrating]
+    groups = np.array([zlib.crc32(example.group.encode()) % _FOLDS for example in calibrating])
+    case_weights = np.array(
+        [
+            0.0 if example.source.startswith(PAIR_SOURCES) else weights.get(example.source, 1.0)
+            for example in calibrating
+        ]
     )
-    bare = [HeadScores(r.words, None, r.known, r.turns, r.length) for r in readings]
-    sure_by_words = _crosswise(bare, classes, groups, counts)
-    sure_by_both = _crosswise(readings, classes, groups, counts)
-    first = max(
-        threshold_at(_as_both_would(sure_by_words, sure_by_both, risk), ABRIDGED), threshold_at(sure_by_words, risk)
+    words_scores = [HeadScores(r.words, None, r.known_share, r.turns, r.length) for r in scores]
+    judged_by_words = _cross_validated(words_scores, classes, groups, case_weights)
+    judged_by_both = _cross_validated(scores, classes, groups, case_weights)
+    words_threshold = max(
+        threshold_for_risk(_right_where_both_agree(judged_by_words, judged_by_both, risk), WORDS_ALONE_RISK),
+        threshold_for_risk(judged_by_words, risk),
     )
-    answered = sure_by_words.confidences >= first
-    second = threshold_at(sure_by_both, risk, already=answered, right_already=sure_by_words.right)
-    words_only = _stage(bare, classes, counts, first)
-    both = _stage(readings, classes, counts, second)
-    sure = answered | (sure_by_both.confidences >= second)
-    right = np.where(answered, sure_by_words.right, sure_by_both.right)
-    confidences = np.where(answered, sure_by_words.confidences, sure_by_both.confidences)
-    spread = np.histogram(confidences, bins=BINS, range=(0, 1), weights=counts)[0]
+    answered = judged_by_words.confidences >= words_threshold
+    both_threshold = threshold_for_risk(
+        judged_by_both, risk, answered=answered, answered_correctly=judged_by_words.correct
+    )
+    words_only = _stage(words_scores, classes, case_weights, words_threshold)
+    both = _stage(scores, classes, case_weights, both_threshold)
+    sure = answered | (judged_by_both.confidences >= both_threshold)
+    right = np.where(answered, judged_by_words.correct, judged_by_both.correct)
+    confidences = np.where(answered, judged_by_words.confidences, judged_by_both.confidences)
+    histogram = np.histogram(confidences, bins=CONFIDENCE_BINS, range=(0, 1), weights=case_weights)[0]
     description = {
-        **(about or {}),
+        **(metadata or {}),
         "year": year,
         "risk": risk,
         "fitted": len(fitting),
         "calibrated": len(calibrating),
-        "confidences": [round(float(share), 4) for share in spread / spread.sum()],
+        "confidences": [round(float(share), 4) for share in histogram / histogram.sum()],
     }
-    return Trained(
-        content=packed(rounded, bias, vocabulary, words_only, both, difficulty, description),
+    return TrainedHead(
+        content=pack_head(rounded, bias, vocabulary, words_only, both, difficulty, description),
         fitted=len(fitting),
         calibrated=len(calibrating),
-        coverage=float(counts[sure].sum() / counts.sum()),
-        risk=float(counts[sure & ~right].sum() / counts[sure].sum()) if sure.any() else 0.0,
+        coverage=float(case_weights[sure].sum() / case_weights.sum()),
+        risk=float(case_weights[sure & ~right].sum() / case_weights[sure].sum()) if sure.any() else 0.0,
     )
-
-
-def fit_difficulty(views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int) -> Any:
-    """Weights (buckets, 2) of two logistic models: how likely the weak model, and the strong one, are right."""
-    inputs = matrix([view_features(view, year) for view in views])
-    even = np.ones(len(views))
-    columns = []
-    for right in (weak, strong):
-        linear = fit(inputs, np.array(right, np.int64), even, penalty=DIFFICULTY_PENALTY, count=2)
-        columns.append(linear.weights[:, 1] - linear.weights[:, 0])
-    weights = np.stack(columns, axis=1)
-    return np.where(np.abs(weights) < NEGLIGIBLE / 8, 0, weights).astype(np.float32)
-
-
-def examined_difficulty(
-    views: Sequence[View], weak: Sequence[bool], strong: Sequence[bool], year: int
-) -> tuple[list[int], list[float]]:
-    """Of one prompt in five: its number, and its difficulty by weights that were fitted on the other four."""
-    examined = [index for index, view in enumerate(views) if zlib.crc32(view.last.encode()) % _CROSS == 0]
-    others = sorted(set(range(len(views))) - set(examined))
-    weights = fit_difficulty(
-        [views[index] for index in others], [weak[index] for index in others], [strong[index] for index in others], year
-    )
-    return examined, [difficulty_score(view_features(views[index], year), weights) for index in examined]
 
 
 def _fit_words(
     features: Sequence[Features], examples: Sequence[Example], weights: Mapping[str, float], start: Head | None
-) -> Linear:
+) -> LinearModel:
     classes = np.array([LABELS.index(example.label) for example in examples])
-    counts = np.array([weights.get(example.source, 1.0) for example in examples])
-    begin = None if start is None else Linear(*start.words_model())
-    return fit(matrix(features), classes, counts, penalty=PENALTY, count=len(LABELS), start=begin)
+    case_weights = np.array([weights.get(example.source, 1.0) for example in examples])
+    initial = None if start is None else LinearModel(*start.words_model())
+    return fit_linear(
+        feature_matrix(features), classes, case_weights, penalty=PENALTY, class_count=len(LABELS), start=initial
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """For each case the confidence, whether the label was right, how much the case counts, and the label's number."""
+    """For each case the confidence, whether the label was right, its weight, and the label's number."""
 
     confidences: Floats
-    right: npt.NDArray[np.bool_]
-    counts: Floats
+    correct: npt.NDArray[np.bool_]
+    weights: Floats
     labels: npt.NDArray[np.int64]
 
 
-def _as_both_would(words: Scored, both: Scored, risk: float) -> Scored:
-    """The words' judgements, counted right where both models together would be sure of the same label."""
-    stands = (both.confidences >= threshold_at(both, risk)) & (both.labels == words.labels)
-    return Scored(words.confidences, stands, words.counts, words.labels)
+def _right_where_both_agree(words: Scored, both: Scored, risk: float) -> Scored:
+    """The linear model's answers, counted as right where both models together would be sure of the same label."""
+    agree = (both.confidences >= threshold_for_risk(both, risk)) & (both.labels == words.labels)
+    return Scored(words.confidences, agree, words.weights, words.labels)
 
 
-def _crosswise(
-    readings: Sequence[HeadScores], classes: npt.NDArray[np.int64], parts: npt.NDArray[np.int64], counts: Floats
+def _cross_validated(
+    scores: Sequence[HeadScores], classes: npt.NDArray[np.int64], folds: npt.NDArray[np.int64], case_weights: Floats
 ) -> Scored:
-    """Confidence in each case by a stage that was made from the cases of the other parts."""
-    confidences, labels = np.zeros(len(readings)), np.zeros(len(readings), np.int64)
-    for part in range(_CROSS):
-        others = np.flatnonzero(parts != part)
-        stage = _stage([readings[int(index)] for index in others], classes[others], counts[others], 1.0)
-        for index in map(int, np.flatnonzero(parts == part)):
-            shares, confidences[index] = judged(readings[index], stage)
-            labels[index] = int(shares.argmax())
-    return Scored(confidences, labels == classes, counts, labels)
+    """The confidence in each case, by a stage that was made from the cases of the other folds."""
+    confidences, labels = np.zeros(len(scores)), np.zeros(len(scores), np.int64)
+    for fold in range(_FOLDS):
+        others = np.flatnonzero(folds != fold)
+        stage = _stage([scores[int(index)] for index in others], classes[others], case_weights[others], 1.0)
+        for index in map(int, np.flatnonzero(folds == fold)):
+            probabilities, confidences[index] = calibrated(scores[index], stage)
+            labels[index] = int(probabilities.argmax())
+    return Scored(confidences, labels == classes, case_weights, labels)
 
 
-def threshold_at(
+def threshold_for_risk(
     judged: Scored,
     risk: float,
     *,
-    already: npt.NDArray[np.bool_] | None = None,
-    right_already: npt.NDArray[np.bool_] | None = None,
+    answered: npt.NDArray[np.bool_] | None = None,
+    answered_correctly: npt.NDArray[np.bool_] | None = None,
 ) -> float:
     """The lowest confidence from which on at most ``risk`` of the answered cases are wrong.
 
-    ``already``: cases that an earlier stage has answered, ``right_already`` whether rightly; they count.
+    ``answered``: cases that an earlier stage has answered, ``answered_correctly`` whether rightly; they count.
     """
-    none = np.zeros(len(judged.right), bool)
-    before = none if already is None else already
-    wrong_before = none if right_already is None else before & ~right_already
+    none = np.zeros(len(judged.correct), bool)
+    before = none if answered is None else answered
+    wrong_before = none if answered_correctly is None else before & ~answered_correctly
     order = np.flatnonzero(~before)[np.argsort(-judged.confidences[~before], kind="stable")]
-    errors = judged.counts[wrong_before].sum() + np.cumsum(judged.counts[order] * ~judged.right[order])
-    answered = judged.counts[before].sum() + np.cumsum(judged.counts[order])
-    fine = np.flatnonzero(errors <= risk * answered)
-    return float(judged.confidences[order[fine[-1]]]) if len(fine) else 1.0
+    errors = judged.weights[wrong_before].sum() + np.cumsum(judged.weights[order] * ~judged.correct[order])
+    total = judged.weights[before].sum() + np.cumsum(judged.weights[order])
+    within_risk = np.flatnonzero(errors <= risk * total)
+    return float(judged.confidences[order[within_risk[-1]]]) if len(within_risk) else 1.0
 
 
-def _stage(readings: Sequence[HeadScores], classes: npt.NDArray[np.int64], counts: Floats, threshold: float) -> Stage:
-    mix = _fit_mix(readings, classes)
-    stage = Stage(mix, _NOTHING.confidence, threshold)
-    shares = [mixed(reading, stage) for reading in readings]
-    inputs = np.array([traits(reading, share) for reading, share in zip(readings, shares, strict=True)])
-    right = np.array([int(share.argmax()) for share in shares]) == classes
-    return Stage(mix, _fit_confidence(inputs, right, counts), threshold)
+def _stage(
+    scores: Sequence[HeadScores], classes: npt.NDArray[np.int64], case_weights: Floats, threshold: float
+) -> Stage:
+    mix = _fit_mix(scores, classes)
+    stage = Stage(mix, _UNCALIBRATED.confidence, threshold)
+    probabilities = [mixed_probabilities(case, stage) for case in scores]
+    inputs = np.array([confidence_inputs(case, row) for case, row in zip(scores, probabilities, strict=True)])
+    right = np.array([int(row.argmax()) for row in probabilities]) == classes
+    return Stage(mix, _fit_confidence(inputs, right, case_weights), threshold)
 
 
-def _fit_mix(readings: Sequence[HeadScores], classes: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Weights of the two models that make the right labels likeliest. No offsets for the labels: how often each occurs
-    among the examples says nothing about anybody's requests."""
-    words = np.array([reading.words for reading in readings], np.float64)
-    encoder = np.array([np.zeros(len(LABELS)) if r.encoder is None else r.encoder for r in readings], np.float64)
+def _fit_mix(scores: Sequence[HeadScores], classes: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Weights of the two models by maximum likelihood. There is no offset for each label: how often a label occurs
+    among the examples says nothing about real requests."""
+    words = np.array([case.words for case in scores], np.float64)
+    encoder = np.array([np.zeros(len(LABELS)) if r.encoder is None else r.encoder for r in scores], np.float64)
     rows = np.arange(len(classes))
 
-    def loss(free: Floats) -> float:
-        logits = free[0] * words + free[1] * encoder
+    def loss(mix: Floats) -> float:
+        logits = mix[0] * words + mix[1] * encoder
         peak = logits.max(axis=1, keepdims=True)
         log_p = logits - peak - np.log(np.exp(logits - peak).sum(axis=1, keepdims=True))
         return float(-log_p[rows, classes].mean())
 
-    first, second = _lowest(loss, np.array([1.0, 1.0]))
-    return float(first), float(second)
+    words_weight, encoder_weight = _minimum(loss, np.array([1.0, 1.0]))
+    return float(words_weight), float(encoder_weight)
 
 
-def _fit_confidence(inputs: Floats, right: npt.NDArray[np.bool_], counts: Floats) -> tuple[float, ...]:
-    """Logistic regression of being right on the traits, lightly held back."""
+def _fit_confidence(inputs: Floats, right: npt.NDArray[np.bool_], case_weights: Floats) -> tuple[float, ...]:
+    """Logistic regression, with a small L2 penalty, of being right on ``confidence_inputs``."""
     signs = np.where(right, 1.0, -1.0)
 
     def loss(coefficients: Floats) -> float:
-        surprise = np.logaddexp(0, -signs * (inputs @ coefficients))
-        return float(np.average(surprise, weights=counts) + 1e-3 * (coefficients[1:] ** 2).sum())
+        losses = np.logaddexp(0, -signs * (inputs @ coefficients))
+        return float(np.average(losses, weights=case_weights) + 1e-3 * (coefficients[1:] ** 2).sum())
 
-    return tuple(float(value) for value in _lowest(loss, np.zeros(inputs.shape[1])))
+    return tuple(float(value) for value in _minimum(loss, np.zeros(inputs.shape[1])))
 
 
-def _lowest(loss: Callable[[Floats], float], start: Floats) -> Floats:
+def _minimum(loss: Callable[[Floats], float], start: Floats) -> Floats:
     found: Floats = minimize(loss, start, method="BFGS").x
     return found

@@ -1,69 +1,55 @@
-"""Decisions the classifier has made, for when the same is asked again: bounded, and each good for a time only."""
+"""The decision cache: what the classifier decided, for when the same is asked again. Bounded in size and in time."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from cachetools import TLRUCache
 
 from ai_router.routing.prompt import render_conversation
 from ai_router.types import ChatRequest, Decision, Label
 
 ENRICH_TTL_S = 60.0
-"""ENRICH says that the answer changes, and so may the need for it: "who won?" is one thing during a match, another
-after.
-"""
+"""Seconds. ENRICH says that the answer changes with time, and so may the need for it: "who won?" is another question
+during a match than after it."""
 
 Key = bytes
 
 
-def cache_key(request: ChatRequest, budget: int) -> Key:
-    """What the classifier would be shown of the request (``budget`` characters), blanks and case aside, and the day, as
-    a digest."""
-    conversation = " ".join(render_conversation(request.messages, budget).split()).casefold()
+def cache_key(request: ChatRequest, context_chars: int) -> Key:
+    """A digest of what decides: the conversation as the classifier would be shown it (``context_chars`` characters of
+    it), and the day. White space and case do not count."""
+    conversation = " ".join(render_conversation(request.messages, context_chars).split()).casefold()
     shown = f"{request.timestamp:%Y-%m-%d} {conversation}"
     return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    decision: Decision
-    expires: float
-
-
 class DecisionCache:
-    """The most recent ``size`` decisions; the one asked for longest ago goes first. Safe from any thread."""
+    """The classifier's decisions, at most ``size``; the least recently used one is dropped first.
+
+    A decision is good for ``ttl_s`` seconds of ``clock``; an ENRICH for ENRICH_TTL_S at most. Safe from any thread.
+    """
 
     def __init__(self, size: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._size = size
-        self._ttl_s = ttl_s
-        self._clock = clock
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        def expires(_key: Key, decision: Decision, now: float) -> float:
+            return now + (min(ttl_s, ENRICH_TTL_S) if decision.label is Label.ENRICH else ttl_s)
+
+        self._decisions: TLRUCache[Key, Decision] = TLRUCache(size, ttu=expires, timer=clock)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        with self._lock:  # counting drops what has expired
+            return len(self._decisions)
 
     def get(self, key: Key) -> Decision | None:
-        """The decision, if it was made and is still good."""
+        """The decision; None if none was made or it has expired."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            if entry.expires <= self._clock():
-                del self._entries[key]
-                return None
-            self._entries.move_to_end(key)
-            return entry.decision
+            return self._decisions.get(key)
 
     def put(self, key: Key, decision: Decision) -> None:
         """Keep a decision of the classifier's; a default that stands in for a failed one must not be put here."""
-        ttl_s = min(self._ttl_s, ENRICH_TTL_S) if decision.label is Label.ENRICH else self._ttl_s
         with self._lock:
-            self._entries[key] = _Entry(decision, self._clock() + ttl_s)
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+            self._decisions[key] = decision

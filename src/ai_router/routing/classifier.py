@@ -1,8 +1,11 @@
-"""Asking the classifier model, in one of two ways.
+"""Asking the classifier model for a label, in one of two modes.
 
-``constrained``: thinking off, the answer limited to the labels, one token, its log-probabilities as confidence.
-``reasoning``: free text with a think block, streamed, and left as soon as the decision word stands.
-Which of the two the server can do is found out by a probe: vLLM answers 200 to constraints that it does not know.
+``constrained``: thinking off, the answer limited to the labels and cut where it is sure to name one of them, its
+log-probabilities as confidence.
+``reasoning``: free text with a think block, streamed; the call is aborted as soon as the decision word is certain.
+
+Which of the two a server supports is found out by a probe: vLLM ignores constraints that it does not know and answers
+200 (vLLM 0.33).
 """
 
 from __future__ import annotations
@@ -30,15 +33,16 @@ from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.registry import Backend
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
-from ai_router.routing.verdict import LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
+from ai_router.routing.verdict import DECIDING_TOKENS, LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
 from ai_router.types import ChatRequest, Message
 
 log = logging.getLogger(__name__)
 
-_MAX_ANSWER = 1 << 20
-_THINKING_TOKENS = 2_048
-_PROBE_PATIENCE_S = 2.0
-_PROBE_TOKENS = 8
+_MAX_ANSWER_BYTES = 1 << 20
+_REASONING_TOKENS = 2_048
+_PROBE_WAIT_S = 2.0
+_PROBE_TOKENS = max(map(len, LABELS))
+"""Enough for a whole label, even if every letter were a token."""
 _PROBE_QUESTION = "Forget the labels. Write one friendly sentence about the sea."
 _PROBE: tuple[Message, ...] = (
     {"role": "system", "content": SYSTEM_PROMPT},
@@ -48,58 +52,59 @@ _PROBE: tuple[Message, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSettings:
-    """How to ask: the mode to begin with, the deadline for an answer, the characters of conversation to show, and how
-    many may ask at the same time."""
+    """How to ask. ``mode`` is the one to begin with, ``timeout_s`` the deadline of an answer, ``connect_s`` of a
+    connection, ``context_chars`` the characters of conversation to show, ``max_concurrent`` how many requests may ask
+    at the same time."""
 
     mode: ClassifierMode
     timeout_s: float
     connect_s: float
     context_chars: int
-    at_once: int = 8
+    max_concurrent: int = 8
 
 
 class Classifier:
-    """One classifier model. ``mode`` starts as configured and is settled by ``probe``."""
+    """One classifier model; safe from any thread. ``mode`` is the configured one until ``probe`` makes it REASONING."""
 
     def __init__(self, client: UpstreamClient, backend: Backend, settings: ClassifierSettings) -> None:
         self._client = client
         self._backend = backend
         self._settings = settings
-        self._settled = threading.Event()
-        self._hedge: Hedge[Verdict] = Hedge(settings.at_once, settings.timeout_s, backend.source)
+        self._mode_known = threading.Event()
+        self._hedge: Hedge[Verdict] = Hedge(settings.max_concurrent, settings.timeout_s, backend.source)
         self.mode = settings.mode
         if self.mode is ClassifierMode.REASONING:
-            self._settled.set()
+            self._mode_known.set()
 
     @property
-    def settled(self) -> bool:
-        """Whether the mode is certain."""
-        return self._settled.is_set()
+    def mode_known(self) -> bool:
+        """Whether requests need not wait for the probe: it is done, given up, or the mode needs none."""
+        return self._mode_known.is_set()
 
     def classify(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> Verdict:
-        """The model's verdict on the request. Raises UpstreamError when it gives none, Aborted when a call is.
+        """The model's verdict on the request. Waits up to _PROBE_WAIT_S for the probe.
 
-        Asked a second time on a new connection when it takes much longer than it has lately; the first word counts.
+        The call is hedged (hedge.py). Raises UpstreamError when there is no verdict, and what a call was aborted for.
         """
-        self._settled.wait(_PROBE_PATIENCE_S)
+        self._mode_known.wait(_PROBE_WAIT_S)
         messages = classifier_messages(request, self._settings.context_chars)
         if self.mode is ClassifierMode.CONSTRAINED:
-            return self._hedge.first(lambda call: self._ask_constrained(messages, call, tokens=1), new_call)
+            return self._hedge.first(lambda call: self._ask_constrained(messages, call), new_call)
         return self._hedge.first(lambda call: self._ask_reasoning(messages, call), new_call)
 
     def close(self) -> None:
-        """End its threads."""
+        """End the threads that its calls run on."""
         self._hedge.close()
 
     def probe(self) -> None:
-        """Find out whether the server honours constraints, and warm its prefix cache by the way.
+        """Find out whether the server honours constraints; its prefix cache is warm afterwards.
 
-        The probe asks for prose and allows only labels: a server that ignores the constraint writes prose.
-        An unreachable server settles nothing: raises UpstreamError, call again.
+        The probe asks for prose and allows only labels: a server that ignores the constraint writes prose. Raises
+        UpstreamError if the server cannot be reached: then nothing is known, call again.
         """
         try:
             payload = self._complete(_constrained_body(self._backend.model, _PROBE, _PROBE_TOKENS), UpstreamCall())
-            honoured = _sole_content(payload) in LABELS
+            honoured = _content_of(payload) in LABELS
         except UpstreamRefused as refused:
             log.warning("Classifier probe refused: %s", refused)
             honoured = False
@@ -109,28 +114,25 @@ class Classifier:
                 self._backend.model,
             )
             self.mode = ClassifierMode.REASONING
-        self._settled.set()
+        self._mode_known.set()
 
     def warm_up(self) -> None:
-        """Have the server read the system prompt, for its prefix cache; one token of an answer nobody reads.
-
-        Raises UpstreamError.
-        """
-        response = self._open(_warming_body(self._backend.model), UpstreamCall())
+        """Have the server read the system prompt, for its prefix cache. Raises UpstreamError."""
+        response = self._open(_warm_up_body(self._backend.model), UpstreamCall())
         try:
-            response.read(_MAX_ANSWER)
+            response.read(_MAX_ANSWER_BYTES)
         finally:
             response.close()
 
-    def stop_waiting(self) -> None:
-        """Let requests go ahead in the configured mode: the server could not be probed yet."""
-        self._settled.set()
+    def assume_mode(self) -> None:
+        """Let requests go ahead in the present mode, without a probe."""
+        self._mode_known.set()
 
-    def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall, tokens: int) -> Verdict:
-        payload = self._complete(_constrained_body(self._backend.model, messages, tokens), call)
+    def _ask_constrained(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
+        payload = self._complete(_constrained_body(self._backend.model, messages, DECIDING_TOKENS), call)
         verdict = constrained_verdict(payload)
         if verdict is None:
-            raise self._failed("no decision word in its answer")
+            raise self._failure("no decision word in its answer")
         return verdict
 
     def _ask_reasoning(self, messages: tuple[Message, ...], call: UpstreamCall) -> Verdict:
@@ -152,14 +154,14 @@ class Classifier:
                     return Verdict(label, None, reason or "early")
         label = finder.finish()
         if label is None:
-            raise self._failed(f"no decision word in its answer (finish_reason={finish_reason})")
+            raise self._failure(f"no decision word in its answer (finish_reason={finish_reason})")
         return Verdict(label, None, finish_reason)
 
     def _events(self, decoder: SSEDecoder, chunk: bytes) -> list[Event]:
         try:
             return decoder.feed(chunk)
         except EventTooLong as problem:
-            raise self._failed(str(problem)) from None
+            raise self._failure(str(problem)) from None
 
     def _payload(self, data: bytes | None) -> Mapping[str, Any]:
         if data is None or data == b"[DONE]":
@@ -167,7 +169,7 @@ class Classifier:
         try:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise self._failed("its stream is not JSON") from None
+            raise self._failure("its stream is not JSON") from None
         if failure := error_in_body(payload, self._upstream_request(b"")):
             raise failure
         return payload if isinstance(payload, dict) else {}
@@ -175,7 +177,7 @@ class Classifier:
     def _complete(self, body: bytes, call: UpstreamCall) -> Mapping[str, Any]:
         response = self._open(body, call)
         try:
-            answer = response.read(_MAX_ANSWER)
+            answer = response.read(_MAX_ANSWER_BYTES)
         finally:
             response.close()
         return self._payload(answer)
@@ -186,7 +188,8 @@ class Classifier:
         if response.status == 200:
             return response
         try:
-            raise error_from_response(response.status, response.headers, response.read(_MAX_ANSWER), upstream_request)
+            answer = response.read(_MAX_ANSWER_BYTES)
+            raise error_from_response(response.status, response.headers, answer, upstream_request)
         finally:
             response.close()
 
@@ -202,14 +205,14 @@ class Classifier:
             body=body,
         )
 
-    def _failed(self, message: str) -> UpstreamFailed:
+    def _failure(self, message: str) -> UpstreamFailed:
         return UpstreamFailed(message, self._backend.source)
 
 
 class StartupProbe:
-    """Probes the classifier in the background until it is reached: a vLLM may take ten minutes to load its model.
+    """A thread that probes the classifier until it is reached: a vLLM may take ten minutes to load its model.
 
-    One whose mode needs no probe is warmed up instead, in the same way.
+    A classifier whose mode needs no probe is warmed up instead.
     """
 
     _RETRY_S = 10.0
@@ -220,33 +223,33 @@ class StartupProbe:
         self._thread = threading.Thread(target=self._run, name="classifier-probe", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop retrying."""
+        """Stop retrying. A probe that is under way goes on."""
         self._stop.set()
 
     def _run(self) -> None:
-        known = self._classifier.settled
+        warm_up_only = self._classifier.mode_known
         while not self._stop.is_set():
             started = time.monotonic()
             try:
-                if known:
+                if warm_up_only:
                     self._classifier.warm_up()
                 else:
                     self._classifier.probe()
             except UpstreamError as problem:
                 log.warning("Classifier not reached, will probe again: %s", problem)
-                self._classifier.stop_waiting()
+                self._classifier.assume_mode()
             else:
                 mode, took = self._classifier.mode, (time.monotonic() - started) * 1000
-                log.info("Classifier %s: mode=%s in %.0fms", "warmed up" if known else "probed", mode, took)
+                log.info("Classifier %s: mode=%s in %.0fms", "warmed up" if warm_up_only else "probed", mode, took)
                 return
             self._stop.wait(self._RETRY_S)
 
 
-def _warming_body(model: str) -> bytes:
+def _warm_up_body(model: str) -> bytes:
     return orjson.dumps({"model": model, "max_tokens": 1, "messages": _PROBE})
 
 
@@ -271,7 +274,7 @@ def _reasoning_body(model: str, messages: tuple[Message, ...]) -> bytes:
     return orjson.dumps(
         {
             "model": model,
-            "max_tokens": _THINKING_TOKENS,
+            "max_tokens": _REASONING_TOKENS,
             "temperature": 0.6,
             "top_p": 0.95,
             "seed": 0,
@@ -281,8 +284,8 @@ def _reasoning_body(model: str, messages: tuple[Message, ...]) -> bytes:
     )
 
 
-def _sole_content(payload: Mapping[str, Any]) -> str:
-    """The content of the one choice, stripped; "" if there is none."""
+def _content_of(payload: Mapping[str, Any]) -> str:
+    """The first choice's content, stripped; "" if there is none."""
     try:
         content = payload["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):

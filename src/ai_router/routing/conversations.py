@@ -1,9 +1,9 @@
-"""Keeping a conversation where it is: which label its previous turn had, and the rule for staying with it.
+"""Keeping a conversation on its route: the label that its previous turn had, and the rule for staying with it.
 
-The rule. A turn stays with the label of the turn before it if the new decision is another one and unsure of it, that
-is, gave less than STAY_BELOW for it. Only MODERATE and COMPLEX stay: they are two backends, each with the conversation
-in its prefix cache. ENRICH is about the question and not about the conversation, so it neither stays nor is stayed
-with; a turn after it stays with the one before it. A decision that states no confidence counts as sure.
+The rule. A turn keeps the label of the turn before it if the new decision has another label and a confidence below
+STAY_BELOW. Only MODERATE and COMPLEX are kept: they are two backends, each with the conversation in its prefix cache.
+ENRICH is about the question and not about the conversation: it is neither kept nor replaced, and the turn after it is
+compared with the turn before it. A decision that states no confidence counts as sure.
 """
 
 from __future__ import annotations
@@ -11,98 +11,99 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from ai_router.routing.text import text_of
+from cachetools import LRUCache
+
+from ai_router.routing.prompt import text_of
 from ai_router.types import ROUTE_OF_LABEL, Decision, Label, Message
 
 STAY_BELOW = 0.8
-_STAYING = frozenset({Label.MODERATE, Label.COMPLEX})
-_TURN_CHARS = 200
-_FIRST_TURNS, _LAST_TURNS = 4, 60
-_TELLING = frozenset({"user", "system", "developer"})
+_STICKY_LABELS = frozenset({Label.MODERATE, Label.COMPLEX})
+_END_CHARS = 200
+_FIRST_MESSAGES, _LAST_MESSAGES = 4, 60
+_ROLES_IN_KEY = frozenset({"user", "system", "developer"})
 
 TurnKey = bytes
-"""A digest of what the user has said up to a turn: where in which conversation one is."""
+"""A digest of a conversation up to and including one user turn. It identifies that turn, in this conversation."""
 
 
 def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
-    """(the place of the previous user turn, or None for a first one; the place of this one).
+    """(key of the previous user turn, None if there was none; key of the current one).
 
-    What a tool said after the last user turn continues that turn: then both are the same place. System messages count:
-    two applications may begin with the same words. Of each turn both ends count, and its length; of a long conversation
-    its beginning and its latest turns.
+    What a tool answered after the last user turn continues that turn: then both keys are the same. Messages of the
+    roles in _ROLES_IN_KEY count: two applications with other system messages may begin with the same words. Of each
+    message its length and _END_CHARS at both ends count; of a long conversation the _FIRST_MESSAGES and the
+    _LAST_MESSAGES.
     """
-    said = [message for message in messages if message.get("role") in _TELLING]
-    if len(said) > _FIRST_TURNS + _LAST_TURNS:
-        said = said[:_FIRST_TURNS] + said[-_LAST_TURNS:]
-    last = next((index for index in reversed(range(len(said))) if said[index].get("role") == "user"), len(said))
+    in_key = [message for message in messages if message.get("role") in _ROLES_IN_KEY]
+    if len(in_key) > _FIRST_MESSAGES + _LAST_MESSAGES:
+        in_key = in_key[:_FIRST_MESSAGES] + in_key[-_LAST_MESSAGES:]
+    users = (index for index in reversed(range(len(in_key))) if in_key[index].get("role") == "user")
+    last = next(users, len(in_key))
     digest = hashlib.blake2b(digest_size=16)
-    for message in said[:last]:
-        digest.update(_ends(message))
-    before = digest.digest() if any(message.get("role") == "user" for message in said[:last]) else None
-    for message in said[last:]:
-        digest.update(_ends(message))
-    here = digest.digest()
-    return (before, here) if not messages or messages[-1].get("role") == "user" else (here, here)
+    for message in in_key[:last]:
+        digest.update(_digest_input(message))
+    previous = digest.digest() if any(message.get("role") == "user" for message in in_key[:last]) else None
+    for message in in_key[last:]:
+        digest.update(_digest_input(message))
+    current = digest.digest()
+    return (previous, current) if not messages or messages[-1].get("role") == "user" else (current, current)
 
 
-def _ends(message: Message) -> bytes:
+def _digest_input(message: Message) -> bytes:
     text = text_of(message)
-    pictures = "".join(_picture(part) for part in _parts(message))
-    ends = f"{message.get('role')}\0{len(text)}\0{text[:_TURN_CHARS]}\0{text[-_TURN_CHARS:]}\0{pictures}\0"
+    images = "".join(_image_digest_input(part) for part in _content_parts(message))
+    ends = f"{message.get('role')}\0{len(text)}\0{text[:_END_CHARS]}\0{text[-_END_CHARS:]}\0{images}\0"
     return ends.encode("utf-8", "surrogatepass")
 
 
-def _parts(message: Message) -> Sequence[object]:
+def _content_parts(message: Message) -> Sequence[object]:
     content = message.get("content")
     return content if isinstance(content, list) else ()
 
 
-def _picture(part: object) -> str:
-    """What tells a picture from another: the length and the end of its address, which may be all of it."""
+def _image_digest_input(part: object) -> str:
+    """What tells one image from another: length and end of its URL, which may be a data URL with all of it."""
     link = part.get("image_url") if isinstance(part, Mapping) else None
     url = link.get("url") if isinstance(link, Mapping) else link
-    return f"{len(url)}:{url[-_TURN_CHARS:]}" if isinstance(url, str) else ""
+    return f"{len(url)}:{url[-_END_CHARS:]}" if isinstance(url, str) else ""
 
 
-def stay(decision: Decision, before: Label | None) -> Decision:
-    """The decision, or the label of the turn before where the rule says so. Pure."""
+def stay(decision: Decision, previous: Label | None) -> Decision:
+    """The decision, with the label of the turn before where the rule (above) says so. Pure."""
     sure = decision.confidence is None or decision.confidence >= STAY_BELOW
-    if before is None or sure or decision.label == before or decision.label not in _STAYING:
+    if previous is None or sure or decision.label == previous or decision.label not in _STICKY_LABELS:
         return decision
     return dataclasses.replace(
         decision,
-        label=before,
-        route=ROUTE_OF_LABEL[before],
-        reason=f"stays {before} like the turn before, since this is unsure ({decision.reason})",
+        label=previous,
+        route=ROUTE_OF_LABEL[previous],
+        reason=f"stays {previous} like the turn before, since this is unsure ({decision.reason})",
         confidence=None,
     )
 
 
 class Conversations:
-    """The labels of the last ``size`` turns that may be stayed with. Safe from any thread."""
+    """The labels of at most ``size`` turns that may be stayed with; the least recently used one is dropped first.
+
+    Safe from any thread.
+    """
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._labels: OrderedDict[TurnKey, Label] = OrderedDict()
+        self._labels: LRUCache[TurnKey, Label] = LRUCache(size)
         self._lock = threading.Lock()
 
     def label_at(self, key: TurnKey | None) -> Label | None:
-        """The label to stay with, of the turn at ``place``; None if there is none or it was forgotten."""
+        """The label to stay with, of the turn with this key; None if there is none or it was dropped."""
         if key is None:
             return None
         with self._lock:
             return self._labels.get(key)
 
-    def remember(self, before: TurnKey | None, here: TurnKey, label: Label) -> None:
-        """The turn at ``here`` got ``label``; an ENRICH passes on what was before it."""
+    def remember(self, previous: TurnKey | None, current: TurnKey, label: Label) -> None:
+        """Keep ``label`` for the current turn. A turn with another label than those kept takes the previous turn's."""
         with self._lock:
-            kept = label if label in _STAYING else self._labels.get(before) if before is not None else None
-            if kept is None:
-                return
-            self._labels[here] = kept
-            self._labels.move_to_end(here)
-            while len(self._labels) > self._size:
-                self._labels.popitem(last=False)
+            kept = label if label in _STICKY_LABELS else self._labels.get(previous) if previous is not None else None
+            if kept is not None:
+                self._labels[current] = kept

@@ -1,5 +1,5 @@
-"""Deciding where a request goes, cheapest first: the client's word, META, what was decided before, the head, the
-classifier.
+"""Deciding where a request goes, cheapest first: the model that the client named, META tasks, the decision cache, the
+head, the classifier.
 """
 
 from __future__ import annotations
@@ -11,87 +11,161 @@ from dataclasses import dataclass
 
 from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
+from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
+from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.conversations import TurnKey, stay, turn_keys
-from ai_router.routing.fast_path import FastPath
-from ai_router.routing.head.guess import Guess
-from ai_router.routing.meta import task_in_template
+from ai_router.routing.conversations import Conversations, TurnKey, stay, turn_keys
+from ai_router.routing.head.model import Guess
+from ai_router.routing.head.store import HeadStore
+from ai_router.routing.monitor import Monitor, ShadowClassifier
+from ai_router.routing.prompt import task_in_template
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
-RELIED_ON = 0.5
-"""When the classifier fails, the head's guess stands if it is at least this likely; below, the default route does."""
+MIN_FALLBACK_CONFIDENCE = 0.5
+"""When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """What decides in this process, without a call, and what it remembers.
+
+    ``context_chars``: how many characters of conversation the classifier is shown, which is what the cache goes by.
+    ``shadow`` is None where there is no classifier to compare with, or where no share of decisions is to be compared.
+    """
+
+    heads: HeadStore
+    cache: DecisionCache
+    conversations: Conversations
+    monitor: Monitor
+    metrics: RoutingMetrics
+    context_chars: int
+    shadow: ShadowClassifier | None = None
+
+    def key(self, request: ChatRequest) -> Key:
+        """The request's key in the decision cache."""
+        return cache_key(request, self.context_chars)
+
+    def cached_decision(self, key: Key | None) -> Decision | None:
+        """The classifier's decision on the same question, as one of the cache; None if it is not there."""
+        decision = self.cache.get(key) if key is not None else None
+        if decision is None:
+            return None
+        return dataclasses.replace(
+            decision,
+            decided_by=DecidedBy.CACHE,
+            reason=f"decided before ({decision.reason})",
+            duration_ms=None,
+            finish_reason=None,
+        )
+
+    def guess(self, request: ChatRequest) -> Guess:
+        """The head's guess, measured. Also while the head is out of service: it is compared with the classifier's."""
+        started = time.perf_counter()
+        guess = self.heads.current.guess(request.messages, request.timestamp.year)
+        self.metrics.guessed(guess.confidence, time.perf_counter() - started)
+        self.monitor.record_confidence(guess.confidence)
+        return guess
+
+    def trusts(self, guess: Guess) -> bool:
+        """Whether the guess may decide: the head is sure of it, and in service."""
+        return guess.sure and self.monitor.in_service
+
+    def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
+        """The classifier decided: keep the decision, and compare it with the head's guess where that was sure."""
+        if key is not None:
+            self.cache.put(key, decision)
+        if guess is not None and guess.sure:
+            self.monitor.record_comparison(agreed=guess.label == decision.label)
+
+    def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
+        """Perhaps have the classifier asked afterwards about a decision of the head's."""
+        if self.shadow is not None:
+            self.shadow.offer(request, guess)
+
+    def label_at(self, key: TurnKey | None) -> Label | None:
+        """The label to stay with, of the turn with this key; None if there is none."""
+        return self.conversations.label_at(key)
+
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], decision: Decision) -> None:
+        """Keep the label of a turn; ``keys`` are those of the previous and the current one."""
+        self.conversations.remember(*keys, decision.label)
 
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """What the cheap deciders could not settle, and what they think. ``before``: the label to stay with, if any."""
+    """A request that the classifier has to decide, and what is known of it.
+
+    ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which is not sure; None
+    without a head. ``previous_label``: of the previous turn, to stay with; None if there is none. ``turn_keys``: of the
+    previous and the current turn.
+    """
 
     key: bytes | None
     guess: Guess | None
-    before: Label | None
+    previous_label: Label | None
     turn_keys: tuple[TurnKey | None, TurnKey]
 
 
-_UNKNOWN = Undecided(key=None, guess=None, before=None, turn_keys=(None, b""))
+_NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=(None, b""))
 
 
 class Router:
-    """Decides. ``decide_at_once`` takes no call; ``determine_route`` asks the classifier; ``learn`` remembers."""
+    """Decides. ``decide_at_once`` makes no call; ``determine_route`` asks the classifier. Safe from any thread."""
 
     def __init__(
         self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, limiter: ConcurrencyLimiter
     ) -> None:
         self._registry = registry
         self._classifier = classifier
-        self._fast = fast_path
+        self._fast_path = fast_path
         self._limiter = limiter
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
-        """The decision, where it takes no call, or where a call would be in vain. Raises ModelNotFound."""
-        found = self._explicit(request) or _meta(request) or self._fast_decision(request)
+        """The decision, if it needs no call or if the classifier cannot be called now. Raises ModelNotFound."""
+        found = self._explicit_decision(request) or _meta_decision(request) or self._fast_decision(request)
         if isinstance(found, Undecided):
             blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
             if blocked_s > 0:
-                return _without_verdict(found, f"not asked, it is {why}")
+                return _fallback_decision(found, f"not asked, it is {why}")
         return found
 
     def determine_route(
         self, request: ChatRequest, undecided: Undecided, new_call: Callable[[], UpstreamCall]
     ) -> Decision:
-        """The classifier's decision, or what stands in for it, with the classifier's failure in it.
+        """The classifier's decision. If it gives none, the head's guess or the default route, with ``failure`` set.
 
-        Raises only what a call was aborted for.
+        Raises what a call was aborted for, and ValueError where there is no classifier.
         """
         if self._classifier is None:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
         permit = self._limiter.acquire([CLASSIFIER])
         if permit is None:
-            return _without_verdict(undecided, "not asked, it is being tried by another request", 0.0)
+            return _fallback_decision(undecided, "not asked, it is being tried by another request", 0.0)
         started = time.monotonic()
         try:
             verdict = self._classifier.classify(request, new_call)
         except RouterError as problem:
             record_result(permit, problem)
             if isinstance(problem, UpstreamError):
-                return _without_verdict(undecided, problem.detail, _ms_since(started))
+                return _fallback_decision(undecided, problem.detail, _ms_since(started))
             raise
         else:
             permit.succeeded()
         finally:
             permit.release()
-        decision = _of_verdict(verdict, _ms_since(started))
-        if self._fast is not None:
-            self._fast.learn(undecided.key, undecided.guess, decision)
-            decision = stay(decision, undecided.before)
-            self._fast.remember(undecided.turn_keys, decision)
+        decision = _verdict_decision(verdict, _ms_since(started))
+        if self._fast_path is not None:
+            self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
+            decision = stay(decision, undecided.previous_label)
+            self._fast_path.remember(undecided.turn_keys, decision)
         return decision
 
-    def _explicit(self, request: ChatRequest) -> Decision | None:
+    def _explicit_decision(self, request: ChatRequest) -> Decision | None:
         named = resolve(self._registry, request.model, request.timestamp.date())
         if named is None:
             return None
@@ -106,38 +180,38 @@ class Router:
         )
 
     def _fast_decision(self, request: ChatRequest) -> Decision | Undecided:
-        """What is known or plain. Without a classifier the head's guess has to do, sure or not."""
-        if self._fast is None:
-            return _UNKNOWN if self._classifier else _default("no classifier and FAST_ROUTING=off")
+        """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
+        if self._fast_path is None:
+            return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages)
-        before = self._fast.label_at(keys[0])
-        key = self._fast.key(request) if self._classifier is not None else None
-        known = self._fast.known(key)
-        guess = None if known else self._fast.guess(request)
-        decision = known or self._of_guess(guess)
+        previous_label = self._fast_path.label_at(keys[0])
+        key = self._fast_path.key(request) if self._classifier is not None else None
+        cached = self._fast_path.cached_decision(key)
+        guess = None if cached else self._fast_path.guess(request)
+        decision = cached or self._guess_decision(guess)
         if decision is None:
-            return Undecided(key, guess, before, keys)
-        decision = stay(decision, before)
-        self._fast.remember(keys, decision)
+            return Undecided(key, guess, previous_label, keys)
+        decision = stay(decision, previous_label)
+        self._fast_path.remember(keys, decision)
         if guess is not None:
-            self._fast.shadow(request, guess)
+            self._fast_path.offer_to_shadow(request, guess)
         return decision
 
-    def _of_guess(self, guess: Guess | None) -> Decision | None:
-        """The guess as a decision, where it may be one; without a classifier it has to be."""
-        if guess is None or self._fast is None or not (self._classifier is None or self._fast.trusts(guess)):
+    def _guess_decision(self, guess: Guess | None) -> Decision | None:
+        """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
+        if guess is None or self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
         return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
 
 
-def _meta(request: ChatRequest) -> Decision | None:
+def _meta_decision(request: ChatRequest) -> Decision | None:
     task = request.task or task_in_template(request.messages)
     if task is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {task}", confidence=1.0)
 
 
-def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:
+def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:
     return Decision(
         label=verdict.label,
         route=ROUTE_OF_LABEL[verdict.label],
@@ -149,20 +223,20 @@ def _of_verdict(verdict: Verdict, duration_ms: float) -> Decision:
     )
 
 
-def _without_verdict(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
-    """The head's guess, unsure as it is, where it is likelier than not; else the default route."""
+def _fallback_decision(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
+    """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route."""
     problem = f"no decision from the classifier ({failure})"
     guess = undecided.guess
-    if guess is None or guess.confidence < RELIED_ON:
-        decision = _default(f"{problem}; the default route")
+    if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
+        decision = _default_decision(f"{problem}; the default route")
     else:
         decision = Decision(
             guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, f"{problem}; {guess.reason}", guess.confidence
         )
-    return dataclasses.replace(stay(decision, undecided.before), duration_ms=duration_ms, failure=failure)
+    return dataclasses.replace(stay(decision, undecided.previous_label), duration_ms=duration_ms, failure=failure)
 
 
-def _default(reason: str) -> Decision:
+def _default_decision(reason: str) -> Decision:
     return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.DEFAULT, reason)
 
 

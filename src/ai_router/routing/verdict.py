@@ -1,69 +1,120 @@
-"""Reading a classifier's answer: the decision word, and how sure it was. Pure."""
+"""Reading a classifier's answer: the label, and the probability that the classifier gave it. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 from ai_router.types import Label
 
+
+def tokens_to_tell_apart(labels: Sequence[str]) -> int:
+    """How many tokens of a constrained answer are enough to name one of ``labels``, whatever the model's tokenizer.
+
+    A constrained answer is one of the labels, letter by letter, and each of its tokens is at least one letter. So it is
+    the number of first letters by which all labels differ. Raises ValueError for labels of which this is not true: one
+    that is the beginning of another, or that has other characters than A to Z (a character beyond ASCII may be several
+    tokens; case and blanks are ignored where answers are read).
+    """
+    for label in labels:
+        if not (label.isascii() and label.isalpha() and label.isupper()):
+            raise ValueError(f"a label is made of the letters A to Z, not {label!r}")
+    for label, other in permutations(labels, 2):
+        if other.startswith(label):
+            raise ValueError(f"no label may begin with another, as {other} does with {label}")
+    longest = max(map(len, labels))
+    return next(count for count in range(1, longest + 1) if len({label[:count] for label in labels}) == len(labels))
+
+
 LABELS = (Label.MODERATE, Label.COMPLEX, Label.ENRICH)
-_EXACT = re.compile(rf"\b({'|'.join(LABELS)})")
-_ANY_CASE = re.compile(rf"\b({'|'.join(LABELS)})\b", re.IGNORECASE)
+DECIDING_TOKENS = tokens_to_tell_apart(LABELS)
+"""How many tokens to ask a constrained classifier for: 1, since these labels differ in their first letter."""
+_UPPER_CASE_WORD = re.compile(rf"\b({'|'.join(LABELS)})")
+_ANY_CASE_WORD = re.compile(rf"\b({'|'.join(LABELS)})\b", re.IGNORECASE)
 _THINK_END = "</think>"
-_PREAMBLE = 40
+_NEAR_START_CHARS = 40
 """A decision word within so many characters of the answer's start is the answer ("**Decision:** COMPLEX"); a later one
 may be an alternative under discussion, so that only the end of the text settles it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The classifier's word, its probability among the labels if it told, and why it stopped."""
+    """The classifier's label; ``confidence``, its probability among the labels, None if the server gave none; and the
+    answer's finish_reason ("early" where we stopped reading)."""
 
     label: Label
     confidence: float | None
     finish_reason: str
 
 
-def constrained_verdict(payload: Mapping[str, Any]) -> Verdict | None:
-    """The verdict in a chat completion asked for one token of a choice; None for garbage.
+@dataclass(frozen=True, slots=True)
+class GeneratedToken:
+    """One token of an answer, and (token, log-probability) of the likeliest at its position, itself among them."""
 
-    One token may be a part of a label ("MOD"): the labels differ in their first letter, so any part of one names it. A
-    server that ignored the constraint may have written more; then the word is looked for as in reasoning.
+    text: str
+    candidates: Sequence[tuple[str, float]]
+
+
+def constrained_verdict(payload: Mapping[str, Any]) -> Verdict | None:
+    """The verdict in a chat completion that was constrained to LABELS and cut after DECIDING_TOKENS; None for garbage.
+
+    The answer may be only the beginning of a label ("MOD"). A server that ignored the constraint may have written
+    something else; then the word is looked for as in reasoning.
     """
     choice = _first_choice(payload)
     message = _mapping(choice.get("message"))
     content = message.get("content")
     text = content if isinstance(content, str) else ""
-    label = label_of_token(text) or word_in_answer(text, _reasoning(message))
+    label = label_beginning_with(text) or word_in_answer(text, _reasoning(message))
     if label is None:
         return None
-    return Verdict(label, label_probability(label, _top_logprobs(choice)), str(choice.get("finish_reason")))
+    return Verdict(label, label_probability(label, _generated_tokens(choice)), str(choice.get("finish_reason")))
 
 
-def label_of_token(token: str) -> Label | None:
-    """The one label that begins with ``token``, case and outer blanks aside."""
-    bare = token.strip().upper()
-    if not bare:
-        return None
-    return next((label for label in LABELS if label.startswith(bare)), None)
+def label_beginning_with(text: str, labels: Sequence[Label] = LABELS) -> Label | None:
+    """The one label that begins with ``text``, case and outer blanks aside; None if no label does, or several do."""
+    named = _labels_beginning_with(text, labels)
+    return named[0] if len(named) == 1 else None
 
 
-def label_probability(label: Label, logprobs: Iterable[tuple[str, float]]) -> float | None:
-    """The share of ``label`` in the probability of all tokens that begin a label; None if no token does.
+def label_probability(label: Label, tokens: Sequence[GeneratedToken], labels: Sequence[Label] = LABELS) -> float | None:
+    """The probability of ``label`` among ``labels``, following the answer's tokens until they name one of them.
 
-    vLLM reports log-probabilities from before the constraint is applied, so they have to be normalised over the labels.
+    At each position the probability of a candidate goes to the label that it names, together with the tokens before it.
+    The generated token may still be the beginning of several labels: its probability is divided by the next position.
+    Other candidates that name no label, or several, are left out. None if no candidate names a label, or if the tokens
+    end before the answer names one.
+
+    vLLM reports log-probabilities from before the constraint is applied, so they are normalised over what is left.
     """
-    mass = dict.fromkeys(LABELS, 0.0)
-    for token, logprob in logprobs:
-        named = label_of_token(token)
-        if named is not None:
-            mass[named] += math.exp(min(logprob, 0.0))
-    total = sum(mass.values())
-    return mass[label] / total if total > 0 else None
+    found, undecided, written = 0.0, 1.0, ""
+    for token in tokens:
+        named = dict.fromkeys(labels, 0.0)
+        shared = 0.0
+        for text, logprob in token.candidates:
+            beginnings = _labels_beginning_with(written + text, labels)
+            if len(beginnings) == 1:
+                named[beginnings[0]] += math.exp(min(logprob, 0.0))
+            elif beginnings and text == token.text:
+                shared += math.exp(min(logprob, 0.0))
+        total = sum(named.values()) + shared
+        if total <= 0:
+            return None
+        found += undecided * named[label] / total
+        undecided *= shared / total
+        written += token.text
+        if not shared:
+            return found
+    return None
+
+
+def _labels_beginning_with(text: str, labels: Sequence[Label]) -> Sequence[Label]:
+    letters = text.strip().upper()
+    return [label for label in labels if label.startswith(letters)] if letters else []
 
 
 def word_in_answer(content: str, reasoning: str) -> Label | None:
@@ -75,13 +126,13 @@ def word_in_answer(content: str, reasoning: str) -> Label | None:
     thinking, closed, answer = content.rpartition(_THINK_END)
     if not closed and content.lstrip().startswith("<think>"):
         thinking, answer = content, ""
-    return _early_word(answer) or _last_word(answer) or _last_word(thinking) or _last_word(reasoning)
+    return _word_near_start(answer) or _last_word(answer) or _last_word(thinking) or _last_word(reasoning)
 
 
 class WordFinder:
-    """Finds the decision word in a streamed answer, as soon as it stands.
+    """Finds the decision word in a streamed answer as soon as it is certain.
 
-    Feed it deltas; ``feed`` returns the label once it is certain, ``finish`` decides when the stream has ended without.
+    ``feed`` takes the deltas and returns the label once it is certain; ``finish`` decides at the end of the stream.
     """
 
     __slots__ = ("_content", "_reasoning")
@@ -99,10 +150,10 @@ class WordFinder:
         _, closed, answer = self._content.rpartition(_THINK_END)
         if not closed and self._content.lstrip().startswith("<think>"[: len(self._content.lstrip())]):
             return None
-        return _early_word(answer)
+        return _word_near_start(answer)
 
     def finish(self) -> Label | None:
-        """The word in all that came, or None."""
+        """The label in everything that was fed; None if there is none."""
         return word_in_answer(self._content, self._reasoning)
 
 
@@ -115,7 +166,7 @@ def delta_texts(payload: Mapping[str, Any]) -> tuple[str, str, str | None]:
 
 
 def _reasoning(message: Mapping[str, Any]) -> str:
-    """vLLM 0.33 calls it ``reasoning``; older versions and llama.cpp ``reasoning_content``."""
+    """The reasoning text: ``reasoning`` in vLLM 0.33, ``reasoning_content`` in older versions and in llama.cpp."""
     for name in ("reasoning", "reasoning_content"):
         text = message.get(name)
         if isinstance(text, str) and text:
@@ -123,13 +174,13 @@ def _reasoning(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _early_word(text: str) -> Label | None:
-    found = _EXACT.search(text.lstrip(), 0, _PREAMBLE + len(Label.MODERATE))
+def _word_near_start(text: str) -> Label | None:
+    found = _UPPER_CASE_WORD.search(text.lstrip(), 0, _NEAR_START_CHARS + max(map(len, LABELS)))
     return Label(found.group(1)) if found else None
 
 
 def _last_word(text: str) -> Label | None:
-    found = _EXACT.findall(text) or _ANY_CASE.findall(text)
+    found = _UPPER_CASE_WORD.findall(text) or _ANY_CASE_WORD.findall(text)
     return Label(found[-1].upper()) if found else None
 
 
@@ -138,11 +189,23 @@ def _first_choice(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     return _mapping(choices[0]) if isinstance(choices, list) and choices else {}
 
 
-def _top_logprobs(choice: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+def _generated_tokens(choice: Mapping[str, Any]) -> Sequence[GeneratedToken]:
+    """The tokens of a choice that was asked for with ``logprobs``; none if the server gave none."""
     content = _mapping(choice.get("logprobs")).get("content")
-    first = _mapping(content[0]) if isinstance(content, list) and content else {}
-    listed = first.get("top_logprobs")
-    for entry in map(_mapping, listed if isinstance(listed, list) and listed else [first]):
+    return [_generated_token(_mapping(entry)) for entry in content] if isinstance(content, list) else []
+
+
+def _generated_token(entry: Mapping[str, Any]) -> GeneratedToken:
+    listed = entry.get("top_logprobs")
+    candidates = list(_candidates(listed if isinstance(listed, list) else []))
+    text = entry.get("token")
+    if not any(candidate == text for candidate, _ in candidates):
+        candidates += _candidates([entry])
+    return GeneratedToken(text if isinstance(text, str) else "", candidates)
+
+
+def _candidates(entries: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    for entry in map(_mapping, entries):
         token, logprob = entry.get("token"), entry.get("logprob")
         if isinstance(token, str) and isinstance(logprob, (int, float)):
             yield token, float(logprob)

@@ -17,7 +17,7 @@ from ai_router.server.connection import Limits
 from ai_router.server.worker import Worker, close_worker
 from ai_router.telemetry import shared_folder
 
-_KEEPALIVE_S = 75
+_IDLE_S = 75
 _LAST_WORDS_S = 5
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes its file there itself, unlinked at once
 
@@ -45,7 +45,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "workers": settings.workers,
             "worker_class": _worker_class(settings),
             "threads": settings.threads,
-            "keepalive": _KEEPALIVE_S,
+            "keepalive": _IDLE_S,
             # No request outlives its own deadline, so a stop may wait for the longest stream.
             "graceful_timeout": int(settings.request_timeout_s) + _LAST_WORDS_S,
             # A restart after so many requests would cut streams.
@@ -86,7 +86,7 @@ def _worker_class(settings: Settings) -> type[Worker]:
         headers_s=min(10.0, settings.body_timeout_s),
         body_s=settings.body_timeout_s,
         write_s=settings.write_timeout_s,
-        keepalive_s=_KEEPALIVE_S,
+        idle_s=_IDLE_S,
     )
     return type("Worker", (Worker,), {"limits": limits, "stream_keepalive_s": settings.keepalive_s})
 

@@ -27,7 +27,7 @@ class Connection:
 
     __slots__ = (
         *("address", "arrived_at", "counted", "deadline", "drained", "gone", "local_address"),
-        *("on_disconnect", "reader", "refusal", "sock", "state"),
+        *("on_disconnect", "reader", "refusal", "sock", "stage"),
     )
 
     def __init__(self, sock: socket.socket, address: Any, local_address: Any) -> None:
@@ -35,10 +35,10 @@ class Connection:
         self.address = address
         self.local_address = local_address
         self.reader = RequestReader()
-        self.state: OrderedDict[Connection, None] | None = None
-        """The collection of those in the same state; None while a request thread or a stream has it."""
+        self.stage: OrderedDict[Connection, None] | None = None
+        """The connections that are at the same stage; None while a request thread or a stream has it."""
         self.deadline = 0.0
-        """When that state ends by itself, in monotonic seconds."""
+        """When that stage ends by itself, in monotonic seconds."""
         self.arrived_at = 0.0
         """When the headers of the request had come."""
         self.refusal: RouterError | None = None
@@ -64,6 +64,9 @@ class Policy(Protocol):
     def asks_backends(self, method: str, path: str) -> bool:
         """Whether such a request may hold its thread for long."""
 
+    def is_full(self) -> bool:
+        """Whether as many requests for backends are under way as may be, streams included."""
+
     def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for this path at all."""
 
@@ -84,7 +87,7 @@ class Limits:
     headers_s: float
     body_s: float
     write_s: float
-    keepalive_s: float
+    idle_s: float
 
 
 MAX_HEADER_BYTES = 64 << 10

@@ -33,12 +33,13 @@ _STOP_LINGER_S = 2.0
 _ACCEPTS = 64
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-State = OrderedDict[Connection, None]
+Stage = OrderedDict[Connection, None]
 """The connections that are at the same thing."""
 
 
 class EventLoop:
-    """The loop. ``serve`` answers a request on a request thread; then it calls ``give_back`` or ``close``."""
+    """The loop. ``serve`` answers a request on a request thread. Then it, or the end of the stream that it has begun,
+    calls ``give_back`` or ``close``."""
 
     def __init__(self, poller: Poller, limits: Limits, policy: Policy, serve: Callable[[Connection], None]) -> None:
         self.poller = poller
@@ -49,9 +50,9 @@ class EventLoop:
         self._deferred: deque[Callable[[], None]] = deque()
         self._connections: set[Connection] = set()
         self._listeners: list[socket.socket] = []
-        # Those in one state end in the order in which they came into it, since all of a state have the same time.
-        self._states: tuple[State, ...] = tuple(OrderedDict() for _ in range(6))
-        self._silent, self._reading_headers, self._reading_bodies, *others = self._states
+        # Those at one stage end in the order in which they came to it, since all at a stage have the same time.
+        self._stages: tuple[Stage, ...] = tuple(OrderedDict() for _ in range(6))
+        self._silent, self._reading_headers, self._reading_bodies, *others = self._stages
         self._waiting, self._idle, self._closing = others
         self.stopping = False
 
@@ -98,7 +99,7 @@ class EventLoop:
     def run_once(self) -> None:
         """Wait for events, at most a second, and deal with them."""
         handlers = self._handlers
-        for descriptor, events in self.poller.poll(0.0 if self._deferred else self._patience_s()):
+        for descriptor, events in self.poller.poll(0.0 if self._deferred else self._poll_timeout_s()):
             if (handler := handlers.get(descriptor)) is not None:
                 try:
                     handler(events)
@@ -119,8 +120,8 @@ class EventLoop:
             listener.close()
         self._listeners.clear()
         end = time.monotonic() + _STOP_LINGER_S
-        for state in (self._silent, self._idle):
-            for conn in state:
+        for stage in (self._silent, self._idle):
+            for conn in stage:
                 conn.deadline = min(conn.deadline, end)
 
     @property
@@ -136,21 +137,21 @@ class EventLoop:
         self.threads.shut_down()
         self.poller.close()
 
-    def _patience_s(self) -> float:
+    def _poll_timeout_s(self) -> float:
         """Seconds until the first state ends by itself."""
         now = time.monotonic()
-        ends = [next(iter(state)).deadline - now for state in self._states if state]
+        ends = [next(iter(stage)).deadline - now for stage in self._stages if stage]
         return max(0.0, min([_TICK_S, *ends]))
 
-    def _enter(self, conn: Connection, state: State, seconds: float) -> None:
+    def _enter(self, conn: Connection, stage: Stage, seconds: float) -> None:
         self._leave(conn)
-        conn.state, conn.deadline = state, time.monotonic() + seconds
-        state[conn] = None
+        conn.stage, conn.deadline = stage, time.monotonic() + seconds
+        stage[conn] = None
 
     def _leave(self, conn: Connection) -> None:
-        if conn.state is not None:
-            del conn.state[conn]
-            conn.state = None
+        if conn.stage is not None:
+            del conn.stage[conn]
+            conn.stage = None
 
     def _accept(self, listener: socket.socket, _events: int) -> None:
         for _ in range(_ACCEPTS):
@@ -179,14 +180,14 @@ class EventLoop:
 
     def _make_room(self) -> bool:
         """End the connection that has said nothing for the longest time; whether there was one."""
-        for state in (self._silent, self._idle, self._closing, self._reading_headers):
-            if state:
-                self._discard(next(iter(state)))
+        for stage in (self._silent, self._idle, self._closing, self._reading_headers):
+            if stage:
+                self._discard(next(iter(stage)))
                 return True
         return False
 
     def _on_event(self, conn: Connection, events: int) -> None:
-        if events & READ and conn.state is not None and conn.state is not self._waiting:
+        if events & READ and conn.stage is not None and conn.stage is not self._waiting:
             self._read(conn)
         elif events & CLOSED:
             self._on_closed(conn)
@@ -195,7 +196,7 @@ class EventLoop:
         """The client has closed its connection while its request waits or is under way."""
         conn.gone = True
         self.forget(conn.sock)
-        if conn.state is self._waiting:
+        if conn.stage is self._waiting:
             self._discard(conn)
         elif (callback := conn.on_disconnect) is not None:
             callback()
@@ -209,7 +210,7 @@ class EventLoop:
             except OSError:
                 self._discard(conn)
                 return
-            if conn.state is self._closing:
+            if conn.stage is self._closing:
                 if not self._drained(conn, data):
                     return
             elif not self._took(conn, data):
@@ -240,9 +241,9 @@ class EventLoop:
             self._dispatch(conn)
             return False
         if not reader.headers_complete:
-            if conn.state is not self._reading_headers:
+            if conn.stage is not self._reading_headers:
                 self._enter(conn, self._reading_headers, self.limits.headers_s)
-        elif conn.state is not self._reading_bodies:
+        elif conn.stage is not self._reading_bodies:
             self._enter(conn, self._reading_bodies, self.limits.body_s)
             if reader.expects_continue:
                 with contextlib.suppress(OSError):
@@ -256,16 +257,16 @@ class EventLoop:
             return True
         if (reader.content_length or 0) > limits.max_body or reader.body_size > limits.max_body:
             conn.refusal = BodyTooLarge(f"the request body is larger than {limits.max_body} bytes (MAX_BODY_MB)")
-        elif self._policy.asks_backends(reader.method, reader.path) and self.threads.full:
-            # With a thread free by the time that the body is here, it need not wait.
-            conn.refusal = self._overloaded() if len(self._waiting) >= limits.waiting else None
+        elif self._policy.asks_backends(reader.method, reader.path) and self._is_full():
+            conn.refusal = self._overloaded()
         return conn.refusal is not None
 
+    def _is_full(self) -> bool:
+        """Whether a request for a backend could now neither be served nor wait."""
+        return self._policy.is_full() or (self.threads.full and len(self._waiting) >= self.limits.waiting)
+
     def _overloaded(self) -> Overloaded:
-        return Overloaded(
-            f"all {self.limits.backend_threads} threads for requests are taken and {len(self._waiting)} requests wait; "
-            "try again in a moment"
-        )
+        return Overloaded("no thread is free and too many requests wait, or too many streams are under way; try again")
 
     def _ended_early(self, conn: Connection) -> None:
         """The client has closed its sending half."""
@@ -306,7 +307,7 @@ class EventLoop:
         if conn.gone:
             self._discard(conn)
             return
-        seconds = min(self.limits.keepalive_s, _STOP_LINGER_S) if self.stopping else self.limits.keepalive_s
+        seconds = min(self.limits.idle_s, _STOP_LINGER_S) if self.stopping else self.limits.idle_s
         self._enter(conn, self._idle, seconds)
         self.watch(conn.sock, READ, partial(self._on_event, conn))
         if conn.reader.size:
@@ -337,8 +338,8 @@ class EventLoop:
 
     def _expire(self, now: float) -> None:
         """Deal with those whose time is up."""
-        for state in (self._silent, self._reading_headers, self._idle, self._closing):
-            while state and (conn := next(iter(state))).deadline <= now:
+        for stage in (self._silent, self._reading_headers, self._idle, self._closing):
+            while stage and (conn := next(iter(stage))).deadline <= now:
                 self._discard(conn)
         while self._reading_bodies and (conn := next(iter(self._reading_bodies))).deadline <= now:
             conn.refusal = SlowBody(f"the request body did not arrive within {self.limits.body_s:g} s")

@@ -1,7 +1,11 @@
-"""gunicorn's response, whose headers go out together with what follows them: one system call and one packet less."""
+"""What gunicorn makes of a request and its response, mended: a body whose errors are OSError, and headers that go out
+together with what follows them (one system call and one packet less)."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from gunicorn.http.errors import ParseException
 from gunicorn.http.wsgi import Response
 
 _TOGETHER = 65_536
@@ -45,3 +49,21 @@ class TogetherResponse(Response):  # type: ignore[misc]
         self._header_block = b""
         if rest:
             self.sock.sendall(rest)
+
+
+class RequestBody:
+    """gunicorn's body of a request, whose errors are OSError: the application does not know gunicorn's."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    def read(self, size: int | None = None) -> bytes:
+        """As of a file. Raises OSError for a body that is not framed as it says."""
+        try:
+            data: bytes = self._body.read(size)
+        except ParseException as problem:
+            raise OSError(str(problem)) from problem
+        return data

@@ -1,9 +1,16 @@
 """Sends streams to their clients, in the event loop: bytes of backends are read, looked at and sent where they arrive.
 
-A thread for each stream was woken for each portion, found its code out of the processor's caches and fought the others
-for the interpreter's lock, which cost several times what is done with the portion (docs/decisions/0019).
+How a stream gets here: ``Worker._stream`` (worker.py), on the request's thread, sends the headers and the first events,
+calls ``StreamRelay.begin``, and then ``RelayedStream.follow``. From ``begin`` on only the loop's thread writes to the
+client's socket. From ``follow`` on it also reads the backend's: ``EventStream.detach`` hands that over, non-blocking.
 
-Everything that a stream's client is sent behind the headers is sent here, comments included: one writer for a socket.
+Who owns the sockets then: the client's still belongs to the event loop, which gets the connection back at the end
+(``on_end``) and closes it or keeps it. The backend's still belongs to its upstream call, which closes it or returns it
+to the pool and calls ``_release`` before, so that nothing here watches a descriptor that is somebody else's.
+
+Why not a thread for each stream: each portion woke one, which found its code out of the processor's caches and fought
+the others for the interpreter's lock (docs/decisions/0019). One writer for a socket, comments into silence included, so
+that none falls into the middle of an event.
 """
 
 from __future__ import annotations
@@ -94,7 +101,7 @@ class RelayedStream:
     # On the loop's thread.
 
     def begin(self) -> None:
-        """From now on silence is broken by comments, and a client that leaves is noticed at its socket."""
+        """From now on comments are sent into silence. The loop goes on to watch whether the client leaves."""
         self._keepalive_in(self._relay.keepalive_s)
 
     def _guarded(self, action: Callable[[], None]) -> None:

@@ -37,7 +37,7 @@ from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterErro
 from ai_router.server.connection import Connection, Limits
 from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.poller import make_poller
-from ai_router.server.response import TogetherResponse
+from ai_router.server.response import RequestBody, TogetherResponse
 from ai_router.server.stream_relay import StreamRelay
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT, REFUSAL
 from ai_router.web.responses import STREAM
@@ -48,8 +48,8 @@ _NEXT_REQUEST_S = 0.1
 """How long a thread waits for the next request of its client: by way of the loop it takes two threads to wake and half
 a dozen system calls."""
 _NOTIFY_S = 1.0
-"""gunicorn's arbiter waits 30 s for a sign of life; each is a system call."""
-_PARTING_S = 2.0
+"""How often to notify the arbiter, which waits 30 s; each time is a system call."""
+_ERROR_DELIVERY_S = 2.0
 """How long the clients of aborted requests have to take the error."""
 _CLIENT_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 _STATUSES = (
@@ -71,7 +71,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         """In the worker's process, where threads may be started; ends in ``run``."""
-        _read_once(self.cfg)
+        _freeze_settings(self.cfg)
         super().init_process()
 
     def run(self) -> None:
@@ -83,12 +83,12 @@ class Worker(BaseWorker):  # type: ignore[misc]
         )
         loop.listen(self.sockets)
         while self.alive and self.ppid == os.getppid():
-            self._turn()
+            self._run_once()
         loop.stop_accepting()
         self._run_until(lambda: not loop.open_connections or self._quitting, self.cfg.graceful_timeout)
         if loop.open_connections:
             stop_app(self.wsgi)
-            self._run_until(lambda: runtime.in_flight.empty, _PARTING_S)
+            self._run_until(lambda: runtime.in_flight.empty, _ERROR_DELIVERY_S)
         if self._quitting:
             close_app(self.wsgi)
             os._exit(0)
@@ -119,10 +119,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def _run_until(self, over: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
         while not over() and time.monotonic() < end:
-            self._turn()
+            self._run_once()
 
-    def _turn(self) -> None:
-        """One round of the loop, and now and then a sign of life for the arbiter."""
+    def _run_once(self) -> None:
+        """Run the loop once, and notify the arbiter now and then that this process lives."""
         if (now := time.monotonic()) - self._notified_at > _NOTIFY_S:
             self._notified_at = now
             self.notify()
@@ -197,6 +197,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         req._expected_100_continue = False  # noqa: SLF001 - gunicorn's only way; tests/end_to_end/test_server.py
         response, environ = wsgi.create(req, conn.sock, conn.address, conn.local_address, self.cfg, TogetherResponse)
         environ["wsgi.multithread"] = True
+        environ["wsgi.input"] = RequestBody(environ["wsgi.input"])
         environ[ARRIVED_AT] = conn.arrived_at
         environ[ON_DISCONNECT] = partial(_on_disconnect, conn)
         if conn.refusal is not None:
@@ -211,7 +212,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 return None
             self._send(portions, response)
         except (TimeoutError, BlockingIOError) as slow:
-            # A client that does not read: as gone as one that closed.
+            # A client that does not read counts as one that has closed.
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from slow
         return self._renew(conn, parser, response)
 
@@ -225,7 +226,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         except Exception:
             if not response.headers_sent:
                 raise
-            # Another answer on top of half of one would help nobody.
+            # Half of an answer is out: an error page behind it would be read as more of it.
             log.exception("a response broke off")
             response.force_close()
         finally:
@@ -260,7 +261,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 response.write(first)
             else:
                 response.begin()
-        except BaseException:  # whatever it is, it goes on; what the request holds is let go
+        except BaseException:  # whatever it is, it goes on; what the request holds is released
             portions.close()
             raise
         relayed = self._relay.begin(conn, stream, chunked=response.chunked, on_end=end)
@@ -299,8 +300,8 @@ def close_worker(worker: Any) -> None:
         close_app(app)
 
 
-def _read_once(config: Any) -> None:
-    """Settings are found as attributes from now on, and not by way of two functions, twenty times a request."""
+def _freeze_settings(config: Any) -> None:
+    """Make gunicorn's settings plain attributes: else each look goes through two functions, twenty times a request."""
     for name, setting in config.settings.items():
         if not hasattr(type(config), name):
             config.__dict__[name] = setting.get()

@@ -162,11 +162,35 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _upgrade(engine: Engine) -> None:
+    """Bring the tables up to date: make them where there are none, migrate those of an earlier version."""
     with engine.connect() as connection:
-        if _revision(connection) == REVISION:
-            return
-    # Loading alembic takes a fifth of a second, and a database is migrated once a version.
-    from alembic import command  # noqa: PLC0415 - as said
+        revision = _revision(connection)
+    if revision is None:
+        revision = _create(engine)
+    if revision != REVISION:
+        migrate(engine)
+
+
+def _create(engine: Engine) -> str | None:
+    """Make all tables as they are today, unless another process was faster; the revision that there is then.
+
+    Without alembic, which would stay in memory (11 MB) for as long as the router runs.
+    """
+    with engine.begin() as connection, _migration_lock(connection):
+        if (revision := _revision(connection)) is None:
+            metadata.create_all(connection)
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+            revision = REVISION
+        return revision
+
+
+def migrate(engine: Engine) -> None:
+    """Bring tables of an earlier version up to date, or make them step by step.
+
+    Raises StoreUnavailable for tables of a later version.
+    """
+    from alembic import command  # noqa: PLC0415 - rarely needed, and a fifth of a second to load
     from alembic.config import Config  # noqa: PLC0415 - as said
     from alembic.util import CommandError  # noqa: PLC0415 - as said
 

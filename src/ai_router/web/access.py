@@ -22,8 +22,8 @@ from ai_router.web.requests import Ids
 from ai_router.web.responses import on_response_closed
 
 REFUSAL = "ai_router.refusal"
-"""Where the WSGI environment holds a RouterError with which the server wants a request refused: it has not read all of
-its body."""
+"""Where the WSGI environment holds a RouterError with which the server wants a request refused. It may not have read
+all of the body then."""
 ARRIVED_AT = "ai_router.arrived_at"
 """Where it holds when the request's headers had arrived, in monotonic seconds."""
 ON_DISCONNECT = "ai_router.on_disconnect"
@@ -115,6 +115,11 @@ class RequestPolicy:
     """What a server asks about a request before it has read all of it."""
 
     keys: Keys
+    limit: RequestLimit
+
+    def is_full(self) -> bool:
+        """Whether as many requests for backends are under way as may be, streams included."""
+        return self.limit.full
 
     def asks_backends(self, method: str, path: str) -> bool:
         """Whether the request may hold its thread for long."""

@@ -17,7 +17,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.pipeline import Pipeline
-from ai_router.routing.date_context import date_context
+from ai_router.routing.prompt import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT

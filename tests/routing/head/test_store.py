@@ -1,4 +1,4 @@
-"""Heads in files: packed, refused, taken up while the router runs."""
+"""Heads in files: packed, refused, loaded while the router runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from ai_router.routing.head import store
-from ai_router.routing.head.features import BUCKETS
+from ai_router.routing.head.features import BUCKETS, Excerpt
 from ai_router.routing.head.model import Head, Stage
-from ai_router.routing.head.store import HeadStore, HeadUnusable, packaged_encoder, packaged_head, packed, unpacked
-from ai_router.routing.head.view import View
+from ai_router.routing.head.store import (
+    HeadStore,
+    HeadUnusable,
+    pack_head,
+    packaged_encoder,
+    packaged_head,
+    unpack_head,
+)
 
 STAGE = Stage((1.0, 1.0), (0.0,) * 8, 0.5)
 
@@ -24,7 +30,7 @@ def made(bias: float = 1.0, **about: object) -> bytes:
     weights = np.zeros((BUCKETS, 3), np.float32)
     weights[7] = 0.5
     vocabulary = np.array([1, 2], np.uint32)
-    return packed(weights, [bias, 0.0, 0.0], vocabulary, STAGE, STAGE, None, {"confidences": [0.1] * 10, **about})
+    return pack_head(weights, [bias, 0.0, 0.0], vocabulary, STAGE, STAGE, None, {"confidences": [0.1] * 10, **about})
 
 
 def test_the_same_head_is_the_same_bytes() -> None:
@@ -32,8 +38,8 @@ def test_the_same_head_is_the_same_bytes() -> None:
 
 
 def test_what_was_packed_comes_out() -> None:
-    head = unpacked(made(note="x"), None)
-    assert head.about["note"] == "x"
+    head = unpack_head(made(note="x"), None)
+    assert head.metadata["note"] == "x"
     assert head.guess([{"role": "user", "content": "anything"}], 2026).label == "MODERATE"
     assert head.reference == (0.1,) * 10
 
@@ -41,7 +47,7 @@ def test_what_was_packed_comes_out() -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", made()[:500], b"\x80\x04N."])
 def test_a_torn_or_foreign_file_is_refused(content: bytes) -> None:
     with pytest.raises(HeadUnusable):
-        unpacked(content, None)
+        unpack_head(content, None)
 
 
 def changed(**arrays: np.ndarray) -> bytes:
@@ -59,8 +65,8 @@ def changed(**arrays: np.ndarray) -> bytes:
         changed(weights=np.zeros((1, 2), np.float16)),
         changed(rows=np.array([-1], np.int32)),
         changed(rows=np.array([BUCKETS], np.int32)),
-        packed(np.zeros((BUCKETS, 3), np.float32), [0.0] * 3, np.array([1], np.uint32), STAGE, STAGE, None, {}),
-        packed(
+        pack_head(np.zeros((BUCKETS, 3), np.float32), [0.0] * 3, np.array([1], np.uint32), STAGE, STAGE, None, {}),
+        pack_head(
             np.zeros((BUCKETS, 3), np.float32),
             [0.0] * 3,
             np.array([1], np.uint32),
@@ -74,7 +80,7 @@ def changed(**arrays: np.ndarray) -> bytes:
 )
 def test_a_head_that_would_fail_in_a_request_is_refused_before(content: bytes) -> None:
     with pytest.raises(HeadUnusable):
-        unpacked(content, None)
+        unpack_head(content, None)
 
 
 def test_whatever_byte_of_a_file_is_broken_it_is_a_head_or_refused() -> None:
@@ -82,33 +88,33 @@ def test_whatever_byte_of_a_file_is_broken_it_is_a_head_or_refused() -> None:
     for place in range(0, len(whole), 7):
         broken = whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :]
         with contextlib.suppress(HeadUnusable):
-            unpacked(broken, None)
+            unpack_head(broken, None)
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "evil.npz"
     np.savez(path, description=np.array([{"format": 1}], object), rows=np.zeros(1), weights=np.zeros((1, 3)))
     with pytest.raises(HeadUnusable):
-        unpacked(path.read_bytes(), None)
+        unpack_head(path.read_bytes(), None)
 
 
 def test_a_head_for_another_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = made()
     monkeypatch.setattr(store, "encoder_id", lambda: "another")
     with pytest.raises(HeadUnusable, match="another encoder"):
-        unpacked(content, None)
+        unpack_head(content, None)
 
 
 def test_the_learned_head_wins_over_the_packaged_one(tmp_path: Path) -> None:
     (tmp_path / "head.npz").write_bytes(made(note="learned"))
-    assert HeadStore(tmp_path).current.about["note"] == "learned"
+    assert HeadStore(tmp_path).current.metadata["note"] == "learned"
 
 
 def test_a_broken_learned_head_leaves_the_packaged_one_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "head.npz").write_bytes(b"nonsense")
-    assert HeadStore(tmp_path).current.about == packaged_head().about
+    assert HeadStore(tmp_path).current.metadata == packaged_head().metadata
     assert "head.npz cannot be used" in caplog.text
 
 
@@ -129,19 +135,19 @@ def test_a_new_head_is_taken_up_while_running_and_a_broken_one_is_not(
         (tmp_path / ".new").write_bytes(made(note="first"))
         (tmp_path / ".new").replace(tmp_path / "head.npz")
         assert changed.wait(10)
-        assert heads.current.about["note"] == "first"
+        assert heads.current.metadata["note"] == "first"
         changed.clear()
         with caplog.at_level("WARNING"):
             (tmp_path / "head.npz").write_bytes(b"broken")
             assert not changed.wait(0.2)
-        assert heads.current.about["note"] == "first"
+        assert heads.current.metadata["note"] == "first"
         (tmp_path / "head.npz").unlink()
         assert changed.wait(10)
-        assert heads.current.about == packaged_head().about
+        assert heads.current.metadata == packaged_head().metadata
     finally:
         heads.close()
     assert len(taken) == 2
 
 
 def test_the_encoder_is_there_and_tells_three_labels() -> None:
-    assert packaged_encoder().logits(View(("hello",), "", 5)).shape == (3,)
+    assert packaged_encoder().logits(Excerpt(("hello",), "", 5)).shape == (3,)

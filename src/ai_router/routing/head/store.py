@@ -1,7 +1,7 @@
-"""Where heads are kept: one that ships with the package, and one that this installation has learned, which wins.
+"""Files of heads: the one that ships with the package, and the one that this installation has learned, which wins.
 
-A file is an .npz of arrays with its description as JSON; nothing in it is ever unpickled. A learned head is taken up
-while the router runs: a thread looks at the file's time every WATCH_S.
+A file is an .npz of arrays, one of which is a description as JSON; nothing in it is ever unpickled. HeadStore loads a
+learned head while the router runs: a thread looks at the file's time and size every WATCH_S seconds.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import logging
 import math
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +29,33 @@ from threadpoolctl import threadpool_limits
 
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import BUCKETS
-from ai_router.routing.head.model import BINS, Head, Stage
+from ai_router.routing.head.model import CONFIDENCE_BINS, Head, Stage
 from ai_router.routing.verdict import LABELS
 
 log = logging.getLogger(__name__)
 
-LEARNED = "head.npz"
+HEAD_FILE = "head.npz"
 WATCH_S = 2.0
 FORMAT = 1
 
 
 class HeadUnusable(ValueError):
-    """A file that is no head of ours; the message says what is wrong with it."""
+    """A file that cannot be used as a head; the message says why."""
 
 
-def packed(
+def pack_head(
     weights: npt.NDArray[np.float32],
     bias: list[float],
     vocabulary: npt.NDArray[np.uint32],
     words_only: Stage,
     both: Stage,
     difficulty: npt.NDArray[np.float32] | None,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> bytes:
-    """A head as a file's content. The same head gives the same bytes."""
+    """The content of a head's file. The same head gives the same bytes.
+
+    Arguments as of Head. Rows of zeros are left out, weights are stored as float16.
+    """
     rows = np.flatnonzero(np.any(weights, axis=1)).astype(np.int32)
     description = {
         "format": FORMAT,
@@ -57,61 +63,104 @@ def packed(
         "bias": bias,
         "words_only": asdict(words_only),
         "both": asdict(both),
-        "about": about,
+        "about": metadata,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _put(archive, "rows", rows)
-        _put(archive, "weights", weights[rows].astype(np.float16))
-        _put(archive, "vocabulary", vocabulary)
+        _write_array(archive, "rows", rows)
+        _write_array(archive, "weights", weights[rows].astype(np.float16))
+        _write_array(archive, "vocabulary", vocabulary)
         if difficulty is not None:
-            harder = np.flatnonzero(np.any(difficulty, axis=1)).astype(np.int32)
-            _put(archive, "difficulty.rows", harder)
-            _put(archive, "difficulty", difficulty[harder].astype(np.float16))
-        _put(archive, "description", np.frombuffer(orjson.dumps(description), np.uint8))
+            difficulty_rows = np.flatnonzero(np.any(difficulty, axis=1)).astype(np.int32)
+            _write_array(archive, "difficulty.rows", difficulty_rows)
+            _write_array(archive, "difficulty", difficulty[difficulty_rows].astype(np.float16))
+        _write_array(archive, "description", np.frombuffer(orjson.dumps(description), np.uint8))
     return buffer.getvalue()
 
 
-def unpacked(content: bytes, encoder: Encoder | None) -> Head:
-    """The head in a file's content, tried out. Raises HeadUnusable."""
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a head's file holds, unpacked."""
+
+    description: dict[str, Any]
+    weights: npt.NDArray[np.float16]
+    vocabulary: npt.NDArray[np.uint32]
+    difficulty: npt.NDArray[np.float16] | None
+
+
+def unpack_head(content: bytes, encoder: Encoder | None, *, with_difficulty: bool = True) -> Head:
+    """The head in a file's content; it has made a guess. Raises HeadUnusable.
+
+    ``with_difficulty``: whether the difficulty model is wanted, which routing does not use.
+    """
+    with _unusable_if_torn():
+        return _make_head(_read_contents(content, with_difficulty=with_difficulty), encoder)
+
+
+@contextmanager
+def _unusable_if_torn() -> Iterator[None]:
     try:
-        return _unpacked(content, encoder)
+        yield
     except HeadUnusable:
         raise
     except Exception as problem:  # a torn archive raises whatever it likes, zlib.error and struct.error among it
         raise HeadUnusable(f"{type(problem).__name__}: {problem}") from problem
 
 
-def _unpacked(content: bytes, encoder: Encoder | None) -> Head:
+def _read_contents(content: bytes, *, with_difficulty: bool) -> _Contents:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         description = orjson.loads(arrays["description"].tobytes())
         if description["format"] != FORMAT:
             raise HeadUnusable(f"format {description['format']}, not {FORMAT}")
         if description["encoder"] != encoder_id():
             raise HeadUnusable("it was made with another encoder")
-        weights = _spread(arrays["rows"], arrays["weights"], len(LABELS))
+        weights = _dense_weights(arrays["rows"], arrays["weights"], len(LABELS))
         difficulty = None
-        if "difficulty" in arrays:
-            difficulty = _spread(arrays["difficulty.rows"], arrays["difficulty"], 2)
-        vocabulary = arrays["vocabulary"]
+        if with_difficulty and "difficulty" in arrays:
+            difficulty = _dense_weights(arrays["difficulty.rows"], arrays["difficulty"], 2)
+        return _Contents(description, weights, arrays["vocabulary"], difficulty)
+
+
+def _make_head(found: _Contents, encoder: Encoder | None) -> Head:
+    description = found.description
     words_only, both = (
-        Stage(**{key: _frozen(value) for key, value in description[name].items()}) for name in ("words_only", "both")
+        Stage(**{key: _as_tuple(value) for key, value in description[name].items()}) for name in ("words_only", "both")
     )
-    head = Head(weights, description["bias"], vocabulary, words_only, both, encoder, difficulty, description["about"])
-    _try_out(head)
+    head = Head(
+        found.weights,
+        description["bias"],
+        found.vocabulary,
+        words_only,
+        both,
+        encoder,
+        found.difficulty,
+        description["about"],
+    )
+    _check_head(head)
     return head
 
 
-@cache
-def encoder_content() -> bytes:
-    """The encoder's file, of this package."""
+def _load(path: Traversable | Path, *, with_difficulty: bool) -> Head:
+    """The head in a file, with this package's encoder. Raises OSError or HeadUnusable.
+
+    The encoder is unpacked meanwhile on a thread: both take a sixth of a second of a start, most of it in zlib.
+    """
+    content = path.read_bytes()
+    with ThreadPoolExecutor(1) as pool, _unusable_if_torn():
+        encoder = pool.submit(packaged_encoder)
+        contents = _read_contents(content, with_difficulty=with_difficulty)
+        return _make_head(contents, encoder.result())
+
+
+def encoder_bytes() -> bytes:
+    """The content of the encoder's file, which ships with the package."""
     return files(__package__).joinpath("encoder.npz").read_bytes()
 
 
 @cache
 def encoder_id() -> str:
-    """Tells encoders apart: a head is calibrated for one."""
-    return hashlib.blake2b(encoder_content(), digest_size=8).hexdigest()
+    """A digest of the encoder's file: a head is calibrated for one encoder."""
+    return hashlib.blake2b(encoder_bytes(), digest_size=8).hexdigest()
 
 
 @cache
@@ -119,36 +168,43 @@ def packaged_encoder() -> Encoder:
     """The encoder of this package."""
     # Matrices this small gain nothing from a second thread, and lose much where the cores are busy with requests.
     threadpool_limits(1, user_api="blas")
-    with np.load(io.BytesIO(encoder_content()), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(encoder_bytes()), allow_pickle=False) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     vocabulary = content.pop("vocabulary").tobytes().decode().split("\n")
     return Encoder(content, vocabulary)
 
 
-def forget_encoder() -> None:
-    """The encoder's file has changed."""
-    for kept in (encoder_content, encoder_id, packaged_encoder):
-        kept.cache_clear()
+def clear_encoder_cache() -> None:
+    """Drop what is cached of the encoder: its file has changed."""
+    for cached in (encoder_id, packaged_encoder):
+        cached.cache_clear()
 
 
-def packaged_head() -> Head:
+def packaged_head(*, with_difficulty: bool = True) -> Head:
     """The head that ships with the package."""
-    return unpacked(files(__package__).joinpath(LEARNED).read_bytes(), packaged_encoder())
+    return _load(files(__package__).joinpath(HEAD_FILE), with_difficulty=with_difficulty)
 
 
 class HeadStore:
-    """The head in use. ``on_change`` is called with each new one, from the watching thread."""
+    """The head in use, ``current``. ``on_change`` is called with each new one, from the watching thread.
 
-    def __init__(self, folder: Path, on_change: Callable[[Head], None] = lambda _: None) -> None:
-        self._path = folder / LEARNED
+    ``folder`` is where a learned head is looked for, in HEAD_FILE. One that is unusable is logged, and the head before
+    it stays.
+    """
+
+    def __init__(
+        self, folder: Path, on_change: Callable[[Head], None] = lambda _: None, *, with_difficulty: bool = True
+    ) -> None:
+        self._with_difficulty = with_difficulty
+        self._path = folder / HEAD_FILE
         self._on_change = on_change
         self._stop = threading.Event()
-        self._seen = self._stamp()
+        self._version = self._file_version()
         self._thread = threading.Thread(target=self._watch, name="head-watch", daemon=True)
-        self.current: Head = self._learned() or packaged_head()
+        self.current: Head = self._load_learned() or self._packaged()
 
     def start(self) -> None:
-        """Begin to watch the file."""
+        """Start watching the file."""
         self._thread.start()
 
     def close(self) -> None:
@@ -157,30 +213,33 @@ class HeadStore:
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_S):
-            stamp = self._stamp()
-            if stamp == self._seen:
+            version = self._file_version()
+            if version == self._version:
                 continue
-            self._seen = stamp
-            if stamp is None:
-                self._use(packaged_head(), "the packaged one")
-            elif head := self._learned():
-                self._use(head, str(self._path))
+            self._version = version
+            if version is None:
+                self._replace_head(self._packaged(), "the packaged one")
+            elif head := self._load_learned():
+                self._replace_head(head, str(self._path))
 
-    def _use(self, head: Head, origin: str) -> None:
+    def _replace_head(self, head: Head, origin: str) -> None:
         self.current = head
         self._on_change(head)
         log.info("Fast path: took up another head (%s)", origin)
 
-    def _learned(self) -> Head | None:
-        if self._seen is None:
+    def _packaged(self) -> Head:
+        return packaged_head(with_difficulty=self._with_difficulty)
+
+    def _load_learned(self) -> Head | None:
+        if self._version is None:
             return None
         try:
-            return unpacked(self._path.read_bytes(), packaged_encoder())
+            return unpack_head(self._path.read_bytes(), packaged_encoder(), with_difficulty=self._with_difficulty)
         except (OSError, HeadUnusable) as problem:
             log.warning("Fast path: %s cannot be used, the head before it stays: %s", self._path, problem)
             return None
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _file_version(self) -> tuple[int, int] | None:
         try:
             status = self._path.stat()
         except OSError:
@@ -188,29 +247,29 @@ class HeadStore:
         return status.st_mtime_ns, status.st_size
 
 
-def _try_out(head: Head) -> None:
-    """Let it speak once, at full length; a head that cannot must not be the one that requests find out about."""
-    if len(head.reference) != BINS:
-        raise HeadUnusable(f"{len(head.reference)} shares of confidence, not {BINS}")
-    guess = head.guess([{"role": "user", "content": "hello"}], 2026, at_length=True)
-    if not all(math.isfinite(value) for value in (guess.confidence, *guess.shares.values(), head.threshold)):
+def _check_head(head: Head) -> None:
+    """Make one guess with both stages, so that a broken head is refused here and not in a request."""
+    if len(head.reference) != CONFIDENCE_BINS:
+        raise HeadUnusable(f"{len(head.reference)} shares of confidence, not {CONFIDENCE_BINS}")
+    guess = head.guess([{"role": "user", "content": "hello"}], 2026, both_stages=True)
+    if not all(math.isfinite(value) for value in (guess.confidence, *guess.probabilities.values(), head.threshold)):
         raise HeadUnusable("it computes what is no number")
 
 
-def _spread(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float32]:
+def _dense_weights(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float16]:
     if values.shape != (len(rows), columns) or not np.isfinite(values).all() or rows.min(initial=0) < 0:
         raise HeadUnusable("weights of another shape, or that are no numbers")
-    weights = np.zeros((BUCKETS, columns), np.float32)
+    weights = np.zeros((BUCKETS, columns), np.float16)
     weights[rows] = values
     return weights
 
 
-def _put(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
-    """Into the archive with a fixed date, so that equal content is equal bytes."""
+def _write_array(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
+    """Write an array with a fixed date, so that equal content is equal bytes."""
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
 
 
-def _frozen(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.head.wordpiece import WordPieces
+from ai_router.routing.head.encoder import WordPieceTokenizer
 
 VOCABULARY = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]"]
 VOCABULARY += ["what", "'", "s", "new", "##er", "cafe", "strasse", "!", "日", "本", "un", "##known", "##s"]
 
 
 @pytest.fixture(scope="module")
-def pieces() -> WordPieces:
-    return WordPieces(VOCABULARY)
+def tokenizer() -> WordPieceTokenizer:
+    return WordPieceTokenizer(VOCABULARY)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def pieces() -> WordPieces:
         ("new\x00er", ["new", "##er"]),
     ],
 )
-def test_pieces(pieces: WordPieces, text: str, expected: list[str]) -> None:
-    assert [VOCABULARY[number] for number in pieces.numbers(text, 100)] == expected
+def test_pieces(tokenizer: WordPieceTokenizer, text: str, expected: list[str]) -> None:
+    assert [VOCABULARY[token_id] for token_id in tokenizer.token_ids(text, 100)] == expected
 
 
-def test_reading_stops_at_the_limit(pieces: WordPieces) -> None:
-    assert len(pieces.numbers("new " * 100_000, 5)) == 5
+def test_reading_stops_at_the_limit(tokenizer: WordPieceTokenizer) -> None:
+    assert len(tokenizer.token_ids("new " * 100_000, 5)) == 5
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_cut_into_known_numbers(pieces: WordPieces, text: str) -> None:
-    assert all(0 <= number < len(VOCABULARY) for number in pieces.numbers(text, 1000))
+def test_any_text_is_cut_into_known_numbers(tokenizer: WordPieceTokenizer, text: str) -> None:
+    assert all(0 <= token_id < len(VOCABULARY) for token_id in tokenizer.token_ids(text, 1000))

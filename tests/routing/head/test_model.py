@@ -60,7 +60,7 @@ def test_thanks_after_a_proof_is_moderate(head: Head) -> None:
 
 def test_a_guess_says_how_likely_each_label_is_and_why(head: Head) -> None:
     guess = head.guess(user("weather in Oslo tomorrow"), 2026)
-    assert sum(guess.shares.values()) == pytest.approx(1)
+    assert sum(guess.probabilities.values()) == pytest.approx(1)
     assert guess.sure
     assert guess.reason.startswith("fast path: reads like ENRICH (")
     assert "'weather'" in guess.reason
