@@ -60,7 +60,7 @@ def test_the_first_that_admits_is_taken(limiter: ConcurrencyLimiter) -> None:
     assert permit.backend == "a"
 
 
-def test_a_stream_that_has_begun_makes_room_where_the_cap_is_about_calls_that_have_not(clock: Clock) -> None:
+def test_a_begun_stream_frees_its_permit_where_the_cap_counts_only_calls_that_have_not_begun(clock: Clock) -> None:
     limiter = ConcurrencyLimiter(2, 3, BreakerRules(), {"narrow": 1}, clock, counts_streams=False)
     streams = [acquired(limiter) for _ in range(2)]
     assert limiter.acquire(["a"]) is None
@@ -76,14 +76,14 @@ def test_a_stream_that_has_begun_makes_room_where_the_cap_is_about_calls_that_ha
     assert [limiter.acquire(["a"]) is not None for _ in range(3)] == [True, True, False]
 
 
-def test_a_cap_that_somebody_has_set_counts_streams_until_their_end(limiter: ConcurrencyLimiter, clock: Clock) -> None:
+def test_a_cap_of_a_backend_s_own_counts_streams_until_their_end(limiter: ConcurrencyLimiter, clock: Clock) -> None:
     apart = ConcurrencyLimiter(2, 3, BreakerRules(), {"narrow": 1}, clock, counts_streams=False)
     for several in (limiter, apart):
         acquired(several, "narrow").stream_begun()
         assert several.acquire(["narrow"]) is None
 
 
-def test_who_waits_is_called_when_a_stream_begins_that_is_not_counted(clock: Clock) -> None:
+def test_a_waiting_request_gets_a_permit_when_a_stream_that_does_not_count_begins(clock: Clock) -> None:
     limiter = ConcurrencyLimiter(1, 3, BreakerRules(), {}, clock, counts_streams=False)
     stream = acquired(limiter)
     ticket = limiter.queue(["a"], "")
