@@ -57,11 +57,27 @@ def running_loop(
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield loop
-    over.set()
-    loop.poller.wake()
-    thread.join()
-    loop.shut_down()
+    try:
+        yield loop
+    finally:
+        over.set()
+        loop.poller.wake()
+        thread.join()
+        loop.shut_down()
+
+
+def until(loop: EventLoop, condition: Callable[[], bool]) -> None:
+    """Wait until that is so, as the loop sees it between two rounds."""
+    found = threading.Event()
+
+    def look() -> None:
+        if condition():
+            found.set()
+        else:
+            loop.defer(look)
+
+    loop.defer(look)
+    assert found.wait(10)
 
 
 def listening(loop: EventLoop) -> tuple[str, int]:

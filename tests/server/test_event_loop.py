@@ -12,7 +12,7 @@ import pytest
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, SlowBody
 from ai_router.server.connection import Connection
 from ai_router.server.event_loop import EventLoop
-from tests.fakes.loops import POLLERS, listening, running_loop
+from tests.fakes.loops import POLLERS, listening, running_loop, until
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
@@ -51,8 +51,10 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.may_answer.set()
 
 
 Running = tuple[EventLoop, tuple[str, int]]
@@ -61,7 +63,11 @@ Running = tuple[EventLoop, tuple[str, int]]
 @contextmanager
 def running(server: Server, poller: str = "epoll", **changes: float) -> Iterator[Running]:
     with running_loop(poller, server.serve, **changes) as loop:
-        yield loop, listening(loop)
+        try:
+            yield loop, listening(loop)
+        finally:
+            # Whatever failed, the threads that answer must end.
+            server.may_answer.set()
 
 
 @contextmanager
@@ -119,11 +125,12 @@ def test_only_so_many_requests_that_ask_backends_hold_a_thread_and_others_are_se
 
 def test_what_can_neither_be_served_nor_wait_is_refused_at_once_and_its_body_not_awaited(server: Server) -> None:
     server.may_answer.clear()
-    with running(server, waiting=1) as (_, address):
+    with running(server, waiting=1) as (loop, address):
         socks = [socket.create_connection(address, timeout=10) for _ in range(3)]
         for sock in socks:
             sock.sendall(POST)
         server.wait_for(2)
+        until(loop, lambda: loop.threads.awaited)
         with client(address, POST[:-3]) as late:
             assert late.recv(100) == b"answer"
         assert [type(refusal) for refusal in server.refusals] == [type(None), type(None), Overloaded]
@@ -154,16 +161,7 @@ def test_a_client_that_leaves_while_it_waits_takes_no_thread(server: Server) -> 
         server.wait_for(2)
         with client(address, POST):
             pass
-        gone = threading.Event()
-
-        def look() -> None:
-            if loop.open_connections == 2:
-                gone.set()
-            else:
-                loop.defer(look)
-
-        loop.defer(look)
-        assert gone.wait(10)
+        until(loop, lambda: loop.open_connections == 2)
         server.may_answer.set()
         for sock in held:
             assert sock.recv(100) == b"answer"
