@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, SlowBody
-from ai_router.server.connection import Connection
+from ai_router.server.connection import STAYING_THREADS, Connection
 from ai_router.server.event_loop import EventLoop
 from tests.fakes.loops import POLLERS, listening, running_loop, until
 
@@ -121,6 +121,20 @@ def test_only_so_many_requests_that_ask_backends_hold_a_thread_and_others_are_se
         for sock in socks:
             assert sock.recv(100) == b"answer"
             sock.close()
+
+
+def test_threads_stay_with_their_connections_only_while_few_are_busy(server: Server) -> None:
+    """Else those connections are served again and again, and all others wait for the loop."""
+    server.may_answer.clear()
+    sizes = {"threads": STAYING_THREADS + 2, "backend_threads": STAYING_THREADS + 1}
+    with running(server, **sizes) as (loop, address), ExitStack() as clients:
+        for number in range(STAYING_THREADS):
+            clients.enter_context(client(address, POST))
+            server.wait_for(number + 1)
+        assert loop.threads.may_stay()
+        clients.enter_context(client(address, POST))
+        server.wait_for(STAYING_THREADS + 1)
+        assert not loop.threads.may_stay()
 
 
 def test_what_can_neither_be_served_nor_wait_is_refused_at_once_and_its_body_not_awaited(server: Server) -> None:

@@ -160,7 +160,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     def _next_is_here(self, conn: Connection) -> bool:
         """Whether this thread has the client's next request to answer; else the loop has the connection again."""
         loop, reader = self._loop, conn.reader
-        if not reader.size and loop.threads.has_spare() and _readable(conn.sock, _NEXT_REQUEST_S):
+        if not reader.size and loop.threads.may_stay() and _readable(conn.sock, _NEXT_REQUEST_S):
             try:
                 data = conn.sock.recv(READ_SIZE, socket.MSG_DONTWAIT)
             except OSError:
@@ -169,7 +169,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
                 loop.close(conn, at_once=True)
                 return False
             reader.feed(data)
-        if reader.complete and loop.threads.has_spare() and loop.threads.acquire(conn):
+        if reader.complete and loop.threads.may_stay() and loop.threads.acquire(conn):
             conn.arrived_at = time.monotonic()
             return True
         loop.give_back(conn)
