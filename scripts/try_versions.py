@@ -28,7 +28,7 @@ from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import Plain, fake_upstream
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ("pyproject.toml", "README.md", "LICENSE", "src")
+PACKAGE = ("pyproject.toml", "README.md", "LICENSE", "src", "datasets/train", "datasets/calibration")
 """What the package is built from; as in the Dockerfile."""
 WORDS = ("one ", "two ", "three")
 TRACES = "/v1/traces"

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ai_router.config import documented_settings
+from scripts.try_versions import PACKAGE
 from tests.fakes.router import clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -44,12 +45,13 @@ def test_the_image_installs_hashed_packages_only() -> None:
     assert installs == ["--require-hashes --no-deps -r requirements.txt", "--no-deps --no-build-isolation ."]
 
 
-def test_the_image_is_built_from_all_folders_that_the_package_takes_files_from() -> None:
+def test_the_image_and_the_trial_of_versions_are_built_from_all_folders_that_the_package_takes_files_from() -> None:
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
     copied = dict(re.findall(r"^COPY (\S+) \./(\S+)$", DOCKERFILE, re.MULTILINE))
     allowed = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     for folder in folders:
         assert any(copied.get(place) == place and place in allowed for place in (folder, folder.split("/")[0])), folder
+        assert any(place in PACKAGE for place in (folder, folder.split("/")[0])), "scripts/try_versions.py"
     assert "datasets" not in copied, "datasets/test is not part of the package"
 
 
