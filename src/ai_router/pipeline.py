@@ -13,6 +13,8 @@ top to bottom; each step is in a module of its own:
     dispatch    dispatch/dispatcher.py     who is asked, again, instead, after what wait
     forward     dispatch/forward.py        one call of one candidate
     respond     dispatch/reply.py          the answer on its way to the client
+    relay       server/stream_relay.py     the rest of a stream, sent by the event loop's thread
+    record      dispatch/record.py         what happened; web/chat.py closes it with the response, for log and session
 """
 
 from __future__ import annotations
@@ -165,7 +167,8 @@ class _Request:
         begun = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Answer]:
-            yield from ()  # makes this a generator, as the dispatcher wants it: here nothing is waited for
+            # A generator that waits for nothing: other askers of the dispatcher do wait.
+            yield from ()
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
             answer = self._forward(candidate, permit, messages_json, speculation)

@@ -18,7 +18,15 @@ Message = Mapping[str, Any]
 
 
 class Label(StrEnum):
-    """The kinds of requests: three for the classifier, META (a chat UI's own jobs), EXPLICIT (a named model)."""
+    """The kinds of requests: three for the classifier, META (a chat UI's own jobs), EXPLICIT (a named model).
+
+    A new one for the classifier needs, beside its ``Route`` in ``ROUTE_OF_LABEL`` (below):
+
+    - ``LABELS`` in routing/verdict.py, and its description in routing/prompt.py;
+    - a chain of candidates: ``CHAINS`` in providers/catalogue.py, and ``[chains]`` in catalogue.toml;
+    - examples in datasets/train, and a head that has been trained with them (``ai-router learn``);
+    - what is special of it, if anything: dispatch/plan.py, routing/conversations.py (``_STICKY_LABELS``).
+    """
 
     MODERATE = "MODERATE"
     COMPLEX = "COMPLEX"

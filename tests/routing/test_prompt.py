@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_router.providers.catalogue import CHAINS
 from ai_router.routing.prompt import (
     SYSTEM_PROMPT,
     classifier_messages,
@@ -16,6 +17,8 @@ from ai_router.routing.prompt import (
     task_in_headers,
     task_in_template,
 )
+from ai_router.routing.verdict import LABELS
+from ai_router.types import ROUTE_OF_LABEL, Label
 from tests.chat_requests import chat_request
 
 _TURNS = st.lists(
@@ -23,6 +26,13 @@ _TURNS = st.lists(
     min_size=1,
     max_size=8,
 )
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_that_the_classifier_may_say_is_in_its_prompt_and_has_a_route_and_a_chain(label: Label) -> None:
+    assert label in SYSTEM_PROMPT
+    assert label in ROUTE_OF_LABEL
+    assert label.lower() in CHAINS
 
 
 def test_the_system_prompt_comes_first_and_the_newest_turn_last() -> None:

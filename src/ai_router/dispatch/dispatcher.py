@@ -6,7 +6,9 @@ few seconds, and goes on with the same generator. An abort of the request ends e
 
 The rules, while the client has not got a byte and the request's deadline allows (docs/decisions/0015):
 
-- For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget.
+- For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget. The
+  Retry-After is read in providers/errors.py and becomes the cooldown in resilience/limiter.py; ``_max_wait_s`` limits
+  the wait, and ``QueueWait.notice`` is what a stream's client is told.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
 - After any other failure the next candidate is asked at once. If the request itself is refused, none is.
 - A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
@@ -25,13 +27,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ai_router.dispatch.record import RequestRecord
-from ai_router.errors import (
-    RouterError,
-    Source,
-    UpstreamError,
-    UpstreamLimited,
-    UpstreamUnavailable,
-)
+from ai_router.errors import RouterError, Source, UpstreamError, UpstreamLimited, UpstreamUnavailable
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics

@@ -1,7 +1,8 @@
 """Speculation: calling the primary while the classifier is still being asked.
 
 If the decision leads to the primary, the call is the answer: its first event is read, the rest waits in the socket's
-buffer. If not, it is aborted at once; the client has got no byte of it.
+buffer. If not, pipeline.py gives it up (``give_up_speculation``) and ``SpeculativeCall.abort`` shuts its socket at
+once; the client has got no byte of it.
 """
 
 from __future__ import annotations

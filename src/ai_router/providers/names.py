@@ -1,4 +1,8 @@
-"""What a client's ``model`` may name: a route, a provider, a model, or a retired name that has a successor. Pure."""
+"""What a client's ``model`` may name: a route, a provider, a model, or a retired name that has a successor. Pure.
+
+The retired names and their successors are data: ``[providers.NAME.retired]`` in catalogue.toml, looked up by
+``Provider.retirement`` in catalogue.py.
+"""
 
 from __future__ import annotations
 
