@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
 import struct
 import time
@@ -54,6 +55,7 @@ class EventLoop:
         self._stages: tuple[Stage, ...] = tuple(OrderedDict() for _ in range(6))
         self._silent, self._reading_headers, self._reading_bodies, *others = self._stages
         self._waiting, self._idle, self._closing = others
+        self._next_deadline = math.inf  # no stage ends before it
         self.stopping = False
 
     # From any thread.
@@ -99,7 +101,8 @@ class EventLoop:
     def run_once(self) -> None:
         """Wait for events, at most a second, and deal with them."""
         handlers = self._handlers
-        for descriptor, events in self.poller.poll(0.0 if self._deferred else self._poll_timeout_s()):
+        timeout_s = 0.0 if self._deferred else max(0.0, min(_TICK_S, self._next_deadline - time.monotonic()))
+        for descriptor, events in self.poller.poll(timeout_s):
             if (handler := handlers.get(descriptor)) is not None:
                 try:
                     handler(events)
@@ -110,7 +113,8 @@ class EventLoop:
                 self._deferred.popleft()()
             except Exception:  # as above
                 log.exception("a connection could not be dealt with")
-        self._expire(time.monotonic())
+        if (now := time.monotonic()) >= self._next_deadline:
+            self._expire(now)
 
     def stop_accepting(self) -> None:
         """New connections are refused; idle ones are kept for a moment only."""
@@ -123,6 +127,7 @@ class EventLoop:
         for stage in (self._silent, self._idle):
             for conn in stage:
                 conn.deadline = min(conn.deadline, end)
+        self._next_deadline = min(self._next_deadline, end)
 
     @property
     def open_connections(self) -> int:
@@ -137,16 +142,11 @@ class EventLoop:
         self.threads.shut_down()
         self.poller.close()
 
-    def _poll_timeout_s(self) -> float:
-        """Seconds until the first state ends by itself."""
-        now = time.monotonic()
-        ends = [next(iter(stage)).deadline - now for stage in self._stages if stage]
-        return max(0.0, min([_TICK_S, *ends]))
-
     def _enter(self, conn: Connection, stage: Stage, seconds: float) -> None:
         self._leave(conn)
         conn.stage, conn.deadline = stage, time.monotonic() + seconds
         stage[conn] = None
+        self._next_deadline = min(self._next_deadline, conn.deadline)
 
     def _leave(self, conn: Connection) -> None:
         if conn.stage is not None:
@@ -347,3 +347,4 @@ class EventLoop:
         while self._waiting and (conn := next(iter(self._waiting))).deadline <= now:
             conn.refusal = self._overloaded()
             self._submit(conn)
+        self._next_deadline = min((next(iter(stage)).deadline for stage in self._stages if stage), default=math.inf)

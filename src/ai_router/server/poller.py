@@ -11,6 +11,7 @@ import select
 import selectors
 import socket
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol
 
 READ = 1
@@ -102,6 +103,7 @@ def _epoll_events(interest: int) -> int:
     return events
 
 
+@cache
 def _events_of(events: int) -> int:
     found = 0
     if events & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
