@@ -223,10 +223,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
             response.close()
         except OSError:
             raise
-        except Exception:
+        except Exception:  # whatever it was, half an answer is out: an error behind it would be read as more of it
             if not response.headers_sent:
                 raise
-            # Half of an answer is out: an error page behind it would be read as more of it.
             log.exception("a response broke off")
             response.force_close()
         finally:
