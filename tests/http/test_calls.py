@@ -22,7 +22,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def test_an_abort_wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     call, woken = UpstreamCall(), threading.Event()
-    call.attach(ours, reused=False)
+    call.hold_socket(ours, reused=False)
     reader = threading.Thread(target=lambda: (ours.recv(1), woken.set()))
     reader.start()
     call.abort(ClientGone())
@@ -36,15 +36,15 @@ def test_a_call_aborted_before_it_has_a_socket_shuts_the_one_it_gets(pair: tuple
     call = UpstreamCall()
     call.abort(ClientGone())
     with pytest.raises(ClientGone):
-        call.attach(ours, reused=False)
+        call.hold_socket(ours, reused=False)
     assert theirs.recv(1) == b""
 
 
 def test_a_detached_socket_is_safe_from_a_late_abort(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     call = UpstreamCall()
-    call.attach(ours, reused=False)
-    assert call.detach()
+    call.hold_socket(ours, reused=False)
+    assert call.release_socket()
     call.abort(ClientGone())
     ours.send(b"x")
     assert theirs.recv(1) == b"x"
@@ -52,9 +52,9 @@ def test_a_detached_socket_is_safe_from_a_late_abort(pair: tuple[socket.socket, 
 
 def test_a_socket_that_was_shut_is_reported_useless_on_detach(pair: tuple[socket.socket, socket.socket]) -> None:
     call = UpstreamCall()
-    call.attach(pair[0], reused=False)
+    call.hold_socket(pair[0], reused=False)
     call.abort(ClientGone())
-    assert not call.detach()
+    assert not call.release_socket()
 
 
 def test_the_first_reason_stays() -> None:

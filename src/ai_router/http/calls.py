@@ -79,7 +79,7 @@ class UpstreamCall:
         """Why this call was aborted; None while it was not."""
         return self._reason
 
-    def attach(self, sock: socket.socket, *, reused: bool) -> None:
+    def hold_socket(self, sock: socket.socket, *, reused: bool) -> None:
         """``sock`` is this call's from now on. If the call was aborted before, shut it and raise the reason."""
         with self._lock:
             self.reused = reused
@@ -89,7 +89,7 @@ class UpstreamCall:
             _shut(sock)
         raise self._reason
 
-    def detach(self) -> bool:
+    def release_socket(self) -> bool:
         """The socket is no longer this call's. False if it was shut: its connection cannot be used again."""
         with self._lock:
             self._socket = None

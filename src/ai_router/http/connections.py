@@ -58,13 +58,13 @@ class _AttachesSocket:
             sock.settimeout(self.timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.call is not None:
-                self.call.attach(sock, reused=False)
+                self.call.hold_socket(sock, reused=False)
             sock.connect(address)
             if self.call is not None:
                 self.call.raise_if_aborted()
         except BaseException:  # raised again; nothing else would close the socket
             if self.call is not None:
-                self.call.detach()
+                self.call.release_socket()
             sock.close()
             raise
         return sock
@@ -73,7 +73,7 @@ class _AttachesSocket:
         super().connect()  # type: ignore[misc]
         if self.call is not None and self.sock is not None:
             # With TLS the socket is another object now, with the same descriptor.
-            self.call.attach(self.sock, reused=False)
+            self.call.hold_socket(self.sock, reused=False)
 
 
 class _HTTPConnection(_AttachesSocket, HTTPConnection):
@@ -107,7 +107,7 @@ class _LeasablePool:
                     conn.connect()
                 conn.sock.settimeout(None)
             else:
-                call.attach(conn.sock, reused=True)
+                call.hold_socket(conn.sock, reused=True)
         except BaseException:  # raised again
             self.release(conn, usable=False)
             raise
@@ -117,7 +117,7 @@ class _LeasablePool:
         """Back to the pool, closed unless ``usable`` and not aborted. Detached first: once a descriptor is closed, the
         kernel may give its number to another connection, which a late abort would shut."""
         call, conn.call = conn.call, None
-        if not (call.detach() and usable):
+        if not (call.release_socket() and usable):
             conn.close()
         self._put_conn(conn)  # type: ignore[attr-defined]
 
