@@ -254,7 +254,8 @@ class UpstreamFailed(UpstreamError):
 
 
 class UpstreamLimited(UpstreamError):
-    """429: the backend has had too many requests. ``retry_after_s``: the wait it asks for; None: it names none."""
+    """429: the backend has had too many requests. ``retry_after_s``: the wait it asks for. If it names none, the
+    dispatcher fills in the cooldown that the limiter has set."""
 
     type = "rate_limit_error"
     status = 429
@@ -274,7 +275,8 @@ class UpstreamFoundNothing(UpstreamError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """503: the backend was not asked: its breaker is open, or it is full."""
+    """503: the backend was not asked: its breaker is open, or it is full. 429 while it wants no calls, or its quota is
+    used up."""
 
     status = 503
     code = "upstream_unavailable"

@@ -1,12 +1,14 @@
 """The way of a request: decide, speculate meanwhile, enrich if so decided, dispatch, respond.
 
 ``Pipeline.answer`` is called on the request's thread. It returns when the answer is here, whole or with its first
-event. A stream that has to wait for a busy backend or for the web search gets its reply half a second into that wait:
-the headers go out, comments follow, and the answer comes later. Asking the classifier and a backend itself is no such
-wait: until the first event nothing is sent, so that a failure keeps its status. ``_Request.answer`` is the whole way,
-top to bottom; each step is in a module of its own:
+event. A stream that still has to wait for a busy backend or for the web search, half a second after its start, gets its
+reply all the same: the headers go out, comments follow, and the answer comes later. Asking the classifier and a backend
+itself is no such wait: until the first event nothing is sent, so that a failure keeps its status. ``_Request.answer``
+is the way from the decision to the answer, top to bottom. Each step is in a module of its own:
 
-    decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named
+    admit       web/access.py, chat.py     keys, limits, validation; the client's disconnect aborts the request's scope
+    decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named; often
+                                           at once (``decide_at_once``), else the classifier is asked
     speculate   dispatch/speculation.py    the primary is called already while the classifier thinks
     plan        dispatch/plan.py           the decision as candidates, best first
     enrich      dispatch/web_search.py     ENRICH: the web is searched, and what it says put into the messages
@@ -43,7 +45,7 @@ from ai_router.routing.router import Router, Undecided
 from ai_router.types import Decision, Purpose, Route, SpeculationResult
 
 WAIT_BEFORE_HEADERS_S = 0.5
-"""Waits that end sooner are told in the headers; after that they have to go, with the first comment."""
+"""From the start of ``Pipeline.answer``. Waits that end sooner are told in the headers; later ones in comments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,11 @@ class Label(StrEnum):
 
     - ``LABELS`` in routing/verdict.py, and its description in routing/prompt.py;
     - a chain of candidates: ``CHAINS`` in providers/catalogue.py, and ``[chains]`` in catalogue.toml;
-    - examples in datasets/train, and a head that has been trained with them (``ai-router learn``);
-    - what is special of it, if anything: dispatch/plan.py, routing/conversations.py (``_STICKY_LABELS``).
+    - the route as a ``model`` that clients may name: ``_as_route`` and ``listed_models`` in providers/names.py, and
+      ``_RESERVED_NAMES`` in providers/catalogue.py;
+    - examples in datasets/train, and an encoder and a head trained with them (``ai-router learn --encoder-from``);
+    - what is special of it, if anything: dispatch/plan.py, routing/conversations.py (``_STICKY_LABELS``), and
+      ``SLOW_MS`` in observability/log_lines.py.
     """
 
     MODERATE = "MODERATE"
@@ -56,7 +59,10 @@ class DecidedBy(StrEnum):
 
 
 class SpeculationResult(StrEnum):
-    """The result of the speculative call of the primary; the values of x-router-speculation."""
+    """The result of the speculative call of the primary; the values of x-router-speculation.
+
+    HIT: it gave the answer. CANCELLED: it was aborted, or failed. SKIPPED: none was made. OFF: none is ever made.
+    """
 
     HIT = "hit"
     CANCELLED = "cancelled"
@@ -215,9 +221,9 @@ class Cost:
     """The cost of a request. ``known_usd`` is the sum of the known parts; ``unknown`` names the others.
 
     ``basis``: where prices come from: provider, catalogue, genai-prices, electricity, local (no price of electricity is
-    set), none (no backend was called). ``gpu_s``: seconds of local backends. ``usage``: the tokens of the answer.
-    ``by_call``: the cloud calls that reported usage, by number. ``baseline_usd``: the answer's cost at the baseline
-    model; None: no price.
+    set), none (no call was made that may cost). ``gpu_s``: seconds of local backends. ``usage``: the tokens of the
+    answer. ``by_call``: the cloud calls that reported usage, by number. ``baseline_usd``: the answer's cost at the
+    baseline model; None: no price.
     """
 
     known_usd: float
@@ -262,7 +268,7 @@ class Outcome:
     error: str | None
     model: str | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
-    """The milliseconds of ``total_ms`` by what they were spent on; they add up to it."""
+    """The milliseconds of ``total_ms`` by what they were spent on. They do not overlap; a rest may be left."""
     error_code: str | None = None
     http_status: int = 200
     """The status that the client got, or would have got if the headers had not been sent before the failure."""

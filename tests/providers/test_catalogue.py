@@ -49,7 +49,7 @@ def test_no_name_in_use_falls_under_a_retirement() -> None:
         ('[providers.xai.models."g"]\ncapabilities = ["magic"]', "Invalid enum value 'magic'"),
         ('[providers.xai.retired."old"]\nreplaced_by = "new"', "replaced_by 'new' is none of its models"),
         ('[providers.xai]\ndefault_model = "nope"', "default_model 'nope' is none of its models"),
-        ('[chains]\nhard = ["primary"]', "chains.hard: there is no such route"),
+        ('[chains]\nhard = ["primary"]', "chains.hard: there is no such chain"),
         ("[chains]\ncomplex = []", "must name at least one"),
         ('[chains]\ncomplex = ["xai", "xai"]', "names a backend twice"),
         ('[chains]\ncomplex = ["xay"]', "did you mean xai?"),

@@ -6,9 +6,11 @@ few seconds, and goes on with the same generator. An abort of the request ends e
 
 The rules, while the client has not got a byte and the request's deadline allows (docs/decisions/0015):
 
-- For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget. The
-  Retry-After is read in providers/errors.py and becomes the cooldown in resilience/limiter.py; ``_max_wait_s`` limits
-  the wait, and ``QueueWait.notice`` is what a stream's client is told.
+- For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget. How
+  a Retry-After becomes that wait: ``error_from_response`` (providers/errors.py) reads it, ``record_result``
+  (resilience/retry.py) reports it to the permit, and ``ConcurrencyLimiter.limit`` begins the cooldown. Then
+  ``_permit_from_queue`` (below) waits, at most ``_max_wait_s``, and ``QueueWait.notice`` is the text that a stream's
+  client gets in comments.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
 - After any other failure the next candidate is asked at once. If the request itself is refused, none is.
 - A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
@@ -171,7 +173,8 @@ _WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
 """Full (None), or limited for a known time. A backend that fails or has no quota left is skipped instead."""
 _STATUS_AND_CODE = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
 MAX_GUESSED_WAITS = 4
-"""How many times a request waits after a 429 without a Retry-After: 1, 2, 4 and 8 s."""
+"""How many times a request waits after a 429 without a Retry-After. Each time it waits for the backend's cooldown,
+about 1, 2, 4 and 8 s for 429s in a row."""
 
 
 @dataclass(frozen=True, slots=True)

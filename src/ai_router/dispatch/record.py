@@ -154,7 +154,7 @@ class RequestRecord:
             self._notes.append(note)
 
     def speculated(self, result: SpeculationResult, started: float) -> None:
-        """The speculative call, begun at ``started``, was used (HIT) or aborted (CANCELLED)."""
+        """The speculative call, begun at ``started``, was used (HIT), or aborted, or has failed (both CANCELLED)."""
         self.speculation = result
         self.measure("speculate_ms", self.ms() - self.ms(started))
         self._step("speculation", started, {"result": result})

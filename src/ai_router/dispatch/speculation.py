@@ -1,8 +1,8 @@
 """Speculation: calling the primary while the classifier is still being asked.
 
-If the decision leads to the primary, the call is the answer: its first event is read, the rest waits in the socket's
-buffer. If not, pipeline.py gives it up (``give_up_speculation``) and ``SpeculativeCall.abort`` shuts its socket at
-once; the client has got no byte of it.
+If the decision leads to the primary with the same messages (ENRICH changes them), the call is the answer: it is read
+whole, or up to its first event, while the rest waits in the socket's buffer. If not, pipeline.py gives it up
+(``give_up_speculation``) and ``SpeculativeCall.abort`` shuts its socket at once; the client has got no byte of it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SpeculativeCall:
         self._answer.add_done_callback(self._note_end)
 
     def confirm(self) -> Answer:
-        """Wait for the answer and take it. Raises UpstreamError if the primary failed."""
+        """Wait for the answer and take it. Raises what the call raised, a RouterError."""
         return self._answer.result()
 
     def age_ms(self) -> float:
@@ -229,7 +229,7 @@ class PrimaryLoad:
             self._polling.set()
 
     def finished(self, outcome: Outcome, _cost: Cost | None = None) -> None:
-        """Add the speed of an answer of the primary to the average. A subscriber of outcomes."""
+        """Add the speed of an answer of the primary to the average. A sink of the recorder."""
         usage, last = outcome.usage or {}, outcome.attempts[-1] if outcome.attempts else None
         tokens = usage.get("completion_tokens")
         if outcome.status is not Status.OK or last is None or last.backend != self._primary.name:

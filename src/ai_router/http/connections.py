@@ -1,7 +1,7 @@
-"""The pool of connections to backends. It attaches each connection's socket to the call that uses it.
+"""The pool of connections to backends. Each connection's socket is held by the call that uses it.
 
 requests finds the pool for a URL (proxies, the CA bundle). urllib3 connects (TLS, tunnels) and keeps idle connections.
-The classes here attach the socket to the call before the connect, so that a connect can be aborted, too, and detach it
+The classes here give the socket to the call before the connect, so that a connect can be aborted, too, and take it back
 before the connection is closed or used by another call.
 """
 
@@ -24,8 +24,8 @@ from ai_router.http.calls import UpstreamCall
 from ai_router.http.session import POOLED_HOSTS, BackendSession
 
 
-class _AttachesSocket:
-    """Mixed into urllib3's connections: attaches the socket to ``call`` before it connects."""
+class _GivesSocket:
+    """Mixed into urllib3's connections: gives the socket to ``call`` before it connects."""
 
     call: UpstreamCall | None = None
     host: str
@@ -76,11 +76,11 @@ class _AttachesSocket:
             self.call.hold_socket(self.sock, reused=False)
 
 
-class _HTTPConnection(_AttachesSocket, HTTPConnection):
+class _HTTPConnection(_GivesSocket, HTTPConnection):
     pass
 
 
-class _HTTPSConnection(_AttachesSocket, HTTPSConnection):
+class _HTTPSConnection(_GivesSocket, HTTPSConnection):
     pass
 
 

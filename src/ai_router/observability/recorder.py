@@ -1,6 +1,7 @@
 """Work for background threads: batches of it, and the recorder that hands finished requests to all that keep them.
 
-No request waits for a session file, a metric, a usage row or a span: each is made on a thread of its own.
+No request waits for a session file, a usage row, a span or the metrics of its outcome: they are made on threads of
+their own.
 """
 
 from __future__ import annotations

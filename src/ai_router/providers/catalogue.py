@@ -1,4 +1,4 @@
-"""The catalogue: providers, their models and prices, retired names, and which backends answer which route.
+"""The catalogue: providers, their models and prices, retired names, and which backends answer which label.
 
 It is one TOML file in the package, catalogue.toml. A file of the user's (CATALOGUE_FILE) is merged over it: tables key
 by key, everything else, lists included, as a whole. A provider of a known API family needs an entry and no code.
@@ -152,9 +152,10 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All providers by name, and for each route its chain: backends to ask, the first choice first.
+    """All providers by name, and the chains: which backends to ask, the first choice first.
 
-    An entry of a chain is ``primary``, a provider's name, or ``provider/model``. ``chains`` also holds SEARCH.
+    There is a chain for each label of the classifier, in lower case, and SEARCH for web searches. An entry of a chain
+    is ``primary``, a provider's name, or ``provider/model``.
     """
 
     providers: Mapping[str, Provider]
@@ -227,7 +228,7 @@ def _model_problems(provider: Provider) -> Iterator[str]:
 
 def _chain_problems(name: str, chain: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
     if name not in CHAINS:
-        yield f"there is no such route; the routes are {', '.join(CHAINS)}"
+        yield f"there is no such chain; the chains are {', '.join(CHAINS)}"
     if not chain and name != SEARCH:
         yield "must name at least one backend"
     if len(set(chain)) < len(chain):

@@ -1,7 +1,7 @@
 """What a client's ``model`` may name: a route, a provider, a model, or a retired name that has a successor. Pure.
 
 The retired names and their successors are data: ``[providers.NAME.retired]`` in catalogue.toml, looked up by
-``Provider.retirement`` in catalogue.py.
+``replace_retired`` in registry.py: whether the name is retired by today, and what takes its place.
 """
 
 from __future__ import annotations

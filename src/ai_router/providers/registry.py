@@ -124,9 +124,10 @@ class Registry:
     """The configured backends and what a request needs to know about them. Made once, at the start.
 
     ``clouds``: the catalogue's providers that have a key or need none, by name. ``classifier``: None without a server,
-    or when switched off. ``chains``: for each route the candidates, first choice first; never empty. ``searchers``: the
-    same for web searches; may be empty. ``notes``: lines for the operator. ``connect_s``, ``idle_s``, ``plain_s``: the
-    settings' limits in seconds for a connect, for a silence in a stream, and for a whole answer that is not streamed.
+    or when switched off. ``chains``: the candidates for each label of the classifier, in lower case, first choice
+    first; never empty. ``searchers``: the same for web searches; may be empty. ``notes``: lines for the operator.
+    ``connect_s``, ``idle_s``, ``plain_s``: the settings' limits in seconds for a connect, for a silence in a stream,
+    and for a whole answer that is not streamed.
     """
 
     primary: Backend
@@ -146,7 +147,7 @@ class Registry:
         return self.clouds.get(XAI)
 
     def backends(self) -> Sequence[Backend]:
-        """All configured backends, the local ones first."""
+        """All configured backends: the classifier, the primary, then the catalogue's."""
         local = [self.classifier, self.primary] if self.classifier is not None else [self.primary]
         return [*local, *self.clouds.values()]
 

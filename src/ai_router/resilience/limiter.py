@@ -108,7 +108,7 @@ class Permit:
         self._limiter.limit(self.backend, seconds, why)
 
     def misconfigured(self) -> None:
-        """The backend rejects our key, or there is no such API at its address."""
+        """The backend rejects our key, or sends us elsewhere: its settings have to be changed."""
         self._reported = True
         self._limiter.record(
             self.backend, lambda backend, now: backend.breaker.failed(now, Why.MISCONFIGURED), self._epoch

@@ -100,9 +100,9 @@ class FastPath:
 class Undecided:
     """A request that the classifier has to decide, and what is known of it.
 
-    ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which is not sure; None
-    without a head. ``previous_label``: of the previous turn, to stay with; None if there is none. ``turn_keys``: of the
-    previous and the current turn.
+    ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which may not decide: it is
+    not sure, or the head is out of service; None without a head. ``previous_label``: of the previous turn, to stay
+    with; None if there is none. ``turn_keys``: of the previous and the current turn.
     """
 
     key: bytes | None

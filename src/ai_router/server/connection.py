@@ -44,7 +44,7 @@ class Connection:
         self.refusal: RouterError | None = None
         """Why the server wants the request refused."""
         self.counted = False
-        """Whether the request counts as one that may hold its thread for long."""
+        """Whether it is counted among those that ask a backend, which may hold their threads for long."""
         self.gone = False
         """Whether the client has closed it."""
         self.on_disconnect: Callable[[], None] | None = None

@@ -79,7 +79,8 @@ class SessionLogger:
     """Serialise a conversation: done once, when it arrives, for the backends and for the session file alike."""
 
     def start(self) -> None:
-        """Start the thread. Delete what an earlier process has left half-written."""
+        """Start the thread, and delete half-written files of an earlier process. One process writes to the
+        directory."""
         # A directory that cannot be made is reported with the first session that is lost.
         with contextlib.suppress(OSError):
             self._prepare()
@@ -128,7 +129,7 @@ class SessionLogger:
         self._cleanup_if_due()
 
     def _prepare(self) -> None:
-        """Make the directory, and delete what an earlier process has left half-written."""
+        """Make the directory, and delete half-written files in it."""
         if self._prepared:
             return
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

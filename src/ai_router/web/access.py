@@ -27,8 +27,8 @@ all of the body then."""
 ARRIVED_AT = "ai_router.arrived_at"
 """Where it holds when the request's headers had arrived, in monotonic seconds."""
 ON_DISCONNECT = "ai_router.on_disconnect"
-"""Where it holds a function that takes a callback, for when the client closes its connection, and returns what ends
-that. The callback runs on the server's thread."""
+"""Where it holds a function that takes a callback, for when the client closes its connection, and returns a
+function that takes it back. The callback runs on the server's thread; at once, where the client has gone already."""
 BACKEND_PATHS = frozenset({"/v1/chat/completions"})
 """Paths whose requests ask a backend: they take their time, and are counted."""
 
