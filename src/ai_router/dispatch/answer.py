@@ -113,7 +113,7 @@ class StreamAnswer:
         """The bytes for the client that have come until now. From now on the call counts as a stream."""
         self._permit.stream_begun()
         primed, self._primed = self._primed, b""
-        return primed + self._end_if_complete()
+        return primed + self._end_complete() if self.response.complete else primed
 
     def feed(self, data: bytes | None) -> bytes:
         """The bytes for the client, whole events, from ``data`` of the socket (b"": it ended, None: it failed)."""
@@ -126,12 +126,10 @@ class StreamAnswer:
         if self._failure is not None:
             self._end(self._problem_if_incomplete(self._failure))
             return relayed
-        return relayed + self._end_if_complete()
+        return relayed + self._end_complete() if self.response.complete else relayed
 
-    def _end_if_complete(self) -> bytes:
-        """If the body is complete: end the stream. Returns the last bytes for the client."""
-        if not self.response.complete:
-            return b""
+    def _end_complete(self) -> bytes:
+        """The body is complete: end the stream. Returns the last bytes for the client."""
         last = self._finish_decoding()
         if self.done or self.reader.finish_reason:
             self._end(None)

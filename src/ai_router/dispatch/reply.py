@@ -17,6 +17,8 @@ from ai_router.providers.chat_completions import estimated_usage
 
 log = logging.getLogger(__name__)
 
+_NOT_BEGUN = "the stream has no answer yet: run its opening first"
+
 
 class EventStream(Protocol):
     """A stream of events for one client; what server/stream_relay.py needs of it.
@@ -58,7 +60,7 @@ class EventStream(Protocol):
 
 
 class PlainReply:
-    """A whole answer; ``body`` is the bytes of the backend."""
+    """A whole answer; ``body`` is what the client gets: the backend's bytes, or their translation."""
 
     def __init__(self, record: RequestRecord, answer: PlainAnswer) -> None:
         self.body = answer.body
@@ -129,7 +131,10 @@ class StreamReply:
         raise TypeError("these events come from a socket")
 
     def feed(self, data: bytes | None) -> bytes:
-        answer = self._begun_answer
+        # Not ``_begun_answer``: once for each chunk, a call less counts.
+        answer = self._answer
+        if answer is None:
+            raise RuntimeError(_NOT_BEGUN)
         try:
             relayed = answer.feed(data)
         except Exception:  # as in ``opening``
@@ -156,7 +161,7 @@ class StreamReply:
     @property
     def _begun_answer(self) -> StreamAnswer:
         if self._answer is None:
-            raise RuntimeError("the stream has no answer yet: run its opening first")
+            raise RuntimeError(_NOT_BEGUN)
         return self._answer
 
     def _wait_for_answer(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ added is spliced into their one serialisation.
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,7 @@ class AnswerReader:
     __slots__ = ("_texts", "_tool_calls", "chunks", "finish_reason", "model", "role", "usage")
 
     def __init__(self) -> None:
-        self._texts: dict[str, list[str]] = {}
+        self._texts: defaultdict[str, list[str]] = defaultdict(list)
         self._tool_calls: dict[Any, dict[str, Any]] = {}
         self.role = "assistant"
         self.model: str | None = None
@@ -171,8 +172,7 @@ class AnswerReader:
         self.chunks += 1
         if self.model is None:
             self.model = payload.get("model")
-        usage = payload.get("usage")
-        if isinstance(usage, dict):
+        if (usage := payload.get("usage")) is not None and isinstance(usage, dict):
             self.usage = usage
         choices = payload.get("choices")
         if isinstance(choices, list):
@@ -206,16 +206,18 @@ class AnswerReader:
         return {**message, "finish_reason": self.finish_reason}
 
     def _choice(self, choice: Mapping[str, Any]) -> None:
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        if (finish_reason := choice.get("finish_reason")) is not None:
+            self.finish_reason = finish_reason or self.finish_reason
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        for name in _TEXTS:
-            text = delta.get(name)
-            if isinstance(text, str):
-                self._texts.setdefault(name, []).append(text)
-        if delta.get("tool_calls"):
-            self._add_tool_calls(delta["tool_calls"])
+        # Nearly always there is one entry.
+        for name, value in delta.items():
+            if name in _TEXTS:
+                if isinstance(value, str):
+                    self._texts[name].append(value)
+            elif name == "tool_calls" and value:
+                self._add_tool_calls(value)
 
     def _add_tool_calls(self, deltas: Any) -> None:
         for delta in deltas if isinstance(deltas, list) else []:

@@ -57,6 +57,7 @@ class EventLoop:
         self._waiting, self._idle, self._closing = others
         self._next_deadline = math.inf  # no stage ends before it
         self.stopping = False
+        self._now = time.monotonic()  # when the last events had been dealt with
 
     # From any thread.
 
@@ -94,16 +95,14 @@ class EventLoop:
     def forget(self, sock: socket.socket) -> None:
         """Do not watch ``sock`` any more; before it is closed."""
         self._handlers.pop(sock.fileno(), None)
-        # A descriptor that is gone already is not watched either.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # a descriptor that is gone is not watched either
             self.poller.forget(sock)
 
-    def run_once(self) -> None:
-        """Wait for events, at most a second, and deal with them."""
-        handlers = self._handlers
-        timeout_s = 0.0 if self._deferred else max(0.0, min(_TICK_S, self._next_deadline - time.monotonic()))
+    def run_once(self) -> float:
+        """Wait for events, at most a second, and deal with them. Returns the time after, in monotonic seconds."""
+        timeout_s = 0.0 if self._deferred else max(0.0, min(_TICK_S, self._next_deadline - self._now))
         for descriptor, events in self.poller.poll(timeout_s):
-            if (handler := handlers.get(descriptor)) is not None:
+            if (handler := self._handlers.get(descriptor)) is not None:
                 try:
                     handler(events)
                 except Exception:  # the border of a background thread: one bad connection must not end all others
@@ -113,8 +112,10 @@ class EventLoop:
                 self._deferred.popleft()()
             except Exception:  # as above
                 log.exception("a connection could not be dealt with")
-        if (now := time.monotonic()) >= self._next_deadline:
-            self._expire(now)
+        self._now = time.monotonic()
+        if self._now >= self._next_deadline:
+            self._expire(self._now)
+        return self._now
 
     def stop_accepting(self) -> None:
         """New connections are refused; idle ones are kept for a moment only."""
@@ -175,8 +176,7 @@ class EventLoop:
             self.watch(sock, READ, partial(self._on_event, conn))
             while len(self._connections) > self.limits.connections and self._make_room():
                 pass
-            # Most clients have sent their request by now.
-            self._read(conn)
+            self._read(conn)  # most clients have sent their request by now
 
     def _make_room(self) -> bool:
         """End the connection that has said nothing for the longest time; whether there was one."""

@@ -11,7 +11,6 @@ import select
 import selectors
 import socket
 from collections.abc import Sequence
-from functools import cache
 from typing import Protocol
 
 READ = 1
@@ -71,11 +70,14 @@ class EpollPoller:
     def poll(self, seconds: float) -> Sequence[Event]:
         found = []
         for descriptor, events in self._epoll.poll(seconds):
-            interest = self._interests.get(descriptor)
-            if interest is None:
-                if descriptor == self._wake:
-                    os.eventfd_read(self._wake)
+            if descriptor == self._wake:
+                os.eventfd_read(self._wake)
                 continue
+            if events == _EPOLLIN:
+                # By far the most frequent one. It is told only where it is waited for.
+                found.append((descriptor, READ))
+                continue
+            interest = self._interests[descriptor]
             told = _events_of(events) & (interest | CLOSED)
             if told & CLOSED and not told & READ & interest:
                 # A broken connection is reported for as long as it is registered at all.
@@ -92,6 +94,9 @@ class EpollPoller:
         os.close(self._wake)
 
 
+_EPOLLIN = getattr(select, "EPOLLIN", 0)
+
+
 def _epoll_events(interest: int) -> int:
     events = 0
     if interest & READ:
@@ -103,7 +108,6 @@ def _epoll_events(interest: int) -> int:
     return events
 
 
-@cache
 def _events_of(events: int) -> int:
     found = 0
     if events & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):

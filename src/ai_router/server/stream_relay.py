@@ -2,7 +2,7 @@
 
 How a stream gets here: ``Worker._stream`` (worker.py), on the request's thread, sends the headers and the first events,
 calls ``StreamRelay.begin``, and then ``RelayedStream.follow``. From ``begin`` on only the loop's thread writes to the
-client's socket. From ``follow`` on it also reads the backend's: ``EventStream.detach`` hands that over, non-blocking.
+client's socket. From ``follow`` on it also reads the backend's, which ``EventStream.detach`` makes non-blocking.
 
 Who owns the sockets then: the client's still belongs to the event loop, which gets the connection back at the end
 (``on_end``) and closes it or keeps it. The backend's still belongs to its upstream call, which closes it or returns it
@@ -22,6 +22,7 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import partial
+from socket import MSG_DONTWAIT
 
 from ai_router.dispatch.reply import EventStream
 from ai_router.http.timers import Deadline, TimerThread
@@ -46,11 +47,22 @@ class RelayedStream:
 
     ``on_end`` is called once, on the loop's thread, with whether the client was given all of it. Two phases: while the
     request's thread runs the stream's opening it calls ``send``, and then ``follow`` or ``finish``, exactly one of
-    them and once. From ``follow`` on, what the backend's socket gives is sent.
+    them and once. From ``follow`` on, what the backend's socket gives is sent, or what is made here (``attach``).
     """
 
     __slots__ = (
-        *("_broken", "_chunked", "_conn", "_ended", "_finished", "_keepalive", "_loop", "_on_end", "_opening"),
+        *(
+            "_broken",
+            "_chunked",
+            "_client",
+            "_conn",
+            "_ended",
+            "_finished",
+            "_keepalive",
+            "_loop",
+            "_on_end",
+            "_opening",
+        ),
         *("_relay", "_secure", "_sent_at", "_source", "_stream", "_unsent", "_write_deadline"),
     )
 
@@ -66,6 +78,7 @@ class RelayedStream:
         self._relay = relay
         self._loop = relay.loop
         self._conn = conn
+        self._client = conn.sock
         self._stream = stream
         self._chunked = chunked
         self._on_end = on_end
@@ -84,7 +97,7 @@ class RelayedStream:
         self._keepalive: Deadline | None = None
         self._write_deadline: Deadline | None = None
 
-    # From the request's thread.
+    # From the request's thread, and later from whoever makes events of our own (``EventStream.attach``).
 
     def send(self, events: bytes) -> None:
         """Send events that were made here."""
@@ -104,7 +117,8 @@ class RelayedStream:
         """From now on comments are sent into silence. The loop goes on to watch whether the client leaves."""
         self._keepalive_in(self._relay.keepalive_s)
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[[], None], _events: int = 0) -> None:
+        """Do it, unless the stream has ended. Also a handler of the loop, which says what is so of a socket."""
         if self._ended:
             return
         try:
@@ -157,10 +171,7 @@ class RelayedStream:
 
     def _watch_source(self) -> None:
         if self._source is not None:
-            self._loop.watch(self._source, READ, self._on_source)
-
-    def _on_source(self, _events: int) -> None:
-        self._guarded(self._read)
+            self._loop.watch(self._source, READ, partial(self._guarded, self._read))
 
     def _on_client(self, events: int) -> None:
         if events & CLOSED:
@@ -188,7 +199,8 @@ class RelayedStream:
             except OSError:
                 data = None
             if events := stream.feed(data):
-                self._send(events)
+                # Nothing is unsent here.
+                self._write(_chunk(events) if self._chunked else events)
             if stream.over or self._unsent:
                 self._finished = stream.over
                 self._after_write()
@@ -215,13 +227,12 @@ class RelayedStream:
                 self._read()
 
     def _send(self, events: bytes) -> None:
-        data = b"%X\r\n%b\r\n" % (len(events), events) if self._chunked else events
-        self._write(self._unsent + data if self._unsent else data)
+        self._write(self._unsent + (_chunk(events) if self._chunked else events))
 
     def _write(self, data: bytes) -> None:
         """Write what the client takes; the rest is ``_unsent``. Raises OSError."""
         try:
-            sent = self._conn.sock.send(data, socket.MSG_DONTWAIT)
+            sent = self._client.send(data, MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         self._unsent = b"" if sent == len(data) else data[sent:]
@@ -306,6 +317,11 @@ class StreamRelay:
         relayed = RelayedStream(self, conn, stream, chunked=chunked, on_end=on_end)
         self.loop.defer(relayed.begin)
         return relayed
+
+
+def _chunk(data: bytes) -> bytes:
+    """A chunk of HTTP's chunked transfer coding."""
+    return b"%X\r\n%b\r\n" % (len(data), data)
 
 
 def _shut(sock: socket.socket) -> None:

@@ -1,8 +1,8 @@
 """gunicorn's worker process: its signals and its stop, and one request at a time on each request thread.
 
-gunicorn forks it, restarts it when it dies, parses its requests and frames its answers. What waits for clients is the
-event loop. gunicorn's own threaded worker is not used: a client that sends or closes slowly holds a thread of it, or
-its main loop (docs/decisions/0008).
+gunicorn forks it, restarts it when it dies, parses its requests and makes the headers of its answers. What waits for
+clients is the event loop. gunicorn's own threaded worker is not used: a client that sends or closes slowly holds a
+thread of it, or its main loop (docs/decisions/0008).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             loop, runtime.timers, write_timeout_s=self.limits.write_s, keepalive_s=self.stream_keepalive_s
         )
         loop.listen(self.sockets)
-        while self.alive and self.ppid == os.getppid():
+        while self.alive:
             self._run_once()
         loop.stop_accepting()
         self._run_until(lambda: not loop.open_connections or self._quitting, self.cfg.graceful_timeout)
@@ -122,11 +122,12 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self._run_once()
 
     def _run_once(self) -> None:
-        """Run the loop once, and notify the arbiter now and then that this process lives."""
-        if (now := time.monotonic()) - self._notified_at > _NOTIFY_S:
+        """Run the loop once. Now and then notify the arbiter that this process lives, and see whether it does."""
+        if (now := self._loop.run_once()) - self._notified_at > _NOTIFY_S:
             self._notified_at = now
             self.notify()
-        self._loop.run_once()
+            if self.ppid != os.getppid():
+                self.alive = False
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002 - gunicorn's
         """Answer what is no request with the envelope that all errors wear, and close."""
