@@ -24,11 +24,11 @@ class Label(StrEnum):
 
     - ``LABELS`` in routing/verdict.py, and its description in routing/prompt.py;
     - a chain of candidates: ``CHAINS`` in providers/catalogue.py, and ``[chains]`` in catalogue.toml;
-    - the route as a ``model`` that clients may name: ``_as_route`` and ``listed_models`` in providers/names.py, and
+    - the route as a ``model`` that clients may name: ``_as_route`` and ``_listed_models`` in providers/names.py, and
       ``_RESERVED_NAMES`` in providers/catalogue.py;
     - examples in datasets/train, and an encoder and a head trained with them (``ai-router learn --encoder-from``);
-    - what is special of it, if anything: dispatch/plan.py, routing/conversations.py (``_STICKY_LABELS``), and
-      ``SLOW_MS`` in observability/log_lines.py.
+    - what is special of it, if anything: dispatch/plan.py, routing/conversations.py (``_STICKY_LABELS``),
+      routing/cache.py (how long a decision is kept), and ``SLOW_MS`` in observability/log_lines.py.
     """
 
     MODERATE = "MODERATE"

@@ -1,4 +1,7 @@
-"""After a failed call: what its error says about the backend, and whether one more retry is within the budget."""
+"""After a failed call: what its error says about the backend, and whether one more retry is within the budget.
+
+The waits, for a Retry-After and between retries, are in dispatch/dispatcher.py.
+"""
 
 from __future__ import annotations
 
