@@ -64,7 +64,7 @@ def site_packages(environment: Path) -> Path:
 def test_the_wheel_has_the_training_and_calibration_examples_and_no_test_set(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         packed = {name: archive.read(name) for name in archive.namelist() if "datasets/" in name}
-    examples = [path for part in PACKAGED for path in (DATASETS / part).glob("*.jsonl")]
+    examples = [path for part in PACKAGED for path in (DATASETS / part).glob("*.*")]
     assert packed == {f"ai_router/{path.relative_to(ROOT)}": path.read_bytes() for path in examples}
 
 

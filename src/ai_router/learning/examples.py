@@ -58,6 +58,11 @@ def packaged_files(part: str) -> list[Path]:
     raise FileNotFoundError(f"the examples that come with the router are missing: no *.jsonl in {folders[0]}")
 
 
+def packaged_dressings() -> Path:
+    """The file of the dressings to train with. Raises FileNotFoundError."""
+    return packaged_files("train")[0].with_name("dressings.toml")
+
+
 def read_examples(paths: Iterable[Path]) -> list[Example]:
     """All examples of the files, in order. Rows without a label (other data sets) are left out.
 
