@@ -58,10 +58,12 @@ def test_enrich_asks_xai_to_search_and_gives_the_primary_what_it_found(lab: Lab,
     assert asked["content"].endswith("weather in Paris?")
 
 
+TITLE = "### Task:\nGenerate a concise title for the chat.\n<chat_history>hi</chat_history>"
+
+
 @both
 def test_meta_goes_to_the_primary_and_nobody_is_asked_to_classify(lab: Lab, stream: bool) -> None:
-    text = "### Task:\nGenerate a concise title for the chat.\n<chat_history>hi</chat_history>"
-    status, headers, _ = lab.router.chat(text, stream=stream)
+    status, headers, _ = lab.router.chat(TITLE, stream=stream)
     assert status == 200
     assert (headers["x-router-route"], headers["x-router-decided-by"]) == ("meta", "meta")
     assert headers["x-router-speculation"] == "skipped"
@@ -71,6 +73,20 @@ def test_meta_goes_to_the_primary_and_nobody_is_asked_to_classify(lab: Lab, stre
 def test_meta_is_recognised_by_a_header_of_any_name_with_task_in_it(lab: Lab) -> None:
     _, headers, _ = lab.router.chat("Name this chat", headers={"X-OpenWebUI-Task": "title_generation"})
     assert headers["x-router-route"] == "meta"
+
+
+@pytest.mark.parametrize("route", ["primary", "xai", "enrich"])
+def test_a_background_job_is_meta_also_where_the_chat_names_a_route(lab: Lab, route: str) -> None:
+    _, headers, _ = lab.router.chat(TITLE, model=route)
+    assert (headers["x-router-route"], headers["x-router-decided-by"]) == ("meta", "meta")
+    assert not lab.xai.calls(CHAT)
+    _, headers, _ = lab.router.chat("hello", headers={"X-Task": "no job"}, model=route)
+    assert headers["x-router-decided-by"] == "explicit"
+
+
+def test_a_background_job_goes_to_the_model_that_is_named(lab: Lab) -> None:
+    _, headers, _ = lab.router.chat(TITLE, model="xai/grok-4.7")
+    assert (headers["x-router-route"], headers["x-router-decided-by"]) == ("xai", "explicit")
 
 
 def test_the_rag_template_is_a_real_question(lab: Lab) -> None:

@@ -21,8 +21,8 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Conversations, TurnKey, stay, turn_keys
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
+from ai_router.routing.meta import job_in_messages
 from ai_router.routing.monitor import Monitor, ShadowClassifier
-from ai_router.routing.prompt import task_in_template
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
@@ -127,7 +127,11 @@ class Router:
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
         """The decision, if it needs no call or if the classifier cannot be called now. Raises ModelNotFound."""
-        found = self._explicit_decision(request) or _meta_decision(request) or self._fast_decision(request)
+        explicit = self._explicit_decision(request)
+        if explicit is not None and explicit.model is not None:
+            return explicit
+        # A background job is not worth a web search or a cloud call, also where the chat has a route for its model.
+        found = _meta_decision(request) or explicit or self._fast_decision(request)
         if isinstance(found, Undecided):
             blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
             if blocked_s > 0:
@@ -205,10 +209,10 @@ class Router:
 
 
 def _meta_decision(request: ChatRequest) -> Decision | None:
-    task = request.task or task_in_template(request.messages)
-    if task is None:
+    job = request.task or job_in_messages(request.messages)
+    if job is None:
         return None
-    return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {task}", confidence=1.0)
+    return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {job}", confidence=1.0)
 
 
 def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:

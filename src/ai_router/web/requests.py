@@ -19,7 +19,8 @@ import orjson
 
 from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest
 from ai_router.providers.registry import AUTO
-from ai_router.routing.prompt import task_in_headers, text_of
+from ai_router.routing.meta import job_in_headers
+from ai_router.routing.prompt import text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
@@ -130,7 +131,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         params=_params(payload),
         date_context=arrival.date_context,
         total_chars=sum(len(text_of(message)) for message in messages),
-        task=task_in_headers(arrival.headers),
+        task=job_in_headers(arrival.headers),
         wants_usage=options.get("include_usage") is True,
         client=arrival.client,
         organization=arrival.organization if _ORGANIZATION.fullmatch(arrival.organization) else "",
