@@ -94,7 +94,12 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     access.init_app(app, keys, ids, limit)
     subscribers = (log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
-        ids, settings.max_body_mb << 20, settings.date_context, telemetry.trace_of, traces_all=settings.tracing
+        ids,
+        settings.max_body_mb << 20,
+        settings.date_context,
+        telemetry.trace_of,
+        telemetry.scrubber.text,
+        traces_all=settings.tracing,
     )
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))
     app.register_blueprint(models.blueprint(registry))

@@ -40,14 +40,19 @@ _PART_OF_PHASE = {
 class RequestRecord:
     """Collects what happens to one request. ``close`` makes the Outcome and hands it to the subscribers, once.
 
-    ``scope`` has the request's calls. Moments (``started``) are monotonic seconds. Steps, attempts and ``close`` are
-    safe from any thread.
+    ``scope`` has the request's calls. ``scrub`` takes known keys out of a text. Moments (``started``) are monotonic
+    seconds. Steps, attempts and ``close`` are safe from any thread.
     """
 
     def __init__(
-        self, request: ChatRequest, subscribers: Sequence[Subscriber], scope: CancelScope | None = None
+        self,
+        request: ChatRequest,
+        subscribers: Sequence[Subscriber],
+        scope: CancelScope | None = None,
+        scrub: Callable[[str], str] = str,
     ) -> None:
         self.request = request
+        self.scrub = scrub
         self._scope = scope or CancelScope()
         self._phase = "deciding"
         self._phase_began_at = time.monotonic()
@@ -123,9 +128,9 @@ class RequestRecord:
 
     @property
     def reason(self) -> str:
-        """The value of x-router-reason: the decision's reason, and notes of what happened after it."""
+        """The decision's reason, and notes of what happened after it, which may quote backends: without keys."""
         decided = [self.decision.reason] if self.decision else []
-        return "; ".join([*decided, *self._notes])
+        return self.scrub("; ".join([*decided, *self._notes]))
 
     @property
     def timings(self) -> Mapping[str, float]:

@@ -29,7 +29,8 @@ PATH = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What the endpoint needs besides the pipeline: ``max_body`` in bytes; ``trace_of`` takes a traceparent header.
+    """What the endpoint needs besides the pipeline: ``max_body`` in bytes; ``trace_of`` takes a traceparent header;
+    ``scrub`` takes known keys out of a text.
 
     ``traces_all``: a request without that header belongs to a trace, too.
     """
@@ -38,6 +39,7 @@ class ChatSettings:
     max_body: int
     tell_date: bool
     trace_of: Callable[[str | None], Trace | None]
+    scrub: Callable[[str], str] = str
     traces_all: bool = False
 
 
@@ -57,7 +59,7 @@ def blueprint(
         chat_request = _chat_request(settings)
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
         scope = CancelScope(chat_request.trace)
-        record = g.record = RequestRecord(chat_request, subscribers, scope)
+        record = g.record = RequestRecord(chat_request, subscribers, scope, settings.scrub)
         streams: list[StreamReply] = []
         # Closed last first: stop watching, abort calls that are still open, close the stream, close the record.
         closing = on_response_closed()
