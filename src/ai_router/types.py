@@ -52,6 +52,7 @@ class DecidedBy(StrEnum):
 
     EXPLICIT = "explicit"
     META = "meta"
+    CONVERSATION = "conversation"
     CACHE = "cache"
     FAST = "fast"
     CLASSIFIER = "classifier"

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.end_to_end.conftest import XAI_KEY, Lab, well_behaved
-from tests.fakes.personas import CHAT, classifies, says
+from tests.fakes.personas import CHAT, SEARCH, classifies, says
 from tests.fakes.router import eventually, running_router
 from tests.fakes.upstream import Hang, Plain, fake_upstream
 from tests.routing.head.test_store import made
@@ -98,6 +98,49 @@ def test_a_failed_classification_is_not_remembered(lab: Lab) -> None:
     assert first["x-router-decided-by"] in ("default", "fast")
     assert "no decision from the classifier" in first["x-router-reason"]
     assert second["x-router-decided-by"] == "classifier"
+
+
+def loop(lab: Lab, text: str, rounds: int) -> dict[str, str]:
+    """A turn, and ``rounds`` results of tools behind it; the headers of its answer."""
+    called = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    behind = [
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "c1", "content": "prove that P is not NP, by tomorrow's weather"},
+    ]
+    body = {"messages": [{"role": "user", "content": text}, *behind * rounds]}
+    status, headers, _ = lab.router.post(orjson.dumps(body))
+    assert status == 200
+    return headers
+
+
+@pytest.mark.parametrize(("text", "route"), [(PLAIN, "primary"), (HARD, "xai")])
+def test_a_tool_loop_stays_where_its_turn_went(lab: Lab, text: str, route: str) -> None:
+    assert loop(lab, text, 0)["x-router-route"] == route
+    for rounds in (1, 2):
+        headers = loop(lab, text, rounds)
+        assert (headers["x-router-route"], headers["x-router-decided-by"]) == (route, "conversation")
+        assert headers["x-router-confidence"] == "unknown"
+    assert not lab.classifier.calls(CHAT)
+
+
+def test_a_tool_loop_searches_once_and_keeps_what_was_found_in_its_place(lab: Lab) -> None:
+    question = "weather in Turku tomorrow"
+    decided = [loop(lab, question, rounds) for rounds in (0, 1, 2)]
+    assert [headers["x-router-route"] for headers in decided] == ["enrich"] * 3
+    assert [headers["x-router-decided-by"] for headers in decided] == ["fast", "conversation", "conversation"]
+    assert len(lab.xai.calls(SEARCH)) == 1
+    asked = [call.body["messages"][0] for call in lab.primary.calls(CHAT)]
+    assert len(asked) == 3
+    assert asked[0] == asked[1] == asked[2]
+    session = lab.router.session(decided[2]["x-session-id"])
+    assert next(step for step in session["steps"] if step["kind"] == "enrichment")["duration_ms"] < 1_000
+
+
+def test_a_classified_turn_s_loop_asks_nobody_again_also_after_a_failure(lab: Lab) -> None:
+    lab.classifier.on(CHAT, Plain({"error": {"message": "busy"}}, status=500), classifies("COMPLEX"))
+    first, second = loop(lab, f"{UNCLEAR} nine", 0), loop(lab, f"{UNCLEAR} nine", 1)
+    assert first["x-router-route"] == second["x-router-route"]
+    assert second["x-router-decided-by"] == "conversation"
 
 
 def test_an_unsure_classifier_does_not_move_a_conversation(lab: Lab) -> None:

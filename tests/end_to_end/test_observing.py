@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ai_router.web.access import key_name
 from tests.end_to_end.conftest import Connect, Lab
-from tests.fakes.personas import CHAT, SEARCH, chunk, completion, finds, says
+from tests.fakes.personas import CHAT, SEARCH, anew, chunk, completion, finds, says
 from tests.fakes.postgres import running_postgres
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, Stream, fake_upstream
@@ -61,7 +61,7 @@ def test_the_parts_of_a_request_add_up_to_it(lab: Lab, fields: dict[str, Any]) -
 def test_the_parts_say_where_the_time_went(lab: Lab) -> None:
     lab.primary.on(CHAT, says("a", "b", ttft=0.2, gap=0.1))
     lab.xai.on(SEARCH, finds("x", delay=0.3))
-    _, headers, _ = lab.router.chat(model="enrich", stream=True)
+    _, headers, _ = lab.router.chat(anew(), model="enrich", stream=True)
     parts = session_of(lab.router, headers)["timings"]["parts"]
     assert parts["enrichment"] >= 300
     assert parts["connect"] + parts["ttft"] >= 200
@@ -106,7 +106,7 @@ def _ledger(router: RunningRouter) -> dict[tuple[str, str, str], Any]:
 def test_a_search_is_in_the_ledger_and_its_cost_in_the_session(lab: Lab) -> None:
     found = finds("It rains.")
     lab.xai.on(SEARCH, Plain({**found.payload, "usage": {"input_tokens": 9, "cost_in_usd_ticks": 50_000_000}}))
-    _, headers, _ = lab.router.chat(model="enrich")
+    _, headers, _ = lab.router.chat(anew(), model="enrich")
     assert session_of(lab.router, headers)["cost_usd"] == 0.005
     assert _ledger(lab.router)["xai", "grok-4.3", "search"]["bytes_sent"] > 0
 
@@ -114,7 +114,7 @@ def test_a_search_is_in_the_ledger_and_its_cost_in_the_session(lab: Lab) -> None
 def test_a_search_that_found_nothing_has_been_charged_for(lab: Lab) -> None:
     nothing = finds("")
     lab.xai.on(SEARCH, Plain({**nothing.payload, "usage": {"input_tokens": 9, "cost_in_usd_ticks": 500_000_000}}))
-    _, headers, _ = lab.router.chat(model="enrich")
+    _, headers, _ = lab.router.chat(anew(), model="enrich")
     assert session_of(lab.router, headers)["cost_usd"] == 0.05
 
 

@@ -6,7 +6,19 @@ import orjson
 import pytest
 
 from tests.end_to_end.conftest import XAI_KEY, Lab
-from tests.fakes.personas import CHAT, DONE, SEARCH, chunk, classifies, completion, event, finds, says, usage_chunk
+from tests.fakes.personas import (
+    CHAT,
+    DONE,
+    SEARCH,
+    anew,
+    chunk,
+    classifies,
+    completion,
+    event,
+    finds,
+    says,
+    usage_chunk,
+)
 from tests.fakes.upstream import Plain, Stream
 
 
@@ -46,7 +58,7 @@ def test_complex_is_answered_by_xai_with_the_key_from_the_environment(lab: Lab, 
 @both
 def test_enrich_asks_xai_to_search_and_gives_the_primary_what_it_found(lab: Lab, stream: bool) -> None:
     lab.classifier.on(CHAT, classifies("ENRICH"))
-    status, headers, body = lab.router.chat("weather in Paris?", stream=stream)
+    status, headers, body = lab.router.chat(anew("weather in Paris?"), stream=stream)
     assert (status, text_of(body, stream=stream)) == (200, "from the primary")
     assert headers["x-router-route"] == "enrich"
     search = lab.xai.calls(SEARCH)[0].body
@@ -156,7 +168,7 @@ def test_no_header_of_the_client_reaches_a_backend(lab: Lab) -> None:
 
 def test_a_second_call_of_a_backend_has_an_id_of_its_own(lab: Lab) -> None:
     lab.classifier.on(CHAT, classifies("ENRICH", delay=0.1))
-    lab.router.chat(headers={"X-Request-Id": "abc"})
+    lab.router.chat(anew(), headers={"X-Request-Id": "abc"})
     first, second = (request.headers["x-request-id"] for request in lab.primary.calls(CHAT))
     assert first == "abc"
     assert second.startswith("abc-")
@@ -251,7 +263,7 @@ def test_models_lists_the_routes_and_the_models(lab: Lab) -> None:
 def test_a_streaming_client_gets_comments_while_the_web_is_searched(lab: Lab) -> None:
     lab.classifier.on(CHAT, classifies("ENRICH"))
     lab.xai.on(SEARCH, finds("news", delay=1.2))
-    _, headers, body = lab.router.chat(stream=True)
+    _, headers, body = lab.router.chat(anew(), stream=True)
     comments, _, rest = body.partition(b"data: ")
     assert comments.count(b": searching the web\n\n") >= 2
     assert text_of(b"data: " + rest, stream=True) == "from the primary"
@@ -262,7 +274,7 @@ def test_a_streaming_client_gets_comments_while_the_web_is_searched(lab: Lab) ->
 def test_a_failed_search_is_told_in_headers_log_and_session_and_the_primary_answers(lab: Lab, stream: bool) -> None:
     lab.classifier.on(CHAT, classifies("ENRICH"))
     lab.xai.on(SEARCH, Plain({"code": "410", "error": "live search is gone"}, status=410))
-    status, headers, body = lab.router.chat(stream=stream)
+    status, headers, body = lab.router.chat(anew(), stream=stream)
     assert (status, text_of(body, stream=stream)) == (200, "from the primary")
     assert "web context is missing" in headers["x-router-reason"]
     assert "live search is gone" in headers["x-router-reason"]
@@ -275,7 +287,7 @@ def test_a_failed_search_is_told_in_headers_log_and_session_and_the_primary_answ
 def test_a_search_that_fails_after_the_headers_is_told_in_a_comment(lab: Lab) -> None:
     lab.classifier.on(CHAT, classifies("ENRICH"))
     lab.xai.on(SEARCH, Plain({"error": {"message": "late"}}, status=500, delay=1.0))
-    _, _, body = lab.router.chat(stream=True)
+    _, _, body = lab.router.chat(anew(), stream=True)
     assert b"the web context is missing (HTTP 500: late)\n\n" in body
     assert text_of(body, stream=True) == "from the primary"
 
@@ -284,7 +296,7 @@ def test_what_happens_after_the_headers_of_a_search_is_told_in_a_comment(lab: La
     lab.classifier.on(CHAT, classifies("ENRICH"))
     lab.xai.on(SEARCH, finds("news", delay=1.0))
     lab.primary.on(CHAT, Plain({"error": {"message": "boom"}}, status=500))
-    _, headers, body = lab.router.chat(stream=True)
+    _, headers, body = lab.router.chat(anew(), stream=True)
     assert headers["x-router-model"] == "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8"
     assert b": classifier: ENRICH; primary failed (HTTP 500: boom), asked xai instead\n\n" in body
     assert text_of(body, stream=True) == "from xai"

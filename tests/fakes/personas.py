@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,12 @@ from tests.fakes.upstream import Plain, Recorded, Reply, Stream
 
 CHAT = "/v1/chat/completions"
 SEARCH = "/v1/responses"
+_NUMBERS = itertools.count(1)
+
+
+def anew(text: str = "hello") -> str:
+    """A question that nobody has asked yet: what was found for one is kept for when it is asked again."""
+    return f"({next(_NUMBERS)}) {text}"
 
 
 def event(payload: Any) -> bytes:

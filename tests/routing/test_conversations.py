@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.conversations import STAY_BELOW, Conversations, stay, turn_keys
+from ai_router.routing.conversations import STAY_BELOW, Conversations, goes_on, stay, turn_keys
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
 
 
@@ -104,3 +104,19 @@ def test_a_turn_that_was_looked_up_is_kept_longer_than_one_that_was_not() -> Non
     kept.label_at(b"1")
     kept.remember(None, b"3", Label.MODERATE)
     assert [kept.label_at(key) for key in (b"1", b"2", b"3")] == [Label.MODERATE, None, Label.MODERATE]
+
+
+def test_a_turn_s_own_label_is_known_for_the_rest_of_it() -> None:
+    kept = Conversations(10)
+    kept.remember(b"1", b"2", Label.ENRICH)
+    kept.remember_own(b"3", Label.COMPLEX)
+    assert [kept.own_label(key) for key in (b"1", b"2", b"3")] == [None, Label.ENRICH, Label.COMPLEX]
+    assert kept.label_at(b"3") is None
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"), [("tool", True), ("function", True), ("user", False), ("assistant", False)]
+)
+def test_only_a_tool_s_result_goes_on_with_a_turn(role: str, expected: bool) -> None:
+    assert goes_on([*talk("a"), {"role": role, "content": "x"}]) is expected
+    assert not goes_on([])

@@ -4,6 +4,8 @@ The rule. A turn keeps the label of the turn before it if the new decision has a
 STAY_BELOW. Only MODERATE and COMPLEX are kept: they are two backends, each with the conversation in its prefix cache.
 ENRICH is about the question and not about the conversation: it is neither kept nor replaced, and the turn after it is
 compared with the turn before it. A decision that states no confidence counts as sure.
+
+A request that goes on with a turn, since its last message is a tool's result, keeps the turn's label, ENRICH too.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ STAY_BELOW = 0.8
 _STICKY_LABELS = frozenset({Label.MODERATE, Label.COMPLEX})
 _END_CHARS = 200
 _FIRST_MESSAGES, _LAST_MESSAGES = 4, 60
+_TOOL_ROLES = frozenset({"tool", "function"})
 _ROLES_IN_KEY = frozenset({"user", "system", "developer"})
 
 TurnKey = bytes
@@ -49,6 +52,11 @@ def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
         digest.update(_digest_input(message))
     current = digest.digest()
     return (previous, current) if not messages or messages[-1].get("role") == "user" else (current, current)
+
+
+def goes_on(messages: Sequence[Message]) -> bool:
+    """Whether the request goes on with a turn: its last message is what a tool answered."""
+    return bool(messages) and messages[-1].get("role") in _TOOL_ROLES
 
 
 def _digest_input(message: Message) -> bytes:
@@ -85,13 +93,16 @@ def stay(decision: Decision, previous: Label | None) -> Decision:
 
 
 class Conversations:
-    """The labels of at most ``size`` turns that may be stayed with; the least recently used one is dropped first.
+    """The labels of at most ``size`` turns; the least recently used one is dropped first.
 
     Safe from any thread.
     """
 
     def __init__(self, size: int) -> None:
         self._labels: LRUCache[TurnKey, Label] = LRUCache(size)
+        """What the next turn may stay with."""
+        self._own: LRUCache[TurnKey, Label] = LRUCache(size)
+        """What each turn was decided as."""
         self._lock = threading.Lock()
 
     def label_at(self, key: TurnKey | None) -> Label | None:
@@ -101,9 +112,20 @@ class Conversations:
         with self._lock:
             return self._labels.get(key)
 
+    def own_label(self, key: TurnKey) -> Label | None:
+        """What the turn with this key was decided as; None if that is not known, or was dropped."""
+        with self._lock:
+            return self._own.get(key)
+
+    def remember_own(self, key: TurnKey, label: Label) -> None:
+        """Keep what a turn was decided as for the rest of it; the next turn does not stay with it."""
+        with self._lock:
+            self._own[key] = label
+
     def remember(self, previous: TurnKey | None, current: TurnKey, label: Label) -> None:
         """Keep ``label`` for the current turn. A turn with another label than those kept takes the previous turn's."""
         with self._lock:
+            self._own[current] = label
             kept = label if label in _STICKY_LABELS else self._labels.get(previous) if previous is not None else None
             if kept is not None:
                 self._labels[current] = kept

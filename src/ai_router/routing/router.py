@@ -18,7 +18,7 @@ from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
 from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.conversations import Conversations, TurnKey, stay, turn_keys
+from ai_router.routing.conversations import Conversations, TurnKey, goes_on, stay, turn_keys
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.meta import job_in_messages
@@ -135,7 +135,7 @@ class Router:
         if isinstance(found, Undecided):
             blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
             if blocked_s > 0:
-                return _fallback_decision(found, f"not asked, it is {why}")
+                return self._fallback(found, f"not asked, it is {why}")
         return found
 
     def determine_route(
@@ -149,14 +149,14 @@ class Router:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
         permit = self._limiter.acquire([CLASSIFIER])
         if permit is None:
-            return _fallback_decision(undecided, "not asked, it is being tried by another request", 0.0)
+            return self._fallback(undecided, "not asked, it is being tried by another request", 0.0)
         started = time.monotonic()
         try:
             verdict = self._classifier.classify(request, new_call)
         except RouterError as problem:
             record_result(permit, problem)
             if isinstance(problem, UpstreamError):
-                return _fallback_decision(undecided, problem.detail, _ms_since(started))
+                return self._fallback(undecided, problem.detail, _ms_since(started))
             raise
         else:
             permit.succeeded()
@@ -167,6 +167,12 @@ class Router:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
             decision = stay(decision, undecided.previous_label)
             self._fast_path.remember(undecided.turn_keys, decision)
+        return decision
+
+    def _fallback(self, undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
+        decision = _fallback_decision(undecided, failure, duration_ms)
+        if self._fast_path is not None:
+            self._fast_path.conversations.remember_own(undecided.turn_keys[1], decision.label)
         return decision
 
     def _explicit_decision(self, request: ChatRequest) -> Decision | None:
@@ -188,6 +194,8 @@ class Router:
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages)
+        if goes_on(request.messages) and (label := self._fast_path.conversations.own_label(keys[1])) is not None:
+            return _continued_decision(label)
         previous_label = self._fast_path.label_at(keys[0])
         key = self._fast_path.key(request) if self._classifier is not None else None
         cached = self._fast_path.cached_decision(key)
@@ -213,6 +221,11 @@ def _meta_decision(request: ChatRequest) -> Decision | None:
     if job is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {job}", confidence=1.0)
+
+
+def _continued_decision(label: Label) -> Decision:
+    reason = f"goes on with a turn that was decided as {label}"
+    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CONVERSATION, reason)
 
 
 def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:
