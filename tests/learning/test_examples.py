@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from ai_router.learning.examples import (
     read_sessions,
 )
 from ai_router.routing.verdict import LABELS
+
+ROOT = Path(__file__).parents[2]
+DATASETS = ROOT / "datasets"
+README = (DATASETS / "README.md").read_text()
 
 
 def written(folder: Path, *lines: str) -> Path:
@@ -87,7 +92,7 @@ def test_nothing_that_is_kept_for_evaluation_is_learned_from() -> None:
     examples, _ = own_examples()
     spoken = {tuple(str(message["content"]) for message in example.messages) for example in examples}
     kept = read_examples(sorted((Path(__file__).parents[2] / "datasets" / "test").glob("*.jsonl")))
-    assert len(kept) == 540
+    assert len(kept) == 681
     assert not [example for example in kept if tuple(str(m["content"]) for m in example.messages) in spoken]
 
 
@@ -125,3 +130,22 @@ def test_sessions_are_read_and_broken_files_are_skipped_with_a_line(
     assert (found.label, found.year, found.first_user_text) == ("MODERATE", 2026, "hi")
     assert "2.json is no session" in caplog.text
     assert "3.json is no session" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["train", "calibration", "test"])
+def test_the_readme_of_the_data_sets_counts_right(part: str) -> None:
+    paths = sorted((DATASETS / part).glob("*.jsonl"))
+    labels = Counter(row.label for row in read_examples(paths))
+    numbers = [len(paths), labels.total(), *(labels[label] for label in ("MODERATE", "COMPLEX", "ENRICH"))]
+    numbers.append(sum(path.stat().st_size for path in paths))
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{part}/` |"))
+    assert row.endswith("| " + " | ".join(f"{number:,}" for number in numbers) + " |")
+
+
+def test_the_border_pairs_stand_in_the_page_on_routing() -> None:
+    rows = [orjson.loads(line) for line in (DATASETS / "test" / "borders.jsonl").read_bytes().splitlines()]
+    page = (ROOT / "docs" / "routing.md").read_text()
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
+        assert one["topic"] == other["topic"]
+        assert one["label"] != other["label"]
+        assert f"| {one['topic']} | {one['text']} | {one['label']} | {other['text']} | {other['label']} |" in page
