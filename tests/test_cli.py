@@ -39,7 +39,7 @@ def test_route_explains_a_decision_of_the_fast_path(run) -> None:
     assert result.exit_code == 0
     assert re.match(r"ENRICH -> enrich \(decided by fast, confidence [01]\.\d\d\)\n", result.output)
     assert "fast path: reads like ENRICH" in result.output
-    assert "'weather'" in result.output
+    assert "asked 'weather in Rome tomorrow', for it: " in result.output
 
 
 def test_route_asks_the_classifier_where_there_is_one(run, upstream: FakeUpstream) -> None:

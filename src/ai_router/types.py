@@ -145,6 +145,11 @@ class Decision:
     finish_reason: str | None = None
     failure: str | None = None
     warning: str | None = None
+    ask: str = ""
+    """What of the user's words the head judged. For the client only, as ``evidence``: no log, session or span holds
+    them."""
+    evidence: tuple[str, ...] = ()
+    """The words of the ask that spoke for the label."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,25 @@ def test_what_is_plain_is_decided_without_the_classifier(lab: Lab, text: str, ro
     assert not lab.classifier.calls(CHAT)
 
 
+def test_the_client_is_told_which_ask_was_judged_and_nobody_else(lab: Lab) -> None:
+    headers = talk(lab, "Please: weather in Tromsø tomorrow")
+    assert headers["x-router-route"] == "enrich"
+    assert "; asked 'weather in Troms%C3%B8 tomorrow', for it: " in headers["x-router-reason"]
+    session = lab.router.session(headers["x-session-id"])
+    assert session["reason"].startswith("fast path: reads like ENRICH (")
+    told = [name for name, value in session.items() if "Troms" in str(value)]
+    assert told == ["client_messages"]
+    assert not [line for line in lab.router.log() if "Troms" in line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"weather in Oslo tomorrow"', "<task>weather in Oslo tomorrow</task>", "Hi! weather in Oslo tomorrow. Thanks!"],
+)
+def test_a_dressed_prompt_goes_where_the_plain_one_goes(lab: Lab, text: str) -> None:
+    assert talk(lab, text)["x-router-route"] == "enrich"
+
+
 def test_the_primary_is_asked_once_and_at_once(lab: Lab) -> None:
     talk(lab, PLAIN)
     assert len(lab.primary.calls(CHAT)) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ai_router.cli.learning import own_examples
+from ai_router.cli.learning import own_dressings, own_examples
 from ai_router.learning.distillation import evaluate_head, examples_from_sessions, why_not_install
 from ai_router.learning.examples import Example
 from ai_router.learning.training import Scored, is_for_calibration, threshold_for_risk, train_head
@@ -44,9 +44,14 @@ def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]
 
 
 def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None:
+    asks, dressings = packaged_head().asks, own_dressings(few)
     apart = {"kept_apart_traps", "kept_apart_mixed"}
-    first = train_head(few, packaged_encoder(), year=2026, weights={}, calibration_sources=apart, risk=0.1)
-    again = train_head(few, packaged_encoder(), year=2026, weights={}, calibration_sources=apart, risk=0.1)
+    first = train_head(
+        few, packaged_encoder(), asks, dressings, year=2026, weights={}, calibration_sources=apart, risk=0.1
+    )
+    again = train_head(
+        few, packaged_encoder(), asks, dressings, year=2026, weights={}, calibration_sources=apart, risk=0.1
+    )
     assert first.content == again.content
     assert first.risk <= 0.1
     assert first.coverage > 0.3
@@ -65,6 +70,8 @@ def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]
     trained = train_head(
         [*few, *split.training],
         packaged_encoder(),
+        present.asks,
+        own_dressings(few),
         year=2026,
         weights={},
         calibration_sources={"kept_apart_traps"},

@@ -24,7 +24,7 @@ from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
-from ai_router.routing.router import Router, Undecided
+from ai_router.routing.router import Router, Undecided, shown_ask
 from ai_router.types import Decision
 from ai_router.wiring import build_fast_path, build_limiter
 
@@ -54,7 +54,7 @@ def route(text: str, *, as_json: bool) -> None:
         return
     confidence = "" if decision.confidence is None else f", confidence {decision.confidence:.2f}"
     click.echo(f"{decision.label} -> {decision.route} (decided by {decision.decided_by}{confidence})")
-    click.echo(decision.reason)
+    click.echo("; ".join(part for part in (decision.reason, shown_ask(decision)) if part))
     if guess is not None:
         click.echo(f"the fast path was not sure: {guess.reason}")
     if plan.note:

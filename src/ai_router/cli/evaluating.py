@@ -15,6 +15,8 @@ from ai_router.cli.common import exit_with, opened_classifier, request_of, setti
 from ai_router.config import Settings
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import UpstreamCall
+from ai_router.learning.dressed_evaluation import dressed_reports, dressed_table, predict
+from ai_router.learning.dressing import dressings_to_measure_with
 from ai_router.learning.evaluation import (
     Prediction,
     Report,
@@ -43,9 +45,11 @@ from ai_router.routing.verdict import LABELS
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as one JSON object.")
 @click.option("--errors", is_flag=True, help="Also list what the head gets wrong.")
-def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool) -> None:
+@click.option("--dressed", is_flag=True, help="Measure the head on the prompts as people and programs wrap them.")
+def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool, dressed: bool) -> None:
     """Measure the deciders on labelled prompts: JSON lines with text (or messages) and label.
 
+    With --dressed the head only, once for each family of dressings (quotes, templates, mails, blocks of agents...).
     The classifier is asked too where ROUTER_URL names one. Rows with weak and strong instead of a label measure
     difficulty routing.
     """
@@ -60,6 +64,9 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool) -> None:
         exit_with("no row has a label, or weak and strong")
     document: dict[str, Any] = {}
     year = time.localtime().tm_year
+    if dressed:
+        _evaluate_dressed(head, examples, year, as_json=as_json)
+        return
     if examples:
         with opened_classifier(settings) as classifier:
             guesses, predictions = _predictions(examples, head, classifier, settings, year)
@@ -74,7 +81,19 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool) -> None:
         if not as_json:
             click.echo(difficulty_table(document["difficulty"], len(rows)))
     if as_json:
-        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        click.echo(_json(document))
+
+
+def _evaluate_dressed(head: Head, examples: Sequence[Example], year: int, *, as_json: bool) -> None:
+    if not examples:
+        exit_with("no row has a label")
+    families = dressed_reports(head, examples, dressings_to_measure_with(), year)
+    document = {"dressed": {name: dataclasses.asdict(found) for name, found in families.items()}}
+    click.echo(_json(document) if as_json else dressed_table(families))
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
 
 
 def _predictions(
@@ -86,11 +105,7 @@ def _predictions(
     """
     guesses, head_predictions, classifier_predictions, cascade_predictions = [], [], [], []
     for example in examples:
-        started = time.perf_counter()
-        guess = head.guess(example.messages, year)
-        from_head = Prediction(
-            guess.label, guess.confidence, guess.probabilities, guess.sure, (time.perf_counter() - started) * 1000
-        )
+        guess, from_head = predict(head, example, year)
         guesses.append(guess)
         head_predictions.append(from_head)
         if classifier is None:

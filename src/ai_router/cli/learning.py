@@ -19,15 +19,18 @@ from ai_router.learning.distillation import (
     install_head,
     why_not_install,
 )
+from ai_router.learning.dressing import Dressings, dressed_examples, read_dressings
 from ai_router.learning.evaluation import performance_gap_recovered
 from ai_router.learning.examples import (
     Example,
     ExamplesError,
+    packaged_dressings,
     packaged_files,
     read_comparisons,
     read_examples,
     read_sessions,
 )
+from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.features import excerpt_of
 from ai_router.routing.head.store import HeadStore, packaged_encoder, unpack_head
 
@@ -78,8 +81,9 @@ def learn(
 
 
 def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_from: Path | None) -> None:
+    from ai_router.learning.asks import train_ask_model
     from ai_router.learning.fitting import fit_difficulty, held_out_difficulty
-    from ai_router.learning.training import train_head
+    from ai_router.learning.training import is_for_calibration, train_head
 
     example_files = [
         path for source in paths for path in (sorted(source.glob("*.jsonl")) if source.is_dir() else [source])
@@ -88,13 +92,17 @@ def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, enco
     others = read_examples(example_files)
     everything = [*examples, *others]
     weights = {example.source: PUBLIC_WEIGHT for example in others}
-    if encoder_from is not None:
-        _make_encoder(encoder_from, [e for e in everything if e.source not in calibration_sources], weights)
     started, year = time.monotonic(), time.localtime().tm_year
+    dressings = own_dressings(examples)
+    fitting = [example for example in everything if not is_for_calibration(example, calibration_sources)]
+    asks = train_ask_model([example for example in fitting if example.source not in weights], dressings.split()[0])
+    click.echo(f"the model that finds the ask is fitted ({time.monotonic() - started:.0f} s)")
+    if encoder_from is not None:
+        _make_encoder(encoder_from, fitting, weights, dressings, asks)
     comparisons = read_comparisons(example_files)
     difficulty = None
     if comparisons:
-        excerpts = [excerpt_of(row.messages) for row in comparisons]
+        excerpts = [excerpt_of(row.messages, asks.find) for row in comparisons]
         weak, strong = [row.weak for row in comparisons], [row.strong for row in comparisons]
         difficulty = fit_difficulty(excerpts, weak, strong, year)
         held_out, scores = held_out_difficulty(excerpts, weak, strong, year)
@@ -103,6 +111,8 @@ def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, enco
     trained = train_head(
         everything,
         packaged_encoder(),
+        asks,
+        dressings,
         year=year,
         weights=weights,
         calibration_sources=calibration_sources,
@@ -131,6 +141,8 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
     trained = train_head(
         [*examples, *split.training],
         packaged_encoder(),
+        present.asks,
+        own_dressings(examples),
         year=year,
         weights={},
         calibration_sources=calibration_sources,
@@ -161,14 +173,22 @@ def own_examples() -> tuple[list[Example], frozenset[str]]:
     return [*fitting, *calibrating], frozenset(example.source for example in calibrating)
 
 
-def _make_encoder(base: Path, examples: Sequence[Example], weights: dict[str, float]) -> None:
+def own_dressings(examples: Sequence[Example]) -> Dressings:
+    """The package's dressings, with material from the conversations among ``examples``."""
+    from ai_router.learning.asks import material_of
+
+    return read_dressings(packaged_dressings()).with_prose(material_of(examples))
+
+
+def _make_encoder(
+    base: Path, fitting: Sequence[Example], weights: dict[str, float], dressings: Dressings, asks: AskModel
+) -> None:
     from ai_router.learning.encoder_training import Recipe, train_encoder
-    from ai_router.learning.training import is_for_calibration
     from ai_router.routing.head import store
 
-    fitting = [example for example in examples if not is_for_calibration(example)]
-    counts = [weights.get(example.source, 1.0) for example in fitting]
-    content = train_encoder(base, fitting, counts, Recipe(), report=click.echo)
+    both = [*fitting, *dressed_examples(fitting, dressings.split()[0], seed=0)]
+    counts = [weights.get(example.source, 1.0) for example in both]
+    content = train_encoder(base, both, counts, Recipe(), asks.find, report=click.echo)
     path = Path(str(files(store.__package__).joinpath("encoder.npz")))
     path.write_bytes(content)
     click.echo(f"encoder written to {path}")
@@ -177,8 +197,8 @@ def _make_encoder(base: Path, examples: Sequence[Example], weights: dict[str, fl
 
 def _print_result(trained: TrainedHead, took_s: float) -> None:
     click.echo(
-        f"fitted on {trained.fitted} examples in {took_s:.0f} s; of {trained.calibrated} others it is sure of "
-        f"{trained.coverage:.1%}, and wrong in {trained.risk:.1%} of those"
+        f"fitted on {trained.fitted} examples in {took_s:.0f} s; of {trained.calibrated} others, plain and dressed, it "
+        f"is sure of {trained.coverage:.1%}, and wrong in {trained.risk:.1%} of those"
     )
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from ai_router.learning.examples import Example
 from ai_router.routing.head.encoder import ATTENTION_HEADS, MAX_TOKENS, EncoderInput, WordPieceTokenizer, encoder_input
-from ai_router.routing.head.features import excerpt_of
+from ai_router.routing.head.features import FoundAsk, excerpt_of
 from ai_router.routing.verdict import LABELS
 
 Arrays = dict[str, Any]
@@ -57,11 +57,15 @@ def train_encoder(
     examples: Sequence[Example],
     weights: Sequence[float],
     recipe: Recipe,
+    find_ask: Callable[[str], FoundAsk] | None = None,
     report: Callable[[str], None] = print,
 ) -> bytes:
-    """The content of an encoder file. ``base`` holds model.safetensors and vocab.txt of the model to start from."""
+    """The content of an encoder file. ``base`` holds model.safetensors and vocab.txt of the model to start from.
+
+    ``find_ask``: as of ``excerpt_of``.
+    """
     tokens = base.joinpath("vocab.txt").read_text(encoding="utf-8").splitlines()
-    excerpts = [excerpt_of(example.messages) for example in examples]
+    excerpts = [excerpt_of(example.messages, find_ask) for example in examples]
     whole = WordPieceTokenizer(tokens)
     seen = {token_id for excerpt in excerpts for token_id in encoder_input(excerpt, whole).token_ids}
     kept = sorted(seen | set(range(min(COMMON_TOKENS, len(tokens)))))

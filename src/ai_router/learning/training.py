@@ -8,6 +8,7 @@ case has taken part in its own.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from ai_router.learning.dressing import Dressings, dressed_examples
 from ai_router.learning.examples import Example
 from ai_router.learning.fitting import NEGLIGIBLE, Floats, LinearModel, feature_matrix, fit_linear
+from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import Features, excerpt_features, excerpt_of
 from ai_router.routing.head.model import (
@@ -44,14 +47,16 @@ PAIR_SOURCES = ("contrast", "conversations", "hard_easy")
 and their mix on; confidence that was fitted on them would be too low for ordinary requests."""
 PENALTY = 0.1
 _FOLDS = 5
-_UNCALIBRATED = Stage((1.0, 1.0), (0.0,) * 8, 1.0)
+_UNCALIBRATED = Stage((1.0, 1.0), (0.0,) * 11, 1.0)
+_DRESSED_TIMES = 2
+_DRESSED_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedHead:
     """A head as a file's content, and its figures on the calibration examples.
 
-    ``fitted`` and ``calibrated``: how many examples there were for each.
+    ``fitted`` and ``calibrated``: how many examples there were for each; dressed copies do not count.
     """
 
     content: bytes
@@ -71,6 +76,8 @@ def is_for_calibration(example: Example, calibration_sources: Collection[str] = 
 def train_head(
     examples: Sequence[Example],
     encoder: Encoder,
+    asks: AskModel,
+    dressings: Dressings,
     *,
     year: int,
     weights: Mapping[str, float],
@@ -80,22 +87,28 @@ def train_head(
     difficulty: npt.NDArray[np.float32] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> TrainedHead:
-    """Fit and calibrate. Deterministic.
+    """Fit and calibrate, on the examples as they are and dressed. Deterministic.
 
+    ``asks`` finds what dressed examples ask; it should have been fitted with the same part of ``dressings``.
     ``weights``: of a source's examples (default 1). ``year``: the present one. ``start``: the head to begin with and to
     stay near to. ``difficulty``: as in Head. ``metadata``: what to add to the head's own.
     """
-    calibrating = [example for example in examples if is_for_calibration(example, calibration_sources)]
-    fitting = [example for example in examples if not is_for_calibration(example, calibration_sources)]
-    features = [excerpt_features(excerpt_of(example.messages), year) for example in fitting]
-    words = _fit_words(features, fitting, weights, start)
+    plain = [example for example in examples if not is_for_calibration(example, calibration_sources)]
+    undressed = [example for example in examples if is_for_calibration(example, calibration_sources)]
+    to_fit, to_calibrate = dressings.split()
+    fitting = [*plain, *(row for seed in range(_DRESSED_TIMES) for row in dressed_examples(plain, to_fit, seed))]
+    calibrating = [*undressed, *dressed_examples(undressed, to_calibrate, _DRESSED_TIMES)]
+    features = [excerpt_features(excerpt_of(example.messages, asks.find), year) for example in fitting]
+    fit_weights = np.array([weights.get(example.source, 1.0) for example in fitting])
+    fit_weights[len(plain) :] *= _DRESSED_WEIGHT
+    words = _fit_words(features, fitting, fit_weights, start)
     vocabulary = np.unique(np.concatenate([row.words for row in features])).astype(np.uint32)
     if start is not None:
         vocabulary = np.union1d(vocabulary, start.vocabulary)
     bias = words.bias.tolist()
     rounded = np.where(np.abs(words.weights) < NEGLIGIBLE, 0, words.weights).astype(np.float16).astype(np.float32)
-    uncalibrated = Head(rounded, bias, vocabulary, _UNCALIBRATED, _UNCALIBRATED, encoder, None, {})
-    scores = [uncalibrated.scores(excerpt_of(example.messages), year) for example in calibrating]
+    uncalibrated = Head(rounded, bias, vocabulary, _UNCALIBRATED, _UNCALIBRATED, encoder, asks, None, {})
+    scores = [uncalibrated.scores(uncalibrated.excerpt(example.messages), year) for example in calibrating]
     classes = np.array([LABELS.index(example.label) for example in calibrating])
     groups = np.array([zlib.crc32(example.group.encode()) % _FOLDS for example in calibrating])
     case_weights = np.array(
@@ -104,7 +117,7 @@ def train_head(
             for example in calibrating
         ]
     )
-    words_scores = [HeadScores(r.words, None, r.known_share, r.turns, r.length) for r in scores]
+    words_scores = [dataclasses.replace(row, encoder=None) for row in scores]
     judged_by_words = _cross_validated(words_scores, classes, groups, case_weights)
     judged_by_both = _cross_validated(scores, classes, groups, case_weights)
     words_threshold = max(
@@ -125,24 +138,23 @@ def train_head(
         **(metadata or {}),
         "year": year,
         "risk": risk,
-        "fitted": len(fitting),
-        "calibrated": len(calibrating),
+        "fitted": len(plain),
+        "calibrated": len(undressed),
         "confidences": [round(float(share), 4) for share in histogram / histogram.sum()],
     }
     return TrainedHead(
-        content=pack_head(rounded, bias, vocabulary, words_only, both, difficulty, description),
-        fitted=len(fitting),
-        calibrated=len(calibrating),
+        content=pack_head(rounded, bias, vocabulary, words_only, both, asks, difficulty, description),
+        fitted=len(plain),
+        calibrated=len(undressed),
         coverage=float(case_weights[sure].sum() / case_weights.sum()),
         risk=float(case_weights[sure & ~right].sum() / case_weights[sure].sum()) if sure.any() else 0.0,
     )
 
 
 def _fit_words(
-    features: Sequence[Features], examples: Sequence[Example], weights: Mapping[str, float], start: Head | None
+    features: Sequence[Features], examples: Sequence[Example], case_weights: Floats, start: Head | None
 ) -> LinearModel:
     classes = np.array([LABELS.index(example.label) for example in examples])
-    case_weights = np.array([weights.get(example.source, 1.0) for example in examples])
     initial = None if start is None else LinearModel(*start.words_model())
     return fit_linear(
         feature_matrix(features), classes, case_weights, penalty=PENALTY, class_count=len(LABELS), start=initial

@@ -26,6 +26,7 @@ from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
+SHOWN_ASK_CHARS = 80
 MIN_FALLBACK_CONFIDENCE = 0.5
 """When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
 
@@ -213,7 +214,7 @@ class Router:
         """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
         if guess is None or self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
-        return Decision(guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, guess.reason, guess.confidence)
+        return _head_decision(guess, guess.reason)
 
 
 def _meta_decision(request: ChatRequest) -> Decision | None:
@@ -226,6 +227,30 @@ def _meta_decision(request: ChatRequest) -> Decision | None:
 def _continued_decision(label: Label) -> Decision:
     reason = f"goes on with a turn that was decided as {label}"
     return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CONVERSATION, reason)
+
+
+def _head_decision(guess: Guess, reason: str) -> Decision:
+    return Decision(
+        label=guess.label,
+        route=ROUTE_OF_LABEL[guess.label],
+        decided_by=DecidedBy.FAST,
+        reason=reason,
+        confidence=guess.confidence,
+        ask=guess.ask,
+        evidence=guess.evidence,
+    )
+
+
+def shown_ask(decision: Decision, scrub: Callable[[str], str] = str) -> str:
+    """The beginning of the ask that was judged, and the words that spoke for the label; empty if none was judged.
+
+    ``scrub`` takes keys out of the ask: before it is cut, since a part of a key is too much.
+    """
+    if not decision.ask:
+        return ""
+    ask = scrub(" ".join(decision.ask.split()))
+    shown = f"asked '{ask if len(ask) <= SHOWN_ASK_CHARS else ask[: SHOWN_ASK_CHARS - 3] + '...'}'"
+    return f"{shown}, for it: {', '.join(decision.evidence)}" if decision.evidence else shown
 
 
 def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:
@@ -247,9 +272,7 @@ def _fallback_decision(undecided: Undecided, failure: str, duration_ms: float | 
     if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
         decision = _default_decision(f"{problem}; the default route")
     else:
-        decision = Decision(
-            guess.label, ROUTE_OF_LABEL[guess.label], DecidedBy.FAST, f"{problem}; {guess.reason}", guess.confidence
-        )
+        decision = _head_decision(guess, f"{problem}; {guess.reason}")
     return dataclasses.replace(stay(decision, undecided.previous_label), duration_ms=duration_ms, failure=failure)
 
 

@@ -8,6 +8,7 @@ oldest are found without opening any.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -28,7 +29,7 @@ from ai_router.observability.redaction import (
     kept_step_detail,
 )
 from ai_router.storage.session_reader import file_name
-from ai_router.types import Cost, Outcome
+from ai_router.types import Cost, Decision, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -219,6 +220,12 @@ def _timings(outcome: Outcome) -> dict[str, Any]:
     return {name: round(value, 1) for name, value in outcome.timings.items()} | {"parts": parts} | unaccounted
 
 
+def _decision(decision: Decision) -> dict[str, Any]:
+    """All but the user's words that were judged: how much of a conversation is kept is for SESSION_BODIES to say."""
+    names = (field.name for field in dataclasses.fields(decision))
+    return {name: getattr(decision, name) for name in names if name not in ("ask", "evidence")}
+
+
 def _cost(cost: Cost) -> dict[str, Any]:
     return {
         "known_usd": cost.known_usd,
@@ -251,7 +258,7 @@ def session_document(
         "stream": request.stream,
         "route": outcome.route,
         "reason": outcome.reason,
-        "decision": outcome.decision,
+        "decision": None if outcome.decision is None else _decision(outcome.decision),
         "speculation": outcome.speculation,
         "steps": [
             {

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from math import ceil
+from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
@@ -24,6 +25,7 @@ from ai_router.errors import (
     StoreUnavailable,
     envelope_json,
 )
+from ai_router.routing.router import shown_ask
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ _STREAM_HEADERS = {
 }
 _MAX_HEADER = 500
 _UNPRINTABLE = re.compile(r"[^ -~]")
+_NOT_ENCODED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _TIMINGS = {"classification_ms": "classify", "speculate_ms": "speculate", "upstream_ms": "upstream"}
 """What is told beside the parts: these overlap with them."""
 _PARTS = ("receive", "decide", "enrichment", "queue", "backoff", "failed", "connect", "ttft")
@@ -77,7 +80,7 @@ def contract_headers(record: RequestRecord) -> dict[str, str]:
         "x-router-route": record.route,
         "x-router-model": _header_safe(record.model or ""),
         "x-router-decided-by": decision.decided_by,
-        "x-router-reason": _header_safe(record.reason),
+        "x-router-reason": _reason(record.reason, shown_ask(decision, record.scrub)),
         "x-router-confidence": "unknown" if decision.confidence is None else f"{decision.confidence:.3f}",
         "x-router-speculation": record.speculation,
         "server-timing": _server_timing(record),
@@ -175,6 +178,12 @@ def _server_timing(record: RequestRecord) -> str:
     told = {name: parts[name] for name in _PARTS if name in parts}
     told |= {label: timings[name] for name, label in _TIMINGS.items() if name in timings}
     return ", ".join(f"{name};dur={ms:.1f}" for name, ms in told.items())
+
+
+def _reason(reason: str, ask: str) -> str:
+    """The reason, and the ask that was judged, percent-encoded as far as it is not printable ASCII."""
+    safe = _header_safe(reason)
+    return f"{safe}; {quote(ask, safe=_NOT_ENCODED)}" if ask else safe
 
 
 def _header_safe(value: str) -> str:

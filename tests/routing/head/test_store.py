@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ai_router.routing.head import store
+from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.features import BUCKETS, Excerpt
 from ai_router.routing.head.model import Head, Stage
 from ai_router.routing.head.store import (
@@ -22,7 +23,8 @@ from ai_router.routing.head.store import (
     unpack_head,
 )
 
-STAGE = Stage((1.0, 1.0), (0.0,) * 8, 0.5)
+STAGE = Stage((1.0, 1.0), (0.0,) * 11, 0.5)
+ASKS = AskModel(np.zeros(BUCKETS, np.float16), 1.0)
 
 
 def made(bias: float = 1.0, **about: object) -> bytes:
@@ -30,7 +32,9 @@ def made(bias: float = 1.0, **about: object) -> bytes:
     weights = np.zeros((BUCKETS, 3), np.float32)
     weights[7] = 0.5
     vocabulary = np.array([1, 2], np.uint32)
-    return pack_head(weights, [bias, 0.0, 0.0], vocabulary, STAGE, STAGE, None, {"confidences": [0.1] * 10, **about})
+    return pack_head(
+        weights, [bias, 0.0, 0.0], vocabulary, STAGE, STAGE, ASKS, None, {"confidences": [0.1] * 10, **about}
+    )
 
 
 def test_the_same_head_is_the_same_bytes() -> None:
@@ -65,13 +69,16 @@ def changed(**arrays: np.ndarray) -> bytes:
         changed(weights=np.zeros((1, 2), np.float16)),
         changed(rows=np.array([-1], np.int32)),
         changed(rows=np.array([BUCKETS], np.int32)),
-        pack_head(np.zeros((BUCKETS, 3), np.float32), [0.0] * 3, np.array([1], np.uint32), STAGE, STAGE, None, {}),
+        pack_head(
+            np.zeros((BUCKETS, 3), np.float32), [0.0] * 3, np.array([1], np.uint32), STAGE, STAGE, ASKS, None, {}
+        ),
         pack_head(
             np.zeros((BUCKETS, 3), np.float32),
             [0.0] * 3,
             np.array([1], np.uint32),
             STAGE,
             Stage((1.0, 1.0), (0.0,) * 3, 0.5),
+            ASKS,
             None,
             {"confidences": [0.1] * 10},
         ),

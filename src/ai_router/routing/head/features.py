@@ -1,7 +1,7 @@
 """What the head reads of a conversation, and hashed features of it for the linear model.
 
-An Excerpt is the last user turn and a little of what came before. Its features are runs of words and characters, each
-hashed into one of 2**BITS buckets, with a weight. Deterministic, bounded, no vocabulary, no state.
+An Excerpt is what the last user turn asks and a little of what came before. Its features are runs of words and
+characters, each hashed into one of 2**BITS buckets, with a weight. Deterministic, bounded, no vocabulary, no state.
 
 A turn is split into a *frame*, which says what is asked, and a *payload*, what it is asked about: quoted spans, code
 and whatever follows a colon and a line break. "Translate 'what is the weather today'" has the frame of a translation.
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ai_router.routing.ask import both_ends
 from ai_router.routing.prompt import text_of
 from ai_router.types import Message
 
@@ -53,9 +55,9 @@ _CHAR_NGRAMS = (3, 4, 5)
 class Excerpt:
     """What the head reads of a conversation.
 
-    ``turns``: the user's last two turns at most, newest first, each cut to TURN_CHARS; never empty, ("",) for nothing.
-    ``answer``: the beginning of the assistant's last answer. ``length``: characters of the newest turn before it was
-    cut.
+    ``turns``: what the user's last two turns at most ask, newest first, each cut to TURN_CHARS; never empty, ("",) for
+    nothing. ``answer``: the beginning of the assistant's last answer. ``length``: characters of the newest ask before
+    it was cut.
     """
 
     turns: tuple[str, ...]
@@ -63,6 +65,10 @@ class Excerpt:
     length: int
     partial: bool = False
     """Whether the turn has more than the text that is read: an image, or what a tool answered after it."""
+    whole: str = ""
+    """All of the newest turn, cut to TURN_CHARS, where the ask is only a part of it."""
+    certainty: float = 1.0
+    """How clear it was what of the newest turn asks (Ask)."""
 
     @property
     def last(self) -> str:
@@ -70,23 +76,42 @@ class Excerpt:
         return self.turns[0]
 
 
-def excerpt_of(messages: Sequence[Message]) -> Excerpt:
-    """The excerpt of a conversation. Reads back no further than the turn before the last."""
+class FoundAsk(Protocol):
+    """What a message asks: see asking.Ask."""
+
+    @property
+    def text(self) -> str:
+        """Its segments that ask."""
+
+    @property
+    def certainty(self) -> float:
+        """How clear that was, in [0, 1]."""
+
+
+def excerpt_of(messages: Sequence[Message], find_ask: Callable[[str], FoundAsk] | None = None) -> Excerpt:
+    """The excerpt of a conversation. Reads back no further than the turn before the last.
+
+    ``find_ask`` finds what a message asks; None: all of it.
+    """
     turns: list[str] = []
-    answer, length = "", 0
+    answer, whole, length, certainty = "", "", 0, 1.0
     partial = bool(messages) and messages[-1].get("role") != "user"
     for message in reversed(messages):
         role = message.get("role")
         if role == "user":
             text = text_of(message)
+            ask = None if find_ask is None else find_ask(text)
+            asked = text if ask is None else ask.text
             if not turns:
-                length, partial = len(text), partial or not _is_text_only(message)
-            turns.append(_both_ends(text))
+                length, partial = len(asked), partial or not _is_text_only(message)
+                if ask is not None and asked != text:
+                    whole, certainty = both_ends(text, TURN_CHARS), ask.certainty
+            turns.append(both_ends(asked, TURN_CHARS))
             if len(turns) > 1:
                 break
         elif role == "assistant" and turns and not answer:
             answer = text_of(message)[:ANSWER_CHARS]
-    return Excerpt(tuple(turns) or ("",), answer, length, partial)
+    return Excerpt(tuple(turns) or ("",), answer, length, partial, whole, certainty)
 
 
 def _is_text_only(message: Message) -> bool:
@@ -94,13 +119,6 @@ def _is_text_only(message: Message) -> bool:
     if isinstance(content, str) or content is None:
         return True
     return all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content)
-
-
-def _both_ends(text: str) -> str:
-    if len(text) <= TURN_CHARS:
-        return text
-    half = TURN_CHARS // 2
-    return f"{text[:half]}\n{text[-half:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +154,10 @@ def split_turn(text: str, year: int) -> TurnParts:
     if short := _AFTER_SHORT_COLON.match(frame):
         pieces.append(short.group(2))
         frame = f"{short.group(1)}: ⓢ"
-    return TurnParts(_normalised_text(frame, year), _normalised_text(" ".join(pieces), year))
+    return TurnParts(normalised_text(frame, year), normalised_text(" ".join(pieces), year))
 
 
-def _normalised_text(text: str, year: int) -> str:
+def normalised_text(text: str, year: int) -> str:
     """Lower-case, single blanks, every digit 0; a year from last year on is ⓨ, an earlier one ⓞ."""
     dated = _YEAR.sub(lambda match: "ⓨ" if int(match.group(0)) >= year - 1 else "ⓞ", text)
     return " ".join(_DIGIT.sub("0", dated).lower().split())
@@ -252,12 +270,12 @@ def excerpt_features(excerpt: Excerpt, year: int) -> Features:
 def _context_features(excerpt: Excerpt, words: int, year: int) -> list[tuple[str, float, _Hashes]]:
     weight = 1.0 if words <= 5 else 0.7 if words <= 10 else 0.3 if words <= 20 else 0.1
     turn = word_hashes(words_of(split_turn(excerpt.turns[1], year).frame)[:60])
-    answer = word_hashes(words_of(_normalised_text(excerpt.answer, year)))
+    answer = word_hashes(words_of(normalised_text(excerpt.answer, year)))
     short = "short" if words <= 10 else "long"
     return [
         ("before1", weight, word_ngrams(turn, 1)),
         ("before2", weight, word_ngrams(turn, 2)),
-        ("beforec", weight, char_ngrams(_normalised_text(excerpt.turns[1], year)[:200])),
+        ("beforec", weight, char_ngrams(normalised_text(excerpt.turns[1], year)[:200])),
         ("answer1", 0.6 * weight, word_ngrams(answer, 1)),
         ("follows", 0.5, word_hashes([short])),
     ]
@@ -265,7 +283,7 @@ def _context_features(excerpt: Excerpt, words: int, year: int) -> list[tuple[str
 
 def word_buckets(excerpt: Excerpt, year: int) -> list[tuple[str, int]]:
     """The words of the last turn's frame with the bucket of each, for explanations."""
-    words = words_of(_normalised_text(split_turn(excerpt.last, year).frame, year))
+    words = words_of(normalised_text(split_turn(excerpt.last, year).frame, year))
     hashes = word_hashes(words)
     buckets = _buckets(hashes, "f1").tolist()
     return [(word, bucket) for word, bucket in zip(words, buckets, strict=True) if word[0].isalpha()]

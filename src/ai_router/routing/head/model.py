@@ -1,11 +1,15 @@
 """The head: a linear model over hashed words, an encoder for what that is unsure of, and calibrated confidence.
 
+Both read what the last turn asks, which an AskModel finds in it. What the linear model makes of the whole turn is a
+second look: where that is another label, confidence is lower.
+
 Two stages, because the first costs a tenth of the second and settles most requests: where the linear model is sure, the
 encoder is not asked. Each stage has a confidence and a threshold of its own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.encoder import Array, Encoder
 from ai_router.routing.head.features import Excerpt, Features, excerpt_features, excerpt_of, word_buckets
 from ai_router.routing.verdict import LABELS
@@ -30,7 +35,8 @@ class Guess:
     """The likeliest label, and whether to rely on it.
 
     ``probabilities`` of the labels add up to 1. ``confidence``: calibrated probability that ``label`` is what the
-    classifier would have said; ``sure``: at or above the head's threshold, which comes from a stated risk.
+    classifier would have said; ``sure``: at or above the head's threshold, which comes from a stated risk. ``reason``
+    holds no word of the user's. ``ask`` is what was judged, and ``evidence`` its words that spoke for the label.
     """
 
     label: Label
@@ -38,6 +44,8 @@ class Guess:
     confidence: float
     sure: bool
     reason: str
+    ask: str = ""
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +72,13 @@ class HeadScores:
     words: Array
     encoder: Array | None
     known_share: float
-    """The share of the last turn's words, in [0, 1], that occurred in training."""
+    """The share of the ask's words, in [0, 1], that occurred in training."""
     turns: int
     length: int
+    certainty: float = 1.0
+    """How clear it was what of the turn asks (Excerpt)."""
+    whole: Array | None = None
+    """The linear model's log-probabilities for the whole turn; None: the ask is the whole."""
 
 
 class Head:
@@ -84,6 +96,7 @@ class Head:
         words_only: Stage,
         both: Stage,
         encoder: Encoder | None,
+        asks: AskModel,
         difficulty: npt.NDArray[np.generic] | None,
         metadata: Mapping[str, Any],
     ) -> None:
@@ -94,6 +107,7 @@ class Head:
         self._words_only = words_only
         self._both = both
         self._encoder = encoder
+        self.asks = asks
         self._difficulty = difficulty
         self.metadata = metadata
         """How it was made: year, risk, sources, number of examples; and ``confidences``, see ``reference``."""
@@ -114,15 +128,13 @@ class Head:
 
         Never sure of a turn of which it cannot read all: one with an image, or with a tool's result after it.
         """
-        excerpt = excerpt_of(messages)
-        features = excerpt_features(excerpt, year)
-        scores = self._words_scores(excerpt, features)
+        excerpt = self.excerpt(messages)
+        scores = self._words_scores(excerpt, year)
         stage = self._words_only
         probabilities, confidence = calibrated(scores, stage)
         if both_stages or (confidence < stage.threshold and self._encoder is not None):
             stage = self._both
-            encoder = None if self._encoder is None else log_softmax(self._encoder.logits(excerpt))
-            scores = HeadScores(scores.words, encoder, scores.known_share, scores.turns, scores.length)
+            scores = self._with_encoder(scores, excerpt)
             probabilities, confidence = calibrated(scores, stage)
         best = int(probabilities.argmax())
         return Guess(
@@ -130,8 +142,14 @@ class Head:
             dict(zip(LABELS, probabilities.tolist(), strict=True)),
             confidence,
             confidence >= stage.threshold and not excerpt.partial,
-            self._reason(best, confidence, excerpt, year),
+            f"fast path: reads like {LABELS[best]} ({confidence:.2f})",
+            excerpt.last,
+            self._evidence(best, excerpt, year),
         )
+
+    def excerpt(self, messages: Sequence[Message]) -> Excerpt:
+        """What the head reads of a conversation."""
+        return excerpt_of(messages, self.asks.find)
 
     def words_model(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Weights (buckets, labels) and bias (labels,) of the linear model, to continue training from."""
@@ -152,18 +170,36 @@ class Head:
         learned. For ordering requests, not a probability."""
         if self._difficulty is None:
             return None
-        return difficulty_score(excerpt_features(excerpt_of(messages), year), self._difficulty)
+        return difficulty_score(excerpt_features(self.excerpt(messages), year), self._difficulty)
 
     def scores(self, excerpt: Excerpt, year: int) -> HeadScores:
         """The scores of both models, for calibrating."""
-        scores = self._words_scores(excerpt, excerpt_features(excerpt, year))
-        encoder = None if self._encoder is None else log_softmax(self._encoder.logits(excerpt))
-        return HeadScores(scores.words, encoder, scores.known_share, scores.turns, scores.length)
+        return self._with_encoder(self._words_scores(excerpt, year), excerpt)
 
-    def _words_scores(self, excerpt: Excerpt, features: Features) -> HeadScores:
+    def _words_scores(self, excerpt: Excerpt, year: int) -> HeadScores:
+        features = excerpt_features(excerpt, year)
+        whole = None
+        if excerpt.whole:
+            turns = (excerpt.whole, *excerpt.turns[1:])
+            whole = self._words_log_p(excerpt_features(dataclasses.replace(excerpt, turns=turns), year))
+        return HeadScores(
+            self._words_log_p(features),
+            None,
+            self._known_share(features),
+            len(excerpt.turns),
+            excerpt.length,
+            excerpt.certainty,
+            whole,
+        )
+
+    def _words_log_p(self, features: Features) -> Array:
         rows = self._weights[features.buckets].astype(np.float32)
-        logits = features.weights @ rows + self._bias
-        return HeadScores(log_softmax(logits), None, self._known_share(features), len(excerpt.turns), excerpt.length)
+        return log_softmax(features.weights @ rows + self._bias)
+
+    def _with_encoder(self, scores: HeadScores, excerpt: Excerpt) -> HeadScores:
+        if self._encoder is None:
+            return scores
+        return dataclasses.replace(scores, encoder=log_softmax(self._encoder.logits(excerpt)))
 
     def _known_share(self, features: Features) -> float:
         """The share of the turn's words that are in the vocabulary."""
@@ -173,14 +209,13 @@ class Head:
         positions = np.searchsorted(self._vocabulary, words)
         return float((self._vocabulary[np.minimum(positions, len(self._vocabulary) - 1)] == words).mean())
 
-    def _reason(self, best: int, confidence: float, excerpt: Excerpt, year: int) -> str:
-        """The label, the confidence and the words whose weights favour the label most."""
+    def _evidence(self, best: int, excerpt: Excerpt, year: int) -> tuple[str, ...]:
+        """The words of the ask whose weights favour the label most."""
         found = word_buckets(excerpt, year)
         rows = self._weights[[bucket for _, bucket in found]].astype(np.float32)
         lead = rows[:, best] - np.delete(rows, best, axis=1).max(axis=1) if len(rows) else np.zeros(0, np.float32)
         words = dict.fromkeys(found[i][0] for i in np.argsort(-lead)[: 2 * _EVIDENCE_WORDS] if lead[i] > 0)
-        evidence = ", ".join(f"'{word}'" for word in list(words)[:_EVIDENCE_WORDS])
-        return f"fast path: reads like {LABELS[best]} ({confidence:.2f}{'; ' + evidence if evidence else ''})"
+        return tuple(words)[:_EVIDENCE_WORDS]
 
 
 def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> float:
@@ -210,7 +245,8 @@ def calibrated(scores: HeadScores, stage: Stage) -> tuple[Array, float]:
 
 def confidence_inputs(scores: HeadScores, probabilities: Array) -> tuple[float, ...]:
     """What confidence is computed from: the leading share and its lead, whether the models agree, how well the leading
-    label does with the less convinced of them, how much of the request is familiar, and its form."""
+    label does with the less convinced of them, how much of the request is familiar, its form, how clear it was what
+    asks, and whether the whole turn looks the same."""
     order = np.argsort(-probabilities)
     best = int(order[0])
     words = float(math.exp(scores.words[best]))
@@ -224,6 +260,9 @@ def confidence_inputs(scores: HeadScores, probabilities: Array) -> tuple[float, 
         scores.known_share,
         float(scores.turns > 1),
         math.log2(1 + scores.length) / 10,
+        scores.certainty,
+        float(scores.whole is not None),
+        0.0 if scores.whole is None else float(int(scores.whole.argmax()) == best),
     )
 
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import orjson
 from threadpoolctl import threadpool_limits
 
+from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import BUCKETS
 from ai_router.routing.head.model import CONFIDENCE_BINS, Head, Stage
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 HEAD_FILE = "head.npz"
 WATCH_S = 2.0
-FORMAT = 1
+FORMAT = 2
 
 
 class HeadUnusable(ValueError):
@@ -49,6 +50,7 @@ def pack_head(
     vocabulary: npt.NDArray[np.uint32],
     words_only: Stage,
     both: Stage,
+    asks: AskModel,
     difficulty: npt.NDArray[np.float32] | None,
     metadata: Mapping[str, Any],
 ) -> bytes:
@@ -63,6 +65,7 @@ def pack_head(
         "bias": bias,
         "words_only": asdict(words_only),
         "both": asdict(both),
+        "asks_bias": asks.bias,
         "about": metadata,
     }
     buffer = io.BytesIO()
@@ -70,6 +73,9 @@ def pack_head(
         _write_array(archive, "rows", rows)
         _write_array(archive, "weights", weights[rows].astype(np.float16))
         _write_array(archive, "vocabulary", vocabulary)
+        ask_rows = np.flatnonzero(asks.weights).astype(np.int32)
+        _write_array(archive, "asks.rows", ask_rows)
+        _write_array(archive, "asks", asks.weights[ask_rows, None].astype(np.float16))
         if difficulty is not None:
             difficulty_rows = np.flatnonzero(np.any(difficulty, axis=1)).astype(np.int32)
             _write_array(archive, "difficulty.rows", difficulty_rows)
@@ -85,6 +91,7 @@ class _Contents:
     description: dict[str, Any]
     weights: npt.NDArray[np.float16]
     vocabulary: npt.NDArray[np.uint32]
+    asks: AskModel
     difficulty: npt.NDArray[np.float16] | None
 
 
@@ -118,7 +125,8 @@ def _read_contents(content: bytes, *, with_difficulty: bool) -> _Contents:
         difficulty = None
         if with_difficulty and "difficulty" in arrays:
             difficulty = _dense_weights(arrays["difficulty.rows"], arrays["difficulty"], 2)
-        return _Contents(description, weights, arrays["vocabulary"], difficulty)
+        asks = AskModel(_dense_weights(arrays["asks.rows"], arrays["asks"], 1)[:, 0], float(description["asks_bias"]))
+        return _Contents(description, weights, arrays["vocabulary"], asks, difficulty)
 
 
 def _make_head(found: _Contents, encoder: Encoder | None) -> Head:
@@ -133,6 +141,7 @@ def _make_head(found: _Contents, encoder: Encoder | None) -> Head:
         words_only,
         both,
         encoder,
+        found.asks,
         found.difficulty,
         description["about"],
     )
