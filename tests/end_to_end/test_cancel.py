@@ -17,7 +17,7 @@ import pytest
 
 from tests.end_to_end.conftest import XAI_KEY, Connect
 from tests.fakes.clients import RawClient
-from tests.fakes.personas import CHAT, SEARCH, chunk, classifies, says
+from tests.fakes.personas import CHAT, SEARCH, anew, chunk, classifies, says
 from tests.fakes.process import Holdings, assert_nothing_leaked, holdings, worker_of
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Recorded, Stream, fake_upstream
@@ -119,7 +119,7 @@ def bring_into(place: Place, phase: Phase, client: RawClient, name: str, *, stre
     place.primary.on(CHAT, phase.primary or says("from the primary"))
     place.xai.on(SEARCH, phase.search or Plain(found()))
     before = backing_off(place.router)
-    client.send_chat(stream=stream, model=phase.model, headers=f"x-request-id: {name}\r\n")
+    client.send_chat(text=anew(), stream=stream, model=phase.model, headers=f"x-request-id: {name}\r\n")
     where = {"classifier": (place.classifier, CHAT), "primary": (place.primary, CHAT), "search": (place.xai, SEARCH)}
     if phase.legs == ("answered",):
         assert eventually(lambda: backing_off(place.router) > before)

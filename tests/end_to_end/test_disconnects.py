@@ -18,7 +18,7 @@ import pytest
 
 from tests.end_to_end.conftest import Connect, Lab
 from tests.fakes.clients import RawClient
-from tests.fakes.personas import CHAT, SEARCH, chunk, classifies, says
+from tests.fakes.personas import CHAT, SEARCH, anew, chunk, classifies, says
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Recorded, Stream
 
@@ -81,7 +81,7 @@ def test_while_the_web_is_searched(lab: Lab, stream: bool, raw: Connect) -> None
     lab.classifier.on(CHAT, classifies("ENRICH"))
     lab.xai.on(SEARCH, Hang())
     client = raw(lab.router.port)
-    client.send_chat(stream=stream)
+    client.send_chat(text=anew(), stream=stream)
     leg = lab.xai.wait_for(SEARCH)
     if stream:
         client.read_until(b": searching the web\n\n")
