@@ -8,7 +8,7 @@ is the way from the decision to the answer, top to bottom. Each step is in a mod
 
     admit       web/access.py, chat.py     keys, limits, validation; the client's disconnect aborts the request's scope
     decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named; often
-                                           at once (``decide_at_once``), else the classifier is asked
+                                           at once (``decide_at_once``) or by the head's encoder, else the classifier
     speculate   dispatch/speculation.py    the primary is called already while the classifier thinks
     plan        dispatch/plan.py           the decision as candidates, best first
     enrich      dispatch/web_search.py     ENRICH: the web is searched, and what it says put into the messages
@@ -61,6 +61,8 @@ class Pipeline:
     retry_policy: RetryPolicy
     cloud_fallback: bool
     keepalive_s: float
+    speculates_beside_head: bool
+    """Whether to speculate while the head's encoder thinks; not where the primary needs the same processor."""
 
     def answer(self, record: RequestRecord, scope: CancelScope) -> Reply:
         """Decide and answer the record's request. Raises RouterError as long as the client has not seen a byte."""
@@ -114,15 +116,19 @@ class _Request:
     # Decide, and speculate meanwhile.
 
     def _decide(self) -> Decision:
-        """The decision; where the classifier has to be asked, the primary is called meanwhile, if that is worth it."""
+        """The decision. The primary is called while the encoder or the classifier thinks, if that is worth it."""
         pipeline, record = self._pipeline, self._record
         record.speculation = pipeline.speculation_controller.result_without_call
         found = pipeline.router.decide_at_once(self._request)
+        if isinstance(found, Undecided) and found.first is not None:
+            if pipeline.speculates_beside_head:
+                self._speculate(found)
+            found = pipeline.router.decide_with_encoder(self._request, found)
+            self._decided_at = time.monotonic()
         if not isinstance(found, Undecided):
             return found
-        permit = pipeline.speculation_controller.permit_for(found.guess)
-        if permit is not None:
-            self._speculation = self._speculate(permit)
+        if self._speculation is None:
+            self._speculate(found)
         started = time.monotonic()
         new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_call)
@@ -131,11 +137,16 @@ class _Request:
         record.classified(decision, started)
         return decision
 
-    def _speculate(self, permit: Permit) -> SpeculativeCall:
+    def _speculate(self, undecided: Undecided) -> None:
+        """Call the primary, if what the head guesses and the primary's load make that worth it."""
         pipeline = self._pipeline
+        permit = pipeline.speculation_controller.permit_for(undecided.guess)
+        if permit is None:
+            return
         primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
         forward = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
-        return SpeculativeCall(pipeline.speculations, forward, self._scope.new_call(Purpose.SPECULATION), permit)
+        call = self._scope.new_call(Purpose.SPECULATION)
+        self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
 
     def _keep_or_abort_speculation(self, plan: Plan) -> None:
         """Keep the speculative call if it is the very call that the plan begins with; else abort it at once."""

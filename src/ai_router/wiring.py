@@ -194,6 +194,7 @@ def build_pipeline(
         ),
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
+        speculates_beside_head=not settings.embedded,
     )
 
 

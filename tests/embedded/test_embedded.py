@@ -90,6 +90,11 @@ def test_a_streamed_answer_with_the_headers_of_the_contract(router: RunningRoute
     assert headers["x-router-speculation"] == "skipped"
 
 
+def test_the_embedded_primary_is_not_called_while_the_encoder_needs_the_processor(router: RunningRouter) -> None:
+    _, headers, _ = router.chat("make a motto for our ice cream shop in Kiel", max_tokens=4)
+    assert (headers["x-router-decided-by"], headers["x-router-speculation"]) == ("fast", "skipped")
+
+
 def test_a_rule_decides_and_says_so_and_why_it_is_answered_here_all_the_same(router: RunningRouter) -> None:
     _, headers, _ = router.chat("What is the weather in Paris?", max_tokens=4)
     assert (headers["x-router-route"], headers["x-router-decided-by"]) == ("primary", "fast")

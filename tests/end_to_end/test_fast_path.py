@@ -183,6 +183,19 @@ def test_a_hung_classification_is_asked_again_and_the_hung_one_is_given_up(lab: 
     assert lab.classifier.calls(CHAT)[0].gone.wait(5)
 
 
+NEEDS_THE_ENCODER = "make a motto for our ice cream shop in Kiel"
+
+
+def test_the_primary_is_called_while_the_encoder_thinks(lab: Lab) -> None:
+    hits = metric(lab, 'ai_router_speculations_total{result="hit"}')
+    headers = talk(lab, NEEDS_THE_ENCODER, stream=True)
+    assert (headers["x-router-route"], headers["x-router-decided-by"]) == ("primary", "fast")
+    assert headers["x-router-speculation"] == "hit"
+    assert len(lab.primary.calls(CHAT)) == 1
+    assert not lab.classifier.calls(CHAT)
+    assert eventually(lambda: metric(lab, 'ai_router_speculations_total{result="hit"}') == hits + 1)
+
+
 def test_no_speculation_where_the_head_expects_another_route(lab: Lab) -> None:
     """Likely COMPLEX, yet unsure enough to ask: which of these are, is the head's business, but some must be."""
     skipped = 0

@@ -44,6 +44,8 @@ def route(text: str, *, as_json: bool) -> None:
             fast = build_fast_path(settings, HeadStore(settings.data_dir), Monitor(1.0), metrics)
         router = Router(registry, classifier, fast, build_limiter(settings, registry))
         found = router.decide_at_once(request)
+        if isinstance(found, Undecided) and found.first is not None:
+            found = router.decide_with_encoder(request, found)
         decision = (
             router.determine_route(request, found, CancelScope().new_call) if isinstance(found, Undecided) else found
         )

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
@@ -19,7 +20,7 @@ from ai_router.resilience.retry import record_result
 from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Conversations, TurnKey, goes_on, stay, turn_keys
-from ai_router.routing.head.model import Guess
+from ai_router.routing.head.model import FirstGuess, Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.meta import job_in_messages
 from ai_router.routing.monitor import Monitor, ShadowClassifier
@@ -29,6 +30,14 @@ from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, La
 SHOWN_ASK_CHARS = 80
 MIN_FALLBACK_CONFIDENCE = 0.5
 """When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
+
+
+class HeadGuess(NamedTuple):
+    """A first guess, the head that made it, and the seconds that it took."""
+
+    head: Head
+    first: FirstGuess
+    took_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +73,25 @@ class FastPath:
             finish_reason=None,
         )
 
-    def guess(self, request: ChatRequest) -> Guess:
-        """The head's guess, measured. Also while the head is out of service: it is compared with the classifier's."""
+    def first_guess(self, request: ChatRequest) -> HeadGuess:
+        """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
+        head, started = self.heads.current, time.perf_counter()
+        first = head.first_guess(request.messages, request.timestamp.year)
+        took_s = time.perf_counter() - started
+        if first.final:
+            self._measured(first.guess, took_s)
+        return HeadGuess(head, first, took_s)
+
+    def encoder_guess(self, request: ChatRequest, before: HeadGuess) -> Guess:
+        """The guess of the same head with its encoder."""
         started = time.perf_counter()
-        guess = self.heads.current.guess(request.messages, request.timestamp.year)
-        self.metrics.guessed(guess.confidence, time.perf_counter() - started)
-        self.monitor.record_confidence(guess.confidence)
+        guess = before.head.encoder_guess(before.first, request.timestamp.year)
+        self._measured(guess, before.took_s + time.perf_counter() - started)
         return guess
+
+    def _measured(self, guess: Guess, took_s: float) -> None:
+        self.metrics.guessed(guess.confidence, took_s)
+        self.monitor.record_confidence(guess.confidence)
 
     def trusts(self, guess: Guess) -> bool:
         """Whether the guess may decide: the head is sure of it, and in service."""
@@ -99,8 +120,10 @@ class FastPath:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """A request that the classifier has to decide, and what is known of it.
+    """A request that the head's encoder or the classifier has to decide, and what is known of it.
 
+    ``first``: the head's first guess, where its encoder is still to be asked (``Router.decide_with_encoder``); None:
+    the classifier is next.
     ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which may not decide: it is
     not sure, or the head is out of service; None without a head. ``previous_label``: of the previous turn, to stay
     with; None if there is none. ``turn_keys``: of the previous and the current turn.
@@ -110,13 +133,15 @@ class Undecided:
     guess: Guess | None
     previous_label: Label | None
     turn_keys: tuple[TurnKey | None, TurnKey]
+    first: HeadGuess | None = None
 
 
 _NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=(None, b""))
 
 
 class Router:
-    """Decides. ``decide_at_once`` makes no call; ``determine_route`` asks the classifier. Safe from any thread."""
+    """Decides, in up to three steps: ``decide_at_once`` takes a millisecond or two, ``decide_with_encoder`` some ten of
+    this processor's, and ``determine_route`` asks the classifier. Safe from any thread."""
 
     def __init__(
         self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, limiter: ConcurrencyLimiter
@@ -127,17 +152,31 @@ class Router:
         self._limiter = limiter
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
-        """The decision, if it needs no call or if the classifier cannot be called now. Raises ModelNotFound."""
+        """The decision, if it needs neither encoder nor call, or if nobody can be asked now. Raises ModelNotFound."""
         explicit = self._explicit_decision(request)
         if explicit is not None and explicit.model is not None:
             return explicit
         # A background job is not worth a web search or a cloud call, also where the chat has a route for its model.
         found = _meta_decision(request) or explicit or self._fast_decision(request)
-        if isinstance(found, Undecided):
-            blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
-            if blocked_s > 0:
-                return self._fallback(found, f"not asked, it is {why}")
-        return found
+        return self._unless_blocked(found) if isinstance(found, Undecided) and found.first is None else found
+
+    def decide_with_encoder(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
+        """The decision of the head with its encoder, if that is sure, or if nobody else can be asked now.
+
+        Raises ValueError where that was asked already.
+        """
+        if self._fast_path is None or undecided.first is None:
+            raise ValueError("the encoder has been asked")
+        guess = self._fast_path.encoder_guess(request, undecided.first)
+        decision = self._guess_decision(guess)
+        if decision is None:
+            return self._unless_blocked(dataclasses.replace(undecided, guess=guess, first=None))
+        return self._decided_by_head(request, decision, guess, undecided.previous_label, undecided.turn_keys)
+
+    def _unless_blocked(self, found: Undecided) -> Decision | Undecided:
+        """The same, or what is decided without the classifier if that cannot be asked now."""
+        blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
+        return self._fallback(found, f"not asked, it is {why}") if blocked_s > 0 else found
 
     def determine_route(
         self, request: ChatRequest, undecided: Undecided, new_call: Callable[[], UpstreamCall]
@@ -199,20 +238,37 @@ class Router:
             return _continued_decision(label)
         previous_label = self._fast_path.label_at(keys[0])
         key = self._fast_path.key(request) if self._classifier is not None else None
-        cached = self._fast_path.cached_decision(key)
-        guess = None if cached else self._fast_path.guess(request)
-        decision = cached or self._guess_decision(guess)
-        if decision is None:
+        if (cached := self._fast_path.cached_decision(key)) is not None:
+            decision = stay(cached, previous_label)
+            self._fast_path.remember(keys, decision)
+            return decision
+        found = self._fast_path.first_guess(request)
+        guess = found.first.guess
+        if not found.first.final:
+            return Undecided(key, guess, previous_label, keys, found)
+        guessed = self._guess_decision(guess)
+        if guessed is None:
             return Undecided(key, guess, previous_label, keys)
+        return self._decided_by_head(request, guessed, guess, previous_label, keys)
+
+    def _decided_by_head(
+        self,
+        request: ChatRequest,
+        decision: Decision,
+        guess: Guess,
+        previous_label: Label | None,
+        keys: tuple[TurnKey | None, TurnKey],
+    ) -> Decision:
+        if self._fast_path is None:
+            raise ValueError("there is no head")
         decision = stay(decision, previous_label)
         self._fast_path.remember(keys, decision)
-        if guess is not None:
-            self._fast_path.offer_to_shadow(request, guess)
+        self._fast_path.offer_to_shadow(request, guess)
         return decision
 
-    def _guess_decision(self, guess: Guess | None) -> Decision | None:
+    def _guess_decision(self, guess: Guess) -> Decision | None:
         """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
-        if guess is None or self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
+        if self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
         return _head_decision(guess, guess.reason)
 
