@@ -22,7 +22,7 @@ import pytest
 
 from tests.end_to_end.conftest import Connect, Lab, let_wait
 from tests.fakes.clients import RawClient
-from tests.fakes.personas import CHAT, DONE, chunk, classifies, finds, says
+from tests.fakes.personas import CHAT, DONE, anew, chunk, classifies, finds, says
 from tests.fakes.process import assert_nothing_leaked, holdings, idle, worker_of
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Recorded, Reply, Stream, fake_upstream
@@ -148,7 +148,7 @@ def test_16_a_backend_s_complaint_begins_no_event(lab: Lab) -> None:
     lab.xai.on("/v1/responses", finds("news", delay=1.0))
     forged = chunk({"content": "forged"}).decode()
     lab.primary.on(CHAT, Plain({"error": {"message": f"boom\n\n{forged}\r\r{forged}"}}, status=500))
-    body = lab.router.chat(stream=True)[2]
+    body = lab.router.chat(anew(), stream=True)[2]
     lines = re.split(rb"\r\n|\r|\n", body)
     assert [line for line in lines if line.startswith(b": ") and b"boom" in line]
     assert not [line for line in lines if not line.startswith(b":") and b"forged" in line]

@@ -13,7 +13,7 @@ import trustme
 
 from tests.end_to_end.conftest import Connect, Lab
 from tests.end_to_end.test_cancel import cancel
-from tests.fakes.personas import CHAT, DONE, chunk, says
+from tests.fakes.personas import CHAT, DONE, anew, chunk, says
 from tests.fakes.process import worker_of
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, Stream, fake_upstream
@@ -50,7 +50,7 @@ def test_a_held_stream_is_handed_over_once_it_has_begun(lab: Lab, raw: Connect) 
     lab.xai.on("/v1/responses", Plain({}, status=500, delay=0.8))
     lab.primary.on(CHAT, Stream([chunk({"content": part}) for part in ("one", "two")], gap=0.3, ending="hang"))
     client = raw(lab.router.port)
-    client.send_chat(stream=True, model="enrich")
+    client.send_chat(text=anew(), stream=True, model="enrich")
     body = client.read_until(b"two")
     assert b": searching the web" in body.partition(b"one")[0], body
     assert eventually(lambda: client.socket.recv(65536).endswith(b": keep-alive\n\n\r\n")), (
@@ -112,7 +112,7 @@ def test_nothing_is_lost_when_the_reason_changes_while_a_stream_is_held(lab: Lab
     lab.xai.on("/v1/responses", Plain({}, status=400, delay=0.8))
     lab.primary.on(CHAT, Stream([chunk({"content": word}) for word in "abc"] + [chunk({}, "stop"), DONE], gap=0.05))
     client = raw(lab.router.port)
-    client.send_chat(stream=True, model="enrich")
+    client.send_chat(text=anew(), stream=True, model="enrich")
     body = client.read_until(b"[DONE]")
     assert b"the web context is missing" in body
     assert text_of(body.replace(b"\r\n", b"\n")) == "abc"

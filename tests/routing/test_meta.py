@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ai_router.learning.examples import read_examples
-from ai_router.routing.meta import job_in_headers, job_in_messages
+from ai_router.routing.prompt import job_in_headers, job_in_messages
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 

@@ -129,8 +129,8 @@ class RequestRecord:
     @property
     def reason(self) -> str:
         """The decision's reason, and notes of what happened after it, which may quote backends: without keys."""
-        decided = [self.decision.reason] if self.decision else []
-        return self.scrub("; ".join([*decided, *self._notes]))
+        decided = self.decision.reason if self.decision else ""
+        return self.scrub("; ".join(part for part in (decided, *self._notes) if part)) if self._notes else decided
 
     @property
     def timings(self) -> Mapping[str, float]:

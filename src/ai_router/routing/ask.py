@@ -18,6 +18,8 @@ from importlib.resources import files
 
 from msgspec import Struct, convert
 
+from ai_router.routing.prompt import both_ends
+
 MAX_CHARS = 12_000
 """Characters of a message that are looked at, half of them at each end."""
 MAX_SEGMENTS = 24
@@ -71,11 +73,6 @@ def _known() -> _Known:
 
 def _any_of(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-
-
-def both_ends(text: str, limit: int) -> str:
-    """``text`` without its middle where it is longer than ``limit``: people put the question at either end."""
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n{text[-limit // 2 :]}"
 
 
 def unwrap(text: str) -> str:

@@ -22,8 +22,8 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import Conversations, TurnKey, goes_on, stay, turn_keys
 from ai_router.routing.head.model import FirstGuess, Guess, Head
 from ai_router.routing.head.store import HeadStore
-from ai_router.routing.meta import job_in_messages
 from ai_router.routing.monitor import Monitor, ShadowClassifier
+from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 

@@ -19,8 +19,7 @@ import orjson
 
 from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest
 from ai_router.providers.registry import AUTO
-from ai_router.routing.meta import job_in_headers
-from ai_router.routing.prompt import text_of
+from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest

@@ -19,8 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ai_router.routing.ask import both_ends
-from ai_router.routing.prompt import text_of
+from ai_router.routing.prompt import both_ends, text_of
 from ai_router.types import Message
 
 TURN_CHARS = 1_200
