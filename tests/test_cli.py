@@ -127,6 +127,17 @@ def example_file(folder: Path, *rows: dict[str, object]) -> Path:
     return path
 
 
+def test_eval_dressed_has_a_row_for_each_family_and_says_the_mean(run, tmp_path: Path) -> None:
+    examples = example_file(tmp_path, {"text": "hello", "label": "MODERATE"}, {"text": "gold price", "label": "ENRICH"})
+    result = run("eval", "--dressed", str(examples))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^double_quotes +100.0%", result.output, re.MULTILINE)
+    assert re.search(r"^mean accuracy of the 40 families: \d+\.\d%$", result.output, re.MULTILINE)
+    document = json.loads(run("eval", "--dressed", "--json", str(examples)).output)
+    assert len(document["dressed"]) == 41
+    assert document["dressed"]["undressed"]["report"]["prompts"] == 2
+
+
 def test_eval_measures_the_head_beside_its_baselines(run, tmp_path: Path) -> None:
     rows = [{"text": "hello", "label": "MODERATE"}, {"text": "weather in Oslo tomorrow", "label": "ENRICH"}]
     result = run("eval", str(example_file(tmp_path, *rows)))

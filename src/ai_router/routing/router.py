@@ -28,6 +28,7 @@ from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
 SHOWN_ASK_CHARS = 80
+"""Of the ask that was judged, in x-router-reason."""
 MIN_FALLBACK_CONFIDENCE = 0.5
 """When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
 
@@ -140,8 +141,8 @@ _NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=
 
 
 class Router:
-    """Decides, in up to three steps: ``decide_at_once`` takes a millisecond or two, ``decide_with_encoder`` some ten of
-    this processor's, and ``determine_route`` asks the classifier. Safe from any thread."""
+    """Decides, in up to three steps: ``decide_at_once`` takes a few milliseconds of this processor,
+    ``decide_with_encoder`` ten or more, and ``determine_route`` asks the classifier. Safe from any thread."""
 
     def __init__(
         self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, limiter: ConcurrencyLimiter

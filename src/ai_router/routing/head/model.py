@@ -143,7 +143,7 @@ class Head:
         return self.encoder_guess(first, year) if both_stages or not first.final else first.guess
 
     def first_guess(self, messages: Sequence[Message], year: int) -> FirstGuess:
-        """The guess of the linear model, in about a millisecond; the encoder takes ten times as long."""
+        """The guess of the linear model, in a few milliseconds; the encoder takes ten or more on top."""
         excerpt = self.excerpt(messages)
         scores = self._words_scores(excerpt, year)
         guess = self._guess(scores, self._words_only, excerpt, year)
