@@ -245,7 +245,7 @@ def _once(lab: Lab, phase: Phase, end: Callable[[RawClient, Lab, str], None], na
     phase.backend.on(phase.path, phase.reply)
     client = RawClient(lab.router.port)
     # A question that the head leaves open, so that the classifier is asked; a new one each time.
-    text = f"{name}: prove that there are infinitely many primes"
+    text = f"flurb gnozzle wex qanto brindlemop trask velluni {name}"
     client.send_chat(text=text, stream=stream, model=phase.model, headers=f"x-request-id: {name}\r\n")
     call = phase.backend.wait_for(phase.path)
     if phase.reply is _STUCK:

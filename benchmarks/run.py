@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.compare import compare, other_side
 from benchmarks.conditions import eight_hours, long_history, telemetry, two_processes
+from benchmarks.deciding import deciding
 from benchmarks.extras import cancelling, cold_start, embedded, gpu_memory, health_timing, session_files
 from benchmarks.home_lab import STRATEGIES, Target, home_lab, six, strategies
 from benchmarks.loads import apache_bench, chunk_cost, many_streams, open_load, plain_load
@@ -38,6 +39,10 @@ def _six(folder: Path, report: Report, options: argparse.Namespace) -> None:
 
 def _strategies(folder: Path, report: Report, options: argparse.Namespace) -> None:
     strategies(folder, report, options.time_scale, max(4, options.n // 5))
+
+
+def _deciding(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    deciding(folder, report, options.n)
 
 
 def _extras(folder: Path, report: Report, options: argparse.Namespace) -> None:
@@ -84,6 +89,7 @@ def _peers(folder: Path, report: Report, options: argparse.Namespace) -> None:
 PARTS: Mapping[str, Part] = {
     "six": Part("the first design's six: routes, throughput, long context, ten at once, first token, overhead", _six),
     "strategies": Part("from the sequential classifier to today's default: the first event of a stream", _strategies),
+    "deciding": Part("the first token of a MODERATE stream, by the stage of the head that decides", _deciding),
     "extras": Part("GET /health, session files, the cold start, cancelling phase by phase", _extras),
     "load": Part("closed loops of 1, 8 and 32 connections, an open loop and ab, beside a bare hop", _load),
     "streams": Part("the cost of a chunk, and up to a thousand streams at once, beside a bare hop", _streams),

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from ai_router.routing.head.store import packaged_encoder, unpack_head
+from ai_router.routing.head.store import packaged_slow_models, unpack_head
 from tests.fakes.router import clean_environment
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def test_learn_runs_from_the_wheel_on_the_examples_in_it(environment: Path, tmp_
     counts = re.search(r"fitted on (\d+) examples in \d+ s; of (\d+) others", learned.stdout)
     assert counts, learned.stdout
     assert sum(map(int, counts.groups())) == rows + 1
-    head = unpack_head((tmp_path / "head.npz").read_bytes(), packaged_encoder())
+    head = unpack_head((tmp_path / "head.npz").read_bytes(), packaged_slow_models())
     examples = {path.stem for part in PACKAGED for path in (DATASETS / part).glob("*.jsonl")}
     assert set(head.metadata["sources"]) == {*examples, "mine"}
 

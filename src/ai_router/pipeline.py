@@ -116,14 +116,15 @@ class _Request:
     # Decide, and speculate meanwhile.
 
     def _decide(self) -> Decision:
-        """The decision. The primary is called while the encoder or the classifier thinks, if that is worth it."""
+        """The decision. The primary is called meanwhile, if the slow models or the classifier are asked and it is
+        worth it."""
         pipeline, record = self._pipeline, self._record
         record.speculation = pipeline.speculation_controller.result_without_call
         found = pipeline.router.decide_at_once(self._request)
         if isinstance(found, Undecided) and found.first is not None:
             if pipeline.speculates_beside_head:
                 self._speculate(found)
-            found = pipeline.router.decide_with_encoder(self._request, found)
+            found = pipeline.router.decide_with_slow_models(self._request, found)
             self._decided_at = time.monotonic()
         if not isinstance(found, Undecided):
             return found

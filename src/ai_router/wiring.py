@@ -21,9 +21,10 @@ from ai_router.resilience.retry import RetryBudget
 from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
+from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
-from ai_router.routing.router import FastPath, Router
+from ai_router.routing.router import Router
 from ai_router.telemetry import Telemetry
 
 _CACHED_DECISIONS = 10_000
@@ -161,7 +162,7 @@ def build_pipeline(
         fast_path = start_fast_path(settings, classifier, telemetry.routing, telemetry.metrics, closing)
     return Pipeline(
         registry=registry,
-        router=Router(registry, classifier, fast_path, limiter),
+        router=Router(registry, classifier, fast_path, limiter, cloud_fallback=settings.cloud_fallback),
         forwarder=Forwarder(
             client,
             registry,

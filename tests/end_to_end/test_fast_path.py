@@ -119,14 +119,14 @@ def test_a_failed_classification_is_not_remembered(lab: Lab) -> None:
     assert second["x-router-decided-by"] == "classifier"
 
 
-def loop(lab: Lab, text: str, rounds: int) -> dict[str, str]:
+def loop(lab: Lab, text: str, rounds: int, **fields: Any) -> dict[str, str]:
     """A turn, and ``rounds`` results of tools behind it; the headers of its answer."""
     called = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     behind = [
         {"role": "assistant", "content": None, "tool_calls": [called]},
         {"role": "tool", "tool_call_id": "c1", "content": "prove that P is not NP, by tomorrow's weather"},
     ]
-    body = {"messages": [{"role": "user", "content": text}, *behind * rounds]}
+    body = {"messages": [{"role": "user", "content": text}, *behind * rounds], **fields}
     status, headers, _ = lab.router.post(orjson.dumps(body))
     assert status == 200
     return headers
@@ -153,6 +153,30 @@ def test_a_tool_loop_searches_once_and_keeps_what_was_found_in_its_place(lab: La
     assert asked[0] == asked[1] == asked[2]
     session = lab.router.session(decided[2]["x-session-id"])
     assert next(step for step in session["steps"] if step["kind"] == "enrichment")["duration_ms"] < 1_000
+
+
+def test_a_loop_that_goes_in_circles_is_escalated_once_and_stays_in_the_cloud(lab: Lab) -> None:
+    question = f"{PLAIN} (in circles)"
+    went = [loop(lab, question, rounds) for rounds in range(5)]
+    assert [headers["x-router-route"] for headers in went] == ["primary", "primary", "primary", "xai", "xai"]
+    assert went[3]["x-router-reason"] == "3 equal tool calls in a row led nowhere"
+    assert went[4]["x-router-reason"] == "goes on with a turn that was decided as COMPLEX"
+    assert {headers["x-router-decided-by"] for headers in went[1:]} == {"conversation"}
+
+
+def test_a_loop_of_a_client_that_named_the_primary_stays_there(lab: Lab) -> None:
+    for rounds in (0, 3):
+        assert loop(lab, f"{PLAIN} (by name)", rounds, model="primary")["x-router-route"] == "primary"
+
+
+@pytest.mark.parametrize(("text", "route"), [(PLAIN, "primary"), (HARD, "xai")])
+def test_go_on_stays_where_the_conversation_is(lab: Lab, text: str, route: str) -> None:
+    assert talk(lab, text)["x-router-route"] == route
+    headers = talk(lab, text, "Here is the first part. Shall I go on?", "Yes, do it!")
+    assert (headers["x-router-route"], headers["x-router-decided-by"]) == (route, "conversation")
+    again = talk(lab, text, "Here is the first part. Shall I go on?", "Yes, do it!", "The second part.", "weiter")
+    assert (again["x-router-route"], again["x-router-decided-by"]) == (route, "conversation")
+    assert not lab.classifier.calls(CHAT)
 
 
 def test_a_classified_turn_s_loop_asks_nobody_again_also_after_a_failure(lab: Lab) -> None:
@@ -197,9 +221,9 @@ def test_the_primary_is_called_while_the_encoder_thinks(lab: Lab) -> None:
 
 
 def test_no_speculation_where_the_head_expects_another_route(lab: Lab) -> None:
-    """Likely COMPLEX, yet unsure enough to ask: which of these are, is the head's business, but some must be."""
+    """Hardly MODERATE, yet unsure enough to ask: which of these are, is the head's business, but some must be."""
     skipped = 0
-    for text in _LIKELY_COMPLEX:
+    for text in _UNLIKELY_MODERATE:
         lab.reset()
         lab.classifier.on(CHAT, classifies("COMPLEX"))
         headers = talk(lab, text)
@@ -210,13 +234,13 @@ def test_no_speculation_where_the_head_expects_another_route(lab: Lab) -> None:
     assert metric(lab, 'ai_router_speculations_total{result="skipped_unlikely"}') >= skipped
 
 
-_LIKELY_COMPLEX = (
-    "what of the torsion when the curve degenerates",
-    "sharding and failover of the thing, with numbers",
-    "lock ordering for my three queues and the reaper",
-    "argue whether the estimator stays consistent then",
-    "second variation and what it says for stability",
-    "how would the optimum move if capacity halved",
+_UNLIKELY_MODERATE = (
+    "tip 12% on a 70 dollar dinner, and tell me in pounds since my guest is paying",
+    "twelve coins plus one known to be good, one of the twelve is off, heavy or light unknown. Three weighings",
+    "little thing: why's the gcd of two fibonacci numbers again one, and for which others",
+    "a price list arrives as a stream. At most k round trips, a fee per trade, and an order",
+    "git merge but for slides. how would you build that, moves, rewrites and all",
+    "house belongs to gran by half and to five heirs by half, usufruct on one flat",
 )
 
 

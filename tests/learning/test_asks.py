@@ -11,8 +11,12 @@ from ai_router.cli.learning import own_dressings, own_examples
 from ai_router.learning.asks import material_of, train_ask_model
 from ai_router.learning.dressing import read_dressings
 from ai_router.learning.examples import Example
-from ai_router.routing.head.asking import AskModel
+from ai_router.learning.networks import KnownVectors
+from ai_router.routing.head.asking import AskModel, read_segments
+from ai_router.routing.head.sentences import SentenceVectors
+from tests.heads import LetterVectors
 
+VECTORS = KnownVectors(SentenceVectors())
 TEST = read_dressings(Path(__file__).parents[2] / "datasets" / "test" / "dressings.toml")
 
 
@@ -23,23 +27,28 @@ def few() -> list[Example]:
 
 @pytest.fixture(scope="module")
 def trained(few: list[Example]) -> AskModel:
-    return train_ask_model(few, own_dressings(few).split()[0])
+    return train_ask_model(few, own_dressings(few).split()[0], VECTORS)
 
 
 def test_it_learns_to_leave_out_what_it_has_not_met(trained: AskModel) -> None:
     prompt = "how many rivers flow into the Black Sea?"
     for family in ("greeting", "polite_front", "about_in_front"):
         text = TEST.dress(prompt, family, random.Random(0)).text
-        found = trained.find(text).text
-        assert prompt in found
-        assert len(found) < len(text), family
+        by_words = trained.find(text)
+        assert prompt in by_words.text
+        assert len(by_words.text) < len(text), family
+        vectors = VECTORS.of([by_words.segments[at] for at in read_segments(len(by_words.segments))])
+        by_meaning = trained.find_by_meaning(by_words, vectors).ask.text
+        assert prompt in by_meaning
+        assert len(by_meaning) < len(text), family
 
 
 def test_training_is_reproducible(few: list[Example]) -> None:
     dressings = own_dressings(few).split()[0]
-    first, again = train_ask_model(few[::8], dressings), train_ask_model(few[::8], dressings)
+    first, again = (train_ask_model(few[::8], dressings, KnownVectors(LetterVectors())) for _ in range(2))
     assert first.bias == again.bias
     assert (first.weights == again.weights).all()
+    assert (first.network.hidden[0] == again.network.hidden[0]).all()
 
 
 def test_material_is_what_assistants_said_and_asks_nothing() -> None:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from ai_router.cli.learning import own_dressings, own_examples
 from ai_router.learning.distillation import evaluate_head, examples_from_sessions, why_not_install
 from ai_router.learning.examples import Example
-from ai_router.learning.training import Scored, is_for_calibration, threshold_for_risk, train_head
-from ai_router.routing.head.store import packaged_encoder, packaged_head, unpack_head
+from ai_router.learning.networks import KnownVectors
+from ai_router.learning.training import is_for_calibration, train_head
+from ai_router.routing.head.store import packaged_head, packaged_slow_models, unpack_head
 from tests.stored_sessions import session
 
 
 @pytest.fixture(scope="module")
 def few() -> list[Example]:
     return own_examples()[0][::12]
-
-
-def judgement(confidences: list[float], right: list[bool]) -> Scored:
-    return Scored(np.array(confidences), np.array(right), np.ones(len(right)), np.zeros(len(right), np.int64))
-
-
-def test_the_threshold_is_the_lowest_that_keeps_the_risk() -> None:
-    judged = judgement([0.9, 0.8, 0.7, 0.6], [True, True, False, True])
-    assert threshold_for_risk(judged, 0.0) == 0.8
-    assert threshold_for_risk(judged, 0.25) == 0.6
-    assert threshold_for_risk(judgement([0.9], [False]), 0.5) == 1.0
-
-
-def test_what_an_earlier_stage_got_wrong_counts_against_the_later_one() -> None:
-    judged = judgement([0.0, 0.9, 0.8], [False, True, True])
-    already = np.array([True, False, False])
-    assert threshold_for_risk(judged, 0.34, answered=already, answered_correctly=np.zeros(3, bool)) == 0.8
-    assert threshold_for_risk(judged, 0.1, answered=already, answered_correctly=np.zeros(3, bool)) == 1.0
 
 
 def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]) -> None:
@@ -46,16 +28,18 @@ def test_groups_are_for_fitting_or_for_calibrating_never_both(few: list[Example]
 def test_training_is_reproducible_and_keeps_its_risk(few: list[Example]) -> None:
     asks, dressings = packaged_head().asks, own_dressings(few)
     apart = {"kept_apart_traps", "kept_apart_mixed"}
-    first = train_head(
-        few, packaged_encoder(), asks, dressings, year=2026, weights={}, calibration_sources=apart, risk=0.1
-    )
-    again = train_head(
-        few, packaged_encoder(), asks, dressings, year=2026, weights={}, calibration_sources=apart, risk=0.1
+    slow = packaged_slow_models()
+    vectors = KnownVectors(slow.vectors)
+    first, again = (
+        train_head(
+            few, slow.encoder, vectors, asks, dressings, year=2026, weights={}, calibration_sources=apart, risk=0.1
+        )
+        for _ in range(2)
     )
     assert first.content == again.content
     assert first.risk <= 0.1
     assert first.coverage > 0.3
-    head = unpack_head(first.content, packaged_encoder())
+    head = unpack_head(first.content, slow)
     assert head.metadata["fitted"] == first.fitted
     assert head.guess([{"role": "user", "content": "weather in Oslo tomorrow"}], 2026).label == "ENRICH"
 
@@ -66,10 +50,11 @@ def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]
     split = examples_from_sessions(session(text, label="COMPLEX") for text in quirks)
     assert split.training
     assert split.held_out
-    present = packaged_head()
+    present, slow = packaged_head(), packaged_slow_models()
     trained = train_head(
         [*few, *split.training],
-        packaged_encoder(),
+        slow.encoder,
+        KnownVectors(slow.vectors),
         present.asks,
         own_dressings(few),
         year=2026,
@@ -77,7 +62,7 @@ def test_a_student_of_the_sessions_says_what_the_teacher_said(few: list[Example]
         calibration_sources={"kept_apart_traps"},
         start=present,
     )
-    student = unpack_head(trained.content, packaged_encoder())
+    student = unpack_head(trained.content, slow)
     before, after = (
         evaluate_head(present, split.held_out, 2026),
         evaluate_head(student, split.held_out, 2026),

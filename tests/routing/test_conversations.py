@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.conversations import STAY_BELOW, Conversations, goes_on, stay, turn_keys
+from ai_router.routing.conversations import (
+    STAY_BELOW,
+    Conversations,
+    goes_in_circles,
+    goes_on,
+    is_continuation,
+    stay,
+    turn_keys,
+)
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
 
 
@@ -120,3 +128,76 @@ def test_a_turn_s_own_label_is_known_for_the_rest_of_it() -> None:
 def test_only_a_tool_s_result_goes_on_with_a_turn(role: str, expected: bool) -> None:
     assert goes_on([*talk("a"), {"role": role, "content": "x"}]) is expected
     assert not goes_on([])
+
+
+def called(arguments: str, result: str, name: str = "read") -> list[Message]:
+    """A round of a tool loop: a call and its result."""
+    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": result},
+    ]
+
+
+SAME = called('{"path": "a.py"}', "no such file")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "circles"),
+    [
+        (SAME * 3, True),
+        (SAME * 2, False),
+        ([*called('{"path": "b.py"}', "x"), *SAME * 3], True),
+        ([*SAME * 3, *called('{"path": "b.py"}', "x")], False),
+        ([*SAME * 2, *called('{"path":"a.py"}', "no such file")], True),
+        ([*SAME * 2, *called('{"path": "a.py"}', "import os")], False),
+        ([*SAME * 2, *called('{"path": "a.py"}', "no such file", name="write")], False),
+        ([message for n in range(3) for message in called("{}", f"Error: timed out after {n} s")], True),
+        ([message for n in range(3) for message in called("{}", f"<tool_use_error>line {n}</tool_use_error>")], True),
+        ([message for n in range(3) for message in called("{}", f"{n} errors found")], False),
+        ([*SAME * 2, {"role": "user", "content": "try again"}, *SAME], False),
+        ([{"role": "tool", "content": "x"}] * 3, False),
+        ([], False),
+    ],
+    ids=[
+        "three the same",
+        "two only",
+        "another one before",
+        "another one after",
+        "other blanks in the arguments",
+        "a new result",
+        "another tool",
+        "three errors",
+        "three errors in tags",
+        "results that speak of errors",
+        "the user spoke in between",
+        "results without calls",
+        "nothing",
+    ],
+)
+def test_a_loop_goes_in_circles_where_three_equal_calls_brought_nothing_new(
+    rounds: list[Message], circles: bool
+) -> None:
+    assert goes_in_circles([*talk("fix it"), *rounds]) is circles
+
+
+def test_functions_of_the_old_kind_count_too() -> None:
+    old = [
+        {"role": "assistant", "content": None, "function_call": {"name": "read", "arguments": "not JSON"}},
+        {"role": "function", "name": "read", "content": "nothing"},
+    ]
+    assert goes_in_circles([*talk("fix it"), *old * 3])
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "Yes, do it!", "continue", "  Continue.\n", "weiter", "sí, hazlo", "继续", "はい。"]
+)
+def test_who_says_no_more_than_go_on_goes_on(text: str) -> None:
+    assert is_continuation(talk("prove it", "Part one.", text))
+
+
+@pytest.mark.parametrize(
+    "text", ["yes, but in Spanish", "continue " * 20, "", "no", "and in Spanish?", "do it in Rust"]
+)
+def test_who_says_more_does_not(text: str) -> None:
+    assert not is_continuation(talk("prove it", "Part one.", text))

@@ -42,10 +42,16 @@ def route(text: str, *, as_json: bool) -> None:
         if settings.fast_routing:
             metrics = RoutingMetrics(CollectorRegistry())
             fast = build_fast_path(settings, HeadStore(settings.data_dir), Monitor(1.0), metrics)
-        router = Router(registry, classifier, fast, build_limiter(settings, registry))
+        router = Router(
+            registry,
+            classifier,
+            fast,
+            build_limiter(settings, registry),
+            cloud_fallback=settings.cloud_fallback,
+        )
         found = router.decide_at_once(request)
         if isinstance(found, Undecided) and found.first is not None:
-            found = router.decide_with_encoder(request, found)
+            found = router.decide_with_slow_models(request, found)
         decision = (
             router.determine_route(request, found, CancelScope().new_call) if isinstance(found, Undecided) else found
         )

@@ -64,6 +64,8 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool, dressed: boo
         exit_with("no row has a label, or weak and strong")
     document: dict[str, Any] = {}
     year = time.localtime().tm_year
+    # The sentence vectors load in the background: the times of the prompts are not to have that in them.
+    head.guess([{"role": "user", "content": "hello"}], year, all_stages=True)
     if dressed:
         _evaluate_dressed(head, examples, year, as_json=as_json)
         return

@@ -19,7 +19,13 @@ from ai_router.learning.distillation import (
     install_head,
     why_not_install,
 )
-from ai_router.learning.dressing import Dressings, dressed_examples, read_dressings
+from ai_router.learning.dressed_evaluation import dressed_reports, why_worse_dressed
+from ai_router.learning.dressing import (
+    Dressings,
+    dressed_examples,
+    dressings_to_measure_with,
+    read_dressings,
+)
 from ai_router.learning.evaluation import performance_gap_recovered
 from ai_router.learning.examples import (
     Example,
@@ -32,13 +38,22 @@ from ai_router.learning.examples import (
 )
 from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.features import excerpt_of
-from ai_router.routing.head.store import HeadStore, packaged_encoder, unpack_head
+from ai_router.routing.head.store import (
+    HeadStore,
+    packaged_encoder,
+    packaged_head,
+    packaged_slow_models,
+    unpack_head,
+)
 
 if TYPE_CHECKING:
     from ai_router.learning.training import TrainedHead
 
 PUBLIC_WEIGHT = 0.4
 """The weight of examples that the user names: a public data set has thousands of rows in one style."""
+
+EXAMINE_EVERY = 8
+"""Of 658 examples: in all families of dressings, two heads take two minutes for so many."""
 
 
 @click.command()
@@ -83,6 +98,7 @@ def learn(
 def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, encoder_from: Path | None) -> None:
     from ai_router.learning.asks import train_ask_model
     from ai_router.learning.fitting import fit_difficulty, held_out_difficulty
+    from ai_router.learning.networks import KnownVectors
     from ai_router.learning.training import is_for_calibration, train_head
 
     example_files = [
@@ -95,7 +111,10 @@ def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, enco
     started, year = time.monotonic(), time.localtime().tm_year
     dressings = own_dressings(examples)
     fitting = [example for example in everything if not is_for_calibration(example, calibration_sources)]
-    asks = train_ask_model([example for example in fitting if example.source not in weights], dressings.split()[0])
+    vectors = KnownVectors(packaged_slow_models().vectors)
+    asks = train_ask_model(
+        [example for example in fitting if example.source not in weights], dressings.split()[0], vectors
+    )
     click.echo(f"the model that finds the ask is fitted ({time.monotonic() - started:.0f} s)")
     if encoder_from is not None:
         _make_encoder(encoder_from, fitting, weights, dressings, asks)
@@ -111,6 +130,7 @@ def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, enco
     trained = train_head(
         everything,
         packaged_encoder(),
+        vectors,
         asks,
         dressings,
         year=year,
@@ -129,6 +149,7 @@ def _learn_from_files(paths: Sequence[Path], out: Path | None, risk: float, enco
 
 
 def _learn_from_sessions(out: Path | None, risk: float) -> None:
+    from ai_router.learning.networks import KnownVectors
     from ai_router.learning.training import train_head
 
     settings = settings_or_exit()
@@ -141,6 +162,7 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
     trained = train_head(
         [*examples, *split.training],
         packaged_encoder(),
+        KnownVectors(packaged_slow_models().vectors),
         present.asks,
         own_dressings(examples),
         year=year,
@@ -151,11 +173,18 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
         difficulty=present.difficulty_model,
         metadata={"sources": ["package", SOURCE]},
     )
-    student = unpack_head(trained.content, packaged_encoder())
+    student = unpack_head(trained.content, packaged_slow_models())
     before, after = evaluate_head(present, split.held_out, year), evaluate_head(student, split.held_out, year)
     click.echo(f"the present head: {_summary(before)}")
     click.echo(f"the new one:      {_summary(after)}")
-    if problem := why_not_install(before, after, risk):
+    problem = why_not_install(before, after, risk)
+    if problem is None:
+        floors = examples_to_examine_dressed(examples, calibration_sources)
+        dressed = [
+            dressed_reports(head, floors, dressings_to_measure_with(), year) for head in (student, packaged_head())
+        ]
+        problem = why_worse_dressed(*dressed)
+    if problem is not None:
         click.echo(f"not installed, the present head stays: {problem}")
         raise SystemExit(1)
     if out is not None:
@@ -171,6 +200,12 @@ def own_examples() -> tuple[list[Example], frozenset[str]]:
     fitting = read_examples(packaged_files("train"))
     calibrating = read_examples(packaged_files("calibration"))
     return [*fitting, *calibrating], frozenset(example.source for example in calibrating)
+
+
+def examples_to_examine_dressed(examples: Sequence[Example], calibration_sources: frozenset[str]) -> Sequence[Example]:
+    """Of the package's examples, those on which a student is compared with the packaged head: no weights were fitted on
+    them."""
+    return [example for example in examples if example.source in calibration_sources][::EXAMINE_EVERY]
 
 
 def own_dressings(examples: Sequence[Example]) -> Dressings:

@@ -15,6 +15,7 @@ from ai_router.routing.prompt import last_user_text
 
 UNDRESSED = "undressed"
 """The name of the report on the prompts as they are."""
+TOLERANCE = 0.02
 _SHOWN_CHARS = 76
 
 
@@ -40,6 +41,31 @@ def dressed_reports(
 def mean_accuracy(families: Mapping[str, FamilyReport]) -> float:
     """The mean over the families; the undressed prompts do not count."""
     return statistics.fmean(found.report.accuracy for name, found in families.items() if name != UNDRESSED)
+
+
+def right_where_sure(families: Mapping[str, FamilyReport]) -> float | None:
+    """The share of right answers among all of which the head is sure; None if it is sure of none."""
+    sure, right = 0.0, 0.0
+    for report_of in (found.report for found in families.values()):
+        answered = report_of.coverage * report_of.prompts
+        sure += answered
+        right += answered * (report_of.accuracy_sure or 0.0)
+    return right / sure if sure else None
+
+
+def why_worse_dressed(student: Mapping[str, FamilyReport], packaged: Mapping[str, FamilyReport]) -> str | None:
+    """The reason not to install a student: it does worse on dressed prompts than the packaged head, beyond TOLERANCE.
+
+    None: it does not. It is compared with the packaged head and not with the present one, so that many small steps do
+    not add up. Pure.
+    """
+    accuracy, before = mean_accuracy(student), mean_accuracy(packaged)
+    if accuracy < before - TOLERANCE:
+        return f"of dressed prompts it has {accuracy:.1%} right, the packaged head {before:.1%}"
+    sure, sure_before = right_where_sure(student), right_where_sure(packaged)
+    if sure is not None and sure_before is not None and sure < sure_before - TOLERANCE:
+        return f"of dressed prompts that it is sure of it has {sure:.1%} right, the packaged head {sure_before:.1%}"
+    return None
 
 
 def predict(head: Head, example: Example, year: int) -> tuple[Guess, Prediction]:

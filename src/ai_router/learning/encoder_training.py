@@ -22,8 +22,9 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from ai_router.learning.examples import Example
+from ai_router.routing.ask import Ask
 from ai_router.routing.head.encoder import ATTENTION_HEADS, MAX_TOKENS, EncoderInput, WordPieceTokenizer, encoder_input
-from ai_router.routing.head.features import FoundAsk, excerpt_of
+from ai_router.routing.head.features import excerpt_of
 from ai_router.routing.verdict import LABELS
 
 Arrays = dict[str, Any]
@@ -57,7 +58,7 @@ def train_encoder(
     examples: Sequence[Example],
     weights: Sequence[float],
     recipe: Recipe,
-    find_ask: Callable[[str], FoundAsk] | None = None,
+    find_ask: Callable[[str], Ask] | None = None,
     report: Callable[[str], None] = print,
 ) -> bytes:
     """The content of an encoder file. ``base`` holds model.safetensors and vocab.txt of the model to start from.

@@ -274,6 +274,19 @@ def _without_mail(text: str) -> str:
 
 # Segments.
 
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a message asks. ``text``: its segments that ask, one a line. ``certainty``: of the least clear segment, 0
+    for one that may as well ask as not, 1 for one that surely does or does not. ``segments``: all of the message's,
+    and ``unwrapped`` the message that they were cut from."""
+
+    text: str
+    certainty: float
+    segments: tuple[str, ...]
+    unwrapped: str
+
+
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"”»')\]]?\s+(?=\S)|(?<=[。！？؟।])\s*")
 _COLON = re.compile(r"\A([^:\n]{1,80}):[ \t]+(?=\S)")
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.S)

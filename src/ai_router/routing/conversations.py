@@ -5,16 +5,25 @@ STAY_BELOW. Only MODERATE and COMPLEX are kept: they are two backends, each with
 ENRICH is about the question and not about the conversation: it is neither kept nor replaced, and the turn after it is
 compared with the turn before it. A decision that states no confidence counts as sure.
 
-A request that goes on with a turn, since its last message is a tool's result, keeps the turn's label, ENRICH too.
+A request that goes on with a turn, since its last message is a tool's result, keeps the turn's label, ENRICH too. It
+is escalated where the loop goes in circles (``goes_in_circles``). A user who says no more than "go on" (a row of
+continuations.toml) stays with the label that is kept, however sure the head is.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+import re
 import threading
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
 
+import orjson
 from cachetools import LRUCache
 
 from ai_router.routing.prompt import text_of
@@ -25,6 +34,11 @@ _STICKY_LABELS = frozenset({Label.MODERATE, Label.COMPLEX})
 _END_CHARS = 200
 _FIRST_MESSAGES, _LAST_MESSAGES = 4, 60
 _TOOL_ROLES = frozenset({"tool", "function"})
+CIRCLES = 3
+_ERROR = re.compile(r"\s*(?:<[\w-]*error>|\W{0,3}(?:error|exception|traceback|failed|failure|fatal)\b)", re.I)
+"""How the results of tools begin that tell of an error. OpenAI's messages have no field for it."""
+_WORD = re.compile(r"[\w']+")
+_LONGEST_CONTINUATION = 40
 _ROLES_IN_KEY = frozenset({"user", "system", "developer"})
 
 TurnKey = bytes
@@ -57,6 +71,68 @@ def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
 def goes_on(messages: Sequence[Message]) -> bool:
     """Whether the request goes on with a turn: its last message is what a tool answered."""
     return bool(messages) and messages[-1].get("role") in _TOOL_ROLES
+
+
+def goes_in_circles(messages: Sequence[Message]) -> bool:
+    """Whether the turn's last CIRCLES rounds of tool calls were the same calls with the same arguments, and brought the
+    same results or errors only."""
+    rounds = list(itertools.islice(_rounds(messages), CIRCLES))
+    if len(rounds) < CIRCLES or any(found.calls != rounds[0].calls for found in rounds):
+        return False
+    same = all(found.results == rounds[0].results for found in rounds)
+    return same or all(_ERROR.match(result) for found in rounds for result in found.results)
+
+
+class _Round(NamedTuple):
+    """The calls of one message, each its function's name and its arguments, and what they brought."""
+
+    calls: Sequence[tuple[str, object]]
+    results: Sequence[str]
+
+
+def _rounds(messages: Sequence[Message]) -> Iterator[_Round]:
+    """The current turn's rounds of tool calls that have results, the newest first."""
+    results: list[str] = []
+    for message in reversed(messages):
+        role = message.get("role")
+        if role in _TOOL_ROLES:
+            results.append(text_of(message))
+        elif role == "assistant" and results and (calls := _calls_of(message)):
+            yield _Round(calls, results)
+            results = []
+        else:
+            return
+
+
+def _calls_of(message: Message) -> list[tuple[str, object]]:
+    calls = message.get("tool_calls")
+    functions = [call.get("function") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+    functions.append(message.get("function_call"))
+    return [(str(of.get("name")), _parsed(of.get("arguments"))) for of in functions if isinstance(of, Mapping)]
+
+
+def _parsed(arguments: object) -> object:
+    """Arguments that differ only in how their JSON is written are the same."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        return arguments
+
+
+def is_continuation(messages: Sequence[Message]) -> bool:
+    """Whether the user says no more than to go on: "yes, do it", "continue", "weiter"."""
+    if not messages or messages[-1].get("role") != "user":
+        return False
+    text = text_of(messages[-1])
+    return len(text) <= _LONGEST_CONTINUATION and " ".join(_WORD.findall(text.lower())) in _continuations()
+
+
+@cache
+def _continuations() -> frozenset[str]:
+    table = tomllib.loads(files("ai_router.routing").joinpath("continuations.toml").read_text("utf-8"))
+    return frozenset(" ".join(_WORD.findall(phrase.lower())) for row in table["continuations"] for phrase in row["say"])
 
 
 def _digest_input(message: Message) -> bytes:

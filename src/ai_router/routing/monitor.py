@@ -23,7 +23,8 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.observability.recorder import Batches
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.head.model import CONFIDENCE_BINS, Guess
+from ai_router.routing.head.confidence import CONFIDENCE_BINS
+from ai_router.routing.head.model import Guess
 from ai_router.types import ChatRequest
 
 log = logging.getLogger(__name__)

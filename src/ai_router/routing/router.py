@@ -8,21 +8,17 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
-from ai_router.observability.metrics import RoutingMetrics
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
-from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.conversations import Conversations, TurnKey, goes_on, stay, turn_keys
-from ai_router.routing.head.model import FirstGuess, Guess, Head
-from ai_router.routing.head.store import HeadStore
-from ai_router.routing.monitor import Monitor, ShadowClassifier
+from ai_router.routing.conversations import CIRCLES, TurnKey, goes_in_circles, goes_on, is_continuation, stay, turn_keys
+from ai_router.routing.fast_path import FastPath, HeadGuess
+from ai_router.routing.head.model import Guess
 from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
@@ -33,98 +29,12 @@ MIN_FALLBACK_CONFIDENCE = 0.5
 """When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
 
 
-class HeadGuess(NamedTuple):
-    """A first guess, the head that made it, and the seconds that it took."""
-
-    head: Head
-    first: FirstGuess
-    took_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class FastPath:
-    """What decides in this process, without a call, and what it remembers.
-
-    ``context_chars``: how many characters of conversation the classifier is shown, which is what the cache goes by.
-    ``shadow`` is None where there is no classifier to compare with, or where no share of decisions is to be compared.
-    """
-
-    heads: HeadStore
-    cache: DecisionCache
-    conversations: Conversations
-    monitor: Monitor
-    metrics: RoutingMetrics
-    context_chars: int
-    shadow: ShadowClassifier | None = None
-
-    def key(self, request: ChatRequest) -> Key:
-        """The request's key in the decision cache."""
-        return cache_key(request, self.context_chars)
-
-    def cached_decision(self, key: Key | None) -> Decision | None:
-        """The classifier's decision on the same question, as one of the cache; None if it is not there."""
-        decision = self.cache.get(key) if key is not None else None
-        if decision is None:
-            return None
-        return dataclasses.replace(
-            decision,
-            decided_by=DecidedBy.CACHE,
-            reason=f"decided before ({decision.reason})",
-            duration_ms=None,
-            finish_reason=None,
-        )
-
-    def first_guess(self, request: ChatRequest) -> HeadGuess:
-        """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
-        head, started = self.heads.current, time.perf_counter()
-        first = head.first_guess(request.messages, request.timestamp.year)
-        took_s = time.perf_counter() - started
-        if first.final:
-            self._measured(first.guess, took_s)
-        return HeadGuess(head, first, took_s)
-
-    def encoder_guess(self, request: ChatRequest, before: HeadGuess) -> Guess:
-        """The guess of the same head with its encoder."""
-        started = time.perf_counter()
-        guess = before.head.encoder_guess(before.first, request.timestamp.year)
-        self._measured(guess, before.took_s + time.perf_counter() - started)
-        return guess
-
-    def _measured(self, guess: Guess, took_s: float) -> None:
-        self.metrics.guessed(guess.confidence, took_s)
-        self.monitor.record_confidence(guess.confidence)
-
-    def trusts(self, guess: Guess) -> bool:
-        """Whether the guess may decide: the head is sure of it, and in service."""
-        return guess.sure and self.monitor.in_service
-
-    def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
-        """The classifier decided: keep the decision, and compare it with the head's guess where that was sure."""
-        if key is not None:
-            self.cache.put(key, decision)
-        if guess is not None and guess.sure:
-            self.monitor.record_comparison(agreed=guess.label == decision.label)
-
-    def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
-        """Perhaps have the classifier asked afterwards about a decision of the head's."""
-        if self.shadow is not None:
-            self.shadow.offer(request, guess)
-
-    def label_at(self, key: TurnKey | None) -> Label | None:
-        """The label to stay with, of the turn with this key; None if there is none."""
-        return self.conversations.label_at(key)
-
-    def remember(self, keys: tuple[TurnKey | None, TurnKey], decision: Decision) -> None:
-        """Keep the label of a turn; ``keys`` are those of the previous and the current one."""
-        self.conversations.remember(*keys, decision.label)
-
-
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """A request that the head's encoder or the classifier has to decide, and what is known of it.
+    """A request that the head's slow models or the classifier have to decide, and what is known of it.
 
-    ``first``: the head's first guess, where its encoder is still to be asked (``Router.decide_with_encoder``); None:
-    the classifier is next.
+    ``first``: the head's first guess, where its slow models are still to be asked
+    (``Router.decide_with_slow_models``); None: the classifier is next.
     ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which may not decide: it is
     not sure, or the head is out of service; None without a head. ``previous_label``: of the previous turn, to stay
     with; None if there is none. ``turn_keys``: of the previous and the current turn.
@@ -142,18 +52,29 @@ _NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=
 
 class Router:
     """Decides, in up to three steps: ``decide_at_once`` takes a few milliseconds of this processor,
-    ``decide_with_encoder`` ten or more, and ``determine_route`` asks the classifier. Safe from any thread."""
+    ``decide_with_slow_models`` ten or more, and ``determine_route`` asks the classifier. Safe from any thread."""
 
     def __init__(
-        self, registry: Registry, classifier: Classifier | None, fast_path: FastPath | None, limiter: ConcurrencyLimiter
+        self,
+        registry: Registry,
+        classifier: Classifier | None,
+        fast_path: FastPath | None,
+        limiter: ConcurrencyLimiter,
+        *,
+        cloud_fallback: bool = True,
     ) -> None:
         self._registry = registry
         self._classifier = classifier
         self._fast_path = fast_path
         self._limiter = limiter
+        self._escalates = cloud_fallback and not registry.chains[Label.COMPLEX.lower()][0].backend.local
+        """Whether a tool loop that the primary runs in circles may go to a cloud."""
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
-        """The decision, if it needs neither encoder nor call, or if nobody can be asked now. Raises ModelNotFound."""
+        """The decision, if it needs neither slow models nor a call, or nobody can be asked now.
+
+        Raises ModelNotFound.
+        """
         explicit = self._explicit_decision(request)
         if explicit is not None and explicit.model is not None:
             return explicit
@@ -161,14 +82,14 @@ class Router:
         found = _meta_decision(request) or explicit or self._fast_decision(request)
         return self._unless_blocked(found) if isinstance(found, Undecided) and found.first is None else found
 
-    def decide_with_encoder(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
-        """The decision of the head with its encoder, if that is sure, or if nobody else can be asked now.
+    def decide_with_slow_models(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
+        """The decision of the head with its slow models, if that is sure, or if nobody else can be asked now.
 
         Raises ValueError where that was asked already.
         """
         if self._fast_path is None or undecided.first is None:
-            raise ValueError("the encoder has been asked")
-        guess = self._fast_path.encoder_guess(request, undecided.first)
+            raise ValueError("the slow models have been asked")
+        guess = self._fast_path.second_guess(request, undecided.first)
         decision = self._guess_decision(guess)
         if decision is None:
             return self._unless_blocked(dataclasses.replace(undecided, guess=guess, first=None))
@@ -207,7 +128,7 @@ class Router:
         if self._fast_path is not None:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
             decision = stay(decision, undecided.previous_label)
-            self._fast_path.remember(undecided.turn_keys, decision)
+            self._fast_path.remember(undecided.turn_keys, decision.label)
         return decision
 
     def _fallback(self, undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
@@ -235,13 +156,13 @@ class Router:
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages)
-        if goes_on(request.messages) and (label := self._fast_path.conversations.own_label(keys[1])) is not None:
-            return _continued_decision(label)
         previous_label = self._fast_path.label_at(keys[0])
+        if (continued := self._continued_decision(request, keys, previous_label)) is not None:
+            return continued
         key = self._fast_path.key(request) if self._classifier is not None else None
         if (cached := self._fast_path.cached_decision(key)) is not None:
             decision = stay(cached, previous_label)
-            self._fast_path.remember(keys, decision)
+            self._fast_path.remember(keys, decision.label)
             return decision
         found = self._fast_path.first_guess(request)
         guess = found.first.guess
@@ -251,6 +172,25 @@ class Router:
         if guessed is None:
             return Undecided(key, guess, previous_label, keys)
         return self._decided_by_head(request, guessed, guess, previous_label, keys)
+
+    def _continued_decision(
+        self, request: ChatRequest, keys: tuple[TurnKey | None, TurnKey], previous_label: Label | None
+    ) -> Decision | None:
+        """The decision where the conversation has made it already: in a tool loop, and after "go on"."""
+        if self._fast_path is None:
+            return None
+        if goes_on(request.messages):
+            label = self._fast_path.conversations.own_label(keys[1])
+            if label is None:
+                return None
+            if label is not Label.COMPLEX and self._escalates and goes_in_circles(request.messages):
+                self._fast_path.remember(keys, Label.COMPLEX)
+                return _conversation_decision(Label.COMPLEX, f"{CIRCLES} equal tool calls in a row led nowhere")
+            return _conversation_decision(label, f"goes on with a turn that was decided as {label}")
+        if previous_label is not None and is_continuation(request.messages):
+            self._fast_path.remember(keys, previous_label)
+            return _conversation_decision(previous_label, f"says to go on, after a turn of {previous_label}")
+        return None
 
     def _decided_by_head(
         self,
@@ -263,7 +203,7 @@ class Router:
         if self._fast_path is None:
             raise ValueError("there is no head")
         decision = stay(decision, previous_label)
-        self._fast_path.remember(keys, decision)
+        self._fast_path.remember(keys, decision.label)
         self._fast_path.offer_to_shadow(request, guess)
         return decision
 
@@ -281,8 +221,7 @@ def _meta_decision(request: ChatRequest) -> Decision | None:
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {job}", confidence=1.0)
 
 
-def _continued_decision(label: Label) -> Decision:
-    reason = f"goes on with a turn that was decided as {label}"
+def _conversation_decision(label: Label, reason: str) -> Decision:
     return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CONVERSATION, reason)
 
 

@@ -71,14 +71,14 @@ def test_a_guess_says_how_likely_each_label_is_and_why(head: Head) -> None:
     assert "weather" in guess.evidence
 
 
-def test_the_first_guess_is_the_guess_unless_the_encoder_is_still_to_be_asked(head: Head) -> None:
+def test_the_first_guess_is_the_guess_unless_the_slow_models_are_still_to_be_asked(head: Head) -> None:
     plain, harder = user("hello"), user("make a motto for our ice cream shop in Kiel")
     first = head.first_guess(plain, 2026)
     assert first.final
     assert head.guess(plain, 2026) == first.guess
     first = head.first_guess(harder, 2026)
     assert not first.final
-    assert head.guess(harder, 2026) == head.encoder_guess(first, 2026) != first.guess
+    assert head.guess(harder, 2026) == head.second_guess(first, 2026) != first.guess
 
 
 def test_gibberish_is_nothing_to_be_sure_of(head: Head) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import threading
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
 from ai_router.routing.head import store
-from ai_router.routing.head.asking import AskModel
+from ai_router.routing.head.confidence import CONFIDENCE_INPUTS, Stage, Stages
 from ai_router.routing.head.features import BUCKETS, Excerpt
-from ai_router.routing.head.model import Head, Stage
+from ai_router.routing.head.model import Head, SlowModels
 from ai_router.routing.head.store import (
     HeadStore,
     HeadUnusable,
@@ -22,19 +24,15 @@ from ai_router.routing.head.store import (
     packaged_head,
     unpack_head,
 )
+from tests.heads import made_head_parts
 
-STAGE = Stage((1.0, 1.0), (0.0,) * 11, 0.5)
-ASKS = AskModel(np.zeros(BUCKETS, np.float16), 1.0)
+STAGE = Stage((1.0, 1.0, 1.0), (0.0,) * CONFIDENCE_INPUTS, 0.5)
+HEAD = made_head_parts()
 
 
-def made(bias: float = 1.0, **about: object) -> bytes:
+def made(**changes: Any) -> bytes:
     """A head that says MODERATE to everything, with a confidence of one half."""
-    weights = np.zeros((BUCKETS, 3), np.float32)
-    weights[7] = 0.5
-    vocabulary = np.array([1, 2], np.uint32)
-    return pack_head(
-        weights, [bias, 0.0, 0.0], vocabulary, STAGE, STAGE, ASKS, None, {"confidences": [0.1] * 10, **about}
-    )
+    return pack_head(dataclasses.replace(HEAD, **changes))
 
 
 def test_the_same_head_is_the_same_bytes() -> None:
@@ -42,7 +40,7 @@ def test_the_same_head_is_the_same_bytes() -> None:
 
 
 def test_what_was_packed_comes_out() -> None:
-    head = unpack_head(made(note="x"), None)
+    head = unpack_head(made(metadata={**HEAD.metadata, "note": "x"}), None)
     assert head.metadata["note"] == "x"
     assert head.guess([{"role": "user", "content": "anything"}], 2026).label == "MODERATE"
     assert head.reference == (0.1,) * 10
@@ -67,27 +65,34 @@ def changed(**arrays: np.ndarray) -> bytes:
     [
         changed(weights=np.full((1, 3), np.nan, np.float16)),
         changed(weights=np.zeros((1, 2), np.float16)),
-        changed(rows=np.array([-1], np.int32)),
-        changed(rows=np.array([BUCKETS], np.int32)),
-        pack_head(
-            np.zeros((BUCKETS, 3), np.float32), [0.0] * 3, np.array([1], np.uint32), STAGE, STAGE, ASKS, None, {}
-        ),
-        pack_head(
-            np.zeros((BUCKETS, 3), np.float32),
-            [0.0] * 3,
-            np.array([1], np.uint32),
-            STAGE,
-            Stage((1.0, 1.0), (0.0,) * 3, 0.5),
-            ASKS,
-            None,
-            {"confidences": [0.1] * 10},
-        ),
+        changed(**{"weights.rows": np.array([-1], np.int32)}),
+        changed(**{"weights.rows": np.array([BUCKETS], np.int32)}),
+        changed(**{"meaning.output.bias": np.zeros(2, np.float16)}),
+        changed(**{"meaning.hidden.weight": np.zeros((5, 4), np.float16)}),
+        made(metadata={}),
+        made(stages=Stages(STAGE, STAGE, Stage((1.0, 1.0, 1.0), (0.0,) * 3, 0.5))),
     ],
-    ids=["not a number", "two columns", "negative row", "row too far", "no reference", "second stage too short"],
+    ids=[
+        "not a number",
+        "two columns",
+        "negative row",
+        "row too far",
+        "two outputs",
+        "reads other rows",
+        "no reference",
+        "a stage too short",
+    ],
 )
 def test_a_head_that_would_fail_in_a_request_is_refused_before(content: bytes) -> None:
     with pytest.raises(HeadUnusable):
-        unpack_head(content, None)
+        unpack_head(content, SlowModels(NoVectors(), packaged_encoder()))
+
+
+class NoVectors:
+    """Sentence vectors that the check of a head must not wait for."""
+
+    def of(self, texts: object) -> NoReturn:
+        raise AssertionError("asked while a head is loaded")
 
 
 def test_whatever_byte_of_a_file_is_broken_it_is_a_head_or_refused() -> None:
@@ -113,7 +118,7 @@ def test_a_head_for_another_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_learned_head_wins_over_the_packaged_one(tmp_path: Path) -> None:
-    (tmp_path / "head.npz").write_bytes(made(note="learned"))
+    (tmp_path / "head.npz").write_bytes(made(metadata={**HEAD.metadata, "note": "learned"}))
     assert HeadStore(tmp_path).current.metadata["note"] == "learned"
 
 
@@ -139,7 +144,7 @@ def test_a_new_head_is_taken_up_while_running_and_a_broken_one_is_not(
     heads = HeadStore(tmp_path, take)
     heads.start()
     try:
-        (tmp_path / ".new").write_bytes(made(note="first"))
+        (tmp_path / ".new").write_bytes(made(metadata={**HEAD.metadata, "note": "first"}))
         (tmp_path / ".new").replace(tmp_path / "head.npz")
         assert changed.wait(10)
         assert heads.current.metadata["note"] == "first"

@@ -10,15 +10,16 @@ The features of the two are hashed apart, so that the model can learn that a pay
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ai_router.routing.ask import Ask
 from ai_router.routing.prompt import both_ends, text_of
 from ai_router.types import Message
 
@@ -68,32 +69,36 @@ class Excerpt:
     """All of the newest turn, cut to TURN_CHARS, where the ask is only a part of it."""
     certainty: float = 1.0
     """How clear it was what of the newest turn asks (Ask)."""
+    ask: Ask | None = None
+    """The ask that was found in the newest turn; None: it was not looked for."""
 
     @property
     def last(self) -> str:
         """The newest user turn."""
         return self.turns[0]
 
+    def with_ask(self, ask: Ask) -> Excerpt:
+        """The same, with another ask found in the newest turn."""
+        message, last = self.whole or self.last, both_ends(ask.text, TURN_CHARS)
+        is_all = last == message
+        return dataclasses.replace(
+            self,
+            turns=(last, *self.turns[1:]),
+            length=len(ask.text),
+            whole="" if is_all else message,
+            certainty=1.0 if is_all else ask.certainty,
+            ask=ask,
+        )
 
-class FoundAsk(Protocol):
-    """What a message asks: see asking.Ask."""
 
-    @property
-    def text(self) -> str:
-        """Its segments that ask."""
-
-    @property
-    def certainty(self) -> float:
-        """How clear that was, in [0, 1]."""
-
-
-def excerpt_of(messages: Sequence[Message], find_ask: Callable[[str], FoundAsk] | None = None) -> Excerpt:
+def excerpt_of(messages: Sequence[Message], find_ask: Callable[[str], Ask] | None = None) -> Excerpt:
     """The excerpt of a conversation. Reads back no further than the turn before the last.
 
     ``find_ask`` finds what a message asks; None: all of it.
     """
     turns: list[str] = []
     answer, whole, length, certainty = "", "", 0, 1.0
+    found: Ask | None = None
     partial = bool(messages) and messages[-1].get("role") != "user"
     for message in reversed(messages):
         role = message.get("role")
@@ -102,7 +107,7 @@ def excerpt_of(messages: Sequence[Message], find_ask: Callable[[str], FoundAsk] 
             ask = None if find_ask is None else find_ask(text)
             asked = text if ask is None else ask.text
             if not turns:
-                length, partial = len(asked), partial or not _is_text_only(message)
+                length, partial, found = len(asked), partial or not _is_text_only(message), ask
                 if ask is not None and asked != text:
                     whole, certainty = both_ends(text, TURN_CHARS), ask.certainty
             turns.append(both_ends(asked, TURN_CHARS))
@@ -110,7 +115,7 @@ def excerpt_of(messages: Sequence[Message], find_ask: Callable[[str], FoundAsk] 
                 break
         elif role == "assistant" and turns and not answer:
             answer = text_of(message)[:ANSWER_CHARS]
-    return Excerpt(tuple(turns) or ("",), answer, length, partial, whole, certainty)
+    return Excerpt(tuple(turns) or ("",), answer, length, partial, whole, certainty, found)
 
 
 def _is_text_only(message: Message) -> bool:

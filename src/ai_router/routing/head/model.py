@@ -1,16 +1,18 @@
-"""The head: a linear model over hashed words, an encoder for what that is unsure of, and calibrated confidence.
+"""The head: three models that read what the last turn asks, and calibrated confidence in what they say together.
 
-Both read what the last turn asks, which an AskModel finds in it. What the linear model makes of the whole turn is a
-second look: where that is another label, confidence is lower.
+A linear model over hashed words is quick. A network over sentence vectors knows what it has not met in so many words,
+and other languages. The encoder reads the words in their order. An AskModel finds what the turn asks: first by its
+words, and anew once there are sentence vectors.
 
-Two stages, because the first costs a tenth of the second and settles most requests: where the linear model is sure, the
-encoder is not asked. Each stage has a confidence and a threshold of its own.
+They are asked in this order, in three stages, because the first takes a tenth of the time of the others and settles
+most requests: where a stage is sure, the next one is not asked. Each has a confidence and a threshold of its own.
+Confidence is lower where the models disagree, where the whole turn looks otherwise than the ask in it, and where one
+of the ask's sentences does.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +20,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ai_router.routing.head.asking import AskModel
-from ai_router.routing.head.encoder import Array, Encoder
+from ai_router.routing.head.asking import AskModel, ClearerAsk, read_segments
+from ai_router.routing.head.confidence import HeadScores, Stage, Stages, calibrated, log_softmax, sigmoid
+from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import Excerpt, Features, excerpt_features, excerpt_of, word_buckets
+from ai_router.routing.head.sentences import Array, Network, Vectors, meaning_of, meaning_row
 from ai_router.routing.verdict import LABELS
 from ai_router.types import Label, Message
 
+_LEAST_KNOWN = 0.2
+_OF_UNKNOWN_WORDS = 0.5
+"""The most confidence in a guess about a text in Latin letters of whose words fewer than _LEAST_KNOWN were met in
+training: it may be no language at all, and the models find something in anything. (Other scripts are languages that
+the sentence vectors know, also where the vocabulary does not.)"""
 _EVIDENCE_WORDS = 3
 """How many words a reason names."""
-CONFIDENCE_BINS = 10
-"""Bins of confidence, from 0 to 1, in which two distributions of it are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +56,17 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """How one stage is calibrated.
+class SlowModels:
+    """The models that are asked where the words alone are not sure. They ship with the package; heads share them."""
 
-    ``mix``: weights of the linear model's and the encoder's log-probabilities. ``confidence``: coefficients for
-    ``confidence_inputs``. ``threshold``: the confidence from which the stage is sure.
-    """
-
-    mix: tuple[float, float]
-    confidence: tuple[float, ...]
-    threshold: float
-
-
-@dataclass(frozen=True, slots=True)
-class HeadScores:
-    """What the models say of one excerpt, before calibration.
-
-    ``words`` (the linear model) and ``encoder`` (None: not asked) are log-probabilities, (labels,), in the order of
-    LABELS. ``turns`` and ``length`` are of the excerpt.
-    """
-
-    words: Array
-    encoder: Array | None
-    known_share: float
-    """The share of the ask's words, in [0, 1], that occurred in training."""
-    turns: int
-    length: int
-    certainty: float = 1.0
-    """How clear it was what of the turn asks (Excerpt)."""
-    whole: Array | None = None
-    """The linear model's log-probabilities for the whole turn; None: the ask is the whole."""
+    vectors: Vectors
+    encoder: Encoder
 
 
 @dataclass(frozen=True, slots=True)
 class FirstGuess:
     """What the linear model makes of a conversation. ``final``: there is no better guess to be had, because that is
-    sure, or there is no encoder; else ``Head.encoder_guess`` asks the encoder."""
+    sure, or there are no slow models; else ``Head.second_guess`` asks them."""
 
     guess: Guess
     final: bool
@@ -92,36 +74,40 @@ class FirstGuess:
     scores: HeadScores
 
 
+@dataclass(frozen=True, slots=True)
+class HeadParts:
+    """All that a head's file holds. ``difficulty``, (buckets, 2), may be None: it was not learned, or is not wanted."""
+
+    weights: npt.NDArray[np.generic]
+    """The linear model's: (buckets, labels)."""
+    bias: Sequence[float]
+    """The linear model's: (labels,)."""
+    vocabulary: npt.NDArray[np.uint32]
+    """Hashes of the words it was trained on, sorted."""
+    meaning: Network
+    """From sentence vectors to labels."""
+    asks: AskModel
+    stages: Stages
+    difficulty: npt.NDArray[np.generic] | None
+    metadata: Mapping[str, Any]
+    """How it was made: year, risk, sources, number of examples; and ``confidences``, see ``Head.reference``."""
+
+
 class Head:
-    """The classification head. Immutable; safe from any thread.
+    """The classification head. Immutable; safe from any thread. Without ``slow`` it guesses by words alone."""
 
-    ``weights`` (buckets, labels) and ``bias`` (labels,) are the linear model; ``vocabulary`` has the sorted hashes of
-    the words it was trained on; ``difficulty`` (buckets, 2) may be None, and so may ``encoder``.
-    """
-
-    def __init__(
-        self,
-        weights: npt.NDArray[np.generic],
-        bias: Sequence[float],
-        vocabulary: npt.NDArray[np.uint32],
-        words_only: Stage,
-        both: Stage,
-        encoder: Encoder | None,
-        asks: AskModel,
-        difficulty: npt.NDArray[np.generic] | None,
-        metadata: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, parts: HeadParts, slow: SlowModels | None) -> None:
+        weights = parts.weights
         # As wide as in the file: a million rows are 6 MB, and the few that a guess takes are widened then.
         self._weights = weights if weights.dtype == np.float16 else weights.astype(np.float32)
-        self._bias = np.array(bias, np.float32)
-        self._vocabulary = vocabulary
-        self._words_only = words_only
-        self._both = both
-        self._encoder = encoder
-        self.asks = asks
-        self._difficulty = difficulty
-        self.metadata = metadata
-        """How it was made: year, risk, sources, number of examples; and ``confidences``, see ``reference``."""
+        self._bias = np.array(parts.bias, np.float32)
+        self._vocabulary = parts.vocabulary
+        self._stages = parts.stages
+        self._slow = slow
+        self.asks = parts.asks
+        self._meaning = parts.meaning
+        self._difficulty = parts.difficulty
+        self.metadata = parts.metadata
 
     @property
     def reference(self) -> tuple[float, ...]:
@@ -129,34 +115,53 @@ class Head:
         return tuple(self.metadata["confidences"])
 
     @property
+    def has_slow_models(self) -> bool:
+        """Whether ``second_guess`` can be had."""
+        return self._slow is not None
+
+    @property
     def threshold(self) -> float:
         """The confidence from which the last stage is sure."""
-        return self._words_only.threshold if self._encoder is None else self._both.threshold
+        return self._stages.words.threshold if self._slow is None else self._stages.encoder.threshold
 
-    def guess(self, messages: Sequence[Message], year: int, *, both_stages: bool = False) -> Guess:
-        """The label of a conversation's last turn. ``year`` is the present one; ``both_stages`` asks the encoder also
-        where the linear model is sure.
+    def guess(self, messages: Sequence[Message], year: int, *, all_stages: bool = False) -> Guess:
+        """The label of a conversation's last turn. ``year`` is the present one; ``all_stages`` asks every model, also
+        where an earlier stage is sure.
 
         Never sure of a turn of which it cannot read all: one with an image, or with a tool's result after it.
         """
         first = self.first_guess(messages, year)
-        return self.encoder_guess(first, year) if both_stages or not first.final else first.guess
+        if first.final and not all_stages:
+            return first.guess
+        return self.second_guess(first, year, all_stages=all_stages)
 
     def first_guess(self, messages: Sequence[Message], year: int) -> FirstGuess:
-        """The guess of the linear model, in a few milliseconds; the encoder takes ten or more on top."""
+        """The guess of the linear model, in a few milliseconds; the slow models take ten or more on top.
+
+        Evidence is named where it is final only.
+        """
         excerpt = self.excerpt(messages)
-        scores = self._words_scores(excerpt, year)
-        guess = self._guess(scores, self._words_only, excerpt, year)
-        final = self._encoder is None or guess.confidence >= self._words_only.threshold
-        return FirstGuess(guess, final, excerpt, scores)
+        scores = self.words_scores(excerpt, year)
+        guess = self._guess(scores, self._stages.words, excerpt)
+        final = self._slow is None or guess.confidence >= self._stages.words.threshold
+        return FirstGuess(self._with_evidence(guess, excerpt, year) if final else guess, final, excerpt, scores)
 
-    def encoder_guess(self, first: FirstGuess, year: int) -> Guess:
-        """The guess of both models."""
-        return self._guess(self._with_encoder(first.scores, first.excerpt), self._both, first.excerpt, year)
+    def second_guess(self, first: FirstGuess, year: int, *, all_stages: bool = False) -> Guess:
+        """The guess with the sentence vectors, and with the encoder where those are not sure, or ``all_stages``.
 
-    def _guess(self, scores: HeadScores, stage: Stage, excerpt: Excerpt, year: int) -> Guess:
+        Raises ValueError where there are no slow models.
+        """
+        excerpt, scores = self.scores_with_vectors(first.excerpt, first.scores, year)
+        guess = self._guess(scores, self._stages.vectors, excerpt)
+        if all_stages or guess.confidence < self._stages.vectors.threshold:
+            guess = self._guess(self.scores_with_encoder(excerpt, scores), self._stages.encoder, excerpt)
+        return self._with_evidence(guess, excerpt, year)
+
+    def _guess(self, scores: HeadScores, stage: Stage, excerpt: Excerpt) -> Guess:
         probabilities, confidence = calibrated(scores, stage)
         best = int(probabilities.argmax())
+        if scores.known_share < _LEAST_KNOWN and _is_latin(excerpt.last):
+            confidence = min(confidence, _OF_UNKNOWN_WORDS)
         return Guess(
             LABELS[best],
             dict(zip(LABELS, probabilities.tolist(), strict=True)),
@@ -164,8 +169,10 @@ class Head:
             confidence >= stage.threshold and not excerpt.partial,
             f"fast path: reads like {LABELS[best]} ({confidence:.2f})",
             excerpt.last,
-            self._evidence(best, excerpt, year),
         )
+
+    def _with_evidence(self, guess: Guess, excerpt: Excerpt, year: int) -> Guess:
+        return dataclasses.replace(guess, evidence=self._evidence(LABELS.index(guess.label), excerpt, year))
 
     def excerpt(self, messages: Sequence[Message]) -> Excerpt:
         """What the head reads of a conversation."""
@@ -192,11 +199,8 @@ class Head:
             return None
         return difficulty_score(excerpt_features(self.excerpt(messages), year), self._difficulty)
 
-    def scores(self, excerpt: Excerpt, year: int) -> HeadScores:
-        """The scores of both models, for calibrating."""
-        return self._with_encoder(self._words_scores(excerpt, year), excerpt)
-
-    def _words_scores(self, excerpt: Excerpt, year: int) -> HeadScores:
+    def words_scores(self, excerpt: Excerpt, year: int) -> HeadScores:
+        """The scores of the first stage."""
         features = excerpt_features(excerpt, year)
         whole = None
         if excerpt.whole:
@@ -204,7 +208,6 @@ class Head:
             whole = self._words_log_p(excerpt_features(dataclasses.replace(excerpt, turns=turns), year))
         return HeadScores(
             self._words_log_p(features),
-            None,
             self._known_share(features),
             len(excerpt.turns),
             excerpt.length,
@@ -212,14 +215,31 @@ class Head:
             whole,
         )
 
+    def scores_with_vectors(self, excerpt: Excerpt, scores: HeadScores, year: int) -> tuple[Excerpt, HeadScores]:
+        """The excerpt with the ask that the sentence vectors show, and the scores of the second stage for that."""
+        slow = self._asked_slow()
+        clearer, before = look_closer(excerpt, self.asks, slow.vectors)
+        if clearer.ask.text != excerpt.last:
+            excerpt = excerpt.with_ask(clearer.ask)
+            scores = self.words_scores(excerpt, year)
+        rows = [meaning_row(meaning_of(clearer.kept), before)]
+        if len(clearer.kept) > 1:
+            rows += [meaning_row(sentence, before) for sentence in clearer.kept]
+        log_p = np.array([log_softmax(row) for row in self._meaning.logits(np.array(rows))])
+        return excerpt, dataclasses.replace(scores, meaning=log_p[0], sentences=log_p[1:] if len(log_p) > 1 else None)
+
+    def scores_with_encoder(self, excerpt: Excerpt, scores: HeadScores) -> HeadScores:
+        """The scores of the last stage, from those of the second."""
+        return dataclasses.replace(scores, encoder=log_softmax(self._asked_slow().encoder.logits(excerpt)))
+
+    def _asked_slow(self) -> SlowModels:
+        if self._slow is None:
+            raise ValueError("this head has no slow models")
+        return self._slow
+
     def _words_log_p(self, features: Features) -> Array:
         rows = self._weights[features.buckets].astype(np.float32)
         return log_softmax(features.weights @ rows + self._bias)
-
-    def _with_encoder(self, scores: HeadScores, excerpt: Excerpt) -> HeadScores:
-        if self._encoder is None:
-            return scores
-        return dataclasses.replace(scores, encoder=log_softmax(self._encoder.logits(excerpt)))
 
     def _known_share(self, features: Features) -> float:
         """The share of the turn's words that are in the vocabulary."""
@@ -238,6 +258,11 @@ class Head:
         return tuple(words)[:_EVIDENCE_WORDS]
 
 
+def _is_latin(text: str) -> bool:
+    letters = [char for char in text if char.isalpha()]
+    return 2 * sum(char < "\u0250" for char in letters) > len(letters)
+
+
 def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> float:
     """The probability that the strong model is right, less that of the weak one.
 
@@ -247,57 +272,22 @@ def difficulty_score(features: Features, weights: npt.NDArray[np.generic]) -> fl
     return sigmoid(float(strong)) - sigmoid(float(weak))
 
 
-def mixed_probabilities(scores: HeadScores, stage: Stage) -> Array:
-    """Probabilities of the labels, (labels,): the stage's mix of both models."""
-    logits = stage.mix[0] * scores.words
-    if scores.encoder is not None:
-        logits = logits + stage.mix[1] * scores.encoder
-    probabilities: Array = np.exp(log_softmax(logits))
-    return probabilities
+def texts_to_read(excerpt: Excerpt) -> list[str]:
+    """The texts of which sentence vectors are needed: the segments that are read, and the turn before if there is one.
+
+    Raises ValueError for an excerpt in which no ask was looked for.
+    """
+    if excerpt.ask is None:
+        raise ValueError("no ask was looked for")
+    segments = excerpt.ask.segments
+    return [*(segments[index] for index in read_segments(len(segments))), *excerpt.turns[1:2]]
 
 
-def calibrated(scores: HeadScores, stage: Stage) -> tuple[Array, float]:
-    """Probabilities of the labels, (labels,), and the stage's confidence in the likeliest."""
-    probabilities = mixed_probabilities(scores, stage)
-    terms = zip(stage.confidence, confidence_inputs(scores, probabilities), strict=True)
-    return probabilities, sigmoid(sum(coefficient * value for coefficient, value in terms))
-
-
-def confidence_inputs(scores: HeadScores, probabilities: Array) -> tuple[float, ...]:
-    """What confidence is computed from: the leading share and its lead, whether the models agree, how well the leading
-    label does with the less convinced of them, how much of the request is familiar, its form, how clear it was what
-    asks, and whether the whole turn looks the same."""
-    order = np.argsort(-probabilities)
-    best = int(order[0])
-    words = float(math.exp(scores.words[best]))
-    encoder = words if scores.encoder is None else float(math.exp(scores.encoder[best]))
-    return (
-        1.0,
-        _logit(float(probabilities[best])),
-        float(probabilities[best] - probabilities[order[1]]),
-        float(scores.encoder is None or int(scores.encoder.argmax()) == int(scores.words.argmax())),
-        _logit(min(words, encoder)),
-        scores.known_share,
-        float(scores.turns > 1),
-        math.log2(1 + scores.length) / 10,
-        scores.certainty,
-        float(scores.whole is not None),
-        0.0 if scores.whole is None else float(int(scores.whole.argmax()) == best),
-    )
-
-
-def log_softmax(logits: Array) -> Array:
-    """Log-probabilities of one row of logits."""
-    shifted = logits - logits.max()
-    result: Array = shifted - np.log(np.exp(shifted).sum())
-    return result
-
-
-def sigmoid(value: float) -> float:
-    """The logistic function."""
-    return 1 / (1 + math.exp(-max(min(value, 40.0), -40.0)))
-
-
-def _logit(probability: float) -> float:
-    probability = min(max(probability, 1e-4), 1 - 1e-4)
-    return math.log(probability / (1 - probability))
+def look_closer(excerpt: Excerpt, asks: AskModel, vectors: Vectors) -> tuple[ClearerAsk, Array | None]:
+    """The ask as the sentence vectors show it, and the vector of the turn before, if there is one."""
+    if excerpt.ask is None:
+        raise ValueError("no ask was looked for")
+    found = vectors.of(texts_to_read(excerpt))
+    has_before = len(excerpt.turns) > 1
+    clearer = asks.find_by_meaning(excerpt.ask, found[:-1] if has_before else found)
+    return clearer, found[-1] if has_before else None

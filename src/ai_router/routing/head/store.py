@@ -12,10 +12,10 @@ import logging
 import math
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -25,83 +25,61 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import orjson
+from msgspec import convert
 from threadpoolctl import threadpool_limits
 
 from ai_router.routing.head.asking import AskModel
+from ai_router.routing.head.confidence import CONFIDENCE_BINS, Stages
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import BUCKETS
-from ai_router.routing.head.model import CONFIDENCE_BINS, Head, Stage
+from ai_router.routing.head.model import Head, HeadParts, SlowModels
+from ai_router.routing.head.sentences import SIZE, Array, Network, SentenceVectors
 from ai_router.routing.verdict import LABELS
 
 log = logging.getLogger(__name__)
 
 HEAD_FILE = "head.npz"
 WATCH_S = 2.0
-FORMAT = 2
+FORMAT = 3
 
 
 class HeadUnusable(ValueError):
     """A file that cannot be used as a head; the message says why."""
 
 
-def pack_head(
-    weights: npt.NDArray[np.float32],
-    bias: list[float],
-    vocabulary: npt.NDArray[np.uint32],
-    words_only: Stage,
-    both: Stage,
-    asks: AskModel,
-    difficulty: npt.NDArray[np.float32] | None,
-    metadata: Mapping[str, Any],
-) -> bytes:
+def pack_head(parts: HeadParts) -> bytes:
     """The content of a head's file. The same head gives the same bytes.
 
-    Arguments as of Head. Rows of zeros are left out, weights are stored as float16.
+    Rows of zeros are left out, weights are stored as float16.
     """
-    rows = np.flatnonzero(np.any(weights, axis=1)).astype(np.int32)
     description = {
         "format": FORMAT,
         "encoder": encoder_id(),
-        "bias": bias,
-        "words_only": asdict(words_only),
-        "both": asdict(both),
-        "asks_bias": asks.bias,
-        "about": metadata,
+        "bias": list(parts.bias),
+        "stages": asdict(parts.stages),
+        "asks_bias": parts.asks.bias,
+        "about": parts.metadata,
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write_array(archive, "rows", rows)
-        _write_array(archive, "weights", weights[rows].astype(np.float16))
-        _write_array(archive, "vocabulary", vocabulary)
-        ask_rows = np.flatnonzero(asks.weights).astype(np.int32)
-        _write_array(archive, "asks.rows", ask_rows)
-        _write_array(archive, "asks", asks.weights[ask_rows, None].astype(np.float16))
-        if difficulty is not None:
-            difficulty_rows = np.flatnonzero(np.any(difficulty, axis=1)).astype(np.int32)
-            _write_array(archive, "difficulty.rows", difficulty_rows)
-            _write_array(archive, "difficulty", difficulty[difficulty_rows].astype(np.float16))
+        _write_rows(archive, "weights", parts.weights)
+        _write_array(archive, "vocabulary", parts.vocabulary)
+        _write_rows(archive, "asks", parts.asks.weights[:, None])
+        _write_network(archive, "asks_network", parts.asks.network)
+        _write_network(archive, "meaning", parts.meaning)
+        if parts.difficulty is not None:
+            _write_rows(archive, "difficulty", parts.difficulty)
         _write_array(archive, "description", np.frombuffer(orjson.dumps(description), np.uint8))
     return buffer.getvalue()
 
 
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """What a head's file holds, unpacked."""
-
-    description: dict[str, Any]
-    weights: npt.NDArray[np.float16]
-    vocabulary: npt.NDArray[np.uint32]
-    asks: AskModel
-    difficulty: npt.NDArray[np.float16] | None
-
-
-def unpack_head(content: bytes, encoder: Encoder | None, *, with_difficulty: bool = True) -> Head:
+def unpack_head(content: bytes, slow: SlowModels | None, *, with_difficulty: bool = True) -> Head:
     """The head in a file's content; it has made a guess. Raises HeadUnusable.
 
     ``with_difficulty``: whether the difficulty model is wanted, which routing does not use.
     """
     with _unusable_if_torn():
-        return _make_head(_read_contents(content, with_difficulty=with_difficulty), encoder)
+        return _make_head(_read_parts(content, with_difficulty=with_difficulty), slow)
 
 
 @contextmanager
@@ -114,51 +92,49 @@ def _unusable_if_torn() -> Iterator[None]:
         raise HeadUnusable(f"{type(problem).__name__}: {problem}") from problem
 
 
-def _read_contents(content: bytes, *, with_difficulty: bool) -> _Contents:
+def _read_parts(content: bytes, *, with_difficulty: bool) -> HeadParts:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         description = orjson.loads(arrays["description"].tobytes())
         if description["format"] != FORMAT:
             raise HeadUnusable(f"format {description['format']}, not {FORMAT}")
         if description["encoder"] != encoder_id():
             raise HeadUnusable("it was made with another encoder")
-        weights = _dense_weights(arrays["rows"], arrays["weights"], len(LABELS))
-        difficulty = None
-        if with_difficulty and "difficulty" in arrays:
-            difficulty = _dense_weights(arrays["difficulty.rows"], arrays["difficulty"], 2)
-        asks = AskModel(_dense_weights(arrays["asks.rows"], arrays["asks"], 1)[:, 0], float(description["asks_bias"]))
-        return _Contents(description, weights, arrays["vocabulary"], asks, difficulty)
+        asks_network = _read_network(arrays, "asks_network", outputs=1)
+        return HeadParts(
+            weights=_read_rows(arrays, "weights", len(LABELS)),
+            bias=description["bias"],
+            vocabulary=arrays["vocabulary"],
+            meaning=_read_network(arrays, "meaning", outputs=len(LABELS)),
+            asks=AskModel(_read_rows(arrays, "asks", 1)[:, 0], float(description["asks_bias"]), asks_network),
+            stages=convert(description["stages"], Stages),
+            difficulty=_read_rows(arrays, "difficulty", 2) if with_difficulty and "difficulty" in arrays else None,
+            metadata=description["about"],
+        )
 
 
-def _make_head(found: _Contents, encoder: Encoder | None) -> Head:
-    description = found.description
-    words_only, both = (
-        Stage(**{key: _as_tuple(value) for key, value in description[name].items()}) for name in ("words_only", "both")
-    )
-    head = Head(
-        found.weights,
-        description["bias"],
-        found.vocabulary,
-        words_only,
-        both,
-        encoder,
-        found.asks,
-        found.difficulty,
-        description["about"],
-    )
-    _check_head(head)
-    return head
+def _make_head(parts: HeadParts, slow: SlowModels | None) -> Head:
+    # The check must not wait until the sentence vectors are loaded: what it examines is in the file.
+    _check_head(Head(parts, None if slow is None else SlowModels(_NoVectors(), slow.encoder)))
+    return Head(parts, slow)
+
+
+class _NoVectors:
+    """Zeros in place of sentence vectors."""
+
+    def of(self, texts: Sequence[str]) -> Array:
+        return np.zeros((len(texts), SIZE), np.float32)
 
 
 def _load(path: Traversable | Path, *, with_difficulty: bool) -> Head:
-    """The head in a file, with this package's encoder. Raises OSError or HeadUnusable.
+    """The head in a file, with this package's slow models. Raises OSError or HeadUnusable.
 
     The encoder is unpacked meanwhile on a thread: both take a sixth of a second of a start, most of it in zlib.
     """
     content = path.read_bytes()
     with ThreadPoolExecutor(1) as pool, _unusable_if_torn():
-        encoder = pool.submit(packaged_encoder)
-        contents = _read_contents(content, with_difficulty=with_difficulty)
-        return _make_head(contents, encoder.result())
+        slow = pool.submit(packaged_slow_models)
+        parts = _read_parts(content, with_difficulty=with_difficulty)
+        return _make_head(parts, slow.result())
 
 
 def encoder_bytes() -> bytes:
@@ -183,9 +159,15 @@ def packaged_encoder() -> Encoder:
     return Encoder(content, vocabulary)
 
 
+@cache
+def packaged_slow_models() -> SlowModels:
+    """The encoder of this package and the sentence vectors, which load in the background."""
+    return SlowModels(SentenceVectors(), packaged_encoder())
+
+
 def clear_encoder_cache() -> None:
     """Drop what is cached of the encoder: its file has changed."""
-    for cached in (encoder_id, packaged_encoder):
+    for cached in (encoder_id, packaged_encoder, packaged_slow_models):
         cached.cache_clear()
 
 
@@ -243,7 +225,7 @@ class HeadStore:
         if self._version is None:
             return None
         try:
-            return unpack_head(self._path.read_bytes(), packaged_encoder(), with_difficulty=self._with_difficulty)
+            return unpack_head(self._path.read_bytes(), packaged_slow_models(), with_difficulty=self._with_difficulty)
         except (OSError, HeadUnusable) as problem:
             log.warning("Fast path: %s cannot be used, the head before it stays: %s", self._path, problem)
             return None
@@ -257,20 +239,48 @@ class HeadStore:
 
 
 def _check_head(head: Head) -> None:
-    """Make one guess with both stages, so that a broken head is refused here and not in a request."""
+    """Make one guess with all models, so that a broken head is refused here and not in a request."""
     if len(head.reference) != CONFIDENCE_BINS:
         raise HeadUnusable(f"{len(head.reference)} shares of confidence, not {CONFIDENCE_BINS}")
-    guess = head.guess([{"role": "user", "content": "hello"}], 2026, both_stages=True)
+    first = head.first_guess([{"role": "user", "content": "Hello! What is it?"}], 2026)
+    guess = head.second_guess(first, 2026, all_stages=True) if head.has_slow_models else first.guess
     if not all(math.isfinite(value) for value in (guess.confidence, *guess.probabilities.values(), head.threshold)):
         raise HeadUnusable("it computes what is no number")
 
 
-def _dense_weights(rows: npt.NDArray[Any], values: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float16]:
+def _write_rows(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
+    """Write the rows, of (BUCKETS, columns), that are not zero, and which these are."""
+    rows = np.flatnonzero(np.any(values, axis=1)).astype(np.int32)
+    _write_array(archive, f"{name}.rows", rows)
+    _write_array(archive, name, values[rows].astype(np.float16))
+
+
+def _read_rows(arrays: Mapping[str, npt.NDArray[Any]], name: str, columns: int) -> npt.NDArray[np.float16]:
+    rows, values = arrays[f"{name}.rows"], arrays[name]
     if values.shape != (len(rows), columns) or not np.isfinite(values).all() or rows.min(initial=0) < 0:
-        raise HeadUnusable("weights of another shape, or that are no numbers")
+        raise HeadUnusable(f"{name} of another shape, or that are no numbers")
     weights = np.zeros((BUCKETS, columns), np.float16)
     weights[rows] = values
     return weights
+
+
+def _write_network(archive: zipfile.ZipFile, name: str, network: Network) -> None:
+    for layer in fields(network):
+        for part, values in zip(("weight", "bias"), getattr(network, layer.name), strict=True):
+            _write_array(archive, f"{name}.{layer.name}.{part}", values.astype(np.float16))
+
+
+def _read_network(arrays: Mapping[str, npt.NDArray[Any]], name: str, outputs: int) -> Network:
+    def layer(of: str) -> tuple[Array, Array]:
+        weight, bias = (arrays[f"{name}.{of}.{part}"].astype(np.float32) for part in ("weight", "bias"))
+        if weight.ndim != 2 or bias.shape != weight.shape[1:]:
+            raise HeadUnusable(f"{name} has layers of another shape")
+        return weight, bias
+
+    network = Network(layer("hidden"), layer("output"))
+    if network.output[1].shape != (outputs,):
+        raise HeadUnusable(f"{name} has {len(network.output[1])} outputs, not {outputs}")
+    return network
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
@@ -278,7 +288,3 @@ def _write_array(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) 
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,102 @@
+"""What decides in this process, without a call: the decision cache, the head, and the labels of conversations."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ai_router.observability.metrics import RoutingMetrics
+from ai_router.routing.cache import DecisionCache, Key, cache_key
+from ai_router.routing.conversations import Conversations, TurnKey
+from ai_router.routing.head.model import FirstGuess, Guess, Head
+from ai_router.routing.head.store import HeadStore
+from ai_router.routing.monitor import Monitor, ShadowClassifier
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label
+
+
+class HeadGuess(NamedTuple):
+    """A first guess, the head that made it, and the seconds that it took."""
+
+    head: Head
+    first: FirstGuess
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """What decides in this process, without a call, and what it remembers.
+
+    ``context_chars``: how many characters of conversation the classifier is shown, which is what the cache goes by.
+    ``shadow`` is None where there is no classifier to compare with, or where no share of decisions is to be compared.
+    """
+
+    heads: HeadStore
+    cache: DecisionCache
+    conversations: Conversations
+    monitor: Monitor
+    metrics: RoutingMetrics
+    context_chars: int
+    shadow: ShadowClassifier | None = None
+
+    def key(self, request: ChatRequest) -> Key:
+        """The request's key in the decision cache."""
+        return cache_key(request, self.context_chars)
+
+    def cached_decision(self, key: Key | None) -> Decision | None:
+        """The classifier's decision on the same question, as one of the cache; None if it is not there."""
+        decision = self.cache.get(key) if key is not None else None
+        if decision is None:
+            return None
+        return dataclasses.replace(
+            decision,
+            decided_by=DecidedBy.CACHE,
+            reason=f"decided before ({decision.reason})",
+            duration_ms=None,
+            finish_reason=None,
+        )
+
+    def first_guess(self, request: ChatRequest) -> HeadGuess:
+        """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
+        head, started = self.heads.current, time.perf_counter()
+        first = head.first_guess(request.messages, request.timestamp.year)
+        took_s = time.perf_counter() - started
+        if first.final:
+            self._measured(first.guess, took_s)
+        return HeadGuess(head, first, took_s)
+
+    def second_guess(self, request: ChatRequest, before: HeadGuess) -> Guess:
+        """The guess of the same head with its slow models."""
+        started = time.perf_counter()
+        guess = before.head.second_guess(before.first, request.timestamp.year)
+        self._measured(guess, before.took_s + time.perf_counter() - started)
+        return guess
+
+    def _measured(self, guess: Guess, took_s: float) -> None:
+        self.metrics.guessed(guess.confidence, took_s)
+        self.monitor.record_confidence(guess.confidence)
+
+    def trusts(self, guess: Guess) -> bool:
+        """Whether the guess may decide: the head is sure of it, and in service."""
+        return guess.sure and self.monitor.in_service
+
+    def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None:
+        """The classifier decided: keep the decision, and compare it with the head's guess where that was sure."""
+        if key is not None:
+            self.cache.put(key, decision)
+        if guess is not None and guess.sure:
+            self.monitor.record_comparison(agreed=guess.label == decision.label)
+
+    def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
+        """Perhaps have the classifier asked afterwards about a decision of the head's."""
+        if self.shadow is not None:
+            self.shadow.offer(request, guess)
+
+    def label_at(self, key: TurnKey | None) -> Label | None:
+        """The label to stay with, of the turn with this key; None if there is none."""
+        return self.conversations.label_at(key)
+
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label) -> None:
+        """Keep the label of a turn; ``keys`` are those of the previous and the current one."""
+        self.conversations.remember(*keys, label)
