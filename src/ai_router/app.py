@@ -72,7 +72,9 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     watch_backends(telemetry.metrics, checker)
 
     # How a request is answered.
-    limit = RequestLimit(settings.max_in_flight, telemetry.resilience.shed)
+    # With several keys none of them may take all places.
+    of_one = settings.max_in_flight * 3 // 4 if len(settings.api_keys or ()) > 1 else None
+    limit = RequestLimit(settings.max_in_flight, telemetry.resilience.shed, of_one=of_one)
     telemetry.metrics.watch(
         "ai_router_in_flight", "Chat requests under way", unlabelled(lambda: float(limit.in_flight))
     )
@@ -91,11 +93,13 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         telemetry.flush()
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
-    access.init_app(app, keys, ids, limit)
+    browser_rule = None if settings.api_keys else access.BrowserRule([settings.host, *(settings.allowed_hosts or ())])
+    access.init_app(app, keys, ids, limit, browser_rule)
     subscribers = (log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
         ids,
         settings.max_body_mb << 20,
+        settings.max_body_values,
         settings.date_context,
         telemetry.trace_of,
         telemetry.scrubber.text,

@@ -12,46 +12,38 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SkipValidation, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai_router import config_values as values
 from ai_router.config_values import (
+    Amount,
     ClassifierMode,
+    DatabaseUrl,
     LogFormat,
+    MaxTokens,
     MaxTokensPolicy,
+    Names,
+    Seconds,
+    Secret,
+    Secrets,
     SessionBodies,
     SettingsError,
+    Share,
     SpeculationMode,
+    Switch,
+    Text,
+    Url,
+    UserPath,
+    between,
+    one_of_kind,
 )
 
 __all__ = ["ClassifierMode", "LogFormat", "MaxTokensPolicy", "SessionBodies", "SettingsError", "SpeculationMode"]
-
-# The type of a setting, and what reads it from the variable's text.
-Text = Annotated[str, SkipValidation]
-Switch = Annotated[bool, PlainValidator(values.switch)]
-Seconds = Annotated[float, PlainValidator(values.seconds)]
-Share = Annotated[float, PlainValidator(values.share)]
-Amount = Annotated[float, PlainValidator(values.amount)]
-UserPath = Annotated[Path, PlainValidator(values.path)]
-Url = Annotated[str, PlainValidator(values.base_url)]
-DatabaseUrl = Annotated[str, PlainValidator(values.database_url)]
-Secret = Annotated[str, PlainValidator(values.secret)]
-Secrets = Annotated[tuple[str, ...], PlainValidator(values.secrets)]
-MaxTokens = Annotated[MaxTokensPolicy, PlainValidator(values.max_tokens_policy)]
-
-
-def _between(low: int, high: int) -> PlainValidator:
-    return PlainValidator(values.whole_number(low, high))
-
-
-def _one_of(kind: type[StrEnum]) -> PlainValidator:
-    return PlainValidator(values.one_of(kind))
 
 
 def _variable(default: str | None, doc: str, *, hidden: bool = False, name: str | None = None) -> Any:
@@ -76,15 +68,15 @@ class Settings(BaseModel):
     )
 
     host: Text = _variable("127.0.0.1", "address to listen on")
-    port: Annotated[int, _between(1, 65535)] = _variable("8080", "port to listen on")
+    port: Annotated[int, between(1, 65535)] = _variable("8080", "port to listen on")
     data_dir: UserPath = _variable("./data", "where the log and the sessions go")
     log_file: UserPath | None = _variable(None, "the log; unset: DATA_DIR/app.log")
     session_dir: UserPath | None = _variable(None, "session files; unset: DATA_DIR/sessions")
     log_timestamps: Switch = _variable("off", "put time and level before each line of the log")
-    log_format: Annotated[LogFormat, _one_of(LogFormat)] = _variable(
+    log_format: Annotated[LogFormat, one_of_kind(LogFormat)] = _variable(
         "plain", "plain lines, or json: an object a line, on stderr as well"
     )
-    session_bodies: Annotated[SessionBodies, _one_of(SessionBodies)] = _variable(
+    session_bodies: Annotated[SessionBodies, one_of_kind(SessionBodies)] = _variable(
         "full", "what was said, in session files: full, redacted, off"
     )
     telemetry: Switch = _variable(
@@ -94,16 +86,16 @@ class Settings(BaseModel):
     database_url: DatabaseUrl | None = _variable(
         None, "usage: sqlite:///FILE, postgresql://...; unset: usage.db", hidden=True
     )
-    usage_days: Annotated[int, _between(1, 36_500)] = _variable("400", "how long rows of usage are kept")
+    usage_days: Annotated[int, between(1, 36_500)] = _variable("400", "how long rows of usage are kept")
     electricity_usd_per_kwh: Amount | None = _variable(
         None, "gives local answers a cost; unset: they cost GPU-seconds only"
     )
     gpu_watts: Amount = _variable("350", "what the machine draws while it answers")
-    workers: Annotated[int, _between(1, 64)] = _variable("1", "processes; must be 1 for now")
-    threads: Annotated[int, _between(4, 4096)] = _variable(
+    workers: Annotated[int, between(1, 64)] = _variable("1", "processes; must be 1 for now")
+    threads: Annotated[int, between(4, 4096)] = _variable(
         "72", "threads that answer requests; one in eight is kept for /health"
     )
-    max_streams: Annotated[int, _between(1, 100_000)] = _variable(
+    max_streams: Annotated[int, between(1, 100_000)] = _variable(
         "1000", "streams that may be under way besides the requests that hold a thread"
     )
 
@@ -127,31 +119,31 @@ class Settings(BaseModel):
     openrouter_api_key: Secret | None = _variable(None, "OpenRouter's key; unset: none of its models", hidden=True)
     catalogue_file: UserPath | None = _variable(None, "your own models, providers and fallback chains, in TOML")
 
-    classifier_mode: Annotated[ClassifierMode, _one_of(ClassifierMode)] = _variable(
+    classifier_mode: Annotated[ClassifierMode, one_of_kind(ClassifierMode)] = _variable(
         "constrained", "constrained, reasoning or off"
     )
-    classifier_context_chars: Annotated[int, _between(200, 1_000_000)] = _variable(
+    classifier_context_chars: Annotated[int, between(200, 1_000_000)] = _variable(
         "6000", "how much conversation the classifier is shown"
     )
     fast_routing: Switch = _variable("on", "decide in this process what was decided before or is plain")
     decision_cache_s: Seconds = _variable("3600", "how long a decision of the classifier's is kept; ENRICH at most 60")
     shadow_share: Share = _variable("0.02", "share of the fast decisions that the classifier is asked about afterwards")
-    speculation: Annotated[SpeculationMode, _one_of(SpeculationMode)] = _variable(
+    speculation: Annotated[SpeculationMode, one_of_kind(SpeculationMode)] = _variable(
         "auto", "call the primary during classification: auto, always, off"
     )
-    primary_slots: Annotated[int, _between(1, 10_000)] = _variable(
+    primary_slots: Annotated[int, between(1, 10_000)] = _variable(
         "8", "requests that the primary serves at once; if taken: no speculation"
     )
     speculation_budget_s: Seconds = _variable("30", "primary's seconds a minute that lost speculations may take")
     backoff_s: Seconds = _variable("1", "before the first retry; the next waits are twice as long")
-    breaker_failures: Annotated[int, _between(1, 100_000)] = _variable(
+    breaker_failures: Annotated[int, between(1, 100_000)] = _variable(
         "5", "failures in a row that have a backend left alone for a while"
     )
     queue_budget_s: Seconds = _variable("30", "a request's wait for backends that are busy or cooling down")
-    queue_size: Annotated[int, _between(0, 10_000)] | None = _variable(
+    queue_size: Annotated[int, between(0, 10_000)] | None = _variable(
         None, "requests that may wait for backends; unset: half of the threads for them"
     )
-    backend_cap: Annotated[int, _between(1, 10_000)] | None = _variable(
+    backend_cap: Annotated[int, between(1, 10_000)] | None = _variable(
         None, "requests at one backend at once; unset: the threads for them, 3/4 with several backends"
     )
     cloud_fallback: Switch = _variable(
@@ -171,7 +163,13 @@ class Settings(BaseModel):
     body_timeout_s: Seconds = _variable("30", "for a client to send its headers, and then its body")
     write_timeout_s: Seconds = _variable("30", "for a client to take one chunk of the answer")
     keepalive_s: Seconds = _variable("5", "between two SSE comments while a stream has nothing to say")
-    max_body_mb: Annotated[int, _between(1, 1024)] = _variable("32", "the largest request body, MiB")
+    max_body_mb: Annotated[int, between(1, 1024)] = _variable("32", "the largest request body, MiB")
+    max_body_values: Annotated[int, between(1000, 100_000_000)] = _variable(
+        "500000", "the most JSON values that a request body may have"
+    )
+    max_bodies_mb: Annotated[int, between(1, 1_000_000)] = _variable(
+        "128", "large request bodies that are under way at once, MiB in all"
+    )
 
     admin_key: Secret | None = _variable(
         None, "sees all sessions and usage; others see their own", hidden=True, name="AI_ROUTER_ADMIN_KEY"
@@ -180,6 +178,9 @@ class Settings(BaseModel):
         None, "keys clients must show, comma-separated; unset: none", hidden=True, name="AI_ROUTER_API_KEYS"
     )
     allow_unauthenticated: Switch = _variable("off", "listen beyond this machine without keys")
+    allowed_hosts: Names | None = _variable(
+        None, "without keys: names under which browsers may ask, besides localhost, HOST and addresses"
+    )
 
     embedded: bool = False
     """True when the primary is the model we started ourselves; set by ``serve``, not by the environment."""
@@ -323,6 +324,8 @@ def _read_file(dotenv: Path | None) -> Mapping[str, str | None]:
 
 
 def _check_together(settings: Settings) -> None:
+    if settings.max_bodies_mb < settings.max_body_mb:
+        raise SettingsError(f"MAX_BODIES_MB={settings.max_bodies_mb} is less than MAX_BODY_MB={settings.max_body_mb}")
     if settings.workers > 1:
         raise SettingsError(
             f"WORKERS={settings.workers} needs REDIS_URL to share state between processes, and this version has no "

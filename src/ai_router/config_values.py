@@ -12,8 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
+
+from pydantic import PlainValidator, SkipValidation
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 
 
 class SettingsError(ValueError):
@@ -167,6 +171,14 @@ def secrets(text: str) -> tuple[str, ...]:
     return keys
 
 
+def host_names(text: str) -> tuple[str, ...]:
+    """Names of hosts between commas, without scheme and port; none where the text is empty."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if wrong := [name for name in names if not _HOST_NAME.fullmatch(name)]:
+        raise ValueError(f"must hold names of hosts, separated by commas, without scheme and port, not {wrong[0]!r}")
+    return names
+
+
 def path(text: str) -> Path:
     """A file or a folder; ``~`` is the home directory."""
     return Path(text).expanduser()
@@ -204,3 +216,28 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+# The type of a setting, and what reads it from the variable's text.
+Text = Annotated[str, SkipValidation]
+Switch = Annotated[bool, PlainValidator(switch)]
+Seconds = Annotated[float, PlainValidator(seconds)]
+Share = Annotated[float, PlainValidator(share)]
+Amount = Annotated[float, PlainValidator(amount)]
+UserPath = Annotated[Path, PlainValidator(path)]
+Url = Annotated[str, PlainValidator(base_url)]
+DatabaseUrl = Annotated[str, PlainValidator(database_url)]
+Secret = Annotated[str, PlainValidator(secret)]
+Secrets = Annotated[tuple[str, ...], PlainValidator(secrets)]
+Names = Annotated[tuple[str, ...], PlainValidator(host_names)]
+MaxTokens = Annotated[MaxTokensPolicy, PlainValidator(max_tokens_policy)]
+
+
+def between(low: int, high: int) -> PlainValidator:
+    """What reads a whole number from ``low`` to ``high``."""
+    return PlainValidator(whole_number(low, high))
+
+
+def one_of_kind(kind: type[StrEnum]) -> PlainValidator:
+    """What reads one of the words of ``kind``."""
+    return PlainValidator(one_of(kind))

@@ -5,6 +5,7 @@
     |  |- InvalidRequest       400   malformed JSON, a wrong type, an empty list
     |  |- Unauthenticated      401   no key, or a wrong one
     |  |- Forbidden            403   a valid key that may not see this
+    |  |  `- BrowserRefused   403   without keys: another web page, or a name that is not known
     |  |- NotFound             404   no such path, or no such request under way
     |  |  |- ModelNotFound     404   no model or route of that name
     |  |  `- SessionNotFound   404   no session of that id, or one of another client
@@ -88,6 +89,14 @@ class Forbidden(ClientError):
     status = 403
     type = "permission_error"
     code = "forbidden"
+
+
+class BrowserRefused(Forbidden):
+    """403, without keys: another web page asked, or it asked under a name that the router does not know."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class NotFound(ClientError):
@@ -324,19 +333,16 @@ class AnswerSufficient(Aborted):
 
 
 def envelope(error: RouterError) -> dict[str, Any]:
-    """The OpenAI error object, ``{"error": {"message", "type", "param", "code"}}``."""
+    """The OpenAI error object."""
     return {"error": {"message": str(error), "type": error.type, "param": error.param, "code": error.code}}
 
 
 def envelope_json(error: RouterError) -> bytes:
-    """The envelope as the body of an error response."""
+    """The envelope as a response's body."""
     return orjson.dumps(envelope(error))
 
 
 def error_event(error: RouterError) -> bytes:
-    """The envelope as a server-sent event, for a stream that has begun.
-
-    The official SDK raises APIError on any ``data:`` JSON with a truthy top-level ``error`` and ignores an
-    ``event: error`` without one (openai 3.54.0, _streaming.py), so it is a plain data event.
-    """
+    """The envelope as an event of a stream that has begun. A plain data event: the official SDK raises APIError on any
+    JSON with a truthy ``error``, and ignores an ``event: error`` without one (openai 3.54.0, _streaming.py)."""
     return b"data: " + envelope_json(error) + b"\n\n"

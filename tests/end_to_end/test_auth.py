@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.personas import CHAT, says
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, running_router
-from tests.fakes.upstream import fake_upstream
+from tests.fakes.upstream import FakeUpstream, fake_upstream
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,45 @@ def test_another_host_than_loopback_without_keys_refuses_to_start(tmp_path: Path
 def test_a_bad_setting_stops_the_start_with_one_line_naming_it(tmp_path: Path) -> None:
     ended = serve(tmp_path, PORT="eighty")
     assert (ended.returncode, ended.stderr) == (2, "ai-router: PORT must be a whole number, not 'eighty'\n")
+
+
+@pytest.fixture(scope="module")
+def keyless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningRouter, FakeUpstream]]:
+    with fake_upstream() as primary:
+        primary.on(CHAT, says("hi"))
+        folder = tmp_path_factory.mktemp("keyless")
+        with running_router(folder, PRIMARY_URL=primary.url, ALLOWED_HOSTS="router.lan") as router:
+            yield router, primary
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/json"])
+def test_without_keys_no_web_page_of_another_origin_is_answered(
+    keyless: tuple[RunningRouter, FakeUpstream], content_type: str
+) -> None:
+    router, primary = keyless
+    before = len(primary.calls(CHAT))
+    sent = {"Content-Type": content_type, "origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    status, headers, body = router.chat(headers=sent)
+    assert (status, orjson.loads(body)["error"]["code"]) == (403, "origin_not_allowed")
+    assert not [name for name in headers if name.startswith("access-control")]
+    assert len(primary.calls(CHAT)) == before
+
+
+def test_without_keys_a_name_that_leads_here_reads_nothing(keyless: tuple[RunningRouter, FakeUpstream]) -> None:
+    router, _ = keyless
+    for path in ("/api/sessions", "/v1/models", "/metrics", "/nothing"):
+        status, _, body = router.get(path, {"host": "evil.example"})
+        assert (status, orjson.loads(body)["error"]["code"]) == (403, "host_not_allowed")
+        assert "ALLOWED_HOSTS" in orjson.loads(body)["error"]["message"]
+    assert router.get("/api/sessions", {"host": "router.lan:8080"})[0] == 200
+    assert router.get("/health/live", {"host": "evil.example"})[0] == 200
+
+
+def test_without_keys_curl_needs_no_content_type(keyless: tuple[RunningRouter, FakeUpstream]) -> None:
+    router, _ = keyless
+    assert router.chat(headers={"Content-Type": "application/x-www-form-urlencoded"})[0] == 200
+
+
+def test_with_keys_a_page_that_shows_one_may_ask(locked: RunningRouter) -> None:
+    sent = {"Authorization": "Bearer key-one", "origin": "https://chat.example", "sec-fetch-site": "cross-site"}
+    assert locked.chat(headers={**sent, "host": "router.example"})[0] == 200

@@ -26,6 +26,9 @@ class Policy:
     def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
         return x_api_key != "wrong"
 
+    def client(self, authorization: str, x_api_key: str) -> str:
+        return x_api_key
+
 
 def limits(**changes: float) -> Limits:
     usual = {
@@ -35,9 +38,11 @@ def limits(**changes: float) -> Limits:
         "wait_s": 30.0,
         "connections": 100,
         "max_body": 1000,
+        "max_bodies": 1_000_000,
         "headers_s": 30.0,
         "body_s": 30.0,
         "write_s": 30.0,
+        "total_s": 600.0,
         "idle_s": 30.0,
     }
     return Limits(**(usual | changes))  # type: ignore[arg-type]

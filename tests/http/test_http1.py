@@ -142,3 +142,37 @@ def test_any_spelling_of_chunked_has_an_end_of_its_own() -> None:
 
 def test_lines_that_end_as_unix_has_it_are_lines() -> None:
     assert read([LENGTH.replace(b"\r\n", b"\n")])[1] == BODY
+
+
+def test_blanks_behind_the_size_of_a_chunk_are_none_of_it() -> None:
+    padded = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4   \r\n0123\r\n6     \r\n456789\r\n0\r\n\r\n"
+    parser, body = read([padded])
+    assert (parser.complete, body) == (True, BODY)
+
+
+MEMBERS = gzip.compress(BODY[:4]) + gzip.compress(b"") + gzip.compress(BODY[4:]) + bytes(7)
+
+
+@given(st.lists(st.integers(0, 1000), max_size=8))
+def test_a_gzip_of_several_members_is_read_to_its_end(cuts: list[int]) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(MEMBERS)
+    parser, body = read([head, *cut(MEMBERS, cuts)])
+    assert (parser.complete, body) == (True, BODY)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 1_100,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n0\r\n" + b"X: a\r\n" * 1_100,
+    ],
+    ids=["in front of the body", "behind it"],
+)
+def test_headers_without_number_are_refused(answer: bytes) -> None:
+    with pytest.raises(NotHTTP):
+        read(cut(answer, list(range(0, len(answer), 500))))
+
+
+def test_headers_behind_the_body_do_not_change_those_in_front() -> None:
+    parser, _ = read([CHUNKED.replace(b"Trailer: t", b"Transfer-Encoding: gzip\r\nX-Late: 1")])
+    assert parser.headers == {"transfer-encoding": "chunked"}

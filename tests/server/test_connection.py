@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.server.connection import MAX_HEADER_BYTES, RequestReader
+from ai_router.server.connection import MAX_HEADER_BYTES, Connection, RequestReader, RequestThreads
+from tests.fakes.loops import Policy, limits
 
 PLAIN = b"POST /v1/chat/completions?a=1 HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
@@ -65,3 +68,29 @@ def test_no_bytes_make_it_fail(data: bytes) -> None:
     reader = RequestReader()
     reader.feed(data)
     reader.feed(data)
+
+
+def asking(key: bytes) -> Connection:
+    """A connection with a request for a backend, with this key."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        conn = Connection(ours, None, None)
+    conn.reader.feed(b"POST /chat HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + key + b"\r\nContent-Length: 0\r\n\r\n")
+    return conn
+
+
+def test_the_next_thread_is_for_the_client_that_holds_the_fewest() -> None:
+    threads = RequestThreads(limits(backend_threads=3), Policy(), lambda _: None, lambda: None)
+    held = [asking(b"many"), asking(b"many"), asking(b"one")]
+    assert all(map(threads.acquire, held))
+    waiting = [asking(key) for key in (b"many", b"one", b"one", b"none")]
+    assert not any(map(threads.acquire, waiting))
+    turns = []
+    for gone in held:
+        threads.release(gone)
+        turns.append(threads.next_of(waiting))
+        waiting.remove(turns[-1])
+        assert threads.acquire(turns[-1])
+    assert [conn.client for conn in turns] == ["none", "many", "one"]
+    threads.shut_down()

@@ -166,6 +166,27 @@ def test_who_waits_too_long_for_a_thread_is_refused(server: Server) -> None:
             sock.close()
 
 
+def of(key: bytes) -> bytes:
+    """A request with this key for a backend."""
+    return b"POST /chat HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + key + b"\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def test_where_no_more_may_wait_the_client_with_the_most_waiting_makes_room(server: Server) -> None:
+    server.may_answer.clear()
+    with running(server, waiting=3, backend_threads=1) as (loop, address), ExitStack() as clients:
+        waiting = [clients.enter_context(client(address, of(b"many"))) for _ in range(4)]
+        until(loop, lambda: len(loop.waiting) == 3)
+        clients.enter_context(client(address, of(b"one")))
+        server.wait_for(2)
+        assert isinstance(server.refusals[1], Overloaded)
+        assert server.served[1].client == "many"
+        until(loop, lambda: sorted(conn.client for conn in loop.waiting) == ["many", "many", "one"])
+        clients.enter_context(client(address, of(b"many")))
+        server.wait_for(3)
+        assert isinstance(server.refusals[2], Overloaded), "no other has more waiting than this one would have"
+        assert len(waiting) == 4
+
+
 def test_a_client_that_leaves_while_it_waits_takes_no_thread(server: Server) -> None:
     server.may_answer.clear()
     with running(server) as (loop, address):
@@ -174,7 +195,7 @@ def test_a_client_that_leaves_while_it_waits_takes_no_thread(server: Server) -> 
             sock.sendall(POST)
         server.wait_for(2)
         with client(address, POST):
-            pass
+            until(loop, lambda: len(loop.waiting) == 1)
         until(loop, lambda: loop.open_connections == 2)
         server.may_answer.set()
         for sock in held:
@@ -224,6 +245,36 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Server, a
             sock.sendall(b"40000\r\n" + b"x" * 0x40000)
         assert sock.recv(100) == b"answer"
         assert isinstance(server.refusals[0], BodyTooLarge)
+
+
+def large(size: int) -> bytes:
+    """The headers of a request with a body of this size."""
+    return b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+
+
+def test_large_bodies_are_counted_from_their_headers_to_the_end_of_their_answers(server: Server) -> None:
+    with running(server, max_body=400_000, max_bodies=500_000) as (loop, address), ExitStack() as clients:
+        first = clients.enter_context(client(address, large(300_000)))
+        until(loop, lambda: loop.open_connections == 1)
+        assert clients.enter_context(client(address, large(300_000))).recv(100) == b"answer"
+        assert isinstance(server.refusals[0], Overloaded)
+        assert clients.enter_context(client(address, POST)).recv(100) == b"answer"
+        assert server.refusals[1] is None, "small ones are not counted"
+        first.sendall(b"x" * 300_000)
+        assert first.recv(100) == b"answer"
+        until(loop, lambda: loop._bodies._left == 500_000)
+        again = clients.enter_context(client(address, large(300_000)))
+        again.sendall(b"x" * 300_000)
+        assert again.recv(100) == b"answer"
+        assert [type(refusal) for refusal in server.refusals] == [Overloaded, *[type(None)] * 3]
+
+
+def test_a_body_of_unknown_length_is_counted_as_it_comes(server: Server) -> None:
+    chunked = b"POST /chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running(server, max_body=400_000, max_bodies=200_000) as (_, address), client(address, chunked) as sock:
+        sock.sendall(b"30000\r\n" + b"x" * 0x30000 + b"\r\n30000\r\n" + b"x" * 10_000)
+        assert sock.recv(100) == b"answer"
+        assert isinstance(server.refusals[0], Overloaded)
 
 
 def test_who_may_not_ask_is_answered_before_the_body_is_read(server: Server) -> None:

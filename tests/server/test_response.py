@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +25,9 @@ class Socket:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes) -> int:
         self.sent.append(data)
+        return len(data)
 
 
 def response(*headers: tuple[str, str], version: tuple[int, int] = (1, 1), method: str = "POST") -> Any:
@@ -65,3 +72,66 @@ def test_without_a_body_the_head_is_all(version: tuple[int, int], end: bytes) ->
     empty.close()
     (sent,) = empty.sock.sent
     assert sent.endswith(b"\r\n\r\n" + end)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A server's and a client's end of a connection; the server's waits 0.2 s at most for room, as in production."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 200_000))
+    with ours, theirs:
+        yield ours, theirs
+
+
+def over(ours: socket.socket, body: bytes) -> Any:
+    plain = response(("content-length", str(len(body))))
+    plain.sock = ours
+    return plain
+
+
+def test_a_client_that_reads_gets_all_of_a_large_answer(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    body = b"y" * 3_000_000
+
+    def write() -> None:
+        over(ours, body).write(body)
+        ours.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        got = b"".join(iter(lambda: theirs.recv(65_536), b""))
+        written.result()
+    assert got.endswith(b"\r\n\r\n" + body)
+
+
+def test_a_client_that_takes_a_byte_now_and_then_is_given_up(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    body = b"y" * 3_000_000
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.02):
+            theirs.recv(1)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(trickle)
+        try:
+            with pytest.raises((TimeoutError, BlockingIOError)):
+                over(ours, body).write(body)
+        finally:
+            stop.set()
+
+
+def test_who_takes_each_portion_in_time_but_not_all_of_it_is_given_up(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = ends
+    body = b"y" * 3_000_000
+    plain = over(ours, body)
+    plain.ends_at = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(lambda: sum(map(len, iter(lambda: theirs.recv(65_536), b""))))
+        with pytest.raises(TimeoutError, match="reads too slowly"):
+            plain.write(body)
+        ours.close()
+        assert read.result() < len(body)

@@ -188,6 +188,16 @@ def test_a_client_that_takes_nothing_for_too_long_is_let_go(begin: Begin) -> Non
     assert stream.whole == [False]
 
 
+def test_a_client_that_takes_a_little_now_and_then_is_let_go_too(begin: Begin) -> None:
+    stream = begin(own=True, opens=True, write_timeout_s=0.4)
+    stream.relayed.send(b"x" * 1_000_000)
+    stream.relayed.follow()
+    got = 0
+    while got < 900_000 and not stream.ended.wait(0.02):
+        got += len(stream.client.recv(10_000))
+    assert stream.whole == [False]
+
+
 def test_a_client_that_has_left_ends_its_stream_at_the_next_portion(begin: Begin) -> None:
     stream = begin()
     stream.client.close()

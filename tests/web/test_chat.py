@@ -60,8 +60,8 @@ class Site:
         self.app = Flask(__name__)
 
         responses.init_app(self.app, lambda body: body.replace(b"secret", b"[key]"), self.refused.append)
-        access.init_app(self.app, access.Keys([KEY]), ids, self.limit)
-        settings = chat.ChatSettings(ids, max_body=1000, tell_date=False, trace_of=lambda _: None)
+        access.init_app(self.app, access.Keys([KEY]), ids, self.limit, None)
+        settings = chat.ChatSettings(ids, max_body=1000, max_values=100, tell_date=False, trace_of=lambda _: None)
         self.app.register_blueprint(
             chat.blueprint(
                 self.pipeline,  # type: ignore[arg-type]

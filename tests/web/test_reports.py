@@ -44,7 +44,7 @@ def usage_client(database: SlowDatabase, folder: Path, lookups: Lookups) -> Iter
     usage.put(rows_of(outcome(), FREE, lambda _: True))
     app = Flask(__name__)
     app.testing = True
-    access.init_app(app, access.Keys(None), Ids(), RequestLimit(10))
+    access.init_app(app, access.Keys(None), Ids(), RequestLimit(10), None)
     app.register_blueprint(usage_blueprint(usage, None, lambda: None, lookups))
     yield app.test_client()
     database.may_open.set()

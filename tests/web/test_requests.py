@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.errors import InvalidRequest
+from ai_router.errors import BodyTooLarge, InvalidRequest
 from ai_router.types import ChatRequest
-from ai_router.web.requests import Arrival, Ids, parse_chat_request
+from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request
 
 ARRIVAL = Arrival(0.0, datetime(2026, 11, 21, tzinfo=UTC), "req_1", "s1", (), "DATE")
 
@@ -90,3 +90,42 @@ def test_a_good_request_id_is_honoured(good: str) -> None:
 @pytest.mark.parametrize("bad", [None, "", "a b", "x" * 129, "a\n", "ä"])
 def test_a_bad_request_id_is_replaced(bad: str | None) -> None:
     assert Ids().request_id(bad) not in (bad, "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"x":[' + b",".join([b"[]"] * 1000) + b"]}",
+        b'{"x":[' + b",".join([b'{"":0}'] * 600) + b"]}",
+        b'{"x":' + b"[" * 1001 + b"]" * 1001 + b"}",
+        b'{"x":[' + b",".join([b'"a\\"b, c"'] * 1000) + b"]}",
+    ],
+    ids=["empty lists", "small objects", "lists in lists", "texts"],
+)
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(body: bytes) -> None:
+    with pytest.raises(BodyTooLarge, match=r"more than 1000 JSON values \(MAX_BODY_VALUES\)"):
+        check_values(body, 1000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one, two, three [four] {five} " * 2000,
+        'he said "[,]" and wrote C:\\dir\\ ' * 2000,
+        "\\" * 3001,
+        '\\"' * 3001,
+    ],
+    ids=["commas and brackets", "quotation marks", "backslashes", "both"],
+)
+def test_a_long_text_is_one_value_whatever_is_in_it(text: str) -> None:
+    check_values(orjson.dumps({"messages": [{"role": "user", "content": text}]}), 1000)
+
+
+@given(_JSON)
+def test_no_json_has_more_values_than_are_counted(value: object) -> None:
+    def count(of: object) -> int:
+        inner = of.values() if isinstance(of, dict) else of if isinstance(of, list) else ()
+        return 1 + sum(map(count, inner))
+
+    with pytest.raises(BodyTooLarge):
+        check_values(orjson.dumps(value) + b" " * 50, count(value) - 1)

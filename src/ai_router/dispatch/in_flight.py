@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,16 +17,19 @@ _MAX_REMEMBERED = 1_000
 
 
 class RequestLimit:
-    """Counts the requests under way, up to ``limit``. ``on_refusal`` is called for each that is refused.
+    """Counts the requests under way, up to ``limit``, and ``of_one`` client's at most (None: all). ``on_refusal`` is
+    called for each that is refused.
 
     Safe from any thread.
     """
 
-    def __init__(self, limit: int, on_refusal: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, limit: int, on_refusal: Callable[[], None] = lambda: None, *, of_one: int | None = None) -> None:
         self._limit = limit
+        self._of_one = limit if of_one is None else of_one
         self._on_refusal = on_refusal
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._of_clients: Counter[str] = Counter()
 
     @property
     def in_flight(self) -> int:
@@ -34,26 +38,33 @@ class RequestLimit:
 
     @property
     def full(self) -> bool:
-        """Whether one more request would be refused."""
+        """Whether one more request would be refused, whoever's it is."""
         return self._in_flight >= self._limit
 
-    def acquire(self) -> None:
-        """A request begins. Raises Overloaded if the limit is reached."""
+    def acquire(self, client: str) -> None:
+        """A request of ``client`` begins. Raises Overloaded if a limit is reached."""
         with self._lock:
-            if self._in_flight < self._limit:
+            own = self._of_clients[client]
+            if self._in_flight < self._limit and own < self._of_one:
                 self._in_flight += 1
+                self._of_clients[client] = own + 1
                 return
         self._on_refusal()
+        if own >= self._of_one < self._limit:
+            raise Overloaded(f"{own} requests with this key are under way, which is the limit; try again in a moment")
         raise Overloaded(f"{self._limit} requests are under way, which is the limit; try again in a moment")
 
     def refused(self) -> None:
         """The server has refused a request before it reached the application."""
         self._on_refusal()
 
-    def release(self) -> None:
-        """A request has ended."""
+    def release(self, client: str) -> None:
+        """A request of ``client`` has ended."""
         with self._lock:
             self._in_flight -= 1
+            self._of_clients[client] -= 1
+            if not self._of_clients[client]:
+                del self._of_clients[client]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 MAX_HEADER_BYTES = 256 << 10
+_MAX_FIELDS = 1_000
+"""Of one response, those behind its body included."""
 MAX_INFLATED_BYTES = 16 << 20
 """The limit for one portion of a compressed body after decompression."""
 _CONTROL = re.compile(r"[\r\n\x00]")
@@ -40,7 +42,7 @@ class ResponseParser:
     """
 
     __slots__ = (
-        *("_delimited", "_header_bytes", "_inflate", "_interim", "_parser", "_pieces"),
+        *("_delimited", "_fields", "_header_bytes", "_inflate", "_interim", "_parser", "_pieces"),
         *("complete", "headers_complete", "headers", "reusable", "status"),
     )
 
@@ -55,12 +57,13 @@ class ResponseParser:
         """Whether the connection can carry another call after this answer."""
         self._interim = False
         self._delimited = False
+        self._fields = 0
         self._header_bytes = 0
         self._pieces: list[bytes] = []
         self._inflate: zlib._Decompress | None = None
         self._parser = HttpResponseParser(self)
-        # Some small servers end lines with \n alone.
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+        # Some small servers end lines with \n alone, or write blanks behind the size of a chunk.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
 
     def feed_headers(self, data: bytes) -> None:
         """Parse bytes that came before the headers were complete. Raises NotHTTP."""
@@ -80,7 +83,7 @@ class ResponseParser:
         """The bytes of the body that were parsed and not returned yet. Raises NotHTTP."""
         body = b"".join(self._pieces)
         self._pieces.clear()
-        return body if self._inflate is None else _inflated(self._inflate, body)
+        return body if self._inflate is None else self._inflated(self._inflate, body)
 
     def feed_eof(self) -> bool:
         """The connection has ended. Returns whether the response is complete; without a length it ends like this."""
@@ -110,6 +113,11 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
             return
+        self._fields += 1
+        if self._fields > _MAX_FIELDS:
+            raise NotHTTP(f"more than {_MAX_FIELDS} headers")
+        if self.headers_complete:
+            return  # behind a chunked body: nothing that is needed here
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
@@ -140,12 +148,19 @@ class ResponseParser:
             self.complete = True
             self.reusable = self._parser.should_keep_alive()
 
-
-def _inflated(inflate: zlib._Decompress, body: bytes) -> bytes:
-    try:
-        plain = inflate.decompress(body, MAX_INFLATED_BYTES)
-    except zlib.error as problem:
-        raise NotHTTP("a body that is not compressed as it says") from problem
-    if inflate.unconsumed_tail:
-        raise NotHTTP("a body that becomes too much")
-    return plain
+    def _inflated(self, inflate: zlib._Decompress, body: bytes) -> bytes:
+        """What the compressed bytes are. gzip allows several members in a row, and zeros behind the last."""
+        plain = []
+        left = MAX_INFLATED_BYTES
+        while body:
+            try:
+                plain.append(inflate.decompress(body, left))
+            except zlib.error as problem:
+                raise NotHTTP("a body that is not compressed as it says") from problem
+            left -= len(plain[-1])
+            if inflate.unconsumed_tail or left <= 0:
+                raise NotHTTP("a body that becomes too much")
+            body = inflate.unused_data.lstrip(b"\0") if inflate.eof else b""
+            if body:
+                self._inflate = inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        return b"".join(plain)

@@ -83,9 +83,11 @@ def _worker_class(settings: Settings) -> type[Worker]:
         wait_s=settings.queue_budget_s,
         connections=settings.max_connections,
         max_body=settings.max_body_mb << 20,
+        max_bodies=settings.max_bodies_mb << 20,
         headers_s=min(10.0, settings.body_timeout_s),
         body_s=settings.body_timeout_s,
         write_s=settings.write_timeout_s,
+        total_s=settings.request_timeout_s,
         idle_s=_IDLE_S,
     )
     return type("Worker", (Worker,), {"limits": limits, "stream_keepalive_s": settings.keepalive_s})

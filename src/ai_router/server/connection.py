@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ class Connection:
     """A client's connection. ``reader`` has what has come of its next request."""
 
     __slots__ = (
-        *("address", "arrived_at", "counted", "deadline", "drained", "gone", "local_address"),
+        *("address", "arrived_at", "body_held", "client", "counted", "deadline", "drained", "gone", "local_address"),
         *("on_disconnect", "reader", "refusal", "sock", "stage"),
     )
 
@@ -43,6 +43,10 @@ class Connection:
         """When the headers of the request had come."""
         self.refusal: RouterError | None = None
         """Why the server wants the request refused."""
+        self.body_held = 0
+        """Bytes of its request's body that are counted (BodyBudget)."""
+        self.client = ""
+        """Whose key the request shows, where it asks a backend (Policy.client)."""
         self.counted = False
         """Whether it is counted among those that ask a backend, which may hold their threads for long."""
         self.gone = False
@@ -70,6 +74,9 @@ class Policy(Protocol):
     def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for this path at all."""
 
+    def client(self, authorization: str, x_api_key: str) -> str:
+        """Whose key these headers show; "" without any. Threads are shared among clients."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -84,9 +91,14 @@ class Limits:
     """How long they may."""
     connections: int
     max_body: int
+    max_bodies: int
+    """Bytes of large bodies that may be under way at once."""
     headers_s: float
     body_s: float
     write_s: float
+    """For one portion of an answer."""
+    total_s: float
+    """From a request's headers to the end of its answer."""
     idle_s: float
 
 
@@ -188,6 +200,34 @@ class RequestReader:
             self._current = False
 
 
+_SMALL_BODY = 65_536
+
+
+class BodyBudget:
+    """Counts the bytes of request bodies from their headers to the end of their answers: while a request is under way
+    there are several copies of its body. Small ones are not counted. For the loop's thread only."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def holds(self, conn: Connection) -> bool:
+        """Count what has come, or was announced, of the body; whether there is room for it."""
+        size = max(conn.reader.content_length or 0, conn.reader.body_size)
+        more = size - conn.body_held
+        if size <= _SMALL_BODY or more <= 0:
+            return True
+        if more > self._left:
+            return False
+        self._left -= more
+        conn.body_held = size
+        return True
+
+    def release(self, conn: Connection) -> None:
+        """The request is answered. Idempotent."""
+        self._left += conn.body_held
+        conn.body_held = 0
+
+
 STAYING_THREADS = 4
 """With more busy threads than these, each connection goes back to the loop after an answer. Threads that stay with
 their connections take the interpreter's lock from the loop, and the clients that need the loop wait far longer than
@@ -211,8 +251,8 @@ class RequestThreads:
         self._on_free = on_free
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="request")
         self._lock = threading.Lock()
-        self._holding = 0
-        """Requests for backends that hold a thread."""
+        self._holding: Counter[str] = Counter()
+        """Requests for backends that hold a thread, by client."""
         self._busy = 0
         """Threads that serve a connection, whatever it asks for."""
         self.awaited = False
@@ -221,7 +261,7 @@ class RequestThreads:
     @property
     def full(self) -> bool:
         """Whether one more request for a backend would have to wait."""
-        return self._holding >= self._limits.backend_threads
+        return self._holding.total() >= self._limits.backend_threads
 
     def may_stay(self) -> bool:
         """Whether a thread may wait a moment for the next request of its connection."""
@@ -231,12 +271,32 @@ class RequestThreads:
         """Count the request of ``conn`` if it is one for a backend; whether it may have a thread now."""
         if not self._policy.asks_backends(conn.reader.method, conn.reader.path):
             return True
+        conn.client = self._policy.client(conn.reader.authorization, conn.reader.x_api_key)
         with self._lock:
-            if self._holding >= self._limits.backend_threads:
+            if self._holding.total() >= self._limits.backend_threads:
                 return False
-            self._holding += 1
+            self._holding[conn.client] += 1
         conn.counted = True
         return True
+
+    def next_of(self, waiting: Iterable[Connection]) -> Connection:
+        """Whose turn it is of those that wait, of whom there must be one: the client's that holds the fewest threads;
+        of its requests the one that has waited longest."""
+        return min(waiting, key=lambda conn: self._holding[conn.client])
+
+    def has_no_place(self, conn: Connection, waiting: Collection[Connection]) -> bool:
+        """Whether a request for a backend could now neither be served nor wait."""
+        return self.full and len(waiting) >= self._limits.waiting and self.must_leave(conn, waiting) is None
+
+    def must_leave(self, conn: Connection, waiting: Iterable[Connection]) -> Connection | None:
+        """Which request has to leave where so many wait that ``conn`` may not: the last of the client with the most, if
+        that has more of them than the client of ``conn`` would have; None: no other."""
+        client = self._policy.client(conn.reader.authorization, conn.reader.x_api_key)
+        counts = Counter(other.client for other in waiting)
+        (most, count), *_ = counts.most_common(1) or [("", 0)]
+        if count <= counts[client] + 1:
+            return None
+        return [other for other in waiting if other.client == most][-1]
 
     def release(self, conn: Connection) -> None:
         """The request holds its thread no longer: its answer is out, or its stream has begun. Idempotent."""
@@ -244,7 +304,9 @@ class RequestThreads:
             return
         conn.counted = False
         with self._lock:
-            self._holding -= 1
+            self._holding[conn.client] -= 1
+            if not self._holding[conn.client]:
+                del self._holding[conn.client]
         if self.awaited:
             self._on_free()
 

@@ -11,14 +11,15 @@ import contextlib
 import logging
 import math
 import socket
-import struct
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, SlowBody
-from ai_router.server.connection import Connection, Limits, Policy, RequestThreads
+from ai_router.server.connection import BodyBudget, Connection, Limits, Policy, RequestThreads
+from ai_router.server.listeners import Listeners
 from ai_router.server.poller import CLOSED, READ, Poller
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,9 @@ _READS = 16
 """Of one connection, before it is the others' turn."""
 _TICK_S = 1.0
 _LINGER_S = 2.0
-_LINGER_BYTES = 1 << 20
+_LINGER_BYTES = 64 << 20
 _STOP_LINGER_S = 2.0
 """How long a stopping server keeps idle connections: a client may be sending its next request already."""
-_ACCEPTS = 64
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Stage = OrderedDict[Connection, None]
@@ -48,9 +48,10 @@ class EventLoop:
         self._policy = policy
         self.threads = RequestThreads(limits, policy, serve, lambda: self.defer(self._serve_waiting))
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._bodies = BodyBudget(limits.max_bodies)
         self._deferred: deque[Callable[[], None]] = deque()
         self._connections: set[Connection] = set()
-        self._listeners: list[socket.socket] = []
+        self._listeners = Listeners(self, limits.write_s, self._on_accepted, self._make_room)
         # Those at one stage end in the order in which they came to it, since all at a stage have the same time.
         self._stages: tuple[Stage, ...] = tuple(OrderedDict() for _ in range(6))
         self._silent, self._reading_headers, self._reading_bodies, *others = self._stages
@@ -82,10 +83,7 @@ class EventLoop:
 
     def listen(self, listeners: Sequence[socket.socket]) -> None:
         """Accept connections from these."""
-        for listener in listeners:
-            listener.setblocking(False)
-            self._listeners.append(listener)
-            self.watch(listener, READ, partial(self._accept, listener))
+        self._listeners.add(listeners)
 
     def watch(self, sock: socket.socket, interest: int, handler: Callable[[int], None]) -> None:
         """Call ``handler`` with what is so of ``sock``; see the poller."""
@@ -113,6 +111,7 @@ class EventLoop:
             except Exception:  # as above
                 log.exception("a connection could not be dealt with")
         self._now = time.monotonic()
+        self._listeners.resume(self._now)
         if self._now >= self._next_deadline:
             self._expire(self._now)
         return self._now
@@ -120,10 +119,7 @@ class EventLoop:
     def stop_accepting(self) -> None:
         """New connections are refused; idle ones are kept for a moment only."""
         self.stopping = True
-        for listener in self._listeners:
-            self.forget(listener)
-            listener.close()
-        self._listeners.clear()
+        self._listeners.close()
         end = time.monotonic() + _STOP_LINGER_S
         for stage in (self._silent, self._idle):
             for conn in stage:
@@ -134,6 +130,11 @@ class EventLoop:
     def open_connections(self) -> int:
         """How many connections there are."""
         return len(self._connections)
+
+    @property
+    def waiting(self) -> Collection[Connection]:
+        """Those whose requests wait for a thread."""
+        return self._waiting
 
     def shut_down(self) -> None:
         """Close everything; request threads are not waited for."""
@@ -154,29 +155,14 @@ class EventLoop:
             del conn.stage[conn]
             conn.stage = None
 
-    def _accept(self, listener: socket.socket, _events: int) -> None:
-        for _ in range(_ACCEPTS):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as problem:
-                # Out of descriptors or memory: the connection waits in the kernel's queue while others end.
-                log.warning("A connection cannot be accepted: %s", problem.strerror)
-                self._make_room()
-                return
-            sock.setblocking(True)
-            # The kernel's timeout, not Python's, which would ask the kernel twice for each write.
-            seconds, rest = divmod(self.limits.write_s, 1)
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(rest * 1e6)))
-            conn = Connection(sock, address, listener.getsockname())
-            self._connections.add(conn)
-            self._enter(conn, self._silent, self.limits.headers_s)
-            self.watch(sock, READ, partial(self._on_event, conn))
-            while len(self._connections) > self.limits.connections and self._make_room():
-                pass
-            self._read(conn)  # most clients have sent their request by now
+    def _on_accepted(self, sock: socket.socket, address: Any, local_address: Any) -> None:
+        conn = Connection(sock, address, local_address)
+        self._connections.add(conn)
+        self._enter(conn, self._silent, self.limits.headers_s)
+        self.watch(sock, READ, partial(self._on_event, conn))
+        while len(self._connections) > self.limits.connections and self._make_room():
+            pass
+        self._read(conn)  # most clients have sent their request by now
 
     def _make_room(self) -> bool:
         """End the connection that has said nothing for the longest time; whether there was one."""
@@ -257,21 +243,20 @@ class EventLoop:
             return True
         if (reader.content_length or 0) > limits.max_body or reader.body_size > limits.max_body:
             conn.refusal = BodyTooLarge(f"the request body is larger than {limits.max_body} bytes (MAX_BODY_MB)")
-        elif self._policy.asks_backends(reader.method, reader.path) and self._is_full():
+        elif self._policy.asks_backends(reader.method, reader.path) and (
+            self._policy.is_full() or self.threads.has_no_place(conn, self._waiting)
+        ):
             conn.refusal = self._overloaded()
+        elif not self._bodies.holds(conn):
+            conn.refusal = _too_many_bodies()
         return conn.refusal is not None
-
-    def _is_full(self) -> bool:
-        """Whether a request for a backend could now neither be served nor wait."""
-        return self._policy.is_full() or (self.threads.full and len(self._waiting) >= self.limits.waiting)
 
     def _overloaded(self) -> Overloaded:
         return Overloaded("no thread is free and too many requests wait, or too many streams are under way; try again")
 
     def _ended_early(self, conn: Connection) -> None:
         """The client has closed its sending half."""
-        reader = conn.reader
-        if not reader.headers_complete:
+        if not conn.reader.headers_complete:
             self._discard(conn)
             return
         conn.refusal = InvalidRequest("the connection was closed before the request body was complete", "body")
@@ -279,8 +264,14 @@ class EventLoop:
 
     def _dispatch(self, conn: Connection) -> None:
         """Find a thread for a request, or let it wait for one."""
+        if conn.refusal is None and not self._bodies.holds(conn):
+            conn.refusal = _too_many_bodies()
         if conn.refusal is None and not conn.reader.broken and not self.threads.acquire(conn):
-            if len(self._waiting) < self.limits.waiting:
+            crowded = len(self._waiting) >= self.limits.waiting
+            if crowded and (other := self.threads.must_leave(conn, self._waiting)) is not None:
+                other.refusal, crowded = self._overloaded(), False
+                self._submit(other)
+            if not crowded:
                 self._enter(conn, self._waiting, self.limits.wait_s)
                 self.watch(conn.sock, CLOSED, partial(self._on_event, conn))
                 self.threads.awaited = True
@@ -298,12 +289,12 @@ class EventLoop:
             self._discard(conn)
 
     def _serve_waiting(self) -> None:
-        while self._waiting and self.threads.acquire(conn := next(iter(self._waiting))):
+        while self._waiting and self.threads.acquire(conn := self.threads.next_of(self._waiting)):
             self._submit(conn)
         self.threads.awaited = bool(self._waiting)
 
     def _await_next(self, conn: Connection) -> None:
-        self.threads.release(conn)
+        self._release(conn)
         if conn.gone:
             self._discard(conn)
             return
@@ -316,7 +307,7 @@ class EventLoop:
     def _close_slowly(self, conn: Connection) -> None:
         """Say that nothing more comes, and read what the client still sends: a close on top of unread bytes would take
         the answer from it."""
-        self.threads.release(conn)
+        self._release(conn)
         conn.on_disconnect = None
         try:
             conn.sock.shutdown(socket.SHUT_WR)
@@ -326,10 +317,15 @@ class EventLoop:
         self._enter(conn, self._closing, _LINGER_S)
         self.watch(conn.sock, READ, partial(self._on_event, conn))
 
+    def _release(self, conn: Connection) -> None:
+        """The request is over: what it held is free."""
+        self.threads.release(conn)
+        self._bodies.release(conn)
+
     def _discard(self, conn: Connection) -> None:
         """Close the connection, whatever it is at."""
         self._leave(conn)
-        self.threads.release(conn)
+        self._release(conn)
         if conn in self._connections:
             self._connections.discard(conn)
             self.forget(conn.sock)
@@ -348,3 +344,7 @@ class EventLoop:
             conn.refusal = self._overloaded()
             self._submit(conn)
         self._next_deadline = min((next(iter(stage)).deadline for stage in self._stages if stage), default=math.inf)
+
+
+def _too_many_bodies() -> Overloaded:
+    return Overloaded("too many large request bodies are under way (MAX_BODIES_MB); try again")

@@ -3,6 +3,8 @@ together with what follows them (one system call and one packet less)."""
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 from gunicorn.http.errors import ParseException
@@ -10,12 +12,16 @@ from gunicorn.http.wsgi import Response
 
 _TOGETHER = 65_536
 """Bytes of a body that are worth copying behind the headers."""
+_PORTION = 262_144
+"""Bytes that a client must take in the time for one portion."""
 
 
 class TogetherResponse(Response):  # type: ignore[misc]
     """Holds the headers back until there is something to send along, or nothing more."""
 
     headers_sent: bool
+    ends_at = math.inf
+    """When the client must have taken all of it, in monotonic seconds."""
     _header_block = b""
 
     def send_headers(self) -> None:
@@ -31,16 +37,16 @@ class TogetherResponse(Response):  # type: ignore[misc]
             data = b"%X\r\n%b\r\n" % (len(data), data)
         block, self._header_block = self._header_block, b""
         if block and len(data) > _TOGETHER:
-            self.sock.sendall(block)
+            self._send(block)
             block = b""
-        self.sock.sendall(block + data if block else data)
+        self._send(block + data if block else data)
 
     def begin(self) -> None:
         """Send the headers without waiting for a body."""
         self.send_headers()
         block, self._header_block = self._header_block, b""
         if block:
-            self.sock.sendall(block)
+            self._send(block)
 
     def close(self) -> None:
         """The end: what is held back, and the last chunk."""
@@ -48,7 +54,20 @@ class TogetherResponse(Response):  # type: ignore[misc]
         rest = self._header_block + (b"0\r\n\r\n" if self.chunked else b"")
         self._header_block = b""
         if rest:
-            self.sock.sendall(rest)
+            self._send(rest)
+
+    def _send(self, data: bytes) -> None:
+        """Send all of it. Raises OSError, TimeoutError among it.
+
+        The socket waits so long for the client to take a portion as WRITE_TIMEOUT_S says, and sends what it has taken
+        by then. (``sendall`` would begin that time anew with each byte.)
+        """
+        sent = self.sock.send(data if len(data) <= _PORTION else memoryview(data)[:_PORTION])
+        while sent < len(data):
+            if sent % _PORTION or time.monotonic() > self.ends_at:
+                raise TimeoutError("the client reads too slowly")
+            portion = memoryview(data)[sent : sent + _PORTION]
+            sent += self.sock.send(portion)
 
 
 class RequestBody:

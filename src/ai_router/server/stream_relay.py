@@ -240,12 +240,12 @@ class RelayedStream:
 
     def _flush(self) -> None:
         """The client takes something again."""
-        before = len(self._unsent)
         self._write(self._unsent)
-        if len(self._unsent) < before and self._write_deadline is not None:
-            self._write_deadline.cancel()
-            self._write_deadline = None
         if not self._unsent:
+            # Not before: a client that takes a byte now and then would have all the time there is.
+            if self._write_deadline is not None:
+                self._write_deadline.cancel()
+                self._write_deadline = None
             self._loop.watch(self._conn.sock, CLOSED, self._on_client)
         if not self._opening:
             self._after_write()
@@ -301,8 +301,8 @@ class RelayedStream:
 
 
 class StreamRelay:
-    """The streams under way in a loop. ``write_timeout_s``: how long a client may take nothing. ``keepalive_s``: after
-    so much silence a comment is sent."""
+    """The streams under way in a loop. ``write_timeout_s``: how long a client may take for a portion. ``keepalive_s``:
+    after so much silence a comment is sent."""
 
     def __init__(self, loop: EventLoop, timers: TimerThread, *, write_timeout_s: float, keepalive_s: float) -> None:
         self.loop = loop

@@ -206,6 +206,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         if not (conn.reader.complete and self.alive and self._loop.has_room()):
             response.force_close()
         portions = self.wsgi(environ, response.start_response)
+        # An answer that came at the last moment has the time for one portion.
+        response.ends_at = max(conn.arrived_at + self.limits.total_s, time.monotonic() + self.limits.write_s)
         stream: EventStream | None = environ.get(STREAM)
         try:
             if stream is not None:

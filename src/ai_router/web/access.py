@@ -5,19 +5,27 @@ counts those and lets requests wait (ai_router.server.connection). Requests unde
 for every server, so that memory and file descriptors last.
 
 Keys: AI_ROUTER_API_KEYS and AI_ROUTER_ADMIN_KEY, compared in constant time.
+
+A router that asks for no key takes whoever reaches it for its owner. Web pages reach it, too: any page can have the
+browser that shows it send a request to an address on that machine (cross-site request forgery), and a page whose own
+name its owner makes point to 127.0.0.1 can read the answers (DNS rebinding). What browsers say of a request tells both
+apart from the owner's: ``Origin`` and ``Sec-Fetch-Site`` (Fetch Metadata), which a page cannot change, and ``Host``,
+the name under which the browser knows the router. Not the content type: curl sends JSON as a form.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, g, request
 
 from ai_router.dispatch.in_flight import RequestLimit
-from ai_router.errors import Forbidden, Overloaded, RouterError, Unauthenticated
+from ai_router.errors import BrowserRefused, Forbidden, Overloaded, RouterError, Unauthenticated
 from ai_router.web.requests import Ids
 from ai_router.web.responses import on_response_closed
 
@@ -81,8 +89,10 @@ class Keys:
         return same[0] if same else None
 
 
-def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit) -> None:
+def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule: BrowserRule | None) -> None:
     """Give every request an id, require a key on everything but health, and count what asks backends.
+
+    ``browser_rule``: what browsers must keep to where no key is required; None: nothing.
 
     Sets ``g.request_id``, ``g.client`` (whose key it was) and ``g.sees`` (whose sessions and usage it may see). Raises
     RouterError from a ``before_request`` hook.
@@ -94,6 +104,8 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit) -> None:
 
     @app.before_request
     def authenticate() -> None:
+        if browser_rule is not None and request.path not in _OPEN_PATHS:
+            browser_rule.admit(_browser_headers())
         find = keys.client if request.path in _OPEN_PATHS else keys.admit
         g.client = find(request.headers.get("authorization", ""), request.headers.get("x-api-key", ""))
         g.sees = keys.sees(g.client)
@@ -106,8 +118,8 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit) -> None:
                 limit.refused()
             raise refusal
         if asks_backends(request.method, request.path):
-            limit.acquire()
-            on_response_closed().callback(limit.release)
+            limit.acquire(g.client)
+            on_response_closed().callback(limit.release, g.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +141,19 @@ class RequestPolicy:
         """Whether somebody with these headers may ask for this path."""
         return self.keys.admits(path, authorization, x_api_key)
 
+    def client(self, authorization: str, x_api_key: str) -> str:
+        """Whose key these headers show; "" without any."""
+        return self.keys.client(authorization, x_api_key)
+
 
 def key_name(key: str) -> str:
     """What a client is called: a part of its key's digest, which stays the same whatever becomes of other keys."""
     return f"key-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def _browser_headers() -> BrowserHeaders:
+    of = request.headers
+    return BrowserHeaders(request.scheme, of.get("host", ""), of.get("origin", ""), of.get("sec-fetch-site", ""))
 
 
 def whose() -> str | None:
@@ -149,3 +170,81 @@ def _shown(authorization: str, x_api_key: str) -> Iterator[bytes]:
     if scheme.lower() == "bearer":
         yield token.strip().encode("utf-8", "surrogateescape")
     yield x_api_key.encode("utf-8", "surrogateescape")
+
+
+# Without keys: browsers.
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserHeaders:
+    """What a request says of where it comes from; an empty text: it has no such header. ``scheme``: http or https."""
+
+    scheme: str
+    host: str
+    origin: str
+    sec_fetch_site: str
+
+
+class BrowserRule:
+    """Which requests of browsers are let in. ``names``: under which the router may be asked, besides addresses."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(_normal_name(name) for name in ("localhost", *names))
+
+    def admit(self, headers: BrowserHeaders) -> None:
+        """Raises BrowserRefused."""
+        asked = _split(f"//{headers.host}")
+        if headers.host and (asked is None or not self._may_be_asked_as(asked.hostname or "")):
+            raise BrowserRefused(
+                "this router needs no key, so that it answers under names that it knows only: add this one to "
+                "ALLOWED_HOSTS, or set AI_ROUTER_API_KEYS",
+                "host_not_allowed",
+            )
+        if headers.sec_fetch_site.strip().lower() == "cross-site" or (
+            headers.origin and not _is_same(headers.origin, headers.scheme, asked)
+        ):
+            raise BrowserRefused(
+                "this router needs no key, so that it answers no page of another origin: set AI_ROUTER_API_KEYS, and "
+                "have the page send one",
+                "origin_not_allowed",
+            )
+
+    def _may_be_asked_as(self, name: str) -> bool:
+        return _normal_name(name) in self._names or _is_address(name)
+
+
+def _is_same(origin: str, scheme: str, asked: SplitResult | None) -> bool:
+    """Whether an origin has the scheme, host and port under which the request was sent."""
+    from_page = _split(origin)
+    if from_page is None or asked is None or from_page.scheme != scheme:
+        return False
+    default = _DEFAULT_PORTS.get(scheme)
+    return (_normal_name(from_page.hostname or ""), from_page.port or default) == (
+        _normal_name(asked.hostname or ""),
+        asked.port or default,
+    )
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL; None where it has no host or no port that could be one."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.hostname else None
+
+
+def _normal_name(name: str) -> str:
+    """A name in lower case, without the dot that says that it is complete, and an address without brackets."""
+    return name.strip().lower().removesuffix(".").strip("[]")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

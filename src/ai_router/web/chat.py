@@ -21,7 +21,7 @@ from ai_router.routing.prompt import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
-from ai_router.web.requests import Arrival, Ids, parse_chat_request, read_body
+from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request, read_body
 from ai_router.web.responses import contract_headers, on_response_closed, stream_response
 
 PATH = "/v1/chat/completions"
@@ -29,14 +29,15 @@ PATH = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What the endpoint needs besides the pipeline: ``max_body`` in bytes; ``trace_of`` takes a traceparent header;
-    ``scrub`` takes known keys out of a text.
+    """What the endpoint needs besides the pipeline: ``max_body`` in bytes, ``max_values`` in JSON values; ``trace_of``
+    takes a traceparent header; ``scrub`` takes known keys out of a text.
 
     ``traces_all``: a request without that header belongs to a trace, too.
     """
 
     ids: Ids
     max_body: int
+    max_values: int
     tell_date: bool
     trace_of: Callable[[str | None], Trace | None]
     scrub: Callable[[str], str] = str
@@ -99,6 +100,7 @@ def _chat_request(settings: ChatSettings) -> ChatRequest:
     environ = request.environ
     arrived_at, now = environ.get(ARRIVED_AT) or time.monotonic(), datetime.now(UTC)
     body = read_body(environ, settings.max_body)
+    check_values(body, settings.max_values)
     traceparent = environ.get("HTTP_TRACEPARENT")
     arrival = Arrival(
         arrived_at=arrived_at,

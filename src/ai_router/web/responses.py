@@ -21,6 +21,7 @@ from ai_router.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     RouterError,
     StoreUnavailable,
     envelope_json,
@@ -154,6 +155,11 @@ def _render_errors(app: Flask, scrub: Callable[[bytes], bytes], on_refused: Call
         if (error.code or 500) >= 500:
             return unforeseen(getattr(error, "original_exception", None) or error)
         return error_response(_translated(error), scrub)
+
+    @app.errorhandler(MemoryError)
+    def out_of_memory(_error: MemoryError) -> Response:
+        log.error("A request was refused: there is no memory for it")
+        return error_response(Overloaded("there is no memory for this request just now; try again"), scrub)
 
     @app.errorhandler(Exception)
     def unforeseen(error: BaseException) -> Response:

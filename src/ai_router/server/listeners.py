@@ -1,0 +1,99 @@
+"""The listening sockets of an event loop: new connections, for as long as there is room for them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from ai_router.server.poller import READ
+
+log = logging.getLogger(__name__)
+
+_ACCEPTS = 64
+"""In a row, before it is the turn of the connections that there are."""
+_PAUSE_S = 0.5
+
+
+class Loop(Protocol):
+    """What is needed of the event loop."""
+
+    def watch(self, sock: socket.socket, interest: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler`` when something is so of ``sock``."""
+
+    def forget(self, sock: socket.socket) -> None:
+        """Do not watch ``sock`` any more."""
+
+
+class Listeners:
+    """``on_accepted`` gets each new socket, its client's address and its own. ``make_room`` ends a connection that does
+    nothing, and says whether there was one. For the loop's thread only."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        write_s: float,
+        on_accepted: Callable[[socket.socket, Any, Any], None],
+        make_room: Callable[[], bool],
+    ) -> None:
+        self._loop = loop
+        seconds, rest = divmod(write_s, 1)
+        self._send_timeout = struct.pack("ll", int(seconds), int(rest * 1e6))
+        self._on_accepted = on_accepted
+        self._make_room = make_room
+        self._listeners: list[socket.socket] = []
+        self._resume_at: float | None = None
+
+    def add(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept connections from these."""
+        for listener in listeners:
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            self._watch(listener)
+
+    def close(self) -> None:
+        """New connections are refused."""
+        for listener in self._listeners:
+            self._loop.forget(listener)
+            listener.close()
+        self._listeners.clear()
+
+    def resume(self, now: float) -> None:
+        """Accept again, if the time for a pause is over. To be called about once a second."""
+        if self._resume_at is not None and now >= self._resume_at:
+            self._resume_at = None
+            for listener in self._listeners:
+                self._watch(listener)
+
+    def _watch(self, listener: socket.socket) -> None:
+        self._loop.watch(listener, READ, partial(self._accept, listener))
+
+    def _accept(self, listener: socket.socket, _events: int) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as problem:
+                self._on_failure(problem)
+                return
+            sock.setblocking(True)
+            # The kernel's timeout, not Python's, which would ask the kernel twice for each write.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, self._send_timeout)
+            self._on_accepted(sock, address, listener.getsockname())
+
+    def _on_failure(self, problem: OSError) -> None:
+        """Out of descriptors or memory: the connection waits in the kernel's queue while others end."""
+        if self._make_room():
+            return
+        # It waits there as long as nothing ends, and would be told of again and again.
+        log.warning("Connections cannot be accepted: %s; trying again in %g s", problem.strerror, _PAUSE_S)
+        self._resume_at = time.monotonic() + _PAUSE_S
+        for listener in self._listeners:
+            self._loop.forget(listener)
