@@ -278,7 +278,7 @@ class Outcome:
     error_code: str | None = None
     http_status: int = 200
     """The status that the client got, or would have got if the headers had not been sent before the failure."""
-    events_skipped: int = 0
+    events_unread: int = 0
     search: tuple[int, Mapping[str, Any]] | None = None
     """The number of the search call that found the web context, and the usage that it reported."""
     traffic: Sequence[Traffic] = ()

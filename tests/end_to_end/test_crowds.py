@@ -27,7 +27,7 @@ from tests.fakes.router import eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang
 
 LOOKS = 100
-HEADERS = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+HEADERS = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
 A_TICK_MS = 5.0
 """What the interpreter's lock may keep a thread waiting for, with another one busy."""
 STREAMS, PER_S = 1000, 50.0

@@ -63,10 +63,86 @@ def test_an_error_event_in_the_middle_is_passed_on_in_the_envelope(lab: Lab) -> 
     assert "CUDA out of memory" in str(last_error(body)["message"])
 
 
-def test_a_line_that_is_no_json_is_left_out(lab: Lab) -> None:
-    lab.primary.on(CHAT, Stream([FIRST, b"data: {oops\n\n", b"data:\n\n", chunk({}, "stop"), DONE]))
-    assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop") + DONE
-    lab.router.wait_for_log(r"Provider stream: primary skipped=2 events that were no JSON")
+def test_an_event_that_is_no_strict_json_is_passed_on_unread(lab: Lab) -> None:
+    odd = [b"data: {oops\n\n", b'data: {"choices":[{"index":0,"delta":{"content":"x"},"logprobs":-Infinity}]}\n\n']
+    lab.primary.on(CHAT, Stream([FIRST, *odd, b"data:\n\n", chunk({}, "stop"), DONE]))
+    _, headers, body = lab.router.chat(stream=True)
+    assert body == FIRST + b"".join(odd) + chunk({}, "stop") + DONE
+    assert lab.router.session(headers["x-session-id"])["response"]["content"] == "firstx"
+    lab.router.wait_for_log(r"Provider stream: primary unread=2 events that are no strict JSON")
+
+
+def test_half_a_character_in_each_of_two_events_reaches_the_client_and_is_whole_in_the_session(lab: Lab) -> None:
+    halves = [b'data: {"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}\n\n']
+    halves.append(halves[0].replace(b"ud83d", b"ude00"))
+    lab.primary.on(CHAT, Stream([*halves, chunk({}, "stop"), DONE]))
+    _, headers, body = lab.router.chat(stream=True)
+    assert body == b"".join(halves) + chunk({}, "stop") + DONE
+    assert lab.router.session(headers["x-session-id"])["response"]["content"] == "\U0001f600"
+
+
+def test_where_one_of_two_choices_is_cut_off_the_stream_has_no_clean_end(lab: Lab) -> None:
+    def of(index: int, delta: dict[str, str], finish: str | None = None) -> bytes:
+        return event({"choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
+
+    begun = [of(0, {"content": "a"}), of(1, {"content": "b"}), of(0, {}, "stop")]
+    lab.primary.on(CHAT, Stream(begun))
+    body = lab.router.chat(stream=True, n=2)[2]
+    assert b"[DONE]" not in body
+    assert last_error(body)["code"] == "upstream_broken"
+    lab.primary.on(CHAT, Stream([*begun, of(1, {}, "length")]))
+    assert lab.router.chat(stream=True, n=2)[2].endswith(of(1, {}, "length") + DONE), "[DONE] is supplied"
+
+
+def test_a_tool_call_without_an_index_is_given_one(lab: Lab) -> None:
+    first = {"id": "c1", "type": "function", "function": {"name": "a", "arguments": '{"x"'}}
+    rest, other = {"id": "", "function": {"arguments": ":1}"}}, {**first, "id": "c2"}
+    calls = [event({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}) for call in (first, rest, other)]
+    lab.primary.on(CHAT, Stream([*calls, chunk({}, "tool_calls"), DONE]))
+    _, headers, body = lab.router.chat(stream=True)
+    told = [orjson.loads(line[6:]) for line in body.split(b"\n\n") if b'tool_calls":[' in line]
+    assert [call["choices"][0]["delta"]["tool_calls"][0]["index"] for call in told] == [0, 0, 1]
+    kept = lab.router.session(headers["x-session-id"])["response"]["tool_calls"]
+    assert [(call["id"], call["function"]["arguments"]) for call in kept] == [("c1", '{"x":1}'), ("c2", '{"x"')]
+
+
+@pytest.mark.parametrize("choices", [[], [None], [{}]])
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_a_choice_is_none(lab: Lab, choices: list[object], stream: bool) -> None:
+    told = {"id": "x", "object": "chat.completion", "model": "m", "choices": choices}
+    lab.primary.on(CHAT, Stream([event(told), DONE]) if stream else Plain(told))
+    lab.xai.on(CHAT, says("from the cloud"))
+    status, _, body = lab.router.chat(stream=stream)
+    assert status == 200
+    assert b"from" in body
+    assert b"cloud" in body
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_whole_answer_for_a_stream_is_converted_and_not_asked_for_again(lab: Lab, status: int) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "a", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "hi", "tool_calls": [call]}
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    told = {"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    lab.primary.on(CHAT, Plain({**told, "object": "chat.completion", "model": "m"}, status=status))
+    got, headers, body = lab.router.chat(stream=True)
+    assert (got, len(lab.primary.calls(CHAT))) == (200, 1)
+    first = orjson.loads(body.split(b"\n\n")[0][6:])
+    assert first["object"] == "chat.completion.chunk"
+    assert first["choices"][0]["delta"] == {**message, "tool_calls": [{"index": 0, **call}]}
+    assert body.endswith(DONE)
+    session = lab.router.session(headers["x-session-id"])
+    assert (session["status"], session["usage"]["total_tokens"]) == ("ok", 3)
+
+
+def test_events_for_a_plain_answer_are_put_together(lab: Lab) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, chunk({"content": " and last"}), chunk({}, "stop"), DONE]))
+    status, _, body = lab.router.chat()
+    assert (status, len(lab.primary.calls(CHAT))) == (200, 1)
+    told = orjson.loads(body)
+    assert told["object"] == "chat.completion"
+    assert told["choices"][0]["message"]["content"] == "first and last"
+    assert told["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize("ending", ["reset", "truncate", "hang"])
@@ -92,18 +168,19 @@ def test_a_bare_error_in_a_stream_s_place_keeps_its_message(lab: Lab) -> None:
 
 def test_a_last_event_without_its_blank_line_is_an_event(lab: Lab) -> None:
     lab.primary.on(CHAT, Stream([chunk({"content": "all"}, "stop").rstrip()]))
-    assert lab.router.chat(stream=True)[2] == chunk({"content": "all"}, "stop")
+    assert lab.router.chat(stream=True)[2] == chunk({"content": "all"}, "stop") + DONE
 
 
 def test_an_endless_line_is_an_error(lab: Lab) -> None:
-    lab.primary.on(CHAT, Stream([FIRST, *[b"data: " + b"x" * 65536] * 20], ending="hang"))
+    lab.primary.on(CHAT, Stream([FIRST, *[b"data: " + b"x" * 65536] * 260], ending="hang"))
     assert last_error(lab.router.chat(stream=True)[2])["code"] == "upstream_broken"
     assert lab.primary.wait_for(CHAT).gone.wait(5)
 
 
-def test_a_finish_reason_without_done_is_an_end(lab: Lab) -> None:
-    lab.primary.on(CHAT, Stream([FIRST, chunk({}, "stop")]))
-    assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop")
+@pytest.mark.parametrize("end", [b"", b"data: [DONE] \n\n", b"data:[DONE]\n\n"])
+def test_a_finish_reason_is_an_end_and_done_is_supplied(lab: Lab, end: bytes) -> None:
+    lab.primary.on(CHAT, Stream([FIRST, chunk({}, "stop"), end]))
+    assert lab.router.chat(stream=True)[2] == FIRST + chunk({}, "stop") + DONE
 
 
 def test_a_backend_that_will_not_hang_up_after_done_does_not_keep_the_client(lab: Lab) -> None:
@@ -221,7 +298,7 @@ def test_a_client_that_does_not_read_is_let_go_and_so_is_the_backend(
 
 def test_a_slow_body_is_408(short_fuse: RunningRouter, raw: Connect) -> None:
     client = raw(short_fuse.port)
-    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
     stop = threading.Event()
 
     def drip() -> None:
@@ -264,7 +341,7 @@ def test_an_idle_connection_is_not_taken_for_a_slow_one(
 @pytest.mark.parametrize("chunked", [False, True], ids=["content-length", "chunked"])
 def test_a_body_over_the_limit_is_413(short_fuse: RunningRouter, chunked: bool, raw: Connect) -> None:
     client = raw(short_fuse.port)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
     if chunked:
         client.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
         for _ in range(17):
@@ -277,7 +354,7 @@ def test_a_body_over_the_limit_is_413(short_fuse: RunningRouter, chunked: bool, 
 
 def test_a_body_that_ends_early_is_400(short_fuse: RunningRouter, raw: Connect) -> None:
     client = raw(short_fuse.port)
-    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
     assert client.read_until(b"}}").startswith(b"HTTP/1.1 400")
 
 

@@ -122,7 +122,10 @@ def test_16_of_a_client_s_headers_and_addresses_nothing_reaches_any_backend(lab:
 def test_16_a_request_id_carries_no_second_header(lab: Lab, raw: Connect, line: bytes) -> None:
     client = raw(lab.router.port)
     body = b'{"model": "primary", "messages": [{"role": "user", "content": "hi"}]}'
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n" % len(body)
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n"
+        % len(body)
+    )
     client.send(head + line + b"\r\n\r\n" + body)
     answer = client.read_to_end().partition(b"\r\n\r\n")[0].lower()
     assert re.match(rb"http/1.1 (200|400) ", answer)
@@ -556,7 +559,7 @@ def test_20_as_many_clients_as_are_let_in_fit_into_the_file_descriptors(
             upstream.wait_for(CHAT, 6)
             inside += let_wait(router, raw, 6)
             for _ in range(60):
-                raw(router.port).send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                raw(router.port).send(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert [router.chat()[0] for _ in range(3)] == [503] * 3
             assert health(router)["in_flight"] == 6
             assert holdings(worker_of(router)).descriptors < wanted

@@ -133,11 +133,11 @@ def test_a_stream_that_is_cancelled_while_its_client_takes_nothing_was_cancelled
 def test_a_base_url_that_ends_in_a_slash_will_do(lab: Lab, raw: Connect, path: str) -> None:
     client = raw(lab.router.port)
     body = orjson.dumps({"messages": [{"role": "user", "content": "hi"}], "stream": True, "model": "primary"})
-    client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    client.send(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     assert text_of(client.read_until(b"[DONE]").replace(b"\r\n", b"\n")) == "from the primary"
 
 
 def test_other_methods_are_told_which_one_it_takes(lab: Lab, raw: Connect) -> None:
     client = raw(lab.router.port)
-    client.send(b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    client.send(b"GET /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert client.read_to_end().startswith(b"HTTP/1.1 405 ")

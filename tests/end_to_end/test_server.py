@@ -106,7 +106,7 @@ def test_connections_that_close_slowly_hold_up_nobody(tmp_path: Path, upstream: 
     with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
         for _ in range(5):
             client = raw(router.port)
-            client.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            client.send(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             client.read_until(b"live")
         # gunicorn would linger 2 s for each of them, on its main loop.
         assert time_of(router, "/health/live") < 1.0

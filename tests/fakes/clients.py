@@ -22,7 +22,7 @@ class RawClient:
     def send_chat(self, *, text: str = "hello", headers: str = "", **fields: Any) -> None:
         body = orjson.dumps({"messages": [{"role": "user", "content": text}], **fields})
         self.send(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             + headers.encode()
             + b"Content-Length: %d\r\n\r\n" % len(body)
             + body

@@ -71,3 +71,17 @@ def test_an_event_beyond_the_limit_is_refused() -> None:
     decoder.feed(b"data: " + b"x" * (MAX_EVENT_BYTES - 6))
     with pytest.raises(EventTooLong):
         decoder.feed(b"x")
+
+
+def test_a_byte_order_mark_in_front_of_the_first_event_is_none_of_it() -> None:
+    assert SSEDecoder().feed(b"\xef\xbb\xbfdata: {}\n\n")[0] == (b"data: {}\n\n", b"{}")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_long_event_of_many_portions_is_put_together_once(end: bytes) -> None:
+    decoder, portion = SSEDecoder(), b"x" * 65_536
+    assert decoder.feed(b"data: ") == []
+    for _ in range(100):
+        assert decoder.feed(portion) == []
+    events = decoder.feed(end + end + b": next")
+    assert [event.data for event in events] == [portion * 100]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -107,12 +108,60 @@ def test_a_body_that_is_no_json_is_quoted_unless_it_is_a_page() -> None:
     assert "html" not in str(error_from_response(500, {}, b"<html>..", CALL))
 
 
-@pytest.mark.parametrize("payload", [{"error": {"message": "no"}}, {"error": "no"}, [{"error": {"message": "no"}}]])
-def test_an_error_wearing_a_200_is_seen(payload: Any) -> None:
-    assert isinstance(error_in_body(payload, CALL), UpstreamFailed)
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error": {"message": "no way"}},
+        {"error": "no way"},
+        [{"error": {"message": "no way"}}],
+        {"object": "error", "message": "no way", "type": "x", "param": None},
+        {"message": "no way", "request_id": "r"},
+        {"detail": "no way"},
+        {"detail": [{"loc": ["body"], "msg": "no way"}]},
+        {"errors": [{"message": "no way"}]},
+        {"errors": "no way"},
+        {"choices": [{"index": 0}, {"index": 1, "finish_reason": "error", "error": {"message": "no way"}}]},
+        {"choices": [{"error": "no way"}]},
+    ],
+)
+def test_an_error_wearing_a_200_is_seen_and_its_words_are_kept(payload: Any) -> None:
+    error = error_in_body(payload, CALL)
+    assert isinstance(error, UpstreamFailed)
+    assert "no way" in str(error)
+    assert "{" not in str(error)
 
 
-@pytest.mark.parametrize("payload", [{"choices": []}, {"choices": [], "error": None}, {"detail": "x"}, [], 1])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"object": "error", "message": "too long", "code": 400},
+        {"message": "too long"},
+        {"detail": [{"loc": ["body"], "msg": "too long"}]},
+        {"errors": [{"message": "too long"}]},
+    ],
+)
+def test_a_refusal_of_another_shape_keeps_its_words(payload: Any) -> None:
+    assert str(refused(400, payload)) == "xai (grok): too long"
+
+
+@pytest.mark.parametrize("code", ["9" * 5_000, "-1", "4e2", "６００", "429.0", 10**400])
+def test_a_code_of_any_length_and_form_is_no_status(code: Any) -> None:
+    error = error_in_body({"error": {"message": "no", "code": code}}, CALL)
+    assert isinstance(error, UpstreamFailed)
+    assert len(error.code or "") <= 100
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"choices": []},
+        {"choices": [], "error": None},
+        {"choices": [{"error": None}]},
+        {"output": [], "error": None},
+        [],
+        1,
+    ],
+)
 def test_an_answer_is_no_error(payload: Any) -> None:
     assert error_in_body(payload, CALL) is None
 
@@ -122,6 +171,12 @@ def test_an_answer_is_no_error(payload: Any) -> None:
     [
         ({"retry-after": "7"}, 7),
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": " 34s "}, 34),
+        ({"retry-after": "soon", "x-ratelimit-reset-requests": "6m0.5s", "x-ratelimit-reset-tokens": "350ms"}, 360.5),
+        ({"x-ratelimit-reset": "12"}, 12),
+        ({"x-ratelimit-reset": "1000000001"}, 0),
+        ({"x-ratelimit-reset": "s"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "\u00b2"}, None),
         ({"retry-after": "9" * 5000}, None),
@@ -136,6 +191,17 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 @given(st.integers(300, 599), st.text(max_size=30), st.binary(max_size=60))
 def test_no_refusal_can_break_the_reading_of_it(status: int, retry_after: str, body: bytes) -> None:
     assert str(error_from_response(status, {"retry-after": retry_after, "retry-after-ms": retry_after}, body, CALL))
+
+
+def test_google_s_retry_info_is_read() -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
+    error = refused(429, [{"error": {"code": 429, "message": "busy", "details": details}}])
+    assert error.retry_after_s == 34.5
+
+
+def test_a_reset_in_milliseconds_since_1970_is_counted_from_now() -> None:
+    found = retry_after_s({"x-ratelimit-reset": str(int((time.time() + 60) * 1000))})
+    assert found == pytest.approx(60, abs=5)
 
 
 def test_retry_after_as_a_date() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ai_router.server.connection import MAX_HEADER_BYTES, Connection, RequestReader, RequestThreads
 from tests.fakes.loops import Policy, limits
 
-PLAIN = b"POST /v1/chat/completions?a=1 HTTP/1.1\r\nHost: x\r\nX-API-Key: k\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
-BARE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+PLAIN = b"POST /v1/chat/completions?a=1 HTTP/1.1\r\nHost: localhost\r\nX-API-Key: k\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+BARE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OLD = b"GET / HTTP/1.0\r\n\r\n"
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_request_is_known_without_waiting_for_more(nonsense: bytes) -
 
 def test_a_client_that_waits_to_be_asked_for_its_body_is_known() -> None:
     reader = RequestReader()
-    reader.feed(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+    reader.feed(b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
     assert reader.expects_continue
 
 
@@ -76,7 +76,7 @@ def asking(key: bytes) -> Connection:
     theirs.close()
     with ours:
         conn = Connection(ours, None, None)
-    conn.reader.feed(b"POST /chat HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + key + b"\r\nContent-Length: 0\r\n\r\n")
+    conn.reader.feed(b"POST /chat HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: " + key + b"\r\nContent-Length: 0\r\n\r\n")
     return conn
 
 

@@ -14,8 +14,8 @@ from ai_router.server.connection import STAYING_THREADS, Connection
 from ai_router.server.event_loop import EventLoop
 from tests.fakes.loops import POLLERS, listening, running_loop, until
 
-GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
 
 
 class Server:
@@ -168,7 +168,7 @@ def test_who_waits_too_long_for_a_thread_is_refused(server: Server) -> None:
 
 def of(key: bytes) -> bytes:
     """A request with this key for a backend."""
-    return b"POST /chat HTTP/1.1\r\nHost: x\r\nX-Api-Key: " + key + b"\r\nContent-Length: 5\r\n\r\nhello"
+    return b"POST /chat HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: " + key + b"\r\nContent-Length: 5\r\n\r\nhello"
 
 
 def test_where_no_more_may_wait_the_client_with_the_most_waiting_makes_room(server: Server) -> None:
@@ -239,7 +239,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Server, a
     framing = b"Content-Length: 9999999" if announced else b"Transfer-Encoding: chunked"
     with (
         running(server, max_body=10) as (_, address),
-        client(address, b"POST / HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n") as sock,
+        client(address, b"POST / HTTP/1.1\r\nHost: localhost\r\n" + framing + b"\r\n\r\n") as sock,
     ):
         if not announced:
             sock.sendall(b"40000\r\n" + b"x" * 0x40000)
@@ -249,7 +249,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server: Server, a
 
 def large(size: int) -> bytes:
     """The headers of a request with a body of this size."""
-    return b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    return b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
 
 
 def test_large_bodies_are_counted_from_their_headers_to_the_end_of_their_answers(server: Server) -> None:
@@ -270,7 +270,7 @@ def test_large_bodies_are_counted_from_their_headers_to_the_end_of_their_answers
 
 
 def test_a_body_of_unknown_length_is_counted_as_it_comes(server: Server) -> None:
-    chunked = b"POST /chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked = b"POST /chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     with running(server, max_body=400_000, max_bodies=200_000) as (_, address), client(address, chunked) as sock:
         sock.sendall(b"30000\r\n" + b"x" * 0x30000 + b"\r\n30000\r\n" + b"x" * 10_000)
         assert sock.recv(100) == b"answer"
@@ -278,14 +278,14 @@ def test_a_body_of_unknown_length_is_counted_as_it_comes(server: Server) -> None
 
 
 def test_who_may_not_ask_is_answered_before_the_body_is_read(server: Server) -> None:
-    request = b"POST / HTTP/1.1\r\nHost: x\r\nX-API-Key: wrong\r\nContent-Length: 100\r\n\r\n"
+    request = b"POST / HTTP/1.1\r\nHost: localhost\r\nX-API-Key: wrong\r\nContent-Length: 100\r\n\r\n"
     with running(server) as (_, address), client(address, request) as sock:
         assert sock.recv(100) == b"answer"
         assert server.refusals == [None], "the application says why"
 
 
 def test_a_client_that_asks_whether_to_send_its_body_is_told_to_go_on(server: Server) -> None:
-    headers = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    headers = b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     with running(server) as (_, address), client(address, headers) as sock:
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"hello")
@@ -317,7 +317,7 @@ def test_with_too_many_connections_the_oldest_silent_one_goes(server: Server) ->
 def test_the_answer_is_not_lost_to_a_client_that_still_sends(server: Server) -> None:
     with running(server, max_body=10) as (_, address):
         for _ in range(20):
-            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n"
+            head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n"
             with client(address, head + b"x" * 300_000) as sock:
                 assert sock.recv(100) == b"answer"
                 assert sock.recv(100) == b""

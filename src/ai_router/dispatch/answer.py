@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +26,8 @@ _END_TIMEOUT_S = 1.0
 SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
 """Errors of code that reads JSON of an unexpected shape."""
 _DONE = b"data: [DONE]\n\n"
+_ERROR_EVENT = re.compile(rb"^event:[ \t]*error[ \t]*$", re.M)
+_MAX_QUOTED = 2_000
 
 
 class PlainAnswer:
@@ -80,8 +84,8 @@ class StreamAnswer:
         """Whether the stream has ended."""
         self.problem: RouterError | None = None
         """Why the answer is incomplete, once the stream is over; None: it is complete."""
-        self.skipped = 0
-        """How many events were not valid JSON; they are not relayed."""
+        self.unread = 0
+        """How many events were no strict JSON; they are relayed all the same."""
         self.response = response
         self._upstream_request = upstream_request
         self._started = started
@@ -99,15 +103,19 @@ class StreamAnswer:
         self._closing.callback(permit.release)
         self._closing.callback(response.close)
 
-    def prime(self) -> None:
-        """Wait for the first event with data. Raises UpstreamError if an error or the end comes instead."""
+    def prime(self, portion: bytes | None = None) -> None:
+        """Wait for the first event with a choice in it. Raises UpstreamError if an error or the end comes instead.
+
+        ``portion`` has been read of the response already.
+        """
         while self.ttft_ms is None:
-            portion = self.response.read_portion()
+            portion = self.response.read_portion() if portion is None else portion
             self._primed += self._relay(portion) if portion else self._finish_decoding()
             if self._failure is not None:
                 raise self._failure
             if not portion and self.ttft_ms is None:
                 raise UpstreamFailed("the stream ended before it began", self._upstream_request.source)
+            portion = None
 
     def start(self) -> bytes:
         """The bytes for the client that have come until now. From now on the call counts as a stream."""
@@ -131,8 +139,9 @@ class StreamAnswer:
     def _end_complete(self) -> bytes:
         """The body is complete: end the stream. Returns the last bytes for the client."""
         last = self._finish_decoding()
-        if self.done or self.reader.finish_reason:
+        if self.done or self.reader.finished:
             self._end(None)
+            last += b"" if self.done else _DONE
         else:
             self._permit.failed()
             broken = UpstreamBroken("the stream ended before the answer did", self._upstream_request.source)
@@ -153,7 +162,7 @@ class StreamAnswer:
     def _relay(self, portion: bytes) -> bytes:
         """The bytes for the client from a portion of the body. Sets ``_failure`` if an error follows them."""
         if (data := self._decoder.only_event(portion)) is not None and self._translation is None:
-            return portion if self._observe_json(data) else b""
+            return self._relayed(portion, data)
         try:
             events = self._decoder.feed(portion)
         except EventTooLong as problem:
@@ -187,52 +196,76 @@ class StreamAnswer:
             return self._relay_translated(events, self._translation)
         relayed = []
         for event in events:
-            if self._observe_event(event):
-                relayed.append(event.raw)
+            relayed.append(self._relayed_event(event))
             if self._failure is not None:
                 break
         return relayed[0] if len(relayed) == 1 else b"".join(relayed)
 
-    def _observe_event(self, event: Event) -> bool:
-        """Note what an event says. Returns whether to relay it."""
+    def _relayed_event(self, event: Event) -> bytes:
+        """Note what an event says. Returns the bytes for the client."""
         data = event.data
         if data is None:
-            return True
-        if data == b"[DONE]":
-            if self.ttft_ms is None:
-                self._failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
-                return False
-            self.done = True
-            self.response.expect_end(_END_TIMEOUT_S)
-            return True
-        return self._observe_json(data)
+            return event.raw
+        told = data.strip()
+        if told == b"[DONE]":
+            return self._relayed_done()
+        if not told:
+            # Without data there is no event; some clients would try to read it all the same.
+            return b""
+        if b"event:" in event.raw and _ERROR_EVENT.search(event.raw):
+            source = self._upstream_request.source
+            failure = error_in_body(parsed(data), self._upstream_request)
+            self._failure = failure or UpstreamFailed(_quoted(data), source)
+            return b""
+        return self._relayed(event.raw, data)
 
-    def _observe_json(self, data: bytes) -> bool:
+    def _relayed_done(self) -> bytes:
+        if self.ttft_ms is None:
+            self._failure = UpstreamFailed("the stream ended before it began", self._upstream_request.source)
+            return b""
+        self.done = True
+        self.response.expect_end(_END_TIMEOUT_S)
+        return _DONE
+
+    def _relayed(self, raw: bytes, data: bytes) -> bytes:
+        """Note what an event with JSON says. Returns the bytes for the client: as they came, where that is possible."""
         try:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
-            self.skipped += 1
-            return False
-        return self._observe_chunk(payload)
+            # The client reads it, or not: that is not ours to say.
+            self.unread += 1
+            payload = read_leniently(data)
+            if payload is None:
+                return raw
+        if not self._observe_chunk(payload):
+            return b""
+        if self.reader.renumbered:
+            self.reader.renumbered = False
+            return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+        return raw
 
     def _observe_chunk(self, payload: Any) -> bool:
         """Note what a parsed chunk says. Returns whether to relay it."""
-        if not isinstance(payload, dict) or "error" in payload:
+        if not isinstance(payload, dict) or "error" in payload or "choices" not in payload:
             self._failure = error_in_body(payload, self._upstream_request)
             if self._failure is not None or not isinstance(payload, dict):
                 return False
-        if self.ttft_ms is None:
+        reader = self.reader
+        reader.chunk(payload)
+        if reader.error is not None:
+            self._failure = error_in_body({"error": reader.error}, self._upstream_request)
+            return False
+        if self.ttft_ms is None and reader.has_choice:
             self.ttft_ms = ms_since(self._started)
             self.response.first_byte_seen()
             self._permit.succeeded()
-        self.reader.chunk(payload)
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
 
     def _relay_translated(self, events: list[Event], translation: Translation) -> bytes:
         """The bytes for the client from events of another API, as chunks of chat completions."""
         relayed = []
         for event in events:
-            payload = None if event.data is None else parsed(event.data)
+            payload = None if event.data is None else parsed(event.data) or read_leniently(event.data)
             if isinstance(payload, dict):
                 for chunk in self._translate(payload, translation):
                     if self._observe_chunk(chunk):
@@ -244,7 +277,7 @@ class StreamAnswer:
                     self.response.expect_end(_END_TIMEOUT_S)
                     relayed.append(_DONE)
             elif event.data not in (None, b"[DONE]"):
-                self.skipped += 1
+                self.unread += 1
         return b"".join(relayed)
 
     def _translate(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
@@ -266,7 +299,10 @@ class StreamAnswer:
             return b""
         if self._translation is not None:
             return self._relay_translated([event], self._translation)
-        return event.raw.rstrip(b"\r\n") + b"\n\n" if self._observe_event(event) else b""
+        unread = self.unread
+        last = self._relayed_event(event)
+        # What cannot be read was cut off: half an event is none.
+        return last.rstrip(b"\r\n") + b"\n\n" if last and self.unread == unread else b""
 
 
 Answer = PlainAnswer | StreamAnswer
@@ -278,6 +314,20 @@ def parsed(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
+
+
+def read_leniently(data: bytes) -> dict[str, Any] | None:
+    """An object of JSON as Python reads it: with NaN and Infinity, with half a surrogate pair, with bytes that are no
+    UTF-8. For our own notes. None if it is none even so."""
+    try:
+        payload = json.loads(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def _quoted(data: bytes) -> str:
+    return data[:_MAX_QUOTED].decode("utf-8", "replace").strip() or "an error without an explanation"
 
 
 def ms_since(started: float) -> float:

@@ -14,6 +14,7 @@ import orjson
 
 from ai_router.config import MaxTokensPolicy
 from ai_router.dispatch.answer import SHAPE_ERRORS, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
 from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
@@ -27,6 +28,7 @@ from ai_router.types import Attempt, ChatRequest
 
 _MAX_ANSWER_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 1 << 20
+_GOOD_STATUSES = frozenset({200, 201, 202, 203})
 _PASS_ON = MaxTokensPolicy("pass")
 
 
@@ -151,7 +153,8 @@ def _body(family: Family, parts: RequestParts) -> bytes:
 
 
 def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequest) -> None:
-    if response.status != 200:
+    # Some servers answer what they have made with 201.
+    if response.status not in _GOOD_STATUSES:
         raise error_from_response(response.status, response.headers, response.read(_MAX_ERROR_BYTES), upstream_request)
 
 
@@ -166,11 +169,15 @@ def _stream(
     deadline: float,
     call_number: int,
 ) -> StreamAnswer:
-    if response.headers.get("content-type", "").startswith("application/json"):
-        body = response.read(_MAX_ERROR_BYTES)
-        raise error_in_body(parsed(body), upstream_request) or UpstreamFailed(
-            "a plain answer where a stream was due", upstream_request.source
-        )
+    first = None
+    translation = family.translation()
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        # The label is no reason to throw an answer away: what it is, its first bytes say.
+        first = response.read_portion()
+        if not looks_like_events(first):
+            whole = first + response.read(_MAX_ANSWER_BYTES)
+            first = events_of(_completion(whole, family, upstream_request))
+            translation = None
     answer = StreamAnswer(
         response,
         upstream_request,
@@ -178,11 +185,11 @@ def _stream(
         started=started,
         arrived_at=request.arrived_at,
         hide_usage=not request.wants_usage,
-        translation=family.translation(),
+        translation=translation,
         deadline=deadline,
         call_number=call_number,
     )
-    answer.prime()
+    answer.prime(first)
     return answer
 
 
@@ -197,14 +204,13 @@ def _plain(
 ) -> PlainAnswer:
     body = response.read(_MAX_ANSWER_BYTES)
     response.close()
-    payload = parsed(body)
-    if (not isinstance(payload, dict) or "error" in payload) and (failure := error_in_body(payload, upstream_request)):
-        raise failure
-    translated = _translated(family, payload, upstream_request)
-    if translated is not None:
-        payload, body = translated, orjson.dumps(translated)
-    if not isinstance(payload, Mapping) or not isinstance(payload.get("choices"), list):
-        raise UpstreamFailed("the answer is not a chat completion", upstream_request.source)
+    if looks_like_events(body):
+        payload: Mapping[str, Any] = completion_of(body, family.translation(), upstream_request)
+        body = orjson.dumps(payload)
+    else:
+        payload = _completion(body, family, upstream_request)
+        if family.translation() is not None:
+            body = orjson.dumps(payload)
     reader = AnswerReader()
     message = reader.whole(payload)
     attempt = Attempt(
@@ -219,6 +225,27 @@ def _plain(
         call_number=call_number,
     )
     return PlainAnswer(body, message, reader.usage, attempt)
+
+
+def _completion(body: bytes, family: Family, upstream_request: UpstreamRequest) -> Mapping[str, Any]:
+    """The ``chat.completion`` in the body of a whole answer. Raises UpstreamError for an error, or an empty one."""
+    payload = parsed(body)
+    if payload is None:
+        payload = mended(body)
+    if (not isinstance(payload, dict) or "error" in payload or "choices" not in payload) and (
+        failure := error_in_body(payload, upstream_request)
+    ):
+        raise failure
+    translated = _translated(family, payload, upstream_request)
+    completion = payload if translated is None else translated
+    choices = completion.get("choices") if isinstance(completion, Mapping) else None
+    if not isinstance(completion, Mapping) or not isinstance(choices, list):
+        raise UpstreamFailed("the answer is not a chat completion", upstream_request.source)
+    if failure := error_in_body(completion, upstream_request):
+        raise failure
+    if not any(isinstance(choice, Mapping) and (choice.get("message") or choice.get("text")) for choice in choices):
+        raise UpstreamFailed("the answer is empty", upstream_request.source)
+    return completion
 
 
 def _translated(family: Family, payload: Any, upstream_request: UpstreamRequest) -> Mapping[str, Any] | None:

@@ -61,7 +61,7 @@ class RequestRecord:
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
         self.model: str | None = None
-        self.events_skipped = 0
+        self.events_unread = 0
         """How many events of the answer were not valid JSON."""
         self._speculative = False
         self._accepted_call_ms: tuple[float, float] | None = None
@@ -284,7 +284,7 @@ class RequestRecord:
             error_code=(self._error.code or self._error.type) if self._error else None,
             http_status=self._error.status if self._error else 200,
             model=self.model,
-            events_skipped=self.events_skipped,
+            events_unread=self.events_unread,
             search=self._search,
             traffic=self._scope.traffic(),
         )

@@ -193,9 +193,9 @@ class StreamReply:
     def _record_answer(self, answer: StreamAnswer) -> None:
         answer.close()
         record = self._record
-        record.events_skipped += answer.skipped
-        if answer.skipped:
-            log_lines.events_skipped(answer.attempt().backend, answer.skipped)
+        record.events_unread += answer.unread
+        if answer.unread:
+            log_lines.events_unread(answer.attempt().backend, answer.unread)
         if answer.done and answer.problem is None:
             # A client may close as soon as it has read [DONE]; it has the whole answer.
             record.complete()

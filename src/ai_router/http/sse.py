@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MAX_EVENT_BYTES = 1 << 20
+MAX_EVENT_BYTES = 16 << 20
 
 _BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -31,10 +32,16 @@ class Event(NamedTuple):
 class SSEDecoder:
     """Takes bytes in any portions and returns whole events."""
 
-    __slots__ = ("_pending",)
+    __slots__ = ("_begun", "_last", "_more", "_more_bytes", "_pending")
 
     def __init__(self) -> None:
         self._pending = b""
+        self._more: list[bytes] = []
+        """What came of a long event behind ``_pending``: joined once, not with each portion."""
+        self._more_bytes = 0
+        self._last = b""
+        """The last bytes that came."""
+        self._begun = False
 
     def only_event(self, chunk: bytes) -> bytes | None:
         """The data of ``chunk`` if it is exactly one event with one data line, which is the usual case. None: use
@@ -46,16 +53,34 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that ``chunk`` completes, in order. Raises EventTooLong."""
-        buffer = self._pending + chunk if self._pending else chunk
+        if not self._begun:
+            # A byte order mark in front of the first event is none of it.
+            self._begun, chunk = True, chunk.removeprefix(_BYTE_ORDER_MARK)
+        if self._pending and not _may_end_an_event(self._last, chunk):
+            self._more.append(chunk)
+            self._last = (self._last + chunk)[-3:]
+            self._more_bytes += len(chunk)
+            self._check_length()
+            return []
+        buffer = self._take() + chunk if self._pending else chunk
         # All known backends end lines with \n alone. The slower way is for others.
         events = self._cut(buffer) if b"\r" in buffer else self._cut_newlines(buffer)
-        if len(self._pending) > MAX_EVENT_BYTES:
-            raise EventTooLong(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+        self._last = self._pending[-3:]
+        self._check_length()
         return events
+
+    def _check_length(self) -> None:
+        if len(self._pending) + self._more_bytes > MAX_EVENT_BYTES:
+            raise EventTooLong(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+
+    def _take(self) -> bytes:
+        whole = b"".join((self._pending, *self._more)) if self._more else self._pending
+        self._pending, self._more, self._more_bytes = b"", [], 0
+        return whole
 
     def finish(self) -> Event | None:
         """The bytes have ended: returns a last event without a blank line, if there is one. It may be cut off."""
-        rest, self._pending = self._pending, b""
+        rest = self._take()
         return Event(rest, _data_of(rest.rstrip(b"\r\n"))) if rest.strip() else None
 
     def _cut_newlines(self, buffer: bytes) -> list[Event]:
@@ -71,6 +96,13 @@ class SSEDecoder:
             start = boundary.end()
         self._pending = buffer[start:]
         return events
+
+
+def _may_end_an_event(before: bytes, chunk: bytes) -> bool:
+    """Whether a blank line ends in the portion, as far as that can be known yet. ``before``: the portion before."""
+    # The longest one is \r\n\r\n.
+    near = before[-3:] + chunk
+    return b"\n\n" in near or (b"\r" in near and _BOUNDARY.search(near) is not None)
 
 
 def _data_of(block: bytes) -> bytes | None:

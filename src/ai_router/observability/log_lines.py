@@ -149,12 +149,12 @@ def queued(wanted: Sequence[str], position: int, expected_s: float) -> None:
     )
 
 
-def events_skipped(backend: str, count: int) -> None:
-    """A stream had ``count`` events that were no JSON and were not passed on."""
+def events_unread(backend: str, count: int) -> None:
+    """A stream had ``count`` events that were no strict JSON; they were passed on unread."""
     _emit(
         logging.WARNING,
-        "Provider stream: %(backend)s skipped=%(skipped)d events that were no JSON",
-        {"backend": backend, "skipped": count},
+        "Provider stream: %(backend)s unread=%(unread)d events that are no strict JSON",
+        {"backend": backend, "unread": count},
     )
 
 

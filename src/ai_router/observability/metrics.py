@@ -207,8 +207,11 @@ class ResilienceMetrics:
         self._turned_away = Counter(
             "ai_router_queue_full", "Requests that found the queue full", ["backend"], registry=registry
         )
-        self._skipped = Counter(
-            "ai_router_stream_events_skipped", "Events that were no JSON", ["backend"], registry=registry
+        self._unread = Counter(
+            "ai_router_stream_events_unread",
+            "Events that were no strict JSON, passed on unread",
+            ["backend"],
+            registry=registry,
         )
         self._cancels = Counter(
             "ai_router_cancels", "Requests cancelled, by what they were at", ["phase"], registry=registry
@@ -235,8 +238,8 @@ class ResilienceMetrics:
 
     def finished(self, outcome: Outcome, _cost: Cost) -> None:
         """Count an outcome."""
-        if outcome.events_skipped:
-            self._skipped.labels(outcome.attempts[-1].backend if outcome.attempts else "").inc(outcome.events_skipped)
+        if outcome.events_unread:
+            self._unread.labels(outcome.attempts[-1].backend if outcome.attempts else "").inc(outcome.events_unread)
 
     def cancelled(self, phase: str) -> None:
         """A request was cancelled by a call of the cancel endpoint; ``phase`` is what it was doing."""

@@ -152,20 +152,39 @@ _TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
 class AnswerReader:
     """Gathers from the chunks of a stream what the session and the metrics want to know.
 
-    Each chunk, parsed by orjson and thus made of dicts and lists, is shown to it once. It appends to lists and
-    overwrites scalars; the texts are joined only when the answer is over.
+    Each chunk, parsed and thus made of dicts and lists, is shown to it once. It appends to lists and overwrites
+    scalars; the texts are joined only when the answer is over. A tool call without an index is given one, in the chunk.
     """
 
-    __slots__ = ("_texts", "_tool_calls", "chunks", "finish_reason", "model", "role", "usage")
+    __slots__ = (
+        *("_calls", "_texts", "_tool_calls", "_unfinished", "chunks", "error", "finish_reason", "has_choice", "model"),
+        *("renumbered", "role", "usage"),
+    )
 
     def __init__(self) -> None:
         self._texts: defaultdict[str, list[str]] = defaultdict(list)
         self._tool_calls: dict[Any, dict[str, Any]] = {}
+        self._calls: dict[Any, list[Any]] = {}
+        """By choice: the ids of its tool calls without an index, in their order."""
+        self._unfinished: set[Any] = set()
+        """The choices that have begun and not ended."""
         self.role = "assistant"
         self.model: str | None = None
         self.finish_reason: str | None = None
+        """Of the first choice."""
         self.usage: Mapping[str, Any] | None = None
+        self.has_choice = False
+        """Whether there was a choice with anything in it."""
+        self.error: Any = None
+        """What stood as an error on a choice."""
+        self.renumbered = False
+        """Whether the last chunk had a tool call that was given an index."""
         self.chunks = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that has begun has ended."""
+        return self.finish_reason is not None and not self._unfinished
 
     def chunk(self, payload: Mapping[str, Any]) -> None:
         """Take one parsed ``chat.completion.chunk``."""
@@ -177,8 +196,7 @@ class AnswerReader:
         choices = payload.get("choices")
         if isinstance(choices, list):
             for choice in choices:
-                # With n > 1 the session keeps the first choice; the client gets them all.
-                if isinstance(choice, dict) and not choice.get("index"):
+                if isinstance(choice, dict) and choice:
                     self._choice(choice)
 
     def whole(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -197,47 +215,80 @@ class AnswerReader:
         if not self.chunks:
             return None
         message: dict[str, Any] = {"role": self.role, "content": None}
-        message.update({name: "".join(parts) for name, parts in self._texts.items()})
+        message.update({name: _whole_text(parts) for name, parts in self._texts.items()})
         if self._tool_calls:
             message["tool_calls"] = [
-                {**call, "function": {name: "".join(parts) for name, parts in call["function"].items()}}
+                {**call, "function": {name: _whole_text(parts) for name, parts in call["function"].items()}}
                 for call in self._tool_calls.values()
             ]
         return {**message, "finish_reason": self.finish_reason}
 
-    def _choice(self, choice: Mapping[str, Any]) -> None:
+    def _choice(self, choice: dict[str, Any]) -> None:
+        self.has_choice = True
+        index = choice.get("index") or 0
         if (finish_reason := choice.get("finish_reason")) is not None:
-            self.finish_reason = finish_reason or self.finish_reason
+            self._unfinished.discard(index)
+            if not index:
+                self.finish_reason = finish_reason or self.finish_reason
+        elif self.finish_reason is None or index:
+            self._unfinished.add(index)
+        if (error := choice.get("error")) or finish_reason == "error":
+            self.error = error or "the backend ended the answer with an error"
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        # Nearly always there is one entry.
+        # Nearly always there is one entry. With n > 1 the session keeps the first choice; the client gets them all.
         for name, value in delta.items():
             if name in _TEXTS:
-                if isinstance(value, str):
+                if isinstance(value, str) and not index:
                     self._texts[name].append(value)
             elif name == "tool_calls" and value:
-                self._add_tool_calls(value)
+                self._take_tool_calls(value, index)
 
-    def _add_tool_calls(self, deltas: Any) -> None:
+    def _take_tool_calls(self, deltas: Any, choice: Any) -> None:
         for delta in deltas if isinstance(deltas, list) else []:
-            if not isinstance(delta, Mapping):
+            if not isinstance(delta, dict):
                 continue
-            # Gemini leaves the index out when there is one call a chunk.
-            index = delta.get("index")
-            key = index if isinstance(index, int) else len(self._tool_calls)
-            call = self._tool_calls.setdefault(key, {"id": None, "type": "function", "function": {}})
-            call["id"] = delta.get("id") or call["id"]
-            function = delta.get("function")
-            if isinstance(function, Mapping):
-                for name in ("name", "arguments"):
-                    if isinstance(function.get(name), str):
-                        call["function"].setdefault(name, []).append(function[name])
+            if not isinstance(delta.get("index"), int):
+                delta["index"] = self._index_of(delta.get("id"), choice)
+                self.renumbered = True
+            if not choice:
+                self._add_tool_call(delta)
+
+    def _index_of(self, call_id: Any, choice: Any) -> int:
+        """The index of a call without one (Gemini's): another id begins another call, none goes on with the last."""
+        known = self._calls.setdefault(choice, [])
+        if not known or (call_id and call_id not in known):
+            known.append(call_id)
+        return known.index(call_id) if call_id else len(known) - 1
+
+    def _add_tool_call(self, delta: Mapping[str, Any]) -> None:
+        call = self._tool_calls.setdefault(delta["index"], {"id": None, "type": "function", "function": {}})
+        call["id"] = delta.get("id") or call["id"]
+        function = delta.get("function")
+        if isinstance(function, Mapping):
+            for name in ("name", "arguments"):
+                if isinstance(function.get(name), str):
+                    call["function"].setdefault(name, []).append(function[name])
+
+
+def _whole_text(parts: Sequence[str]) -> str:
+    """The parts together. Of a character that was cut in two (two halves of a surrogate pair) it is made again."""
+    text = "".join(parts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def estimated_usage(prompt_chars: int, message: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Usage for a stream whose backend did not tell: about four characters a token, flagged as the guess that it is."""
-    texts = [value for name, value in (message or {}).items() if isinstance(value, str) and name in _TEXTS]
+    told_of = message or {}
+    texts = [value for name, value in told_of.items() if isinstance(value, str) and name in _TEXTS]
+    for call in told_of.get("tool_calls") or ():
+        function = call.get("function") if isinstance(call, Mapping) else None
+        texts += [value for value in (function or {}).values() if isinstance(value, str)]
     prompt, completion = -(-prompt_chars // 4), -(-sum(map(len, texts)) // 4)
     told = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     return {**told, "estimated": True}

@@ -3,7 +3,9 @@
 The shapes, as the backends send them:
 OpenAI, vLLM: ``{"error": {"message", "type", "param", "code"}}``; vLLM for a bad key: ``{"error": "Unauthorized"}``.
 xAI: ``{"code": "...", "error": "text"}``, and status 400 for a bad key. Gemini: ``[{"error": {...}}]``.
-OpenRouter: ``metadata`` inside ``error``. FastAPI: ``{"detail": ...}``.
+OpenRouter: ``metadata`` inside ``error``, and ``error`` on a choice. FastAPI: ``{"detail": ...}``, which is a list of
+``{"loc", "msg"}`` where pydantic found it. Older vLLM: ``{"object": "error", "message", "type", "code"}``. Others:
+``{"message": ...}``, ``{"errors": [...]}``.
 """
 
 from __future__ import annotations
@@ -29,7 +31,15 @@ from ai_router.http.calls import UpstreamRequest
 
 _MAX_MESSAGE = 2_000
 """Characters of a backend's message that are kept."""
+_MAX_CODE = 100
 _DIGITS = re.compile(r"[0-9]{1,9}")
+_NUMBER = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,9})?")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_AMOUNT.pattern})+")
+_OLDEST_EPOCH_S = 1e9
+"""More seconds than that are counted from 1970."""
+_RESETS = ("x-ratelimit-reset-requests", "x-ratelimit-reset-tokens", "x-ratelimit-reset")
 _STATUS = re.compile(r"[45][0-9]{2}")
 _BAD_KEY = re.compile(
     r"(?:incorrect|invalid|missing|expired|no) api key|api key (?:not valid|not found|is invalid|expired)",
@@ -71,23 +81,48 @@ def details_in(payload: Any) -> ErrorDetails | None:
         return next((found for item in payload if (found := details_in(item)) is not None), None)
     if not isinstance(payload, Mapping):
         return None
-    error = payload.get("error") or payload.get("detail")
+    error = payload.get("error") or payload.get("detail") or payload.get("errors")
     if not error:
-        return None
+        return _details_of(payload) if _is_error_itself(payload) else None
+    if isinstance(error, list) and (first := next((item for item in error if isinstance(item, Mapping)), None)):
+        error = first
     if isinstance(error, Mapping):
-        message = error.get("message")
-        code = error.get("code")
-        param = error.get("param")
-        return ErrorDetails(
-            message=message if isinstance(message, str) and message else _as_json(error),
-            code=str(code) if code is not None else None,
-            param=param if isinstance(param, str) else None,
-            retry_after_s=_retry_after_in(error.get("metadata")),
-            moderated=_was_moderated(error.get("metadata")),
-        )
+        return _details_of(error)
     outer_code = payload.get("code")
     text = error if isinstance(error, str) else _as_json(error)
-    return ErrorDetails(text, code=str(outer_code) if outer_code is not None else None)
+    return ErrorDetails(text, code=_as_text(outer_code))
+
+
+def _is_error_itself(payload: Mapping[str, Any]) -> bool:
+    """Whether the object is no answer, but what other backends put into ``error``."""
+    return "choices" not in payload and (payload.get("object") == "error" or isinstance(payload.get("message"), str))
+
+
+def _details_of(error: Mapping[str, Any]) -> ErrorDetails:
+    message = error.get("message") or error.get("msg")
+    param = error.get("param")
+    metadata = error.get("metadata")
+    return ErrorDetails(
+        message=message if isinstance(message, str) and message else _as_json(error),
+        code=_as_text(error.get("code")),
+        param=param if isinstance(param, str) else None,
+        retry_after_s=_retry_after_in(metadata, error.get("details")),
+        moderated=_was_moderated(metadata),
+    )
+
+
+def error_on_choice(payload: Mapping[str, Any]) -> Any:
+    """What stands as an error on one of the choices of an answer, or of a chunk; None: nothing does."""
+    choices = payload.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, Mapping) and (error := choice.get("error")):
+            return error
+    return None
+
+
+def _as_text(code: Any) -> str | None:
+    """A backend's own code, which may be a number of any length."""
+    return None if code is None else str(code)[:_MAX_CODE]
 
 
 def redacted_details(payload: Any, upstream_request: UpstreamRequest) -> ErrorDetails | None:
@@ -112,15 +147,16 @@ def error_in_body(payload: Any, upstream_request: UpstreamRequest) -> UpstreamEr
     Its code decides, if that is an HTTP status, as OpenRouter's and vLLM's are, or a code of OpenAI's that is known.
     With any other it is UpstreamFailed.
     """
-    if isinstance(payload, dict) and not payload.get("error"):
-        return None
+    if isinstance(payload, dict) and "choices" in payload and not payload.get("error"):
+        error = error_on_choice(payload)
+        if error is None:
+            return None
+        payload = {"error": error}
     details = redacted_details(payload, upstream_request)
     if details is None:
         return None
     code = details.code or ""
-    status = (
-        int(code) if code.isascii() and code.isdigit() and 400 <= int(code) < 600 else _STATUS_OF_CODE.get(code, 502)
-    )
+    status = int(code) if _STATUS.fullmatch(code) else _STATUS_OF_CODE.get(code, 502)
     return _error_for(status, details, upstream_request, None, prefix="")
 
 
@@ -150,24 +186,45 @@ def _error_for(
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """How long the backend asks to wait, in seconds; None if it does not, or not in a form that is known.
 
-    Read from ``retry-after-ms`` (OpenAI's), or ``retry-after`` in seconds or as an HTTP date (RFC 9110 10.2.3).
+    Read from ``retry-after-ms`` (OpenAI's), from ``retry-after`` in seconds, with a fraction or a unit, or as an HTTP
+    date (RFC 9110 10.2.3), and else from what says when the quota is renewed: ``x-ratelimit-reset-requests``,
+    ``-tokens`` (OpenAI: "6m0s", "350ms") and ``x-ratelimit-reset`` (OpenRouter: milliseconds since 1970).
     """
-    millis, value = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
-    if _DIGITS.fullmatch(millis):
+    if _DIGITS.fullmatch(millis := headers.get("retry-after-ms", "").strip()):
         return int(millis) / 1000
-    if _DIGITS.fullmatch(value):
-        return float(value)
+    value = headers.get("retry-after", "").strip()
+    if (waits := _duration_s(value)) is not None:
+        return waits
     try:
         # The header is a date, so it is compared with the wall clock.
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
     except (ValueError, OverflowError):
+        resets = [_duration_s(headers[name]) for name in _RESETS if name in headers]
+        return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _duration_s(value: str) -> float | None:
+    """Seconds in "1.5", "34s", "6m0.2s", "350ms"; or from now to so many (milli)seconds since 1970."""
+    value = value.strip().lower()
+    if _NUMBER.fullmatch(value):
+        number = float(value)
+        if number < _OLDEST_EPOCH_S:
+            return number
+        return max(0.0, number / (1000 if number > 1000 * _OLDEST_EPOCH_S else 1) - time())
+    if not _DURATION.fullmatch(value):
         return None
+    return sum(float(amount) * _UNITS_S[unit] for amount, unit in _AMOUNT.findall(value))
 
 
-def _retry_after_in(metadata: Any) -> float | None:
-    """OpenRouter's ``metadata.retry_after_seconds``."""
+def _retry_after_in(metadata: Any, details: Any) -> float | None:
+    """OpenRouter's ``metadata.retry_after_seconds``, or Google's RetryInfo among ``details`` ("retryDelay": "34s")."""
     seconds = metadata.get("retry_after_seconds") if isinstance(metadata, Mapping) else None
-    return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
+    if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6:
+        return float(seconds)
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, Mapping) and isinstance(delay := detail.get("retryDelay"), str):
+            return _duration_s(delay)
+    return None
 
 
 def _was_moderated(metadata: Any) -> bool:
