@@ -117,6 +117,20 @@ def test_the_status_is_what_can_still_be_answered(classifier: bool, primary: boo
 
 
 @pytest.mark.parametrize(
+    ("primary", "xai", "status"),
+    [
+        ("closed", "open", "degraded"),
+        ("half-open", "closed", "degraded"),
+        ("half-open", "open", "degraded"),
+        ("open", "open", "unhealthy"),
+    ],
+)
+def test_who_gets_no_requests_is_not_well_whatever_its_check_says(primary: str, xai: str, status: str) -> None:
+    states = {"classifier": "closed", "primary": primary, "xai": xai}
+    assert overall({name: BackendHealth(True, 1.0, None, state) for name, state in states.items()}) == status
+
+
+@pytest.mark.parametrize(
     ("answer", "problem"),
     [
         ({"json": {"error": {"message": "loading"}}, "status": 503}, "HTTP 503: loading"),
@@ -155,4 +169,16 @@ def test_a_backend_without_a_health_path_is_asked_for_its_models_with_its_key(ba
     )
     checker = HealthChecker(backend_session, [Backend("xai", "http://cloud", "m", "", 1, local=False, key="s3cret")])
     assert checker.report().status == "healthy"
+    checker.close()
+
+
+@pytest.mark.parametrize(("models", "ok"), [(200, True), (500, False)])
+@responses.activate
+def test_a_backend_that_has_no_such_path_is_asked_for_its_models(
+    backend_session: BackendSession, models: int, ok: bool
+) -> None:
+    responses.get("http://ollama/health", body="404 page not found", status=404)
+    responses.get("http://ollama/v1/models", json={}, status=models)
+    checker = HealthChecker(backend_session, [Backend("primary", "http://ollama", "m", "/health", 1, local=True)])
+    assert checker.report().backends["primary"].ok is ok
     checker.close()

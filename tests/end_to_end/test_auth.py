@@ -128,3 +128,10 @@ def test_without_keys_curl_needs_no_content_type(keyless: tuple[RunningRouter, F
 def test_with_keys_a_page_that_shows_one_may_ask(locked: RunningRouter) -> None:
     sent = {"Authorization": "Bearer key-one", "origin": "https://chat.example", "sec-fetch-site": "cross-site"}
     assert locked.chat(headers={**sent, "host": "router.example"})[0] == 200
+
+
+def test_empty_parts_of_a_path_are_none_and_no_way_around_a_key(locked: RunningRouter) -> None:
+    assert locked.get("//v1///models")[0] == 401
+    status, headers, _ = locked.get("/v1//models", {"x-api-key": "key-one"})
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert locked.get("//health//live")[0] == 200

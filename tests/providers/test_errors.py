@@ -144,7 +144,7 @@ def test_a_refusal_of_another_shape_keeps_its_words(payload: Any) -> None:
     assert str(refused(400, payload)) == "xai (grok): too long"
 
 
-@pytest.mark.parametrize("code", ["9" * 5_000, "-1", "4e2", "６００", "429.0", 10**400])
+@pytest.mark.parametrize("code", ["9" * 5_000, "-1", "4e2", "\uff16\uff10\uff10", "429.0", 10**400])
 def test_a_code_of_any_length_and_form_is_no_status(code: Any) -> None:
     error = error_in_body({"error": {"message": "no", "code": code}}, CALL)
     assert isinstance(error, UpstreamFailed)
@@ -191,6 +191,11 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 @given(st.integers(300, 599), st.text(max_size=30), st.binary(max_size=60))
 def test_no_refusal_can_break_the_reading_of_it(status: int, retry_after: str, body: bytes) -> None:
     assert str(error_from_response(status, {"retry-after": retry_after, "retry-after-ms": retry_after}, body, CALL))
+
+
+def test_a_wait_of_years_is_told_as_an_hour() -> None:
+    error = error_from_response(429, {"retry-after": "999999999"}, b'{"error": "busy"}', CALL)
+    assert error.retry_after_s == 3600
 
 
 def test_google_s_retry_info_is_read() -> None:

@@ -129,3 +129,13 @@ def test_no_json_has_more_values_than_are_counted(value: object) -> None:
 
     with pytest.raises(BodyTooLarge):
         check_values(orjson.dumps(value) + b" " * 50, count(value) - 1)
+
+
+def test_whole_numbers_beyond_64_bits_go_on_as_they_came() -> None:
+    long = 2**64 + 1
+    request = parsed(seed=1, metadata={"ids": [1]})
+    assert orjson.dumps(request.params) == b'{"seed":1,"metadata":{"ids":[1]}}'
+    body = b'{"messages":[{"role":"user","content":"hi"}],"seed":%d,"metadata":{"ids":[%d,-%d]}}' % (long, long, long)
+    assert orjson.dumps(parse_chat_request(body, ARRIVAL).params) == (
+        b'{"seed":%d,"metadata":{"ids":[%d,-%d]}}' % (long, long, long)
+    )

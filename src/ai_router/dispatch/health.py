@@ -23,6 +23,7 @@ LIMIT_S = 5.0
 CACHE_S = 1.0
 """For so long a report is given out again instead of a new one."""
 _MAX_BODY_BYTES = 1 << 20
+_NO_SUCH_PATH = (404, 405, 501)
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 
@@ -129,22 +130,33 @@ class HealthChecker:
     def _check(self, backend: Backend) -> tuple[float, str | None]:
         """How long the check took, in ms, and what is wrong in one line; None if nothing is."""
         started = self._clock()
+        models = backend.url("/models")
+        problem, status = self._problem(
+            backend, backend.base_url + backend.health_path if backend.health_path else models
+        )
+        if status in _NO_SUCH_PATH and backend.health_path:
+            # Ollama and LM Studio have no /health.
+            problem, _ = self._problem(backend, models)
+        return (self._clock() - started) * 1000, problem
+
+    def _problem(self, backend: Backend, url: str) -> tuple[str | None, int | None]:
+        """What is wrong in one line, None if nothing is; and the status of the answer, if there was one."""
         upstream_request = UpstreamRequest(
             source=backend.source,
             method="GET",
-            url=backend.base_url + backend.health_path if backend.health_path else backend.url("/models"),
+            url=url,
             timeouts=Timeouts(connect=LIMIT_S, total=LIMIT_S, idle=LIMIT_S),
             headers=backend.headers,
             secret=backend.key,
         )
-        problem = None
         try:
             response = self._session.fetch(upstream_request, _MAX_BODY_BYTES)
-            if response.status != 200:
-                problem = error_from_response(response.status, response.headers, response.body, upstream_request).detail
         except UpstreamError as error:
-            problem = error.detail
-        return (self._clock() - started) * 1000, problem
+            return error.detail, None
+        if response.status == 200:
+            return None, 200
+        refusal = error_from_response(response.status, response.headers, response.body, upstream_request)
+        return refusal.detail, response.status
 
     def _backend_health(self, name: str, check: Future[tuple[float, str | None]]) -> BackendHealth:
         latency_ms, problem = check.result() if check.done() else (LIMIT_S * 1000, f"no answer within {LIMIT_S:g} s")
@@ -161,8 +173,11 @@ class HealthChecker:
 
 
 def overall(backends: Mapping[str, BackendHealth]) -> str:
-    """``healthy`` if every backend is well, ``unhealthy`` if none is that could answer a chat, else ``degraded``."""
-    if all(backend.ok for backend in backends.values()):
+    """``healthy`` if every backend is well and gets requests, ``unhealthy`` if none does that could answer a chat, else
+    ``degraded``. A backend whose breaker is open gets none, whatever its check says."""
+    if all(backend.ok and backend.breaker == State.CLOSED for backend in backends.values()):
         return HEALTHY
-    answering = [backend.ok for name, backend in backends.items() if name != CLASSIFIER]
+    answering = [
+        backend.ok and backend.breaker != State.OPEN for name, backend in backends.items() if name != CLASSIFIER
+    ]
     return DEGRADED if any(answering) else UNHEALTHY

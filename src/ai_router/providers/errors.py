@@ -32,6 +32,8 @@ from ai_router.http.calls import UpstreamRequest
 _MAX_MESSAGE = 2_000
 """Characters of a backend's message that are kept."""
 _MAX_CODE = 100
+_LONGEST_WAIT_S = 3600.0
+"""Clients are told no longer one."""
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _NUMBER = re.compile(r"[0-9]{1,13}(?:\.[0-9]{1,9})?")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -171,6 +173,8 @@ def _error_for(
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
         return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", upstream_request.source)
     retry_after = details.retry_after_s if retry_after is None else retry_after
+    if retry_after is not None:
+        retry_after = min(retry_after, _LONGEST_WAIT_S)
     if status == 402 or (status == 429 and (code in _EXHAUSTED_CODES or "per-day" in message)):
         return UpstreamExhausted(f"{prefix}{message}", upstream_request.source, code=code)
     if status == 429:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from ai_router.resilience.breaker import Backoff, Breaker, BreakerRules, State, Why
 
 _NEWEST_WEIGHT = 0.2
-_MAX_COOLDOWN_S = 3600.0
-"""A Retry-After of days, or a date in the year 9999, counts as an hour."""
+_MAX_COOLDOWN_S = 60.0
+"""However long a backend asks to be left alone, a call is tried once a minute: such numbers are often wrong, and quotas
+are raised. (A Retry-After of 31 years has been seen.)"""
 _UNTIL_WOKEN_S = 3600.0
 """How long to wait for a backend that is merely full. Its next release wakes the waiting request long before that."""
 
@@ -264,7 +265,7 @@ class ConcurrencyLimiter:
                 self._wake_waiting(name, backend)
 
     def limit(self, name: str, seconds: float | None, why: Why) -> None:
-        """Open the breaker of ``name`` for ``seconds``, at most an hour; None: as long as the backoff says. From the
+        """Open the breaker of ``name`` for ``seconds``, at most a minute; None: as long as the backoff says. From the
         second time in a row on the backoff is the least: "Retry-After: 0" must not lead to a tight loop."""
         with self._lock:
             backend = self._backend(name)

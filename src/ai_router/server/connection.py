@@ -7,6 +7,7 @@ the request is whole, so that no thread waits for a client. llhttp, by way of ht
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 from collections import Counter, OrderedDict
@@ -188,7 +189,7 @@ class RequestReader:
         if self._current and self._parser is not None:
             self.headers_complete = True
             self.method = self._parser.get_method().decode("ascii")
-            self.path = self._url.partition(b"?")[0].decode("latin-1")
+            self.path = merged_slashes(self._url.partition(b"?")[0].decode("latin-1"))
 
     def on_body(self, body: bytes) -> None:
         if self._current:
@@ -201,6 +202,7 @@ class RequestReader:
 
 
 _SMALL_BODY = 65_536
+_SLASHES = re.compile(r"/{2,}")
 
 
 class BodyBudget:
@@ -226,6 +228,11 @@ class BodyBudget:
         """The request is answered. Idempotent."""
         self._left += conn.body_held
         conn.body_held = 0
+
+
+def merged_slashes(path: str) -> str:
+    """A path without empty parts: people put a slash at the end of an address, and clients another one behind it."""
+    return _SLASHES.sub("/", path) if "//" in path else path
 
 
 STAYING_THREADS = 4

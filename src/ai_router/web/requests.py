@@ -7,6 +7,7 @@ upstream is serialised anew from that.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -26,6 +27,7 @@ from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 
 _BEFORE_VALUES = (b",", b"[", b"{")
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _ORGANIZATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -160,6 +162,9 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         payload = orjson.loads(body)
+        if _LONG_NUMBER.search(body):
+            # orjson has made floats of whole numbers beyond 64 bits. It has checked that this is strict JSON.
+            payload = json.loads(body)
     except orjson.JSONDecodeError as problem:
         if problem.msg.startswith("Not enough memory"):
             raise MemoryError(problem.msg) from None
@@ -205,7 +210,7 @@ def _params(payload: Mapping[str, Any]) -> dict[str, Any]:
     """All other fields, the composite ones serialised, which is done once here for however many backends are asked."""
     return {
         name: orjson.Fragment(_serialised(name, value))
-        if isinstance(value, (dict, list)) and name != "stream_options"
+        if (isinstance(value, (dict, list)) and name != "stream_options") or _is_long(value)
         else value
         for name, value in payload.items()
         if name not in _OURS and name not in _NEVER_FORWARDED
@@ -215,8 +220,15 @@ def _params(payload: Mapping[str, Any]) -> dict[str, Any]:
 def _serialised(name: str, value: Any) -> bytes:
     try:
         return SessionLogger.set_query(value) if name == "messages" else orjson.dumps(value)
-    except orjson.JSONEncodeError:
+    except orjson.JSONEncodeError as problem:
+        if "Integer exceeds" in str(problem):
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         raise InvalidRequest(f"'{name}' is nested too deeply (254 levels at most)", name) from None
+
+
+def _is_long(value: Any) -> bool:
+    """Whether the value is a whole number that orjson does not write."""
+    return isinstance(value, int) and not -(1 << 63) <= value < 1 << 64
 
 
 def _typed(payload: Mapping[str, Any], name: str, kind: type, called: str) -> Any:
