@@ -204,7 +204,7 @@ def _plain(
 ) -> PlainAnswer:
     body = response.read(_MAX_ANSWER_BYTES)
     response.close()
-    if looks_like_events(body):
+    if body[:1] != b"{" and looks_like_events(body):
         payload: Mapping[str, Any] = completion_of(body, family.translation(), upstream_request)
         body = orjson.dumps(payload)
     else:
@@ -241,9 +241,10 @@ def _completion(body: bytes, family: Family, upstream_request: UpstreamRequest) 
     choices = completion.get("choices") if isinstance(completion, Mapping) else None
     if not isinstance(completion, Mapping) or not isinstance(choices, list):
         raise UpstreamFailed("the answer is not a chat completion", upstream_request.source)
-    if failure := error_in_body(completion, upstream_request):
+    told = [choice for choice in choices if isinstance(choice, Mapping)]
+    if any(choice.get("error") for choice in told) and (failure := error_in_body(completion, upstream_request)):
         raise failure
-    if not any(isinstance(choice, Mapping) and (choice.get("message") or choice.get("text")) for choice in choices):
+    if not any(choice.get("message") or choice.get("text") for choice in told):
         raise UpstreamFailed("the answer is empty", upstream_request.source)
     return completion
 
