@@ -6,6 +6,7 @@ Facts (2026-11-21): xAI's ``search_parameters`` on chat completions answers 410;
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,12 @@ from ai_router.types import ChatRequest, Purpose
 
 _MAX_RESULT_BYTES = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000
+_MAX_SOURCES_CHARS = 4_000
+_MAX_URL_CHARS = 500
+_CONTROL_TOKENS = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|</?(?:s|think|start_of_turn|end_of_turn|bos|eos)>|<</?SYS>>|\[/?(?:INST|TOOL_CALLS)\]", re.I
+)
+"""Of ChatML, Llama, Mistral, Gemma and their like."""
 _MAX_QUESTION_CHARS = 4_000
 _RECENT_TURNS = 200
 _RECENT_S = 300.0
@@ -205,6 +212,20 @@ def findings(body: bytes, upstream_request: UpstreamRequest) -> Findings:
     if failure is not None:
         failure.usage = usage or None
         raise failure
-    found = sources(payload)
-    listed = "\n\nSources:\n" + "\n".join(f"- {url}" for url in found) if found else ""
-    return Findings(text[: max(_MAX_CONTEXT_CHARS - len(listed), 0)] + listed[:_MAX_CONTEXT_CHARS], usage)
+    listed = _without_control_tokens(_listed(sources(payload)))
+    return Findings(_without_control_tokens(text)[: _MAX_CONTEXT_CHARS - len(listed)] + listed, usage)
+
+
+def _listed(urls: Sequence[str]) -> str:
+    """The sources as a list, within their part of the context: what was found comes first."""
+    lines, left = [], _MAX_SOURCES_CHARS
+    for url in urls:
+        if len(url) <= _MAX_URL_CHARS and len(url) + 3 <= left:
+            lines.append(f"- {url}")
+            left -= len(url) + 3
+    return "\n\nSources:\n" + "\n".join(lines) if lines else ""
+
+
+def _without_control_tokens(text: str) -> str:
+    """The text, in which nothing is left that chat templates read as the beginning or the end of a turn."""
+    return _CONTROL_TOKENS.sub(lambda token: f"{token[0][:1]} {token[0][1:-1]} {token[0][-1:]}", text)
