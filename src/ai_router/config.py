@@ -71,6 +71,8 @@ class Settings(BaseModel):
     port: Annotated[int, between(1, 65535)] = _variable("8080", "port to listen on")
     data_dir: UserPath = _variable("./data", "where the log and the sessions go")
     log_file: UserPath | None = _variable(None, "the log; unset: DATA_DIR/app.log")
+    log_max_mb: Annotated[int, between(1, 1_000_000)] = _variable("100", "the size at which the log is begun anew, MiB")
+    log_keep: Annotated[int, between(0, 1_000)] = _variable("3", "how many earlier logs are kept: app.log.1, .2, ...")
     session_dir: UserPath | None = _variable(None, "session files; unset: DATA_DIR/sessions")
     log_timestamps: Switch = _variable("off", "put time and level before each line of the log")
     log_format: Annotated[LogFormat, one_of_kind(LogFormat)] = _variable(
@@ -164,12 +166,10 @@ class Settings(BaseModel):
     write_timeout_s: Seconds = _variable("30", "for a client to take one chunk of the answer")
     keepalive_s: Seconds = _variable("5", "between two SSE comments while a stream has nothing to say")
     max_body_mb: Annotated[int, between(1, 1024)] = _variable("32", "the largest request body, MiB")
-    max_body_values: Annotated[int, between(1000, 100_000_000)] = _variable(
-        "500000", "the most JSON values that a request body may have"
+    max_body_values: Annotated[int, between(1000, 10**8)] = _variable(
+        "500000", "the most JSON values in a request body"
     )
-    max_bodies_mb: Annotated[int, between(1, 1_000_000)] = _variable(
-        "128", "large request bodies that are under way at once, MiB in all"
-    )
+    max_bodies_mb: Annotated[int, between(1, 10**6)] = _variable("128", "large bodies under way at once, MiB in all")
 
     admin_key: Secret | None = _variable(
         None, "sees all sessions and usage; others see their own", hidden=True, name="AI_ROUTER_ADMIN_KEY"

@@ -43,6 +43,7 @@ class Telemetry:
     metrics: Metrics
     routing: RoutingMetrics
     resilience: ResilienceMetrics
+    log: LogWriter
     sessions: SessionLogger
     windows: Windows
     usage: UsageWriter[UsageStore] | None
@@ -67,6 +68,8 @@ def start_telemetry(
         timestamps=settings.log_timestamps,
         json=settings.log_format is LogFormat.JSON,
         scrubber=scrubber,
+        max_bytes=settings.log_max_mb << 20,
+        keep=settings.log_keep,
     )
     closing.callback(log.close)
     metrics = Metrics(shared_folder(settings))
@@ -100,6 +103,7 @@ def start_telemetry(
         metrics=metrics,
         routing=routing,
         resilience=resilience,
+        log=log,
         sessions=sessions,
         windows=windows,
         usage=usage,

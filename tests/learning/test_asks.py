@@ -16,7 +16,6 @@ from ai_router.routing.head.asking import AskModel, read_segments
 from ai_router.routing.head.sentences import SentenceVectors
 from tests.heads import LetterVectors
 
-VECTORS = KnownVectors(SentenceVectors())
 TEST = read_dressings(Path(__file__).parents[2] / "datasets" / "test" / "dressings.toml")
 
 
@@ -26,19 +25,24 @@ def few() -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def trained(few: list[Example]) -> AskModel:
-    return train_ask_model(few, own_dressings(few).split()[0], VECTORS)
+def vectors() -> KnownVectors:
+    return KnownVectors(SentenceVectors())
 
 
-def test_it_learns_to_leave_out_what_it_has_not_met(trained: AskModel) -> None:
+@pytest.fixture(scope="module")
+def trained(few: list[Example], vectors: KnownVectors) -> AskModel:
+    return train_ask_model(few, own_dressings(few).split()[0], vectors)
+
+
+def test_it_learns_to_leave_out_what_it_has_not_met(trained: AskModel, vectors: KnownVectors) -> None:
     prompt = "how many rivers flow into the Black Sea?"
     for family in ("greeting", "polite_front", "about_in_front"):
         text = TEST.dress(prompt, family, random.Random(0)).text
         by_words = trained.find(text)
         assert prompt in by_words.text
         assert len(by_words.text) < len(text), family
-        vectors = VECTORS.of([by_words.segments[at] for at in read_segments(len(by_words.segments))])
-        by_meaning = trained.find_by_meaning(by_words, vectors).ask.text
+        read = vectors.of([by_words.segments[at] for at in read_segments(len(by_words.segments))])
+        by_meaning = trained.find_by_meaning(by_words, read).ask.text
         assert prompt in by_meaning
         assert len(by_meaning) < len(text), family
 

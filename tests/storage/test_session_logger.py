@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import stat
 import time
 from datetime import UTC, datetime, timedelta
@@ -192,3 +193,13 @@ def test_a_session_that_cannot_be_written_takes_no_other_with_it(tmp_path: Path)
     sessions.close()
     assert sessions.lost == 1
     assert len(list(tmp_path.glob("*.json"))) == 1, "the same session twice, and the one between not at all"
+
+
+def test_a_directory_that_somebody_has_removed_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions"
+    sessions = SessionLogger(folder)
+    sessions.save(outcome())
+    shutil.rmtree(folder)
+    sessions.save(outcome())
+    assert len(list(folder.glob("*.json"))) == 1
+    assert (sessions.lost, sessions.last_error) == (0, None)

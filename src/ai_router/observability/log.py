@@ -11,12 +11,12 @@ import logging
 import re
 import sys
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from ai_router.observability.log_file import LogFile
 from ai_router.observability.log_lines import LogEntry, QueueHandler
 from ai_router.observability.recorder import Batches
 from ai_router.observability.redaction import Scrubber
@@ -73,6 +73,7 @@ class _JSONFormatter(logging.Formatter):
 class LogWriter:
     """Takes over the logger ``ai_router`` until ``close``. Raises OSError if ``log_file`` cannot be opened.
 
+    ``max_bytes`` and ``keep``: as of LogFile.
     ``timestamps``: time and level in the file, too. ``json``: JSON objects instead of plain lines, everywhere.
     ``scrubber`` takes secrets out of all that is written. ``level``: what is less severe is not logged.
     """
@@ -85,9 +86,14 @@ class LogWriter:
         json: bool = False,
         scrubber: Scrubber | None = None,
         level: int = logging.INFO,
+        max_bytes: int | None = None,
+        keep: int = 3,
     ) -> None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        self.lost = 0
+        """How many lines could not be written since the start."""
+        self.last_error: str | None = None
+        """Why the last write failed; None once one has worked."""
+        self._file = LogFile(log_file, max_bytes=max_bytes, keep=keep)
         json_formatter = _JSONFormatter()
         self._file_format = json_formatter if json else _PlainFormatter(with_time=timestamps)
         self._stderr_format = json_formatter if json else _PlainFormatter(with_time=True)
@@ -117,13 +123,12 @@ class LogWriter:
                 record.msg = _UNPRINTABLE.sub(" ", record.msg)
         error_line = ""
         try:
-            # The file may have been renamed by log rotation.
-            self._file.reopenIfNeeded()
-            if (stream := self._file.stream) is not None:
-                stream.write(self._lines(self._file_format, records))
-                stream.flush()
+            self._file.write(self._lines(self._file_format, records).encode("utf-8", "backslashreplace"))
+            self.last_error = None
         except OSError as error:
-            error_line = f"the log cannot be written: {error.strerror}\n"
+            self.lost += len(records)
+            self.last_error = error.strerror or type(error).__name__
+            error_line = f"the log cannot be written: {self.last_error}\n"
         # stderr may be closed, or lack a character in its encoding; the file is what counts.
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(self._lines(self._stderr_format, records) + error_line)

@@ -106,7 +106,12 @@ class SessionLogger:
         started = time.monotonic()
         try:
             self._prepare()
-            self._write(outcome, cost)
+            try:
+                self._write(outcome, cost)
+            except FileNotFoundError:  # somebody has removed the directory: it is made again
+                self._prepared = False
+                self._prepare()
+                self._write(outcome, cost)
         except OSError as error:
             self._count_lost(error.strerror or type(error).__name__)
             return

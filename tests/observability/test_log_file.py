@@ -1,0 +1,93 @@
+"""The log's file: whoever renames, deletes or moves it away, the next line is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ai_router.observability.log_file import LogFile
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / "app.log"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[LogFile]:
+    made = LogFile(path)
+    yield made
+    made.close()
+
+
+def test_it_is_for_its_owner_only_also_where_it_was_there_before(path: Path, log: LogFile) -> None:
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    LogFile(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_renamed_file_is_left_to_who_renamed_it(path: Path, log: LogFile) -> None:
+    log.write(b"one\n")
+    path.rename(path.with_suffix(".old"))
+    log.write(b"two\n")
+    assert (path.with_suffix(".old").read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
+
+
+def test_a_folder_that_is_away_for_a_while_loses_nothing(path: Path, log: LogFile) -> None:
+    log.write(b"one\n")
+    path.parent.rename(path.parent.with_name("away"))
+    log.write(b"two\n")
+    path.parent.with_name("away").rename(path.parent)
+    log.write(b"three\n")
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_was_deleted_is_made_again(path: Path, log: LogFile, folder: bool) -> None:
+    log.write(b"one\n")
+    if folder:
+        shutil.rmtree(path.parent)
+    else:
+        path.unlink()
+    log.write(b"two\n")
+    assert path.read_bytes() == b"two\n"
+
+
+def test_after_a_failure_the_next_line_is_written(path: Path, log: LogFile) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("a file in the way")
+    with pytest.raises(OSError, match=r"File exists|Not a directory"):
+        log.write(b"one\n")
+    path.parent.unlink()
+    log.write(b"two\n")
+    assert path.read_bytes() == b"two\n"
+
+
+def test_a_full_log_is_begun_anew_and_so_many_are_kept(path: Path) -> None:
+    log = LogFile(path, max_bytes=4, keep=2)
+    for line in (b"one\n", b"two\n", b"thre", b"four", b"5"):
+        log.write(line)
+    log.close()
+    assert path.read_bytes() == b"5"
+    assert path.with_name("app.log.1").read_bytes() == b"four"
+    assert path.with_name("app.log.2").read_bytes() == b"thre"
+    assert not path.with_name("app.log.3").exists()
+
+
+def test_without_earlier_ones_a_full_log_is_only_begun_anew(path: Path) -> None:
+    log = LogFile(path, max_bytes=4, keep=0)
+    log.write(b"one\n")
+    log.write(b"2")
+    log.close()
+    assert [file.name for file in path.parent.iterdir()] == ["app.log"]
+
+
+def test_what_is_no_file_is_written_to_and_never_rotated() -> None:
+    log = LogFile(Path("/dev/null"), max_bytes=1)
+    log.write(b"one\n")
+    log.write(b"two\n")
+    log.close()
