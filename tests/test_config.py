@@ -147,3 +147,16 @@ def test_the_example_can_be_used_as_it_is(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text(EXAMPLE.read_text())
     assert load_settings({}, dotenv=dotenv) == load_settings({}, dotenv=None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_of_settings_may_be_utf_8_or_utf_16_with_a_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / ".env").write_bytes("# caf\u00e9\nPRIMARY_MODEL=\u6a21\u578b\n".encode(encoding))
+    assert load_settings({}, tmp_path / ".env").primary_model == "\u6a21\u578b"
+
+
+def test_a_file_of_settings_in_another_encoding_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"# a\n# caf\xe9\n")
+    with pytest.raises(SettingsError, match=r"\.env is no UTF-8 text: line 2 ") as refusal:
+        load_settings({}, tmp_path / ".env")
+    assert "\n" not in str(refusal.value)

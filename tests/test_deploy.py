@@ -68,6 +68,23 @@ def test_the_variables_of_a_router_are_settings(service: str) -> None:
     assert set(SERVICES[service]["environment"]) - {"TZ"} <= SETTINGS
 
 
+OF_THE_SERVICE = {"ROUTER_URL", "ROUTER_MODEL", "PRIMARY_URL", "PRIMARY_MODEL"}
+"""Settings that say what stands beside the router: the compose file knows that."""
+
+
+@pytest.mark.parametrize("service", ["router", "router-embedded"])
+def test_every_setting_reaches_the_router_in_its_container(service: str) -> None:
+    offered = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert offered - OF_THE_SERVICE <= set(SERVICES[service]["environment"])
+    assert SERVICES[service]["environment"]["DATA_DIR"] == "/data"
+
+
+@pytest.mark.parametrize("service", ["router", "router-embedded"])
+def test_a_router_cannot_take_the_whole_machine(service: str) -> None:
+    assert SERVICES[service]["mem_limit"]
+    assert SERVICES[service]["pids_limit"] >= 512
+
+
 @pytest.mark.parametrize(("service", "share"), [("classifier", "0.14"), ("primary", "0.65")])
 def test_both_models_share_one_gpu(service: str, share: str) -> None:
     assert flags(service)["gpu-memory-utilization"] == share

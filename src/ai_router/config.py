@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -320,7 +321,7 @@ def _texts(environ: Mapping[str, str], dotenv: Path | None) -> Mapping[str, str]
 
 
 def _read_file(dotenv: Path | None) -> Mapping[str, str | None]:
-    return dotenv_values(dotenv) if dotenv and dotenv.is_file() else {}
+    return dotenv_values(stream=StringIO(values.file_text(dotenv))) if dotenv and dotenv.is_file() else {}
 
 
 def _check_together(settings: Settings) -> None:

@@ -171,6 +171,23 @@ def secrets(text: str) -> tuple[str, ...]:
     return keys
 
 
+def file_text(path: Path) -> str:
+    """The text of a .env file: UTF-8, or UTF-16 with its byte order mark, as some editors of Windows write it.
+
+    Raises SettingsError that names the line where it is neither.
+    """
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise SettingsError(
+            f"{path} is no UTF-8 text: line {line} has a byte that is none of it; save it as UTF-8"
+        ) from None
+
+
 def host_names(text: str) -> tuple[str, ...]:
     """Names of hosts between commas, without scheme and port; none where the text is empty."""
     names = tuple(part.strip() for part in text.split(",") if part.strip())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +93,11 @@ def test_what_is_no_file_is_written_to_and_never_rotated() -> None:
     log.write(b"one\n")
     log.write(b"two\n")
     log.close()
+
+
+def test_the_process_s_own_output_is_written_to_also_where_it_is_a_file(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from ai_router.observability.log_file import LogFile; "
+    code += "log = LogFile(Path('/dev/stdout'), max_bytes=1); log.write(b'one '); log.write(b'two'); log.close()"
+    with (tmp_path / "out").open("wb") as output:
+        subprocess.run([sys.executable, "-c", code], stdout=output, check=True)
+    assert (tmp_path / "out").read_bytes() == b"one two"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import sys
@@ -17,6 +18,7 @@ from ai_router.config import Settings, unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.http.session import BackendSession
+from ai_router.observability.log_file import OWN_STREAMS
 from ai_router.providers.registry import Backend
 from ai_router.server.application import Server
 
@@ -75,7 +77,7 @@ def doctor() -> None:
 
 
 def _announce(settings: Settings) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     parts = [f"primary {settings.primary_model}"]
     parts.append(f"classifier {settings.router_model}" if settings.classifier_enabled else "no classifier")
     clouds = [f"{backend.name} {backend.model}".rstrip() for backend in registry_of(settings).clouds.values()]
@@ -87,6 +89,10 @@ def _log_problems(settings: Settings) -> Iterator[str]:
     """Why the log cannot be written, found by trying."""
     if settings.log_path.is_dir():
         yield f"LOG_FILE {settings.log_path} is a directory"
+    elif str(settings.log_path) in OWN_STREAMS or (settings.log_path.exists() and not settings.log_path.is_file()):
+        # The folder of /dev/stdout and its like is nobody's to write to.
+        if str(settings.log_path) not in OWN_STREAMS and not os.access(settings.log_path, os.W_OK):
+            yield f"LOG_FILE: {settings.log_path} cannot be written"
     elif problem := _not_writable(settings.log_path.parent):
         yield f"LOG_FILE (or DATA_DIR): {problem}"
 

@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+OWN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Paths of what this process has open from the start, and its file descriptors."""
 _MODE = 0o600
 
 
@@ -31,7 +33,7 @@ class LogFile:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        if self._max_bytes is not None and _size(descriptor) >= self._max_bytes:
+        if self._max_bytes is not None and str(self._path) not in OWN_STREAMS and _size(descriptor) >= self._max_bytes:
             self._rotate()
 
     def close(self) -> None:
@@ -44,6 +46,8 @@ class LogFile:
         """The open file, if it still is the one at ``path``, or went away with its folder; else the one there now."""
         if self._descriptor is None:
             return self._open()
+        if str(self._path) in OWN_STREAMS:
+            return self._descriptor
         ours = os.fstat(self._descriptor)
         try:
             there = self._path.stat()
@@ -58,6 +62,10 @@ class LogFile:
         return self._open()
 
     def _open(self) -> int:
+        if (own := OWN_STREAMS.get(str(self._path))) is not None:
+            # Open already, perhaps by somebody else: the path itself may be refused to us.
+            self._descriptor = os.dup(own)
+            return self._descriptor
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
         if _size(descriptor) >= 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Boolean,
     Column,
@@ -118,7 +119,11 @@ def open_database(url: str) -> Engine:
     Raises StoreUnavailable for tables of a later version, SQLAlchemyError, ImportError (no driver for such a URL) or
     OSError (the file cannot be made).
     """
-    parsed = make_url(url)
+    # Behind sqlite:/// stands a path, in which a question mark begins no query.
+    scheme, found, path_of = url.partition(":///")
+    parsed = (
+        URL.create(scheme, database=path_of) if found and scheme.startswith("sqlite") and path_of else make_url(url)
+    )
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             path = Path(parsed.database)
