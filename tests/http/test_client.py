@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -16,6 +17,7 @@ from ai_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ai_router.http import connections
 from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
@@ -89,6 +91,38 @@ def test_an_answer_read_to_its_end_leaves_the_connection_to_the_next_call(
     assert b"".join(client.open(upstream_request(upstream.url), calls[1]).chunks()) == b"onetwo"
     assert [call.reused for call in calls] == [False, True]
     assert [request.connection for request in upstream.requests] == [1, 1]
+
+
+def test_an_idle_connection_that_turns_out_to_be_closed_costs_no_answer_however_late_that_shows(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on("/x", Plain({"a": 1}), Slam(delay=0.3), Plain({"b": 2}))
+    client.open(upstream_request(upstream.url), UpstreamCall()).read(100)
+    call = UpstreamCall()
+    assert client.open(upstream_request(upstream.url), call).read(100) == b'{"b":2}'
+    assert not call.reused
+    assert len(upstream.requests) == 3
+
+
+def test_a_connection_that_was_idle_for_too_long_is_not_used(
+    client: UpstreamClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.on("/x", Plain({"a": 1}), Plain({"a": 1}))
+    client.open(upstream_request(upstream.url), UpstreamCall()).read(100)
+    monkeypatch.setattr(connections, "_MAX_IDLE_S", -1.0)
+    call = UpstreamCall()
+    client.open(upstream_request(upstream.url), call).read(100)
+    assert not call.reused
+
+
+def test_the_kernel_looks_after_connections_on_which_nothing_is_said(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on("/x", Stream([b"one"], ending="hang"))
+    call = UpstreamCall()
+    response = client.open(upstream_request(upstream.url), call)
+    assert response._lease.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    response.close()
 
 
 def test_a_late_abort_of_a_finished_call_does_not_touch_the_next_one(

@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 READ_SIZE = 65_536
 _SINGLE_SEND_MAX_BYTES = 65_536
 """A body up to this size is sent together with the headers, in one call of the kernel."""
-_STALE_SHOWS_WITHIN_S = 0.1
-"""An idle connection that the backend has closed fails at once; an error that comes later has other reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +274,12 @@ class UpstreamClient:
         return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
     def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
-        started = time.monotonic()
         try:
             return self._send_once(request, call, idle)
         except STALE:
             # A backend may close an idle connection in the moment in which it is taken from the pool (uvicorn does
-            # after 5 s). That fails at once. If it fails later, the request may have been read, worked on and billed.
-            at_once = time.monotonic() - started < _STALE_SHOWS_WITHIN_S
-            if at_once and call.reused and call.reason is None:
+            # after 5 s), and a proxy or a long way tells it later. No byte of an answer has come.
+            if call.reused and call.reason is None:
                 log.debug("%s closed an idle connection, trying a new one", request.source.backend)
                 return self._send_once(request, call, idle)
             raise

@@ -8,6 +8,7 @@ before the connection is closed or used by another call.
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -23,11 +24,19 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from ai_router.http.calls import UpstreamCall
 from ai_router.http.session import POOLED_HOSTS, BackendSession
 
+_MAX_IDLE_S = 30.0
+"""Older idle connections are not used: firewalls and VPNs forget them without a word."""
+_KEEPALIVE = (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""A backend that has vanished is noticed within a minute, also while a long answer is awaited. Names that a platform
+lacks are passed over."""
+
 
 class _GivesSocket:
     """Mixed into urllib3's connections: gives the socket to ``call`` before it connects."""
 
     call: UpstreamCall | None = None
+    idle_since = 0.0
+    """When it was given back to the pool, in monotonic seconds."""
     host: str
     port: int
     timeout: float | None
@@ -57,6 +66,10 @@ class _GivesSocket:
         try:
             sock.settimeout(self.timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for name, value in _KEEPALIVE:
+                if (option := getattr(socket, name, None)) is not None:
+                    level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+                    sock.setsockopt(level, option, value)
             if self.call is not None:
                 self.call.hold_socket(sock, reused=False)
             sock.connect(address)
@@ -99,6 +112,8 @@ class _LeasablePool:
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
             conn.call = call
+            if not conn.is_closed and time.monotonic() - conn.idle_since > _MAX_IDLE_S:
+                conn.close()
             if conn.is_closed:
                 conn.timeout = connect_s
                 if tunnelled:
@@ -119,6 +134,7 @@ class _LeasablePool:
         call, conn.call = conn.call, None
         if not (call.release_socket() and usable):
             conn.close()
+        conn.idle_since = time.monotonic()
         self._put_conn(conn)  # type: ignore[attr-defined]
 
 
