@@ -34,6 +34,7 @@ def test_another_word_or_another_context_does() -> None:
     before = [{"role": "user", "content": "weather in Oslo"}, {"role": "assistant", "content": "Rain."}]
     alone = cache_key(chat_request("and tomorrow?"), 500)
     assert cache_key(chat_request("and today?"), 500) != alone
+    assert cache_key(chat_request("and tomorrow?", client="key-12345678"), 500) != alone, "another's is not told"
     assert cache_key(chat_request(messages=[*before, {"role": "user", "content": "and tomorrow?"}]), 500) != alone
 
 

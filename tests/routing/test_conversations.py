@@ -50,6 +50,7 @@ def test_another_system_message_or_another_picture_is_another_conversation() -> 
         return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
     assert turn_keys([{"role": "system", "content": "Be brief."}, *talk("a")])[1] != turn_keys(talk("a"))[1]
+    assert turn_keys(talk("a"), "key-1")[1] != turn_keys(talk("a"), "key-2")[1]
     assert turn_keys(with_picture("data:,AAAA"))[1] != turn_keys(with_picture("data:,BBBB"))[1]
 
 

@@ -45,8 +45,9 @@ TurnKey = bytes
 """A digest of a conversation up to and including one user turn. It identifies that turn, in this conversation."""
 
 
-def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
-    """(key of the previous user turn, None if there was none; key of the current one).
+def turn_keys(messages: Sequence[Message], client: str = "") -> tuple[TurnKey | None, TurnKey]:
+    """(key of the previous user turn, None if there was none; key of the current one). The same words of another
+    ``client`` are another conversation.
 
     What a tool answered after the last user turn continues that turn: then both keys are the same. Messages of the
     roles in _ROLES_IN_KEY count: two applications with other system messages may begin with the same words. Of each
@@ -58,7 +59,7 @@ def turn_keys(messages: Sequence[Message]) -> tuple[TurnKey | None, TurnKey]:
         in_key = in_key[:_FIRST_MESSAGES] + in_key[-_LAST_MESSAGES:]
     users = (index for index in reversed(range(len(in_key))) if in_key[index].get("role") == "user")
     last = next(users, len(in_key))
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(client.encode(), digest_size=16)
     for message in in_key[:last]:
         digest.update(_digest_input(message))
     previous = digest.digest() if any(message.get("role") == "user" for message in in_key[:last]) else None

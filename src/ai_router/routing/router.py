@@ -155,7 +155,7 @@ class Router:
         """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
-        keys = turn_keys(request.messages)
+        keys = turn_keys(request.messages, request.client)
         previous_label = self._fast_path.label_at(keys[0])
         if (continued := self._continued_decision(request, keys, previous_label)) is not None:
             return continued
