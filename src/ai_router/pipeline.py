@@ -105,7 +105,9 @@ class _Request:
         plan = plan_answer(decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)
-        messages_json = self._messages(decision)
+        # A chat UI's own jobs get no date, nor does a model that the client picked by name.
+        untouched = decision.route == Route.META or decision.model is not None
+        messages_json = self._request.messages_json if untouched else None
         if plan.wants_context:
             record.phase = "searching"
             context = yield from pipeline.search.fetch_context(record, self._scope, self._dispatcher)
@@ -145,7 +147,8 @@ class _Request:
         if permit is None:
             return
         primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
-        forward = partial(pipeline.forwarder.forward_request, self._request, primary, with_date(self._request))
+        messages_json = self._dated(primary)
+        forward = partial(pipeline.forwarder.forward_request, self._request, primary, messages_json)
         call = self._scope.new_call(Purpose.SPECULATION)
         self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
 
@@ -168,13 +171,15 @@ class _Request:
 
     # Dispatch.
 
-    def _messages(self, decision: Decision) -> bytes:
-        """The messages to send. A chat UI's own jobs get no date, nor does a model that the client picked by name."""
-        untouched = decision.route == Route.META or decision.model is not None
-        return self._request.messages_json if untouched else with_date(self._request)
+    def _dated(self, candidate: Candidate) -> bytes:
+        """The messages with the date, if the candidate can make something of that."""
+        return with_date(self._request) if candidate.backend.takes_date else self._request.messages_json
 
-    def _dispatch(self, plan: Plan, messages_json: bytes) -> Waiting[Answer]:
-        """The answer of the first candidate that gives one. Raises the first failure if none does."""
+    def _dispatch(self, plan: Plan, messages_json: bytes | None) -> Waiting[Answer]:
+        """The answer of the first candidate that gives one. Raises the first failure if none does.
+
+        ``messages_json``: the messages to send; None: the client's, with the date.
+        """
         first, *fallbacks = plan.candidates
         unfitting = {candidate: why for candidate in fallbacks if (why := unfit(candidate, self._request))}
         candidates = [first, *(candidate for candidate in fallbacks if candidate not in unfitting)]
@@ -185,7 +190,8 @@ class _Request:
             yield from ()
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
-            answer = self._forward(candidate, permit, messages_json, speculation)
+            messages = self._dated(candidate) if messages_json is None else messages_json
+            answer = self._forward(candidate, permit, messages, speculation)
             self._record.route = plan.route_for(candidate)
             self._accept(answer, speculative=speculation is not None)
             return answer

@@ -90,6 +90,14 @@ def test_a_streamed_answer_with_the_headers_of_the_contract(router: RunningRoute
     assert headers["x-router-speculation"] == "skipped"
 
 
+def test_it_answers_a_newcomer_s_first_question_as_well_as_it_can(router: RunningRouter) -> None:
+    """Told the date in a system message it answers in French about women."""
+    asked = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    status, _, body = router.post(orjson.dumps({**asked, "max_tokens": 16}))
+    assert status == 200
+    assert "Paris" in orjson.loads(body)["choices"][0]["message"]["content"]
+
+
 def test_the_embedded_primary_is_not_called_while_the_encoder_needs_the_processor(router: RunningRouter) -> None:
     _, headers, _ = router.chat("make a motto for our ice cream shop in Kiel", max_tokens=4)
     assert (headers["x-router-decided-by"], headers["x-router-speculation"]) == ("fast", "skipped")

@@ -139,3 +139,12 @@ def test_who_searches_the_web() -> None:
         ("xai", "grok-4.5"),
         ("perplexity", "perplexity/sonar"),
     ]
+
+
+def test_only_the_embedded_model_has_defaults_of_its_own_and_is_told_no_date() -> None:
+    settings = load_settings({"PRIMARY_URL": "http://gpu"}, dotenv=None)
+    configured = build_registry(settings).primary
+    assert (configured.defaults, configured.takes_date) == ({}, True)
+    embedded = build_registry(settings.model_copy(update={"embedded": True})).primary
+    assert embedded.defaults["temperature"] == 0.2
+    assert not embedded.takes_date

@@ -113,12 +113,13 @@ class Forwarder:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
         policy = self._primary_max_tokens if backend is self._registry.primary else _PASS_ON
+        params = params_for(request.params, backend.rules(model), policy)
         parts = RequestParts(
             model=model,
             send_as=backend.facts(model).send_as,
             stream=request.stream,
             messages_json=messages_json,
-            params=params_for(request.params, backend.rules(model), policy),
+            params={**backend.defaults, **params} if backend.defaults else params,
         )
         return UpstreamRequest(
             source=backend.source._replace(model=model),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
+from typing import Any
 
 from ai_router.config import Settings, SettingsError
 from ai_router.errors import Source
@@ -56,6 +57,10 @@ class Backend:
     key: str | None = field(default=None, repr=False)
     provider: Provider | None = None
     cap: int | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Values for fields that the client has not set."""
+    takes_date: bool = True
+    """Whether it is told the date, in a system message."""
 
     @property
     def source(self) -> Source:
@@ -90,6 +95,11 @@ class Backend:
     def rules(self, model: str) -> Sequence[Rules]:
         """The catalogue's rules for the fields of a request for a model."""
         return () if self.provider is None else self.provider.rules_for(model)
+
+
+_EMBEDDED_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
+"""Temperature and top_p as SmolLM2's card has them. With llama.cpp's 0.8 it talks nonsense, and
+with any system message but its own, which its template puts there, as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +221,8 @@ def _primary(settings: Settings, url: str) -> Backend:
         ttft_s=settings.primary_ttft_s,
         local=True,
         key=settings.primary_key,
+        defaults=_EMBEDDED_DEFAULTS if settings.embedded else {},
+        takes_date=not settings.embedded,
     )
 
 
