@@ -8,12 +8,15 @@ before the connection is closed or used by another call.
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
+from cachetools import TTLCache
 from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -26,15 +29,56 @@ from ai_router.http.session import POOLED_HOSTS, BackendSession
 
 _MAX_IDLE_S = 30.0
 """Older idle connections are not used: firewalls and VPNs forget them without a word."""
+_LOOK_UPS = 8
+_LOCAL = frozenset({"localhost"})
+"""Names that need no name server."""
 _KEEPALIVE = (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A backend that has vanished is noticed within a minute, also while a long answer is awaited. Names that a platform
 lacks are passed over."""
+
+
+_LONGEST_CONNECT_S = 60.0
+_FIRST_TRY_S = 0.5
+"""For each address but the last: a host with several has one that answers."""
+_DEAD_S = 60.0
+"""How long an address that did not answer is tried behind the others."""
+
+
+class Resolver:
+    """Looks addresses up within a time, and remembers which of them did not answer. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="look-up")
+        self._dead: TTLCache[Any, bool] = TTLCache(1_000, _DEAD_S)
+        self._lock = threading.Lock()
+
+    def look_up(self, host: str, port: int, limit_s: float) -> list[Any]:
+        """As ``socket.getaddrinfo`` returns them, those last that have failed lately.
+
+        Raises socket.gaierror, or TimeoutError after ``limit_s`` seconds: a name server may be silent for long.
+        """
+        if host in _LOCAL or host.replace(".", "").isdigit() or ":" in host:
+            found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        else:
+            found = self._threads.submit(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM).result(limit_s)
+        with self._lock:
+            return sorted(found, key=lambda entry: entry[4] in self._dead)
+
+    def failed(self, address: Any) -> None:
+        """This address did not answer."""
+        with self._lock:
+            self._dead[address] = True
+
+    def close(self) -> None:
+        """Look-ups that hang are not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class _GivesSocket:
     """Mixed into urllib3's connections: gives the socket to ``call`` before it connects."""
 
     call: UpstreamCall | None = None
+    resolver: Resolver
     idle_since = 0.0
     """When it was given back to the pool, in monotonic seconds."""
     host: str
@@ -46,25 +90,34 @@ class _GivesSocket:
     def _new_conn(self) -> socket.socket:
         """A socket that is connected to the first of the host's addresses that answers.
 
-        Replaces urllib3's own method, which creates the socket inside: a connect that hangs could not be aborted.
+        Replaces urllib3's own method, which creates the socket inside: a connect that hangs could not be aborted. Nor
+        has that a limit for the look-up, and it tries a dead address again each time.
         """
+        limit_s = self.timeout or _LONGEST_CONNECT_S
+        end = time.monotonic() + limit_s
         try:
-            addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+            addresses = self.resolver.look_up(self._dns_host, self.port, limit_s)
         except socket.gaierror as problem:
             raise NameResolutionError(self.host, cast(Any, self), problem) from problem
+        except TimeoutError as problem:
+            raise ConnectTimeoutError(self, f"no address within {self.timeout} s") from problem
         failure: OSError = ConnectionRefusedError("no address")
-        for family, kind, protocol, _, address in addresses:
+        for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
+            left_s = max(end - time.monotonic(), 0.001)
+            # The last one has all the time that is left: it may only be far away.
+            limit = left_s if number == len(addresses) else min(left_s, _FIRST_TRY_S)
             try:
-                return self._connect_to(socket.socket(family, kind, protocol), address)
+                return self._connect_to(socket.socket(family, kind, protocol), address, limit)
             except OSError as problem:
                 failure = problem
+                self.resolver.failed(address)
         if isinstance(failure, TimeoutError):
             raise ConnectTimeoutError(self, f"no connection within {self.timeout} s") from failure
         raise NewConnectionError(cast(Any, self), str(failure)) from failure
 
-    def _connect_to(self, sock: socket.socket, address: Any) -> socket.socket:
+    def _connect_to(self, sock: socket.socket, address: Any, limit_s: float) -> socket.socket:
         try:
-            sock.settimeout(self.timeout)
+            sock.settimeout(limit_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for name, value in _KEEPALIVE:
                 if (option := getattr(socket, name, None)) is not None:
@@ -80,6 +133,7 @@ class _GivesSocket:
                 self.call.release_socket()
             sock.close()
             raise
+        sock.settimeout(self.timeout)
         return sock
 
     def connect(self) -> None:
@@ -103,7 +157,7 @@ class _LeasablePool:
     pool: Any
     """None once it is closed."""
 
-    def acquire(self, call: UpstreamCall, connect_s: float, *, tunnelled: bool) -> Any:
+    def acquire(self, call: UpstreamCall, connect_s: float, resolver: Resolver, *, tunnelled: bool) -> Any:
         """A connection for ``call``, idle or new. Its socket blocks without a timeout.
 
         ``connect_s``: the limit for a connect; ``tunnelled``: connect through a proxy with CONNECT. Raises what urllib3
@@ -111,7 +165,7 @@ class _LeasablePool:
         """
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
-            conn.call = call
+            conn.call, conn.resolver = call, resolver
             if not conn.is_closed and time.monotonic() - conn.idle_since > _MAX_IDLE_S:
                 conn.close()
             if conn.is_closed:
@@ -205,6 +259,7 @@ class ConnectionPool:
     def __init__(self, size: int) -> None:
         self._adapter = _Adapter(pool_connections=POOLED_HOSTS, pool_maxsize=size, max_retries=0)
         self._session = BackendSession()
+        self._resolver = Resolver()
         self._resolved_targets: dict[str, _ResolvedTarget] = {}
 
     def acquire(self, url: str, call: UpstreamCall, connect_s: float) -> Lease:
@@ -215,11 +270,12 @@ class ConnectionPool:
         resolved = self._resolved_targets.get(url)
         if resolved is None or resolved.pool.pool is None:  # requests closes the pools that were used longest ago
             resolved = self._resolved_targets[url] = self._resolve(url)
-        return Lease(resolved.pool.acquire(call, connect_s, tunnelled=resolved.tunnelled), resolved)
+        return Lease(resolved.pool.acquire(call, connect_s, self._resolver, tunnelled=resolved.tunnelled), resolved)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._adapter.close()
+        self._resolver.close()
 
     def _resolve(self, url: str) -> _ResolvedTarget:
         """Pool and target of ``url``, with the proxy and the CA bundle of the environment, as requests reads it."""
