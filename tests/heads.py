@@ -48,6 +48,8 @@ def made_head_parts() -> HeadParts:
 class LetterVectors:
     """Sentence vectors without a model: how often each letter occurs."""
 
+    ready = True
+
     def of(self, texts: Sequence[str]) -> Array:
         rows = np.zeros((len(texts), SIZE), np.float32)
         for index, text in enumerate(texts):

@@ -35,6 +35,7 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         }
         with running_router(tmp_path_factory.mktemp("fast"), **settings) as router:
             router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")
+            router.wait_for_log("Fast path: the sentence vectors are loaded", timeout=30)
             yield Lab(classifier, primary, xai, router)
 
 
@@ -283,6 +284,7 @@ def test_the_shadow_asks_behind_the_answer_and_takes_a_bad_head_out_of_service(t
         settings = {"ROUTER_URL": classifier.url, "PRIMARY_URL": primary.url, "SHADOW_SHARE": "1"}
         with running_router(tmp_path, **settings) as router:
             router.wait_for_log(r"Classifier probed: .*")
+            router.wait_for_log("Fast path: the sentence vectors are loaded", timeout=30)
             for number in range(25):
                 router.chat(f"write a birthday poem for my cousin number {number}")
             router.wait_for_log(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -176,21 +177,27 @@ def orphans(router: RunningRouter) -> list[Path]:
     return list((router.data / "sessions").glob("*.tmp"))
 
 
-@pytest.mark.parametrize("instead", ["nothing", "a file"])
-def test_17_a_session_directory_that_goes_away_costs_sessions_and_no_answers(start: Start, instead: str) -> None:
+def test_17_a_session_directory_that_is_removed_is_made_again(start: Start) -> None:
+    with start() as router:
+        router.session(router.chat()[1]["x-session-id"])
+        shutil.rmtree(router.data / "sessions")
+        router.session(router.chat()[1]["x-session-id"])
+        assert health(router)["sessions"] == {"lost": 0, "last_error": None}
+
+
+def test_17_a_session_directory_that_cannot_be_costs_sessions_and_no_answers(start: Start) -> None:
     with start() as router:
         sessions, aside = router.data / "sessions", router.data / "aside"
         router.session(router.chat()[1]["x-session-id"])
         assert health(router)["status"] == "healthy"
         sessions.rename(aside)
-        if instead == "a file":
-            sessions.touch()
+        sessions.touch()
         assert [router.chat(stream=stream)[0] for stream in (False, True, False)] == [200] * 3
         assert eventually(lambda: health(router)["sessions"]["lost"] == 3)
         report = health(router)
         assert (report["status"], bool(report["sessions"]["last_error"])) == ("degraded", True)
         router.wait_for_log(r"Session not saved: .*")
-        sessions.unlink(missing_ok=True)
+        sessions.unlink()
         aside.rename(sessions)
         router.session(router.chat()[1]["x-session-id"])
         assert eventually(lambda: health(router)["status"] == "healthy")

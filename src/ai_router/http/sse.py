@@ -19,7 +19,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class EventTooLong(ValueError):
-    """An event is longer than MAX_EVENT_BYTES, and has not ended."""
+    """An event is longer than it may be, and has not ended."""
 
 
 class Event(NamedTuple):
@@ -32,9 +32,10 @@ class Event(NamedTuple):
 class SSEDecoder:
     """Takes bytes in any portions and returns whole events."""
 
-    __slots__ = ("_begun", "_last", "_more", "_more_bytes", "_pending")
+    __slots__ = ("_begun", "_last", "_max_event_bytes", "_more", "_more_bytes", "_pending")
 
-    def __init__(self) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
         self._pending = b""
         self._more: list[bytes] = []
         """What came of a long event behind ``_pending``: joined once, not with each portion."""
@@ -70,8 +71,8 @@ class SSEDecoder:
         return events
 
     def _check_length(self) -> None:
-        if len(self._pending) + self._more_bytes > MAX_EVENT_BYTES:
-            raise EventTooLong(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+        if len(self._pending) + self._more_bytes > self._max_event_bytes:
+            raise EventTooLong(f"an event is longer than {self._max_event_bytes} bytes")
 
     def _take(self) -> bytes:
         whole = b"".join((self._pending, *self._more)) if self._more else self._pending

@@ -20,6 +20,11 @@ class KnownVectors:
         self._model = model
         self._known: dict[str, npt.NDArray[np.float16]] = {}
 
+    @property
+    def ready(self) -> bool:
+        """Always: it computes what it does not know."""
+        return True
+
     def prepare(self, texts: Iterable[str]) -> None:
         """Compute the vectors of all texts that are not known yet, many at once, which takes a third of the time."""
         read = {text[:READ_CHARS] for text in texts}

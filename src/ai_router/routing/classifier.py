@@ -36,6 +36,8 @@ from ai_router.routing.prompt import SYSTEM_PROMPT, classifier_messages
 from ai_router.routing.verdict import DECIDING_TOKENS, LABELS, Verdict, WordFinder, constrained_verdict, delta_texts
 from ai_router.types import ChatRequest, Message
 
+_MAX_EVENT_BYTES = 1 << 20
+"""A label takes no more."""
 log = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 1 << 20
@@ -143,7 +145,7 @@ class Classifier:
             response.close()
 
     def _read_until_word(self, response: UpstreamResponse, call: UpstreamCall) -> Verdict:
-        decoder, finder, finish_reason = SSEDecoder(), WordFinder(), "none"
+        decoder, finder, finish_reason = SSEDecoder(_MAX_EVENT_BYTES), WordFinder(), "none"
         for chunk in response.chunks():
             for event in self._events(decoder, chunk):
                 payload = self._payload(event.data)

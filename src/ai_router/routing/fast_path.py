@@ -60,7 +60,7 @@ class FastPath:
     def first_guess(self, request: ChatRequest) -> HeadGuess:
         """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
         head, started = self.heads.current, time.perf_counter()
-        first = head.first_guess(request.messages, request.timestamp.year)
+        first = head.first_guess(request.messages, request.timestamp.year, may_wait=False)
         took_s = time.perf_counter() - started
         if first.final:
             self._measured(first.guess, took_s)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import NoReturn
 
 import pytest
 
-from ai_router.routing.head.model import Head
-from ai_router.routing.head.store import packaged_head
+from ai_router.routing.head import store
+from ai_router.routing.head.model import Head, SlowModels
+from ai_router.routing.head.store import packaged_encoder, packaged_head, unpack_head
 from ai_router.types import Message
 
 MODERATE, COMPLEX, ENRICH = "MODERATE", "COMPLEX", "ENRICH"
@@ -79,6 +82,23 @@ def test_the_first_guess_is_the_guess_unless_the_slow_models_are_still_to_be_ask
     first = head.first_guess(harder, 2026)
     assert not first.final
     assert head.guess(harder, 2026) == head.second_guess(first, 2026) != first.guess
+
+
+def test_while_the_slow_models_load_the_words_alone_decide() -> None:
+    class Loading:
+        ready = False
+
+        def of(self, texts: Sequence[str]) -> NoReturn:
+            raise AssertionError("nobody is to wait for these")
+
+    head = unpack_head(
+        store.files(store.__package__).joinpath("head.npz").read_bytes(), SlowModels(Loading(), packaged_encoder())
+    )
+    harder = user("make a motto for our ice cream shop in Kiel")
+    first = head.first_guess(harder, 2026, may_wait=False)
+    assert first.final
+    assert not first.guess.sure
+    assert not head.first_guess(harder, 2026).final
 
 
 def test_gibberish_is_nothing_to_be_sure_of(head: Head) -> None:

@@ -91,6 +91,8 @@ def test_a_head_that_would_fail_in_a_request_is_refused_before(content: bytes) -
 class NoVectors:
     """Sentence vectors that the check of a head must not wait for."""
 
+    ready = False
+
     def of(self, texts: object) -> NoReturn:
         raise AssertionError("asked while a head is loaded")
 

@@ -66,7 +66,7 @@ class SlowModels:
 @dataclass(frozen=True, slots=True)
 class FirstGuess:
     """What the linear model makes of a conversation. ``final``: there is no better guess to be had, because that is
-    sure, or there are no slow models; else ``Head.second_guess`` asks them."""
+    sure, or the slow models cannot be asked; else ``Head.second_guess`` asks them."""
 
     guess: Guess
     final: bool
@@ -135,15 +135,16 @@ class Head:
             return first.guess
         return self.second_guess(first, year, all_stages=all_stages)
 
-    def first_guess(self, messages: Sequence[Message], year: int) -> FirstGuess:
+    def first_guess(self, messages: Sequence[Message], year: int, *, may_wait: bool = True) -> FirstGuess:
         """The guess of the linear model, in a few milliseconds; the slow models take ten or more on top.
 
-        Evidence is named where it is final only.
+        Evidence is named where it is final only. Without ``may_wait`` it is final, too, while the slow models load.
         """
         excerpt = self.excerpt(messages)
         scores = self.words_scores(excerpt, year)
         guess = self._guess(scores, self._stages.words, excerpt)
-        final = self._slow is None or guess.confidence >= self._stages.words.threshold
+        can_ask = self._slow is not None and (may_wait or self._slow.vectors.ready)
+        final = not can_ask or guess.confidence >= self._stages.words.threshold
         return FirstGuess(self._with_evidence(guess, excerpt, year) if final else guess, final, excerpt, scores)
 
     def second_guess(self, first: FirstGuess, year: int, *, all_stages: bool = False) -> Guess:

@@ -121,6 +121,8 @@ def _make_head(parts: HeadParts, slow: SlowModels | None) -> Head:
 class _NoVectors:
     """Zeros in place of sentence vectors."""
 
+    ready = True
+
     def of(self, texts: Sequence[str]) -> Array:
         return np.zeros((len(texts), SIZE), np.float32)
 
