@@ -28,8 +28,11 @@ from tests.fakes.upstream import FakeUpstream, Hang
 
 LOOKS = 100
 HEADERS = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
-A_TICK_MS = 5.0
-"""What the interpreter's lock may keep a thread waiting for, with another one busy."""
+SWITCHES_MS = 10.0
+"""What the interpreter's lock may keep two threads waiting for with a third one busy: the loop that accepts a look, and
+the thread that answers it (5 ms each: sys.getswitchinterval)."""
+USUAL = 0.9
+"""Nine looks of ten are judged: the slowest ones tell of the other processes on the machine, not of the router."""
 STREAMS, PER_S = 1000, 50.0
 
 
@@ -47,8 +50,8 @@ def look(port: int, path: str) -> float:
     return (time.monotonic() - started) * 1000
 
 
-def p99s(port: int) -> dict[str, float]:
-    """The 99th percentile of each look at health. /health has a fresh report: the one before is under a second old."""
+def usual_times(port: int) -> dict[str, float]:
+    """The 90th percentile of each look at health. /health has a fresh report: the one before is under a second old."""
     found = {}
     for path in ("/health/live", "/health/ready", "/health"):
         times = []
@@ -56,7 +59,7 @@ def p99s(port: int) -> dict[str, float]:
             if path == "/health":
                 look(port, path)
             times.append(look(port, path))
-        found[path] = percentile(times, 0.99)
+        found[path] = percentile(times, USUAL)
     return found
 
 
@@ -123,24 +126,24 @@ def site(model: Server, tmp_path: Path) -> Iterator[Server]:
 
 def assert_health_is_as_quick(alone: dict[str, float], now: dict[str, float]) -> None:
     for path, usual in alone.items():
-        assert now[path] <= 3 * usual + A_TICK_MS, f"{path}: {now[path]:.1f} ms, alone {usual:.1f} ms"
+        assert now[path] <= 3 * usual + SWITCHES_MS, f"{path}: {now[path]:.1f} ms, alone {usual:.1f} ms"
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_health_is_as_quick_while_a_crowd_of_clients_is_slow_or_silent(site: Server, crowd: str) -> None:
     port = int(site.url.rpartition(":")[2])
-    alone = p99s(port)
+    alone = usual_times(port)
     with CROWDS[crowd](port):  # type: ignore[attr-defined]
-        assert_health_is_as_quick(alone, p99s(port))
+        assert_health_is_as_quick(alone, usual_times(port))
 
 
 def test_a_thousand_streams_run_whole_with_the_defaults_and_health_answers_meanwhile(site: Server) -> None:
     port = int(site.url.rpartition(":")[2])
-    alone, meanwhile = p99s(port), dict[str, float]()
+    alone, meanwhile = usual_times(port), dict[str, float]()
     spec = Spec(site.url, body(stream=True), STREAMS, once=True, begin_per_s=PER_S)
 
     def look_at_health() -> None:
-        meanwhile.update(p99s(port))
+        meanwhile.update(usual_times(port))
 
     looks = threading.Timer(STREAMS / PER_S + 1, look_at_health)
     looks.start()
