@@ -107,7 +107,9 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     )
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))
     app.register_blueprint(models.blueprint(registry))
-    app.register_blueprint(health.blueprint(checker, telemetry.log, telemetry.sessions, limit, runtime.draining))
+    app.register_blueprint(
+        health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)
+    )
     app.register_blueprint(
         metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)
     )

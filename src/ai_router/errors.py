@@ -184,6 +184,10 @@ class StoreUnavailable(RouterError):
         self.detail = detail
 
 
+class StoreGone(StoreUnavailable):
+    """503: the database's file was deleted, replaced, or broken and set aside. It has to be opened anew."""
+
+
 class RowRefused(Exception):
     """The database can never take a row, because a value does not fit its type. Not shown to clients."""
 

@@ -182,11 +182,15 @@ def watch_backends(metrics: Metrics, checker: HealthChecker) -> None:
 
 
 def _seeding(url: str, windows: Windows) -> Callable[[], UsageStore]:
-    """Opens the database, and tells the windows of what happened before this start."""
+    """Opens the database and, the first time, tells the windows of what happened before this start."""
+    seeded = False
 
     def opened() -> UsageStore:
+        nonlocal seeded
         store = open_usage_store(url)
-        preload(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
+        if not seeded:
+            preload(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
+            seeded = True
         return store
 
     return opened

@@ -273,6 +273,35 @@ def test_17_a_kill_in_the_middle_of_saving_leaves_only_whole_sessions(start: Sta
         assert eventually(lambda: not orphans(router)), "what the killed ones left was not swept"
 
 
+# 18: the database of usage
+
+
+def test_18_a_broken_database_is_set_aside_once_and_one_that_is_deleted_made_again(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "usage.db").write_bytes(b"torn by a disk" * 4000)
+
+    def usage(router: RunningRouter) -> int:
+        return int(orjson.loads(router.get("/api/usage")[2])["total"]["requests"])
+
+    with start() as router:
+        for _ in range(3):
+            assert router.chat()[0] == 200
+        assert usage(router) == 3
+        assert health(router)["usage"] == {"ok": True, "waiting": 0, "lost": 0, "reopened": 1}
+        assert len(list(router.data.glob("usage.db.broken-*"))) == 1
+        for path in router.data.glob("usage.db*"):
+            path.unlink()
+        assert router.chat()[0] == 200
+        assert usage(router) == 1
+        report = health(router)
+        assert (report["status"], report["usage"]["reopened"]) == ("healthy", 2)
+        router.wait_for_log(r"Usage: the database is begun anew: its file was deleted.*")
+        told = [line for line in router.log() if "Usage" in line or "Traceback" in line]
+        assert len(told) == 2
+
+
 # 19: signals and kills
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from ai_router.errors import RowRefused, StoreUnavailable
+from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, SpillFile
 from ai_router.storage.usage_writer import UsageWriter
+from tests.storage.test_usage import rows as real_rows
 from tests.storage.test_usage_rows import names, rows
 
 
@@ -40,6 +43,9 @@ class FakeStore:
             raise RuntimeError("nobody thought of this")
         self.rows.update({row["id"]: row for row in rows})
         self.egress_rows.update({row["id"]: row for row in egress_rows})
+
+    def check(self) -> None:
+        pass
 
     def record_run(self, run: str, started: float, now: float) -> None:
         pass
@@ -270,3 +276,93 @@ def test_a_stop_does_not_wait_for_a_database_that_hangs_over_rows_put_aside(tmp_
     usage.close()
     SpillFile(tmp_path / "unsaved.jsonl").take(taken.extend)
     assert set(store.rows) | {row.request["id"] for row in taken} == {"r1", "r2", "r3", "r4"}
+
+
+def real_writer(folder: Path) -> UsageWriter[UsageStore]:
+    url = f"sqlite:///{folder / 'usage.db'}"
+    made = UsageWriter(lambda: UsageStore(url), SpillFile(folder / "unsaved.jsonl"), keep_days=9999, retry_s=3600)
+    made.start()
+    return made
+
+
+def kept(usage: UsageWriter[UsageStore]) -> int:
+    """How many requests a look-up finds."""
+    usage.flush()
+    store = usage.wait_for_store(30)
+    return int(store.totals("2020-01-01", "2030-01-01", None, by=())[0]["requests"])
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 500, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_a_broken_file_is_set_aside_and_told_once_and_no_row_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    (tmp_path / "usage.db").write_bytes(content)
+    usage = real_writer(tmp_path)
+    for number in range(3):
+        usage.put(real_rows(f"{number}"))
+    assert kept(usage) == 3
+    usage.put(real_rows("3"))
+    assert kept(usage) == 4
+    assert (usage.last_error, usage.lost, usage.reopened) == (None, 0, 1)
+    usage.close()
+    [aside] = tmp_path.glob("usage.db.broken-*")
+    assert aside.read_bytes() == content
+    [told] = caplog.records
+    assert told.getMessage().endswith(f"it is kept as {aside.name}")
+    assert told.exc_info is None
+
+
+def test_a_file_that_breaks_in_use_is_set_aside_as_well(tmp_path: Path) -> None:
+    usage = real_writer(tmp_path)
+    usage.put(real_rows("0"))
+    assert kept(usage) == 1
+    usage.store.close()  # what SQLite has in memory would cover the damage
+    (tmp_path / "usage.db").write_bytes(b"no database" * 500)
+    for end in ("-wal", "-shm"):
+        (tmp_path / f"usage.db{end}").unlink(missing_ok=True)
+    usage.put(real_rows("1"))
+    assert kept(usage) == 1
+    assert usage.reopened == 1
+    usage.close()
+
+
+@pytest.mark.parametrize("ends", [("",), ("", "-wal", "-shm")])
+def test_a_file_deleted_in_use_is_made_again_and_rows_go_there(tmp_path: Path, ends: tuple[str, ...]) -> None:
+    usage = real_writer(tmp_path)
+    usage.put(real_rows("0"))
+    assert kept(usage) == 1
+    for end in ends:
+        (tmp_path / f"usage.db{end}").unlink()
+    usage.put(real_rows("1"))
+    assert kept(usage) == 1
+    assert (usage.last_error, usage.lost, usage.reopened) == (None, 0, 1)
+    usage.close()
+    assert (tmp_path / "usage.db").stat().st_size > 0
+
+
+def test_a_look_up_after_the_folder_was_deleted_answers_from_a_new_database(tmp_path: Path) -> None:
+    usage = real_writer(tmp_path / "data")
+    usage.put(real_rows("0"))
+    assert kept(usage) == 1
+    shutil.rmtree(tmp_path / "data")
+    assert kept(usage) == 0
+    usage.close()
+
+
+def test_a_broken_file_that_cannot_be_renamed_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "usage.db").write_bytes(b"no database at all" * 500)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refuse)
+        usage = real_writer(tmp_path)
+        usage.put(real_rows("0"))
+        usage.flush()
+        assert usage.waiting == 1
+        assert str(usage.last_error).endswith("cannot be renamed: Permission denied")
+    usage._retry_at = 0.0
+    usage.put(real_rows("1"))
+    assert kept(usage) == 2
+    usage.close()

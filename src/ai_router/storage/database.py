@@ -113,22 +113,22 @@ _MIGRATION_LOCK_KEY = 4_153_205_714
 """Any number, the same in all processes: those that start together migrate one after the other."""
 
 
+def path_of(url: str) -> Path | None:
+    """The file of a SQLite database; None for one in memory, and for other databases. Raises SQLAlchemyError for what
+    is no address of a database."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database)
+
+
 def open_database(url: str) -> Engine:
     """Connect to the database at ``url`` and bring its tables up to date.
 
-    Raises StoreUnavailable for tables of a later version, SQLAlchemyError, ImportError (no driver for such a URL) or
-    OSError (the file cannot be made).
+    Raises StoreUnavailable for tables of a later version, SQLAlchemyError, or ImportError (no driver for such a URL).
     """
-    # Behind sqlite:/// stands a path, in which a question mark begins no query.
-    scheme, found, path_of = url.partition(":///")
-    parsed = (
-        URL.create(scheme, database=path_of) if found and scheme.startswith("sqlite") and path_of else make_url(url)
-    )
+    parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
-        if parsed.database and parsed.database != ":memory:":
-            path = Path(parsed.database)
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)
         engine = create_engine(parsed, connect_args={"timeout": _LOCK_TIMEOUT_S})
         event.listen(engine, "connect", _configure_sqlite)
     else:
@@ -156,6 +156,12 @@ def open_database(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _parsed(url: str) -> URL:
+    # Behind sqlite:/// stands a path, in which a question mark begins no query.
+    scheme, found, path = url.partition(":///")
+    return URL.create(scheme, database=path) if found and scheme.startswith("sqlite") and path else make_url(url)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

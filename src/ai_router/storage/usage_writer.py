@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ai_router.errors import RowRefused, StoreUnavailable
+from ai_router.errors import RowRefused, StoreGone, StoreUnavailable
 from ai_router.observability.recorder import Batches
 from ai_router.storage.usage_rows import Rows, SpillFile
 
@@ -37,8 +37,10 @@ _DAY_S = 86_400.0
 
 
 class Store(Protocol):
-    """What the writer needs of a UsageStore. All methods raise StoreUnavailable; ``insert`` also raises RowRefused."""
+    """What the writer needs of a UsageStore. All methods raise StoreUnavailable, or StoreGone where it has to be opened
+    anew; ``insert`` also raises RowRefused."""
 
+    def check(self) -> None: ...
     def insert(self, rows: Sequence[Mapping[str, Any]], egress_rows: Sequence[Mapping[str, Any]]) -> None: ...
     def record_run(self, run: str, started: float, now: float) -> None: ...
     def runs_since(self, since: float) -> Sequence[tuple[float, float]]: ...
@@ -85,12 +87,16 @@ class UsageWriter(Generic[S]):
         self._clock = clock
         self._retry_s = retry_s
         self._store: S | None = None
-        self._tried_to_open = threading.Event()
-        """Set when the database is open for the first time, or the first attempt to open it has failed."""
+        self._tried = threading.Event()
+        """Set when the database has taken what waited, or has failed to. Cleared when it has to be opened anew."""
         self.recent_runs: Sequence[tuple[float, float]] = ()
         """When processes started and were last seen, of the last day, in seconds since 1970. At most 30 s old."""
         self.last_error: str | None = None
         """Why the last attempt to open or write failed; None once one has worked."""
+        self.lost = 0
+        """How many requests' rows were lost since the start."""
+        self.reopened = 0
+        """How often the database was opened anew, because its file was deleted, replaced, or broken."""
         self._pending: list[Rows] = []
         self._run_id = uuid.uuid4().hex
         self._started = time.time()
@@ -112,11 +118,17 @@ class UsageWriter(Generic[S]):
         return self._store
 
     def wait_for_store(self, timeout_s: float) -> S:
-        """The database, for readers. Right after the start: once the first attempt to open it has ended, or after
-        ``timeout_s`` seconds. Raises StoreUnavailable if it is not open then."""
-        if not self._tried_to_open.is_set():
+        """The database, for readers. Right after the start, and where its file is gone: once the next attempt to open
+        it has failed, or what waited is written, or after ``timeout_s`` seconds. Raises StoreUnavailable if it is not
+        open then."""
+        try:
+            if self._store is not None:
+                self._store.check()
+        except StoreGone:
+            self._tried.clear()
+        if not self._tried.is_set():
             self._batches.wake()
-            self._tried_to_open.wait(timeout_s)
+            self._tried.wait(timeout_s)
         return self.store
 
     def start(self) -> None:
@@ -144,20 +156,27 @@ class UsageWriter(Generic[S]):
     def _handle(self, rows: Sequence[Rows]) -> None:
         self._pending.extend(rows)
         if self._clock() >= self._retry_at:
-            try:
-                self._write_pending()
-            except StoreUnavailable as error:
-                self._note_failure(error.detail)
-            except Exception as error:  # at the edge of a background thread: whatever it is, the rows are kept
-                log.exception("usage could not be written")
-                self._note_failure(type(error).__name__)
+            self._try_to_write()
         if len(self._pending) > PENDING_LIMIT:
             self._spill(self._pending)
             self._pending.clear()
 
+    def _try_to_write(self) -> None:
+        try:
+            try:
+                self._write_pending()
+            except StoreGone as error:
+                self._note_reopening(error.detail)
+                self._write_pending()
+        except StoreUnavailable as error:
+            self._note_failure(error.detail)
+        except Exception as error:  # at the edge of a background thread: whatever it is, the rows are kept
+            log.exception("usage could not be written")
+            self._note_failure(type(error).__name__)
+
     def _write_pending(self) -> None:
         store = self._store = self._store or self._open_store()
-        self._tried_to_open.set()
+        store.check()
         self._maintain(store)
         while self._pending:
             batch = self._pending[:_BATCH_ROWS]
@@ -167,6 +186,7 @@ class UsageWriter(Generic[S]):
         if self.last_error is not None:
             log.info("Usage: the database takes rows again")
         self.last_error = None
+        self._tried.set()
 
     def _reload_spilled(self, store: S) -> None:
         try:
@@ -191,6 +211,7 @@ class UsageWriter(Generic[S]):
     def _count_lost(self, count: int, reason: str) -> None:
         if count:
             log.warning("Usage lost: %d rows, %s", count, reason)
+            self.lost += count
             self._on_lost(count)
 
     def _maintain(self, store: S) -> None:
@@ -203,12 +224,20 @@ class UsageWriter(Generic[S]):
             store.forget_before(f"{datetime.now(UTC) - timedelta(days=self._keep_days):%Y-%m-%d}")
             self._cleanup_at = now + _CLEANUP_S
 
+    def _note_reopening(self, reason: str) -> None:
+        log.warning("Usage: the database is begun anew: %s", reason)
+        self.reopened += 1
+        self._heartbeat_at = 0.0
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
     def _note_failure(self, reason: str) -> None:
         self._retry_at = self._clock() + self._retry_s
         if self.last_error != reason:
             log.warning("Usage not saved yet: %s; %d rows wait", reason, len(self._pending))
         self.last_error = reason
-        self._tried_to_open.set()
+        self._tried.set()
 
     def _spill(self, rows: Sequence[Rows]) -> None:
         if not rows:

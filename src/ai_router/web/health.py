@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
@@ -13,10 +15,16 @@ from ai_router.dispatch.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecke
 from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.observability.log import LogWriter
 from ai_router.storage.session_logger import SessionLogger
+from ai_router.storage.usage_writer import UsageWriter
 
 
 def blueprint(
-    checker: HealthChecker, log: LogWriter, sessions: SessionLogger, limit: RequestLimit, draining: threading.Event
+    checker: HealthChecker,
+    log: LogWriter,
+    sessions: SessionLogger,
+    usage: UsageWriter[Any] | None,
+    limit: RequestLimit,
+    draining: threading.Event,
 ) -> Blueprint:
     """All three routes. ``/health`` checks the backends, at most once a second; ``live`` and ``ready`` call nothing.
 
@@ -28,7 +36,7 @@ def blueprint(
     @health.get("/health")
     def report() -> tuple[Response, int]:
         found = checker.report()
-        unwritten = sessions.last_error or log.last_error
+        unwritten = sessions.last_error or log.last_error or (usage and usage.last_error)
         status = DEGRADED if found.status == HEALTHY and unwritten else found.status
         body = jsonify(
             status=status,
@@ -38,6 +46,7 @@ def blueprint(
             backends={name: asdict(backend) for name, backend in found.backends.items()},
             sessions={"lost": sessions.lost, "last_error": sessions.last_error},
             log={"lost": log.lost, "last_error": log.last_error},
+            usage=_usage_json(usage),
         )
         return body, 503 if status == UNHEALTHY else 200
 
@@ -50,3 +59,15 @@ def blueprint(
         return (jsonify(status="draining"), 503) if draining.is_set() else (jsonify(status="ready"), 200)
 
     return health
+
+
+def _usage_json(usage: UsageWriter[Any] | None) -> Mapping[str, Any] | None:
+    """How the database of usage is; None with TELEMETRY=off. Its error may name hosts, which only the log may tell."""
+    if usage is None:
+        return None
+    return {
+        "ok": usage.last_error is None,
+        "waiting": usage.waiting,
+        "lost": usage.lost,
+        "reopened": usage.reopened,
+    }

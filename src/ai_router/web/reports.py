@@ -134,8 +134,8 @@ def usage_blueprint(
         period = (since.isoformat(), until.isoformat(), client)
 
         def read() -> Mapping[str, Any]:
-            store = usage.wait_for_store(lookups.timeout_s)
             usage.flush()
+            store = usage.wait_for_store(lookups.timeout_s)
             return {
                 "total": store.totals(*period, by=())[0],
                 "groups": store.totals(*period, by=by),
