@@ -244,6 +244,11 @@ class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
 
 
+class IdleConnectionSilent(UpstreamTimeout):
+    """504: as UpstreamTimeout, before any byte of an answer, on a connection that had been idle. Perhaps only that
+    connection is dead: a firewall or a VPN has forgotten it."""
+
+
 class UpstreamRefused(UpstreamError):
     """4xx: the backend refuses this request because of its content; the client gets its status and message."""
 

@@ -28,6 +28,36 @@ def last_error(body: bytes) -> dict[str, object]:
     return orjson.loads(last[6:])["error"]
 
 
+# Connections that went dark while they were idle
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_idle_connection_that_went_dark_costs_one_timeout_and_no_answer(
+    tmp_path: Path, upstream: FakeUpstream, stream: bool
+) -> None:
+    settings = {"PRIMARY_URL": upstream.url, "FAST_ROUTING": "off", "PLAIN_TIMEOUT_S": "1", "PRIMARY_TTFT_S": "1"}
+    upstream.on(CHAT, says("one"), Hang(), says("two"))
+    with running_router(tmp_path, **settings) as router:
+        assert b"one" in router.chat(model="primary")[2]
+        status, headers, body = router.chat(model="primary", stream=stream)
+        assert (status, b"two" in body) == (200, True)
+        connections = [call.connection for call in upstream.calls(CHAT)]
+        assert connections == [1, 1, 2]
+        steps = router.session(headers["x-session-id"])["steps"]
+        assert [step["kind"] for step in steps if step["kind"] in ("retry", "fallback")] == ["retry"]
+
+
+def test_dark_connections_do_not_open_the_breaker_and_a_backend_that_hangs_is_asked_twice_once(
+    tmp_path: Path, upstream: FakeUpstream
+) -> None:
+    settings = {"PRIMARY_URL": upstream.url, "FAST_ROUTING": "off", "PLAIN_TIMEOUT_S": "1"}
+    upstream.on(CHAT, says("one"), Hang())
+    with running_router(tmp_path, **settings) as router:
+        assert router.chat(model="primary")[0] == 200
+        assert [router.chat(model="primary")[0] for _ in range(2)] == [504, 504]
+        assert [call.connection for call in upstream.calls(CHAT)] == [1, 1, 2, 3]
+
+
 # Mid-stream
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from ai_router.errors import (
     ClientGone,
+    IdleConnectionSilent,
     Source,
     UpstreamBroken,
     UpstreamError,
@@ -17,9 +19,11 @@ from ai_router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ai_router.http import client as client_module
 from ai_router.http import connections
 from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
+from ai_router.http.http1 import ResponseParser
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
 
 
@@ -113,6 +117,44 @@ def test_a_connection_that_was_idle_for_too_long_is_not_used(
     call = UpstreamCall()
     client.open(upstream_request(upstream.url), call).read(100)
     assert not call.reused
+
+
+def test_a_timeout_on_an_idle_connection_is_an_error_of_its_own_and_no_connection_idle_then_is_used_again(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on("/x", *[Plain({"a": 1})] * 2, Hang(), Plain({"b": 2}))
+    opened = [client.open(upstream_request(upstream.url), UpstreamCall()) for _ in range(2)]
+    for response in opened:
+        response.read(100)
+    with pytest.raises(IdleConnectionSilent):
+        client.open(upstream_request(upstream.url, total=0.2), UpstreamCall())
+    call = UpstreamCall()
+    assert client.open(upstream_request(upstream.url), call).read(100) == b'{"b":2}'
+    assert not call.reused
+
+
+def test_a_timeout_on_a_new_connection_is_the_backends(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Hang())
+    with pytest.raises(UpstreamTimeout) as caught:
+        client.open(upstream_request(upstream.url, total=0.2), UpstreamCall())
+    assert not isinstance(caught.value, IdleConnectionSilent)
+
+
+def test_a_connection_that_the_kernel_gives_up_is_replaced_at_once(
+    client: UpstreamClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.on("/x", Plain({"a": 1}), Plain({"b": 2}))
+    client.open(upstream_request(upstream.url), UpstreamCall()).read(100)
+    lost = [TimeoutError(errno.ETIMEDOUT, "Connection timed out")]
+
+    def receive(*arguments: Any) -> ResponseParser:
+        if lost:
+            raise lost.pop()
+        return receive_headers(*arguments)
+
+    receive_headers = client_module._receive_headers
+    monkeypatch.setattr(client_module, "_receive_headers", receive)
+    assert client.open(upstream_request(upstream.url), UpstreamCall()).read(100) == b'{"b":2}'
 
 
 def test_the_kernel_looks_after_connections_on_which_nothing_is_said(

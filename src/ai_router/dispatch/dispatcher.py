@@ -12,6 +12,7 @@ The rules, while the client has not got a byte and the request's deadline allows
   ``_permit_from_queue`` (below) waits, at most ``_max_wait_s``, and ``QueueWait.notice`` is the text that a stream's
   client gets in comments.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
+- No byte of an answer on a connection that had been idle: the same backend is asked once more, on a new connection.
 - After any other failure the next candidate is asked at once. If the request itself is refused, none is.
 - A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
 """
@@ -29,7 +30,14 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ai_router.dispatch.record import RequestRecord
-from ai_router.errors import RouterError, Source, UpstreamError, UpstreamLimited, UpstreamUnavailable
+from ai_router.errors import (
+    IdleConnectionSilent,
+    RouterError,
+    Source,
+    UpstreamError,
+    UpstreamLimited,
+    UpstreamUnavailable,
+)
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
@@ -200,6 +208,8 @@ class Dispatcher:
         self._scope = scope
         self._retries = 0
         self._guessed_waits = 0
+        self._asked_anew = False
+        """Whether a call was repeated because the connection, not the backend, may have been dead."""
         self._queue_was_full = False
         self._waited_s = 0.0
         self._end = record.request.arrived_at + policy.total_s
@@ -237,7 +247,7 @@ class Dispatcher:
             self._record.retrying(candidate.backend.name, delay_s)
             log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
             self._policy.metrics.retried(candidate.limiter_key)
-            if not isinstance(problem, UpstreamLimited):
+            if not isinstance(problem, (UpstreamLimited, IdleConnectionSilent)):
                 self._record.phase = "backing off"
                 yield TimedWait(self._scope, delay_s, f"{candidate.backend.name} failed", self._policy.clock)
             return remaining
@@ -257,6 +267,9 @@ class Dispatcher:
         """
         if isinstance(problem, UpstreamLimited):
             return self._delay_after_limit_s(problem, candidate)
+        if isinstance(problem, IdleConnectionSilent):
+            asked_anew, self._asked_anew = self._asked_anew, True
+            return None if asked_anew else 0.0
         if not problem.transient or self._retries >= MAX_RETRIES:
             return None
         delay_s = problem.retry_after_s

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from ai_router.errors import (
     AnswerSufficient,
+    IdleConnectionSilent,
+    RouterError,
     UpstreamFailed,
     UpstreamTimeout,
 )
@@ -219,7 +221,8 @@ class UpstreamClient:
     def open(self, request: UpstreamRequest, call: UpstreamCall) -> UpstreamResponse:
         """Send the request and wait for the headers of the response, whatever its status.
 
-        Raises UpstreamUnreachable, UpstreamTimeout or UpstreamBroken, or the reason for which ``call`` was aborted.
+        Raises UpstreamUnreachable, UpstreamTimeout (IdleConnectionSilent where that may be the connection's fault) or
+        UpstreamBroken, or the reason for which ``call`` was aborted.
         """
         call.raise_if_aborted()
         started = time.monotonic()
@@ -232,7 +235,7 @@ class UpstreamClient:
             deadlines.close()
             call.end()
             if isinstance(problem, TRANSPORT_ERRORS):
-                raise map_exceptions(problem, request, call, answering=False) from (None if call.reason else problem)
+                raise self._error(problem, request, call) from (None if call.reason else problem)
             raise
         connect_ms = (time.monotonic() - started) * 1000
         call.status = parser.status
@@ -273,6 +276,14 @@ class UpstreamClient:
             )
         return CallDeadlines(first_byte, deadline(timeouts.total, "no complete answer"), idle)
 
+    def _error(self, problem: Exception, request: UpstreamRequest, call: UpstreamCall) -> RouterError:
+        """What to raise for ``problem`` before any header of the response."""
+        error = map_exceptions(problem, request, call, answering=False)
+        if not (call.reused and isinstance(error, UpstreamTimeout)):
+            return error
+        self._connections.distrust_idle(request.url)
+        return IdleConnectionSilent(error.detail, request.source)
+
     def _send(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
         try:
             return self._send_once(request, call, idle)
@@ -293,8 +304,11 @@ class UpstreamClient:
             call.sent = len(request.body or b"")
             parser = _receive_headers(lease.sock, send_error)
             idle.read_ends()
-        except BaseException:  # raised again
+        except BaseException as problem:  # raised again
             lease.release(usable=False)
+            # Reads and writes have no timeout of ours: the kernel has given the connection up.
+            if isinstance(problem, TimeoutError):
+                raise ConnectionAbortedError("the connection was lost") from problem
             raise
         return lease, parser
 

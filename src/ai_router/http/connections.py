@@ -32,9 +32,12 @@ _MAX_IDLE_S = 30.0
 _LOOK_UPS = 8
 _LOCAL = frozenset({"localhost"})
 """Names that need no name server."""
-_KEEPALIVE = (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""A backend that has vanished is noticed within a minute, also while a long answer is awaited. Names that a platform
-lacks are passed over."""
+_LIVENESS = (
+    *(("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)),
+    ("TCP_USER_TIMEOUT", 15_000),  # in ms
+)
+"""A backend that has vanished is noticed within a minute, also while a long answer is awaited; within 15 s where it
+does not acknowledge what was sent to it. Names that a platform lacks are passed over."""
 
 
 _LONGEST_CONNECT_S = 60.0
@@ -119,7 +122,7 @@ class _GivesSocket:
         try:
             sock.settimeout(limit_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for name, value in _KEEPALIVE:
+            for name, value in _LIVENESS:
                 if (option := getattr(socket, name, None)) is not None:
                     level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
                     sock.setsockopt(level, option, value)
@@ -156,6 +159,8 @@ class _LeasablePool:
 
     pool: Any
     """None once it is closed."""
+    idle_is_dead_before = 0.0
+    """Connections that are idle since before then, in monotonic seconds, are not used."""
 
     def acquire(self, call: UpstreamCall, connect_s: float, resolver: Resolver, *, tunnelled: bool) -> Any:
         """A connection for ``call``, idle or new. Its socket blocks without a timeout.
@@ -166,7 +171,7 @@ class _LeasablePool:
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
             conn.call, conn.resolver = call, resolver
-            if not conn.is_closed and time.monotonic() - conn.idle_since > _MAX_IDLE_S:
+            if conn.idle_since < max(self.idle_is_dead_before, time.monotonic() - _MAX_IDLE_S):
                 conn.close()
             if conn.is_closed:
                 conn.timeout = connect_s
@@ -271,6 +276,12 @@ class ConnectionPool:
         if resolved is None or resolved.pool.pool is None:  # requests closes the pools that were used longest ago
             resolved = self._resolved_targets[url] = self._resolve(url)
         return Lease(resolved.pool.acquire(call, connect_s, self._resolver, tunnelled=resolved.tunnelled), resolved)
+
+    def distrust_idle(self, url: str) -> None:
+        """Use no connection to ``url`` that is idle now: one of them was dead."""
+        resolved = self._resolved_targets.get(url)
+        if resolved is not None:
+            resolved.pool.idle_is_dead_before = time.monotonic()
 
     def close(self) -> None:
         """Close the idle connections."""

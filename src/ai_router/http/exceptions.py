@@ -32,8 +32,8 @@ def translate(problem: Exception, request: UpstreamRequest, *, answering: bool) 
     root = root_cause(problem)
     if isinstance(root, ssl.SSLError):
         return UpstreamUnreachable(f"TLS failed: {root.reason or 'handshake'}", request.source)
-    # Only a connect has a socket timeout. urllib3's "refused" is a subclass of its timeout, hence the root cause.
-    if isinstance(root, TimeoutError):
+    # Before the headers only a connect times out. urllib3's "refused" is a subclass of its timeout: hence the root.
+    if isinstance(root, TimeoutError) and not answering:
         return UpstreamTimeout(f"no connection within {request.timeouts.connect:g} s", request.source)
     if isinstance(problem, NotHTTP):
         return UpstreamBroken(f"the answer is not HTTP/1.1 as it should be: {problem}", request.source)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from ai_router.errors import (
+    IdleConnectionSilent,
     RouterError,
     UpstreamError,
     UpstreamExhausted,
@@ -57,9 +58,10 @@ _EXHAUSTED_S = 60.0
 def record_result(permit: Permit, problem: RouterError) -> None:
     """Report to ``permit`` what the error of its call says about the backend.
 
-    Errors that are not the backend's (an abort, a request that we cannot send) report nothing.
+    Errors that are not the backend's (an abort, a request that we cannot send, perhaps only a dead connection) report
+    nothing.
     """
-    if not isinstance(problem, UpstreamError):
+    if not isinstance(problem, UpstreamError) or isinstance(problem, IdleConnectionSilent):
         return
     if isinstance(problem, UpstreamLimited):
         permit.limited(problem.retry_after_s)
