@@ -103,6 +103,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         settings.date_context,
         telemetry.trace_of,
         telemetry.scrubber.text,
+        bodies=settings.session_bodies,
         traces_all=settings.tracing,
     )
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))

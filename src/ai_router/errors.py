@@ -201,7 +201,8 @@ class Source(NamedTuple):
 
 class UpstreamError(RouterError):
     """A backend did not answer. ``recoverable``: another backend may be asked. ``transient``: the same one may be asked
-    again. ``detail`` is the message without the backend's name."""
+    again. ``detail`` is the message without the backend's name, ``own_words`` the same without anything that the
+    backend wrote: that may quote what the client has said."""
 
     type = "upstream_error"
     status = 502
@@ -221,9 +222,11 @@ class UpstreamError(RouterError):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
+        own_words: str | None = None,
     ) -> None:
         super().__init__(f"{source.backend} ({source.model}): {message}")
         self.detail = message
+        self.own_words = own_words or message
         self.source = source
         self.status = status or self.status
         self.code = code or self.code

@@ -162,7 +162,14 @@ def build_pipeline(
         fast_path = start_fast_path(settings, classifier, telemetry.routing, telemetry.metrics, closing)
     return Pipeline(
         registry=registry,
-        router=Router(registry, classifier, fast_path, limiter, cloud_fallback=settings.cloud_fallback),
+        router=Router(
+            registry,
+            classifier,
+            fast_path,
+            limiter,
+            cloud_fallback=settings.cloud_fallback,
+            bodies=settings.session_bodies,
+        ),
         forwarder=Forwarder(
             client,
             registry,

@@ -6,7 +6,6 @@ import logging
 
 import pytest
 
-from ai_router.errors import Source, UpstreamFailed
 from ai_router.observability import log_lines
 from ai_router.types import Attempt, Status
 from tests.storage.test_session_logger import outcome
@@ -37,7 +36,7 @@ def test_a_field_without_a_value_is_left_out(lines: pytest.LogCaptureFixture) ->
 
 
 def test_what_a_backend_says_cannot_begin_a_line(lines: pytest.LogCaptureFixture) -> None:
-    log_lines.provider_failed(UpstreamFailed("boom\nREQUEST session=forged", Source("primary", "m")), "no more")
+    log_lines.provider_failed("primary", "boom\nREQUEST session=forged", "no more")
     log_lines.finished(outcome(status=Status.ERROR, error="a\nb"))
     assert not [message for message in lines.messages if "\n" in message]
 

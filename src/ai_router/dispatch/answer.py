@@ -174,8 +174,8 @@ class StreamAnswer:
         """Close the response and release the permit. Idempotent."""
         self._closing.close()
 
-    def attempt(self, error: RouterError | None = None) -> Attempt:
-        """The call until now. ``error``: what ended it; None: nothing did."""
+    def attempt(self) -> Attempt:
+        """The call until now."""
         return Attempt(
             backend=self._upstream_request.source.backend,
             model=self._upstream_request.source.model,
@@ -186,8 +186,6 @@ class StreamAnswer:
             connect_ms=self.connect_ms,
             ttft_ms=self.ttft_ms,
             finish_reason=self.reader.finish_reason,
-            error=None if error is None else str(error),
-            error_code=None if error is None else error.code,
             call_number=self._call_number,
         )
 
@@ -215,7 +213,9 @@ class StreamAnswer:
         if b"event:" in event.raw and _ERROR_EVENT.search(event.raw):
             source = self._upstream_request.source
             failure = error_in_body(parsed(data), self._upstream_request)
-            self._failure = failure or UpstreamFailed(_quoted(data), source)
+            self._failure = failure or UpstreamFailed(
+                _quoted(data), source, own_words="an error of unknown shape inside its answer"
+            )
             return b""
         return self._relayed(event.raw, data)
 

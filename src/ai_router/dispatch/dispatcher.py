@@ -243,9 +243,10 @@ class Dispatcher:
         delay_s = self._retry_delay_s(problem, candidate, retry)
         others = [] if not problem.recoverable else [other for other in remaining if other is not candidate]
         self._record.failed(problem, started)
+        told = self._record.kept_detail(problem)
         if delay_s is not None:
             self._record.retrying(candidate.backend.name, delay_s)
-            log_lines.provider_failed(problem, f"asking it again in {delay_s:.1f} s")
+            log_lines.provider_failed(problem.source.backend, told, f"asking it again in {delay_s:.1f} s")
             self._policy.metrics.retried(candidate.limiter_key)
             if not isinstance(problem, (UpstreamLimited, IdleConnectionSilent)):
                 self._record.phase = "backing off"
@@ -255,7 +256,7 @@ class Dispatcher:
             self._record.fell_back(problem, others[0].backend.name)
             self._policy.metrics.fell_back(candidate.limiter_key, others[0].limiter_key)
         log_lines.provider_failed(
-            problem, f"falling back to {others[0].backend.name}" if others else "no fallback left"
+            problem.source.backend, told, f"falling back to {others[0].backend.name}" if others else "no fallback left"
         )
         return others
 

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ai_router.config import SessionBodies
 from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
+from ai_router.observability.redaction import kept_detail, kept_error
 from ai_router.types import (
     Attempt,
     ChatRequest,
@@ -40,8 +42,8 @@ _PART_OF_PHASE = {
 class RequestRecord:
     """Collects what happens to one request. ``close`` makes the Outcome and hands it to the subscribers, once.
 
-    ``scope`` has the request's calls. ``scrub`` takes known keys out of a text. Moments (``started``) are monotonic
-    seconds. Steps, attempts and ``close`` are safe from any thread.
+    ``scope`` has the request's calls. ``scrub`` takes known keys out of a text. ``bodies``: what may be kept of errors
+    that quote. Moments (``started``) are monotonic seconds. Steps, attempts and ``close`` are safe from any thread.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class RequestRecord:
         subscribers: Sequence[Subscriber],
         scope: CancelScope | None = None,
         scrub: Callable[[str], str] = str,
+        bodies: SessionBodies = SessionBodies.FULL,
     ) -> None:
         self.request = request
         self.scrub = scrub
+        self._bodies = bodies
         self._scope = scope or CancelScope()
         self._phase = "deciding"
         self._phase_began_at = time.monotonic()
@@ -141,6 +145,10 @@ class RequestRecord:
         """Record a time, under its name in logs and session files (``ttft_ms``...). The first value of a name stays."""
         self._timings.setdefault(name, duration_ms)
 
+    def kept_detail(self, problem: UpstreamError) -> str:
+        """What the log may tell of a backend's error."""
+        return kept_detail(problem, self._bodies)
+
     def classified(self, decision: Decision, started: float) -> None:
         """The classifier was asked at ``started``, and this is its decision."""
         self.measure("classification_ms", decision.duration_ms or 0.0)
@@ -168,16 +176,17 @@ class RequestRecord:
         self,
         started: float,
         context: str | None,
-        problem: str | None = None,
+        problem: UpstreamError | None = None,
         search: tuple[int, Mapping[str, Any]] | None = None,
     ) -> None:
         """The web was searched, with ``context`` or ``problem`` as the result. ``search``: the number of the call, and
         the usage that it reported."""
         self._search = search
         self.measure("enrichment_ms", self.ms() - self.ms(started))
-        self._step("enrichment", started, {"chars": len(context or ""), "context": context, "error": problem})
-        if problem:
-            self._notes.append(f"the web context is missing ({problem})")
+        why = None if problem is None else self.kept_detail(problem)
+        self._step("enrichment", started, {"chars": len(context or ""), "context": context, "error": why})
+        if why:
+            self._notes.append(f"the web context is missing ({why})")
 
     def failed(self, problem: UpstreamError, started: float) -> None:
         """A call of a backend, begun at ``started``, failed."""
@@ -188,14 +197,14 @@ class RequestRecord:
                 started_ms=self.ms(started),
                 duration_ms=self.ms() - self.ms(started),
                 stream=self.request.stream,
-                error=problem.detail,
+                error=self.kept_detail(problem),
                 error_code=problem.code,
             )
         )
 
     def fell_back(self, problem: UpstreamError, to: str) -> None:
         """A backend failed with ``problem``, and the backend ``to`` is asked instead."""
-        self._notes.append(f"{problem.source.backend} failed ({problem.detail}), asked {to} instead")
+        self._notes.append(f"{problem.source.backend} failed ({self.kept_detail(problem)}), asked {to} instead")
         self._step("fallback", time.monotonic(), {"to": to})
 
     def retrying(self, backend: str, delay_s: float) -> None:
@@ -219,8 +228,10 @@ class RequestRecord:
         self._accepted_call_ms = (attempt.connect_ms or 0.0, whole_ms)
         self.measure("upstream_ms", attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms)
 
-    def attempt(self, attempt: Attempt) -> None:
-        """A call for the answer has ended."""
+    def attempt(self, attempt: Attempt, problem: RouterError | None = None) -> None:
+        """A call for the answer has ended. ``problem``: what ended it; None: nothing did, or ``attempt`` says it."""
+        if problem is not None:
+            attempt = dataclasses.replace(attempt, error=kept_error(problem, self._bodies), error_code=problem.code)
         if self._speculative and not attempt.speculative:
             attempt = dataclasses.replace(attempt, speculative=True)
         names = ("backend", "model", "speculative", "status", "connect_ms", "ttft_ms", "finish_reason", "error")
@@ -280,7 +291,7 @@ class RequestRecord:
             usage=self._usage,
             timings=self._all_timings(),
             parts=self.parts,
-            error=str(self._error) if self._error else None,
+            error=kept_error(self._error, self._bodies) if self._error else None,
             error_code=(self._error.code or self._error.type) if self._error else None,
             http_status=self._error.status if self._error else 200,
             model=self.model,

@@ -199,7 +199,7 @@ class StreamReply:
         if answer.done and answer.problem is None:
             # A client may close as soon as it has read [DONE]; it has the whole answer.
             record.complete()
-        record.attempt(answer.attempt(answer.problem))
+        record.attempt(answer.attempt(), answer.problem)
         message, usage = answer.reader.gathered(), answer.reader.usage
         record.answer(message, usage or estimated_usage(record.request.total_chars, message))
 

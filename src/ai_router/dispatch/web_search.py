@@ -143,10 +143,10 @@ class WebSearch:
         try:
             found = yield from dispatcher.first_success(tuple(searchers), ask)
         except UpstreamError as problem:
-            log_lines.enrichment_failed(str(problem), record.ms() - record.ms(started))
+            log_lines.enrichment_failed(record.kept_detail(problem), record.ms() - record.ms(started))
             # A search that found nothing is charged for, too.
             billed = None if problem.usage is None else (calls[-1].number, problem.usage)
-            record.enriched(started, None, problem.detail, billed)
+            record.enriched(started, None, problem, billed)
             return None
         self._keep(turn, found.text)
         log_lines.enriched(len(found.text), record.ms() - record.ms(started))

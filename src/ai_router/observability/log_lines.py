@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ai_router.errors import UpstreamError
 from ai_router.observability.recorder import Batches
 from ai_router.types import Attempt, Decision, Outcome, Status
 
@@ -131,12 +130,12 @@ def responded(attempt: Attempt) -> None:
     _emit(logging.INFO, template, fields)
 
 
-def provider_failed(error: UpstreamError, then: str) -> None:
+def provider_failed(backend: str, error: str, then: str) -> None:
     """A backend failed; ``then`` says what is done next."""
     _emit(
         logging.WARNING,
         "Provider failed: %(backend)s error=%(error)s, %(then)s",
-        {"backend": error.source.backend, "error": _one_line(error.detail), "then": then},
+        {"backend": backend, "error": _one_line(error), "then": then},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from ai_router.config import SessionBodies
+from ai_router.errors import RouterError, UpstreamError
 
 _REPLACEMENT = "[key]"
 _MIN_SECRET_CHARS = 6
@@ -61,6 +62,18 @@ def kept_step_detail(detail: Mapping[str, Any], bodies: SessionBodies) -> Mappin
     if bodies is SessionBodies.FULL or detail.get("context") is None:
         return detail
     return {**detail, "context": redact(detail["context"]) if bodies is SessionBodies.REDACTED else None}
+
+
+def kept_error(error: RouterError, bodies: SessionBodies) -> str:
+    """What may be written down of an error. A backend's words may quote the prompt: they need ``full``."""
+    if bodies is SessionBodies.FULL or not isinstance(error, UpstreamError):
+        return str(error)
+    return f"{error.source.backend} ({error.source.model}): {error.own_words}"
+
+
+def kept_detail(error: UpstreamError, bodies: SessionBodies) -> str:
+    """As ``kept_error``, without the backend's name."""
+    return error.detail if bodies is SessionBodies.FULL else error.own_words
 
 
 def redact(value: Any, name: str = "") -> Any:

@@ -166,24 +166,31 @@ def _error_for(
     status: int, details: ErrorDetails, upstream_request: UpstreamRequest, retry_after: float | None, prefix: str
 ) -> UpstreamError:
     message, code = details.message, details.code
+    own_words = f"refused with HTTP {status}" if prefix else f"an error of status {status} inside its answer"
     if 300 <= status < 400:
         return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", upstream_request.source)
+    source = upstream_request.source
     if status == 403 and (details.moderated or _MODERATED.search(message)):
-        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=details.param)
+        return UpstreamRefused(message, source, status=status, code=code, param=details.param, own_words=own_words)
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
-        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", upstream_request.source)
+        return UpstreamMisconfigured(f"HTTP {status}: {_without_key(message)}", source, own_words=own_words)
     retry_after = details.retry_after_s if retry_after is None else retry_after
     if retry_after is not None:
         retry_after = min(retry_after, _LONGEST_WAIT_S)
     if status == 402 or (status == 429 and (code in _EXHAUSTED_CODES or "per-day" in message)):
-        return UpstreamExhausted(f"{prefix}{message}", upstream_request.source, code=code)
+        return UpstreamExhausted(f"{prefix}{message}", source, code=code, own_words=own_words)
     if status == 429:
-        return UpstreamLimited(f"{prefix}{message}", upstream_request.source, code=code, retry_after_s=retry_after)
+        return UpstreamLimited(f"{prefix}{message}", source, code=code, retry_after_s=retry_after, own_words=own_words)
     if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
-        return UpstreamRefused(message, upstream_request.source, status=status, code=code, param=details.param)
+        return UpstreamRefused(message, source, status=status, code=code, param=details.param, own_words=own_words)
     shown_status = status if status in (503, 504) else 502
     return UpstreamFailed(
-        f"{prefix}{message}", upstream_request.source, status=shown_status, code=code, retry_after_s=retry_after
+        f"{prefix}{message}",
+        source,
+        status=shown_status,
+        code=code,
+        retry_after_s=retry_after,
+        own_words=own_words,
     )
 
 

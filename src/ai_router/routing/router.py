@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ai_router.config import SessionBodies
 from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
+from ai_router.observability.redaction import kept_detail
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
@@ -62,11 +64,13 @@ class Router:
         limiter: ConcurrencyLimiter,
         *,
         cloud_fallback: bool = True,
+        bodies: SessionBodies = SessionBodies.FULL,
     ) -> None:
         self._registry = registry
         self._classifier = classifier
         self._fast_path = fast_path
         self._limiter = limiter
+        self._bodies = bodies
         self._escalates = cloud_fallback and not registry.chains[Label.COMPLEX.lower()][0].backend.local
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
 
@@ -118,7 +122,7 @@ class Router:
         except RouterError as problem:
             record_result(permit, problem)
             if isinstance(problem, UpstreamError):
-                return self._fallback(undecided, problem.detail, _ms_since(started))
+                return self._fallback(undecided, kept_detail(problem, self._bodies), _ms_since(started))
             raise
         else:
             permit.succeeded()

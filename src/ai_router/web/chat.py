@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response, g, jsonify, request
 
+from ai_router.config import SessionBodies
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.dispatch.reply import PlainReply, StreamReply
@@ -30,7 +31,7 @@ PATH = "/v1/chat/completions"
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
     """What the endpoint needs besides the pipeline: ``max_body`` in bytes, ``max_values`` in JSON values; ``trace_of``
-    takes a traceparent header; ``scrub`` takes known keys out of a text.
+    takes a traceparent header; ``scrub`` takes known keys out of a text; ``bodies``: what is kept of what was said.
 
     ``traces_all``: a request without that header belongs to a trace, too.
     """
@@ -41,6 +42,7 @@ class ChatSettings:
     tell_date: bool
     trace_of: Callable[[str | None], Trace | None]
     scrub: Callable[[str], str] = str
+    bodies: SessionBodies = SessionBodies.FULL
     traces_all: bool = False
 
 
@@ -60,7 +62,7 @@ def blueprint(
         chat_request = _chat_request(settings)
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
         scope = CancelScope(chat_request.trace)
-        record = g.record = RequestRecord(chat_request, subscribers, scope, settings.scrub)
+        record = g.record = RequestRecord(chat_request, subscribers, scope, settings.scrub, settings.bodies)
         streams: list[StreamReply] = []
         # Closed last first: stop watching, abort calls that are still open, close the stream, close the record.
         closing = on_response_closed()
