@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai_router import __version__
 from ai_router.config import LogFormat, Settings
@@ -86,12 +86,12 @@ def start_telemetry(
     _watch_start(metrics, cold_start)
     baseline = baseline_of(registry.catalogue, settings.xai_model)
     pricing = Pricing(registry, baseline, settings.usd_per_gpu_s)
-    usage = _usage_writer(settings, windows, metrics, losses, closing) if settings.telemetry else None
+    names = ModelNames(_models(registry))
+    usage = _usage_writer(settings, windows, names, metrics, losses, closing) if settings.telemetry else None
     tracing = _tracing(scrubber, closing) if settings.tracing else None
     all_sinks: list[Sink] = [*sinks, sessions.record, cold_start.finished, routing.finished, resilience.finished]
     requests = None
     if usage is not None:
-        names = ModelNames(_models(registry))
         requests = RequestMetrics(metrics.registry, names, pricing.is_local)
         all_sinks += [requests.finished, _counting(pricing, names, windows, usage)]
     if tracing is not None:
@@ -128,10 +128,10 @@ def _watch_start(metrics: Metrics, cold_start: ColdStart) -> None:
 
 
 def _usage_writer(
-    settings: Settings, windows: Windows, metrics: Metrics, losses: LossMetrics, closing: ExitStack
+    settings: Settings, windows: Windows, names: ModelNames, metrics: Metrics, losses: LossMetrics, closing: ExitStack
 ) -> UsageWriter[UsageStore]:
     usage = UsageWriter(
-        _seeding(settings.usage_database, windows),
+        _seeding(settings.usage_database, windows, names),
         SpillFile(settings.data_dir / "usage-unsaved.jsonl"),
         keep_days=settings.usage_days,
         on_lost=losses.rows,
@@ -147,8 +147,7 @@ def _counting(pricing: Pricing, names: ModelNames, windows: Windows, usage: Usag
 
     def count(outcome: Outcome, cost: Cost) -> None:
         rows = rows_of(outcome, cost, pricing.is_local)
-        model = names.label(rows.request["model"], answered=outcome.status is Status.OK)
-        windows.add({**rows.request, "model": model})
+        windows.add(_with_label(rows.request, names))
         usage.put(rows)
 
     return count
@@ -181,7 +180,7 @@ def watch_backends(metrics: Metrics, checker: HealthChecker) -> None:
     metrics.watch("ai_router_backend_up", "1 for a backend that is well", reading, ["backend"], "livemin")
 
 
-def _seeding(url: str, windows: Windows) -> Callable[[], UsageStore]:
+def _seeding(url: str, windows: Windows, names: ModelNames) -> Callable[[], UsageStore]:
     """Opens the database and, the first time, tells the windows of what happened before this start."""
     seeded = False
 
@@ -189,8 +188,14 @@ def _seeding(url: str, windows: Windows) -> Callable[[], UsageStore]:
         nonlocal seeded
         store = open_usage_store(url)
         if not seeded:
-            preload(windows, store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS))
+            rows = store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS)
+            preload(windows, [_with_label(row, names) for row in rows])
             seeded = True
         return store
 
     return opened
+
+
+def _with_label(row: Mapping[str, Any], names: ModelNames) -> Mapping[str, Any]:
+    """A row of a request, with a name for its model of which there are only so many."""
+    return {**row, "model": names.label(row["model"], answered=row["status"] == Status.OK)}

@@ -439,6 +439,22 @@ def test_the_windows_remember_what_was_before_a_restart(tmp_path: Path, primary:
         assert eventually(lambda: asked(router) == 2)
 
 
+def test_names_that_clients_make_up_for_models_do_not_add_up(tmp_path: Path, primary: FakeUpstream) -> None:
+    def all_pages(router: RunningRouter) -> int:
+        return sum(len(router.get(page)[2]) for page in ("/metrics", "/api/metrics"))
+
+    with running_router(tmp_path, PRIMARY_URL=primary.url) as router:
+        router.chat(model="primary/first")
+        before = all_pages(router)
+        for number in range(200):
+            assert router.chat(model=f"primary/{number:0240}")[0] == 200
+        assert router.chat(model="primary/" + "x" * 150_000)[0] == 400
+        assert all_pages(router) < before + 30_000
+    with running_router(tmp_path, PRIMARY_URL=primary.url) as router:
+        router.chat(model="primary/first")
+        assert all_pages(router) < before + 30_000
+
+
 def test_without_telemetry_sessions_are_written_and_nothing_else(tmp_path: Path, primary: FakeUpstream) -> None:
     with running_router(tmp_path, PRIMARY_URL=primary.url, TELEMETRY="off") as router:
         _, headers, _ = router.chat()

@@ -134,3 +134,11 @@ def test_what_was_lost_is_counted() -> None:
     assert value(registry, "ai_router_sessions_lost_total") == 1
     assert value(registry, "ai_router_usage_rows_lost_total") == 3
     assert value(registry, "ai_router_outcomes_dropped_total") == 1
+
+
+def test_names_of_models_have_labels_that_are_few_and_short() -> None:
+    names = ModelNames({"m"})
+    assert names.label("m", answered=False) == "m"
+    assert names.label("a" * 101, answered=True) == "other"
+    assert names.label("never answered", answered=False) == "other"
+    assert [names.label(f"m{number}", answered=True) for number in range(60)][48:52] == ["m48", "m49", "other", "other"]

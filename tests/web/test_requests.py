@@ -68,6 +68,13 @@ def test_no_model_is_auto(model: dict[str, Any]) -> None:
     assert parsed(**model).model == "auto"
 
 
+def test_a_model_has_a_name_that_can_be_written_down() -> None:
+    assert parsed(model="m" * 256).model == "m" * 256
+    with pytest.raises(InvalidRequest, match="'model' may have 256 characters at most") as caught:
+        parsed(model="m" * 257)
+    assert caught.value.param == "model"
+
+
 def test_null_is_as_good_as_absent() -> None:
     request = parsed(stream=None, stream_options=None, max_tokens=None, temperature=None)
     assert (request.stream, request.wants_usage) == (False, False)

@@ -31,11 +31,13 @@ _TOKEN_BUCKETS = tuple(4.0**power for power in range(12))
 _GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "route")
 _OPERATION = "chat"
 _MAX_OTHER_MODELS = 50
+_MAX_NAME_CHARS = 100
 
 
 class ModelNames:
-    """Which models have a label of their own: those ``known`` at the start, and the first 50 others that answered. A
-    client or a provider may name any model, and each label value is a series that is kept for ever."""
+    """Which models have a label of their own: those ``known`` at the start, and the first 50 others of at most 100
+    characters that answered. A client or a provider may name any model, and each label value is a series that is kept
+    for ever."""
 
     def __init__(self, known: Collection[str]) -> None:
         self._known = frozenset(known)
@@ -45,7 +47,7 @@ class ModelNames:
         """The label of a model: its name, or "other". ``answered``: whether the model answered this request."""
         if model in self._known or model in self._other_models:
             return model
-        if answered and len(self._other_models) < _MAX_OTHER_MODELS:
+        if answered and len(self._other_models) < _MAX_OTHER_MODELS and len(model) <= _MAX_NAME_CHARS:
             self._other_models.add(model)
             return model
         return "other"

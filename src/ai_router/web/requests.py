@@ -37,6 +37,7 @@ _PORTION = 1 << 20
 _UNANNOUNCED = 65_536
 """Of one that may go on for ever."""
 
+_MAX_MODEL_CHARS = 256
 _OURS = frozenset({"model", "messages", "stream"})
 _NEVER_FORWARDED = frozenset({"api_base", "base_url", "api_key"})
 """Other gateways take a backend's address and key from the body; that would be a way to have requests sent anywhere."""
@@ -144,7 +145,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         session_id=arrival.session_id,
         timestamp=arrival.timestamp,
         arrived_at=arrival.arrived_at,
-        model=_typed(payload, "model", str, "a string") or AUTO,
+        model=_model(payload),
         stream=stream,
         messages=messages,
         messages_json=_serialised("messages", messages),
@@ -172,6 +173,14 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise InvalidRequest("the request body must be a JSON object", "body", code="invalid_type")
     return payload
+
+
+def _model(payload: Mapping[str, Any]) -> str:
+    model: str = _typed(payload, "model", str, "a string") or AUTO
+    if len(model) > _MAX_MODEL_CHARS:
+        # It stands in the log, in session files and in rows of usage.
+        raise InvalidRequest(f"'model' may have {_MAX_MODEL_CHARS} characters at most", "model")
+    return model
 
 
 def _messages(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
