@@ -54,6 +54,30 @@ def test_tool_calls_without_index_are_calls_of_their_own() -> None:
     assert [call["id"] for call in message["tool_calls"]] == ["a", "b"]
 
 
+def test_a_tool_call_without_index_and_id_goes_on_with_the_last() -> None:
+    parts = [{"function": {"arguments": "1"}}, {"id": "b", "function": {"arguments": "2"}}, {"function": {}}]
+    chunks = [chunk({"tool_calls": [part]}) for part in parts]
+    read(*chunks)
+    assert [told["choices"][0]["delta"]["tool_calls"][0]["index"] for told in chunks] == [0, 1, 1]
+
+
+def test_of_an_answer_without_end_so_much_is_kept() -> None:
+    texts = read(*(chunk({"content": "a" * (1 << 20)}) for _ in range(40))).gathered()
+    assert texts is not None
+    assert (len(texts["content"]), texts["truncated"]) == (16 << 20, True)
+    several = [{"index": number, "id": f"c{number}"} for number in range(5_000)]
+    calls = read(chunk({"tool_calls": several})).gathered()
+    assert calls is not None
+    assert (len(calls["tool_calls"]), calls["truncated"]) == (1_000, True)
+
+
+@pytest.mark.parametrize("index", [[1], {"a": 1}, "1", True, 1.5])
+def test_a_choice_whose_index_is_no_number_is_the_first(index: object) -> None:
+    reader = read({"choices": [{"index": index, "delta": {"content": "a"}, "finish_reason": "stop"}]})
+    assert (reader.gathered() or {})["content"] == "a"
+    assert reader.finished
+
+
 def test_of_several_choices_the_first_is_kept() -> None:
     message = read(chunk({"content": "a"}), chunk({"content": "z"}, index=1)).gathered()
     assert message is not None

@@ -147,6 +147,9 @@ def _prepended(content: Any, text: str) -> Any:
 
 
 _TEXTS = ("content", "reasoning", "reasoning_content", "refusal")
+_MAX_KEPT_CHARS = 16 << 20
+_MAX_KEPT_CALLS = 1_000
+"""What is kept of an answer at most, in memory and for the session: a backend may go on for as long as it likes."""
 
 
 class AnswerReader:
@@ -157,16 +160,18 @@ class AnswerReader:
     """
 
     __slots__ = (
-        *("_calls", "_texts", "_tool_calls", "_unfinished", "chunks", "error", "finish_reason", "has_choice", "model"),
-        *("renumbered", "role", "usage"),
+        *("_calls", "_room", "_texts", "_tool_calls", "_unfinished", "chunks", "error", "finish_reason", "has_choice"),
+        *("model", "renumbered", "role", "usage"),
     )
 
     def __init__(self) -> None:
         self._texts: defaultdict[str, list[str]] = defaultdict(list)
         self._tool_calls: dict[Any, dict[str, Any]] = {}
-        self._calls: dict[Any, list[Any]] = {}
-        """By choice: the ids of its tool calls without an index, in their order."""
-        self._unfinished: set[Any] = set()
+        self._room = _MAX_KEPT_CHARS
+        """How many characters more are kept."""
+        self._calls: dict[int, dict[str, int]] = {}
+        """By choice: its tool calls without an index, by their ids, in their order."""
+        self._unfinished: set[int] = set()
         """The choices that have begun and not ended."""
         self.role = "assistant"
         self.model: str | None = None
@@ -221,11 +226,13 @@ class AnswerReader:
                 {**call, "function": {name: _whole_text(parts) for name, parts in call["function"].items()}}
                 for call in self._tool_calls.values()
             ]
-        return {**message, "finish_reason": self.finish_reason}
+        truncated = {"truncated": True} if self._room <= 0 or len(self._tool_calls) == _MAX_KEPT_CALLS else {}
+        return {**message, **truncated, "finish_reason": self.finish_reason}
 
     def _choice(self, choice: dict[str, Any]) -> None:
         self.has_choice = True
-        index = choice.get("index") or 0
+        index = choice.get("index")
+        index = index if type(index) is int else 0
         if (finish_reason := choice.get("finish_reason")) is not None:
             self._unfinished.discard(index)
             if not index:
@@ -240,12 +247,13 @@ class AnswerReader:
         # Nearly always there is one entry. With n > 1 the session keeps the first choice; the client gets them all.
         for name, value in delta.items():
             if name in _TEXTS:
-                if isinstance(value, str) and not index:
+                if isinstance(value, str) and not index and self._room > 0:
+                    self._room -= len(value)
                     self._texts[name].append(value)
             elif name == "tool_calls" and value:
                 self._take_tool_calls(value, index)
 
-    def _take_tool_calls(self, deltas: Any, choice: Any) -> None:
+    def _take_tool_calls(self, deltas: Any, choice: int) -> None:
         for delta in deltas if isinstance(deltas, list) else []:
             if not isinstance(delta, dict):
                 continue
@@ -255,20 +263,24 @@ class AnswerReader:
             if not choice:
                 self._add_tool_call(delta)
 
-    def _index_of(self, call_id: Any, choice: Any) -> int:
+    def _index_of(self, call_id: Any, choice: int) -> int:
         """The index of a call without one (Gemini's): another id begins another call, none goes on with the last."""
-        known = self._calls.setdefault(choice, [])
-        if not known or (call_id and call_id not in known):
-            known.append(call_id)
-        return known.index(call_id) if call_id else len(known) - 1
+        known = self._calls.setdefault(choice, {})
+        name = call_id if isinstance(call_id, str) else ""
+        return known.setdefault(name, len(known)) if name or not known else len(known) - 1
 
     def _add_tool_call(self, delta: Mapping[str, Any]) -> None:
-        call = self._tool_calls.setdefault(delta["index"], {"id": None, "type": "function", "function": {}})
+        call = self._tool_calls.get(delta["index"])
+        if call is None:
+            if len(self._tool_calls) == _MAX_KEPT_CALLS:
+                return
+            call = self._tool_calls[delta["index"]] = {"id": None, "type": "function", "function": {}}
         call["id"] = delta.get("id") or call["id"]
         function = delta.get("function")
         if isinstance(function, Mapping):
             for name in ("name", "arguments"):
-                if isinstance(function.get(name), str):
+                if isinstance(function.get(name), str) and self._room > 0:
+                    self._room -= len(function[name])
                     call["function"].setdefault(name, []).append(function[name])
 
 
