@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ai_router.config import documented_settings
+from ai_router.config_docs import documented_settings
 from scripts.try_versions import PACKAGE
 from tests.fakes.router import clean_environment
 

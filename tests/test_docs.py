@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ai_router.cli.main import main
-from ai_router.config import documented_settings
+from ai_router.config_docs import documented_settings
 from ai_router.providers.catalogue import load_catalogue
 from ai_router.web import responses
 

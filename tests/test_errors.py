@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from ai_router import errors
-from ai_router.errors import InvalidRequest, RouterError, Source, UpstreamFailed, envelope, error_event
+from ai_router.envelope import envelope, error_event
+from ai_router.errors import InvalidRequest, RouterError, Source, UpstreamFailed
 
 
 def whole_tree(root: type[RouterError] = RouterError) -> Iterator[type[RouterError]]:

@@ -19,8 +19,8 @@ from ai_router.app import close_app, create_app
 from ai_router.config import MaxTokensPolicy, load_settings
 from ai_router.errors import InvalidRequest
 from ai_router.providers.catalogue import load_catalogue
-from ai_router.providers.chat_completions import params_for
 from ai_router.providers.families import RequestParts
+from ai_router.providers.fields import sent_fields
 from ai_router.providers.registry import Backend
 from ai_router.types import ChatRequest
 from ai_router.web.requests import Arrival, parse_chat_request
@@ -31,7 +31,7 @@ ARRIVAL = Arrival(0.0, datetime(2026, 11, 28, tzinfo=UTC), "req_1", "s1", (), ""
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
 READ_AND_NOT_PASSED_ON = {"model", "messages", "stream"}
 BACKENDS = {
-    "primary": ("a-model", MaxTokensPolicy("strip")),
+    "primary": ("a-model", MaxTokensPolicy("auto", 8192)),
     "xai": ("grok-4.7", MaxTokensPolicy("pass")),
     "openai": ("gpt-6.1-sol", MaxTokensPolicy("pass")),
     "gemini": ("gemini-3.8-flash", MaxTokensPolicy("pass")),
@@ -163,7 +163,7 @@ def body(backend: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         send_as=asked.facts(model).send_as,
         stream=False,
         messages_json=chat.messages_json,
-        params=params_for(chat.params, asked.rules(model), policy),
+        params=sent_fields(chat.params, asked.rules(model), policy).values,
     )
     return typing.cast(dict[str, Any], orjson.loads(asked.family.body(parts)))
 

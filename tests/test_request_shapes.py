@@ -8,6 +8,7 @@ import pytest
 
 from ai_router.config import ClassifierMode, MaxTokensPolicy, load_settings
 from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import fetch_enrichment_context
 from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
@@ -40,7 +41,9 @@ def sent(upstream: FakeUpstream) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any) -> None:
-    forwarder = Forwarder(client, registry, primary_max_tokens=MaxTokensPolicy("strip"), request_timeout_s=60)
+    forwarder = Forwarder(
+        client, registry, primary_max_tokens=MaxTokensPolicy("strip"), thinking=PrimaryThinking(), request_timeout_s=60
+    )
     chosen = registry.primary if backend == "primary" else registry.xai
     assert chosen is not None
     request = chat_request(**changes)

@@ -14,12 +14,14 @@ from ai_router.config import Settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.speculation import PrimaryLoad
+from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import ShuttingDown
 from ai_router.http.client import UpstreamClient
 from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import unlabelled, watch_limiter
+from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.providers.registry import build_registry
 from ai_router.storage.session_reader import SessionFiles
@@ -60,7 +62,10 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     load = PrimaryLoad(session, registry.primary)
     load.start()
     closing.callback(load.close)
-    telemetry = start_telemetry(settings, registry, process_start, [load.finished], closing)
+    # The embedded model does not think.
+    thinking = PrimaryThinking(reasons=False if settings.embedded else None)
+    sinks: list[Sink] = [load.finished, thinking.finished]
+    telemetry = start_telemetry(settings, registry, process_start, sinks, closing)
 
     # What the backends are asked with.
     client = UpstreamClient(timers, pool_size=2 * settings.request_threads)
@@ -78,7 +83,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     telemetry.metrics.watch(
         "ai_router_in_flight", "Chat requests under way", unlabelled(lambda: float(limit.in_flight))
     )
-    pipeline = build_pipeline(settings, registry, client, limiter, limit, load, telemetry, closing)
+    pipeline = build_pipeline(settings, registry, client, limiter, limit, load, thinking, telemetry, closing)
 
     # How clients ask.
     app = Flask(__name__, static_folder=None)

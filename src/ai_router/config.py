@@ -11,7 +11,6 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,6 +152,9 @@ class Settings(BaseModel):
         "on", "let the cloud answer what the primary was to answer when the primary is down"
     )
     primary_max_tokens: MaxTokens = _variable("auto", "max_tokens at the primary: auto, strip, pass, add:N")
+    primary_thinking_tokens: Annotated[int, between(1, 1_000_000)] = _variable(
+        "8192", "what PRIMARY_MAX_TOKENS=auto adds for a primary that thinks"
+    )
     date_context: Switch = _variable("on", "tell the models the date, to the hour")
 
     connect_timeout_s: Seconds = _variable("5", "to connect to any backend")
@@ -194,8 +196,8 @@ class Settings(BaseModel):
 
     def variable(self, name: str) -> str | None:
         """The value of a provider's variable. Raises SettingsError if it is no key or address."""
-        if name in _FIELDS:
-            value = getattr(self, _FIELDS[name])
+        if name in FIELDS:
+            value = getattr(self, FIELDS[name])
             return None if value is None else str(value)
         text = self.of_providers.get(name)
         if text is None:
@@ -235,7 +237,7 @@ class Settings(BaseModel):
     def secrets(self) -> tuple[str, ...]:
         """Everything that must not be seen: keys, and the database's password."""
         ours = [self.admin_key, self.primary_key, *(self.api_keys or ())]
-        theirs = [getattr(self, field) for field in _FIELDS.values() if field.endswith("_api_key")]
+        theirs = [getattr(self, field) for field in FIELDS.values() if field.endswith("_api_key")]
         others = [value for name, value in self.of_providers.items() if name.endswith("_KEY")]
         password = unquote(urlsplit(self.database_url or "").password or "")
         return tuple(dict.fromkeys(found for found in (*ours, *theirs, *others, password) if found))
@@ -269,31 +271,11 @@ class Settings(BaseModel):
         return self.max_in_flight + self.request_threads + 10 * self.threads
 
 
-_FIELDS = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.description}
+FIELDS = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.description}
 """The field of each variable. A field without a description is no variable: the program sets it."""
 
 _OF_A_PROVIDER = re.compile(r"[A-Z][A-Z0-9_]*_API_(?:KEY|URL)")
 """What a catalogue of the user's may ask for, besides the variables of Settings."""
-
-
-@dataclass(frozen=True, slots=True)
-class SettingInfo:
-    """One setting as documentation needs it."""
-
-    env: str
-    default: str | None
-    doc: str
-
-
-def documented_settings() -> tuple[SettingInfo, ...]:
-    """Every setting with its variable, default and meaning, in the order of the class."""
-    fields = ((name, Settings.model_fields[field]) for name, field in _FIELDS.items())
-    return tuple(SettingInfo(name, field.default, field.description or "") for name, field in fields)
-
-
-def unknown_names(dotenv: Path = Path(".env")) -> tuple[str, ...]:
-    """Names in the .env file that are no settings: perhaps misspelt ones."""
-    return tuple(name for name in _read_file(dotenv) if name not in _FIELDS)
 
 
 def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
@@ -303,12 +285,12 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
     """
     texts = _texts(os.environ if environ is None else environ, dotenv)
     try:
-        settings = Settings.model_validate({name: text for name, text in texts.items() if name in _FIELDS})
+        settings = Settings.model_validate({name: text for name, text in texts.items() if name in FIELDS})
     except ValidationError as error:
         # Its own text has many lines. A reader of ours refused the value, and its ValueError is in the context.
         first = error.errors(include_url=False, include_input=False)[0]
         raise SettingsError(f"{first['loc'][0]} {first['ctx']['error']}") from None
-    others = {name: text for name, text in texts.items() if _OF_A_PROVIDER.fullmatch(name) and name not in _FIELDS}
+    others = {name: text for name, text in texts.items() if _OF_A_PROVIDER.fullmatch(name) and name not in FIELDS}
     settings = settings.model_copy(update={"of_providers": others})
     _check_together(settings)
     return settings
@@ -316,11 +298,12 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
 
 def _texts(environ: Mapping[str, str], dotenv: Path | None) -> Mapping[str, str]:
     """The text of each variable that is set. An empty one in the environment hides the file's."""
-    texts = {**_read_file(dotenv), **environ}
+    texts = {**read_file(dotenv), **environ}
     return {name: text.strip() for name, text in texts.items() if text and text.strip()}
 
 
-def _read_file(dotenv: Path | None) -> Mapping[str, str | None]:
+def read_file(dotenv: Path | None) -> Mapping[str, str | None]:
+    """The variables of a .env file; none without one. Raises SettingsError for a file that is no text."""
     return dotenv_values(stream=StringIO(values.file_text(dotenv))) if dotenv and dotenv.is_file() else {}
 
 

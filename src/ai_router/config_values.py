@@ -59,8 +59,7 @@ class SessionBodies(StrEnum):
 class MaxTokensPolicy:
     """What happens to a client's max_tokens on its way to the primary: ``strip``, ``pass`` or ``add`` extra tokens.
 
-    ``auto`` is strip for a configured primary, taken to be a reasoning model that would spend a small budget on
-    thinking and answer nothing, and pass for the embedded one.
+    ``auto`` adds for a model that thinks, or may do so: it would spend a small limit on that and answer nothing.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Every failure that the router reports, in one tree, and the one renderer of OpenAI's error envelope.
+"""Every failure that the router reports, in one tree. envelope.py has the form in which clients get it.
 
     RouterError
     |- ClientError                   the client has to change its request
@@ -16,10 +16,13 @@
     |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
     |- StoreUnavailable        503   the database of usage does not answer, or is switched off
+    |  `- StoreGone            503   its file is gone or broken: it has to be opened anew
     |- UpstreamError                 a backend could not answer (carries backend and model)
     |  |- UpstreamUnreachable  502   refused, no such host, TLS; the backend saw no request
     |  |- UpstreamTimeout      504   no connection, no first byte or no end in time, or silence in between
+    |  |  `- IdleConnectionSilent 504  the same, where perhaps only the connection was dead
     |  |- UpstreamRefused      4xx   the backend refuses this request; another backend is not asked
+    |  |  `- RaisedLimitRefused 4xx  the same, of a limit of tokens that the router had raised
     |  |- UpstreamMisconfigured 502  the backend rejects our key, or redirects
     |  |- UpstreamFailed       5xx   5xx, an error inside a status 200, or something that is no answer
     |  |- UpstreamLimited      429   too many requests at the moment; the same request may work later
@@ -42,8 +45,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
-
-import orjson
 
 
 class RouterError(Exception):
@@ -261,6 +262,10 @@ class UpstreamRefused(UpstreamError):
     recoverable = False
 
 
+class RaisedLimitRefused(UpstreamRefused):
+    """4xx: the backend refuses a limit of tokens that the router has raised: the prompt leaves no room for it."""
+
+
 class UpstreamMisconfigured(UpstreamError):
     """502: the backend rejects our key, or redirects. The operator has to change that, not the client."""
 
@@ -342,19 +347,3 @@ class HedgeLost(Aborted):
 
 class AnswerSufficient(Aborted):
     """What has been read is enough; the rest of the response is not needed."""
-
-
-def envelope(error: RouterError) -> dict[str, Any]:
-    """The OpenAI error object."""
-    return {"error": {"message": str(error), "type": error.type, "param": error.param, "code": error.code}}
-
-
-def envelope_json(error: RouterError) -> bytes:
-    """The envelope as a response's body."""
-    return orjson.dumps(envelope(error))
-
-
-def error_event(error: RouterError) -> bytes:
-    """The envelope as an event of a stream that has begun. A plain data event: the official SDK raises APIError on any
-    JSON with a truthy ``error``, and ignores an ``event: error`` without one (openai 3.54.0, _streaming.py)."""
-    return b"data: " + envelope_json(error) + b"\n\n"

@@ -28,14 +28,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from ai_router.dispatch.answer import Answer, StreamAnswer
-from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
+from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculation import SpeculationController, SpeculativeCall
+from ai_router.dispatch.waits import WaitDriver, Waiting
 from ai_router.dispatch.web_search import WebSearch
-from ai_router.errors import INTERNAL, InternalError, RouterError, UpstreamError
+from ai_router.errors import INTERNAL, InternalError, RaisedLimitRefused, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import with_context, with_date
@@ -97,6 +98,8 @@ class _Request:
         self._dispatcher = Dispatcher(pipeline.retry_policy, record, scope)
         self._speculation: SpeculativeCall | None = None
         self._decided_at = 0.0
+        self._raises_limit = True
+        """Whether the primary's limit of tokens may be raised; not once it has refused that."""
 
     def answer(self) -> Waiting[Answer]:
         """The answer, with a stop at each wait. Raises RouterError."""
@@ -191,7 +194,11 @@ class _Request:
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
             messages = self._dated(candidate) if messages_json is None else messages_json
-            answer = self._forward(candidate, permit, messages, speculation)
+            try:
+                answer = self._forward(candidate, permit, messages, speculation)
+            except RaisedLimitRefused:
+                self._raises_limit = False
+                raise
             self._record.route = plan.route_for(candidate)
             self._accept(answer, speculative=speculation is not None)
             return answer
@@ -210,7 +217,9 @@ class _Request:
         pipeline = self._pipeline
         if speculation is None:
             call = self._scope.new_call()
-            return pipeline.forwarder.forward_request(self._request, candidate, messages_json, call, permit)
+            return pipeline.forwarder.forward_request(
+                self._request, candidate, messages_json, call, permit, raises_limit=self._raises_limit
+            )
         try:
             answer = speculation.confirm()
         except RouterError:
@@ -225,5 +234,5 @@ class _Request:
         """This answer it is: log and record it. A stream's attempt is recorded when it has ended."""
         self._record.phase = "streaming"
         attempt = answer.attempt()
-        self._record.answered_by(attempt, speculative=speculative)
+        self._record.answered_by(attempt, speculative=speculative, warnings=answer.warnings)
         log_lines.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)

@@ -10,6 +10,7 @@ from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
+from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.http.client import UpstreamClient
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
@@ -142,6 +143,7 @@ def build_pipeline(
     limiter: ConcurrencyLimiter,
     limit: RequestLimit,
     load: PrimaryLoad,
+    thinking: PrimaryThinking,
     telemetry: Telemetry,
     closing: ExitStack,
 ) -> Pipeline:
@@ -174,6 +176,7 @@ def build_pipeline(
             client,
             registry,
             primary_max_tokens=_primary_max_tokens(settings),
+            thinking=thinking,
             request_timeout_s=settings.request_timeout_s,
         ),
         search=WebSearch(
@@ -207,7 +210,5 @@ def build_pipeline(
 
 
 def _primary_max_tokens(settings: Settings) -> MaxTokensPolicy:
-    """``auto`` made definite: a configured primary is taken for a reasoning model, the embedded one is none."""
-    if settings.primary_max_tokens.kind != "auto":
-        return settings.primary_max_tokens
-    return MaxTokensPolicy("pass" if settings.embedded else "strip")
+    policy = settings.primary_max_tokens
+    return MaxTokensPolicy("auto", settings.primary_thinking_tokens) if policy.kind == "auto" else policy

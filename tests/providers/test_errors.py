@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_router.envelope import envelope
 from ai_router.errors import (
     Source,
     UpstreamExhausted,
@@ -19,7 +20,6 @@ from ai_router.errors import (
     UpstreamLimited,
     UpstreamMisconfigured,
     UpstreamRefused,
-    envelope,
 )
 from ai_router.http.calls import Timeouts, UpstreamRequest
 from ai_router.providers.errors import details_in, error_from_response, error_in_body, retry_after_s

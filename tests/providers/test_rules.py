@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from ai_router.providers.catalogue import load_catalogue
-from ai_router.providers.chat_completions import params_for
+from ai_router.providers.fields import sent_fields
 
 CATALOGUE = load_catalogue()
 
 
 def sent(provider: str, model: str, params: dict[str, Any]) -> dict[str, Any]:
-    return dict(params_for(params, CATALOGUE.providers[provider].rules_for(model)))
+    return dict(sent_fields(params, CATALOGUE.providers[provider].rules_for(model)).values)
 
 
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-5.6-terra", "o3"])
@@ -61,4 +61,4 @@ def test_a_bare_sonar_searches_and_a_preset_as_it_likes() -> None:
 
 def test_without_rules_nothing_is_copied() -> None:
     params = {"seed": 1}
-    assert params_for(params, ()) is params
+    assert sent_fields(params).values is params

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ai_router.config import MaxTokensPolicy
 from ai_router.providers.catalogue import Rules
-from ai_router.providers.chat_completions import params_for, with_context, with_date
+from ai_router.providers.chat_completions import with_context, with_date
 from ai_router.providers.families import FAMILIES, RequestParts
+from ai_router.providers.fields import sent_fields
 from tests.chat_requests import chat_request
 
 PASS = MaxTokensPolicy("pass")
@@ -28,7 +29,7 @@ _MESSAGES = st.lists(
 
 def body(policy: MaxTokensPolicy = PASS, rules: Sequence[Rules] = (), **changes: Any) -> dict[str, Any]:
     request = chat_request(**changes)
-    params = params_for(request.params, rules, policy)
+    params = sent_fields(request.params, rules, policy).values
     parts = RequestParts("m", "model", request.stream, request.messages_json, params)
     return orjson.loads(FAMILIES["chat"].body(parts))
 

@@ -14,7 +14,8 @@ import click
 
 from ai_router import __version__
 from ai_router.cli.common import exit_with, registry_of, settings_or_exit
-from ai_router.config import Settings, unknown_names
+from ai_router.config import Settings
+from ai_router.config_docs import unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.http.session import BackendSession

@@ -39,6 +39,8 @@ class PlainAnswer:
         self.body = body
         self.message = message
         self.usage = usage
+        self.warnings: Sequence[str] = ()
+        """What became of the client's fields."""
         self._attempt = attempt
 
     def attempt(self) -> Attempt:
@@ -86,6 +88,8 @@ class StreamAnswer:
         """Why the answer is incomplete, once the stream is over; None: it is complete."""
         self.unread = 0
         """How many events were no strict JSON; they are relayed all the same."""
+        self.warnings: Sequence[str] = ()
+        """What became of the client's fields."""
         self.response = response
         self._upstream_request = upstream_request
         self._started = started

@@ -6,6 +6,7 @@ byte, so another candidate may be asked.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +16,21 @@ import orjson
 from ai_router.config import MaxTokensPolicy
 from ai_router.dispatch.answer import SHAPE_ERRORS, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
-from ai_router.errors import InvalidRequest, RouterError, UpstreamFailed, UpstreamTimeout
+from ai_router.dispatch.thinking import PrimaryThinking
+from ai_router.errors import (
+    InvalidRequest,
+    RaisedLimitRefused,
+    RouterError,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.providers.chat_completions import AnswerReader, params_for
+from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import Family, RequestParts
+from ai_router.providers.fields import SentFields, sent_fields
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
@@ -30,6 +40,8 @@ _MAX_ANSWER_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 1 << 20
 _GOOD_STATUSES = frozenset({200, 201, 202, 203})
 _PASS_ON = MaxTokensPolicy("pass")
+_OF_LIMITS = re.compile(r"max_tokens|max_completion_tokens|context|too long|too large", re.IGNORECASE)
+"""In the message of a refusal that may be about a limit. A wrong guess costs one more call."""
 
 
 class Forwarder:
@@ -41,47 +53,63 @@ class Forwarder:
         registry: Registry,
         *,
         primary_max_tokens: MaxTokensPolicy,
+        thinking: PrimaryThinking,
         request_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._registry = registry
         self._primary_max_tokens = primary_max_tokens
+        self._thinking = thinking
         self._request_timeout_s = request_timeout_s
         self._clock = clock
 
     def forward_request(
-        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call: UpstreamCall, permit: Permit
-    ) -> Answer:
-        """The answer of ``candidate`` to ``request``, with ``messages_json`` as its messages.
-
-        The result of the call is reported to ``permit``, which is released when the answer is closed (a plain one is
-        closed already). Raises UpstreamError, InvalidRequest, or the reason for which ``call`` was aborted.
-        """
-        started = self._clock()
-        try:
-            return self._call_candidate(request, candidate, messages_json, call, permit, started)
-        except RouterError as problem:
-            if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
-                # After the request's own deadline a timeout says nothing of the backend.
-                record_result(permit, problem)
-            permit.release()
-            raise
-        except BaseException:  # raised again; the permit must not stay taken
-            permit.release()
-            raise
-
-    def _call_candidate(
         self,
         request: ChatRequest,
         candidate: Candidate,
         messages_json: bytes,
         call: UpstreamCall,
         permit: Permit,
+        *,
+        raises_limit: bool = True,
+    ) -> Answer:
+        """The answer of ``candidate`` to ``request``, with ``messages_json`` as its messages.
+
+        ``raises_limit``: whether the policy for max_tokens may raise it. The result of the call is reported to
+        ``permit``, which is released when the answer is closed (a plain one is closed already). Raises UpstreamError,
+        RaisedLimitRefused among them, InvalidRequest, or the reason for which ``call`` was aborted.
+        """
+        started = self._clock()
+        fields = self._fields(request, candidate, raises_limit=raises_limit)
+        try:
+            answer = self._call_candidate(request, candidate, fields, messages_json, call, permit, started)
+        except RouterError as problem:
+            if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
+                # After the request's own deadline a timeout says nothing of the backend.
+                record_result(permit, problem)
+            permit.release()
+            if fields.raised and isinstance(problem, UpstreamRefused) and _OF_LIMITS.search(problem.detail):
+                raise RaisedLimitRefused(problem.detail, problem.source, status=problem.status) from problem
+            raise
+        except BaseException:  # raised again; the permit must not stay taken
+            permit.release()
+            raise
+        answer.warnings = fields.warnings(candidate.backend.name)
+        return answer
+
+    def _call_candidate(
+        self,
+        request: ChatRequest,
+        candidate: Candidate,
+        fields: SentFields,
+        messages_json: bytes,
+        call: UpstreamCall,
+        permit: Permit,
         started: float,
     ) -> Answer:
         family = candidate.backend.family
-        upstream_request = self._upstream_request(request, candidate, messages_json, call.number)
+        upstream_request = self._upstream_request(request, candidate, fields, messages_json, call.number)
         response = self._client.open(upstream_request, call)
         try:
             _raise_for_status(response, upstream_request)
@@ -107,13 +135,23 @@ class Forwarder:
         permit.release()
         return answer
 
+    def _fields(self, request: ChatRequest, candidate: Candidate, *, raises_limit: bool) -> SentFields:
+        backend = candidate.backend
+        has_policy = raises_limit and backend is self._registry.primary
+        return sent_fields(
+            request.params,
+            backend.rules(candidate.model),
+            self._primary_max_tokens if has_policy else _PASS_ON,
+            reasons=self._thinking.reasons,
+            understood=backend.family.fields,
+        )
+
     def _upstream_request(
-        self, request: ChatRequest, candidate: Candidate, messages_json: bytes, call_number: int
+        self, request: ChatRequest, candidate: Candidate, fields: SentFields, messages_json: bytes, call_number: int
     ) -> UpstreamRequest:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
-        policy = self._primary_max_tokens if backend is self._registry.primary else _PASS_ON
-        params = params_for(request.params, backend.rules(model), policy)
+        params = fields.values
         parts = RequestParts(
             model=model,
             send_as=backend.facts(model).send_as,

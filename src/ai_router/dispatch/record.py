@@ -73,6 +73,7 @@ class RequestRecord:
         self._usage: Mapping[str, Any] | None = None
         self._search: tuple[int, Mapping[str, Any]] | None = None
         self._notes: list[str] = []
+        self._warnings: Sequence[str] = ()
         self._steps: list[Step] = []
         self._attempts: list[Attempt] = []
         self._timings: dict[str, float] = {}
@@ -135,6 +136,12 @@ class RequestRecord:
         """The decision's reason, and notes of what happened after it, which may quote backends: without keys."""
         decided = self.decision.reason if self.decision else ""
         return self.scrub("; ".join(part for part in (decided, *self._notes) if part)) if self._notes else decided
+
+    @property
+    def warning(self) -> str:
+        """What the client should know of the model that it named, and of its fields; empty: nothing."""
+        of_model = self.decision.warning if self.decision else None
+        return "; ".join([of_model, *self._warnings] if of_model else self._warnings)
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -220,8 +227,9 @@ class RequestRecord:
         """A candidate was skipped, because of ``why``."""
         self._notes.append(f"{backend} not asked ({why})")
 
-    def answered_by(self, attempt: Attempt, *, speculative: bool) -> None:
-        """The answer of this call is sent to the client."""
+    def answered_by(self, attempt: Attempt, *, speculative: bool, warnings: Sequence[str] = ()) -> None:
+        """The answer of this call is sent to the client. ``warnings``: what became of the client's fields."""
+        self._warnings = warnings
         self.model = attempt.model
         self._speculative = speculative
         whole_ms = attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
-from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.record import RequestRecord
-from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError, error_event
+from ai_router.dispatch.waits import WaitDriver
+from ai_router.envelope import error_event
+from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError
 from ai_router.http.client import READ_SIZE
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import estimated_usage
@@ -166,7 +167,7 @@ class StreamReply:
 
     def _wait_for_answer(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
         """Comments, until the answer has begun. Raises the error that the request ends with instead."""
-        reason_in_headers = self._record.reason
+        in_headers = (self._record.reason, self._record.warning)
         yield comment(driver.notice())
         while not driver.run_for(self._notice_every_s):
             yield comment(driver.notice())
@@ -174,8 +175,9 @@ class StreamReply:
         if not isinstance(answer, StreamAnswer):
             raise TypeError("a stream was asked for")
         self._answer = answer
-        if self._record.reason != reason_in_headers:
-            yield comment(self._record.reason)
+        for told, now in zip(in_headers, (self._record.reason, self._record.warning), strict=True):
+            if now != told:
+                yield comment(now)
 
     def _end(self, problem: RouterError | None) -> bytes:
         """End the stream and record why. Returns the last event; b"" if there is none, or the client has left."""

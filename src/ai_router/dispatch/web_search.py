@@ -18,9 +18,10 @@ import orjson
 from cachetools import TTLCache
 
 from ai_router.dispatch.answer import parsed
-from ai_router.dispatch.dispatcher import Dispatcher, FutureWait, Waiting
+from ai_router.dispatch.dispatcher import Dispatcher
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import RequestRecord
+from ai_router.dispatch.waits import FutureWait, Waiting
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient

@@ -115,7 +115,8 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     people. ``key`` and ``url``: the environment variables of its API key (None: needs none) and of another address.
     ``default_model``: asked where only the provider is named. ``local``: it runs on the operator's own machines, so
     that nothing sent there leaves them. ``ttft_s``: how long to wait for the first byte of a stream, in seconds.
-    ``cap``: the most requests at once; None: as the settings say. ``headers``: sent with every call. ``tiers``: name to
+    ``cap``: the most requests at once; None: as the settings say. ``takes``: fields of ``server_fields`` that it has
+    as well. ``headers``: sent with every call. ``tiers``: name to
     glob of the models whose limits are counted apart (OpenRouter's free ones).
     """
 
@@ -128,6 +129,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     local: bool = False
     ttft_s: Positive = 60.0
     cap: Count | None = None
+    takes: frozenset[str] = frozenset()
     headers: Mapping[str, str] = {}
     rules: Sequence[Rules] = ()
     tiers: Mapping[str, str] = {}
@@ -155,11 +157,13 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All providers by name, and the chains: which backends to ask, the first choice first.
 
     There is a chain for each label of the classifier, in lower case, and SEARCH for web searches. An entry of a chain
-    is ``primary``, a provider's name, or ``provider/model``.
+    is ``primary``, a provider's name, or ``provider/model``. ``server_fields``: fields of a request that only servers
+    for one's own machines have, by the server; a cloud is not sent them.
     """
 
     providers: Mapping[str, Provider]
     chains: Mapping[str, Sequence[str]]
+    server_fields: Mapping[str, frozenset[str]] = {}
 
 
 def load_catalogue(user_file: Path | None = None) -> Catalogue:
@@ -172,7 +176,19 @@ def load_catalogue(user_file: Path | None = None) -> Catalogue:
         raise _error(user_file, str(error)) from None
     for problem in _problems(catalogue):
         raise _error(user_file, problem)
-    return catalogue
+    return _without_server_fields(catalogue)
+
+
+def _without_server_fields(catalogue: Catalogue) -> Catalogue:
+    """The same with a rule more for each cloud."""
+    known = frozenset[str]().union(*catalogue.server_fields.values())
+    providers = {
+        name: provider
+        if provider.local
+        else msgspec.structs.replace(provider, rules=(Rules(drop=known - provider.takes), *provider.rules))
+        for name, provider in catalogue.providers.items()
+    }
+    return msgspec.structs.replace(catalogue, providers=providers)
 
 
 def _error(user_file: Path | None, problem: str) -> SettingsError:

@@ -13,22 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ai_router.config import MaxTokensPolicy
 from ai_router.types import ChatRequest, Message
 
 if TYPE_CHECKING:
-    # For their types only: both import the families, and one of those this module.
-    from ai_router.providers.catalogue import Rules
+    # For their types only: the families import this module.
     from ai_router.providers.families import Payload, RequestParts
-
-_PASS = MaxTokensPolicy("pass")
-_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class ChatCompletions:
     """The API that clients use themselves: bodies are put together from the client's fields, answers are passed on."""
 
     path = "/chat/completions"
+    fields = None
 
     def body(self, parts: RequestParts) -> bytes:
         """The body. A stream is always asked for its usage, which the session file and the costs need.
@@ -48,44 +44,6 @@ class ChatCompletions:
 
     def translation(self) -> None:
         """None: a stream's events are those of chat completions already."""
-
-
-def params_for(
-    params: Mapping[str, Any], rules: Sequence[Rules], max_tokens: MaxTokensPolicy = _PASS
-) -> Mapping[str, Any]:
-    """The client's fields after the model's rules and the policy for max_tokens.
-
-    The same object if nothing changes.
-    """
-    for rule in rules:
-        if rule.when is None or rule.when in params:
-            params = _apply_rule(params, rule)
-    return _apply_max_tokens(params, max_tokens)
-
-
-def _apply_rule(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
-    dropped = rule.drop if params.get("reasoning_effort") == "none" else rule.drop | rule.drop_when_reasoning
-    ruled: dict[str, Any] = {}
-    for name, value in params.items():
-        if name in dropped or (rule.keep is not None and name not in rule.keep):
-            continue
-        renamed = rule.rename.get(name)
-        if renamed is None:
-            ruled[name] = value
-        elif renamed not in params:
-            ruled[renamed] = value
-    return {**rule.add, **ruled}
-
-
-def _apply_max_tokens(params: Mapping[str, Any], policy: MaxTokensPolicy) -> Mapping[str, Any]:
-    if policy.kind == "pass" or not any(name in params for name in _TOKEN_LIMITS):
-        return params
-    if policy.kind == "add":
-        return {
-            name: value + policy.extra if name in _TOKEN_LIMITS and isinstance(value, int) else value
-            for name, value in params.items()
-        }
-    return {name: value for name, value in params.items() if name not in _TOKEN_LIMITS}
 
 
 def with_date(request: ChatRequest) -> bytes:

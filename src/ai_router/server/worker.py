@@ -33,7 +33,8 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 from ai_router.app import close_app, drain_app, runtime_of, stop_app
 from ai_router.dispatch.reply import EventStream
-from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterError, envelope_json
+from ai_router.envelope import envelope_json
+from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterError
 from ai_router.server.connection import Connection, Limits, merged_slashes
 from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.poller import make_poller

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import EventStream
+from ai_router.envelope import envelope_json
 from ai_router.errors import (
     INTERNAL,
     BodyTooLarge,
@@ -24,7 +25,6 @@ from ai_router.errors import (
     Overloaded,
     RouterError,
     StoreUnavailable,
-    envelope_json,
 )
 from ai_router.routing.router import shown_ask
 
@@ -75,8 +75,8 @@ def contract_headers(record: RequestRecord) -> dict[str, str]:
     decision = record.decision
     if decision is None:
         return headers
-    if decision.warning is not None:
-        headers["x-router-warning"] = _header_safe(decision.warning)
+    if warning := record.warning:
+        headers["x-router-warning"] = _header_safe(warning)
     return headers | {
         "x-router-route": record.route,
         "x-router-model": _header_safe(record.model or ""),

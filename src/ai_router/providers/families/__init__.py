@@ -52,9 +52,13 @@ class Translation(Protocol):
 
 
 class Family(Protocol):
-    """One API. ``path``: its endpoint for chats, below the API's root (mostly /v1)."""
+    """One API. ``path``: its endpoint for chats, below the API's root (mostly /v1). ``fields``: those of a client that
+    have a place in its bodies; None: all."""
 
     path: str
+
+    @property
+    def fields(self) -> frozenset[str] | None: ...
 
     def body(self, parts: RequestParts) -> bytes:
         """The body of the request, as JSON."""

@@ -17,6 +17,15 @@ from ai_router.providers.families import Payload, RequestParts
 _END_EVENTS = {"response.completed", "response.incomplete"}
 _FAILURE_EVENTS = {"error", "response.failed", "response.cancelled"}
 _TEXT_DELTAS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
+_TRANSLATED = [
+    "max_tokens",
+    "max_completion_tokens",
+    "reasoning_effort",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "stream_options",
+]
 _SYSTEM_ROLES = ("system", "developer")
 
 
@@ -28,6 +37,10 @@ class Responses:
 
     path = "/responses"
     copied: Sequence[str] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
+
+    @property
+    def fields(self) -> frozenset[str]:
+        return frozenset((*_TRANSLATED, *self.copied))
 
     def body(self, parts: RequestParts) -> bytes:
         """The body. Fields that this API does not have are left out: it would refuse the request."""
