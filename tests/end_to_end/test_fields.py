@@ -1,4 +1,4 @@
-"""What clients are told of fields that did not reach a backend as they came."""
+"""What clients are told of fields that did not reach a backend as they came, and of a route that has no key."""
 
 from __future__ import annotations
 
@@ -82,3 +82,17 @@ def test_a_cloud_is_not_sent_a_server_s_fields_and_the_client_is_told(lab: Lab) 
     _, headers, _ = lab.router.chat(model="primary", stop=["x"], guided_json={}, think=True)
     assert "x-router-warning" not in headers
     assert lab.primary.calls(CHAT)[-1].body["guided_json"] == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "key"), [("xai", "XAI_API_KEY"), ("enrich", "XAI_API_KEY or PERPLEXITY_API_KEY"), ("auto", None)]
+)
+def test_a_route_that_was_named_and_has_no_key_says_so(
+    tmp_path: Path, upstream: FakeUpstream, model: str, key: str | None
+) -> None:
+    upstream.on(CHAT, says("hi"))
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        status, headers, _ = router.chat(model=model)
+        told = f"{model} needs {key}; the primary stands in" if key else None
+        assert (status, headers["x-router-route"], headers.get("x-router-warning")) == (200, "primary", told)
+        assert (told or "") in headers["x-router-reason"]

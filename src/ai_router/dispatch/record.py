@@ -15,6 +15,7 @@ from ai_router.observability.redaction import kept_detail, kept_error
 from ai_router.types import (
     Attempt,
     ChatRequest,
+    DecidedBy,
     Decision,
     Outcome,
     SpeculationResult,
@@ -74,6 +75,7 @@ class RequestRecord:
         self._search: tuple[int, Mapping[str, Any]] | None = None
         self._notes: list[str] = []
         self._warnings: Sequence[str] = ()
+        self._not_as_named: str | None = None
         self._steps: list[Step] = []
         self._attempts: list[Attempt] = []
         self._timings: dict[str, float] = {}
@@ -140,8 +142,8 @@ class RequestRecord:
     @property
     def warning(self) -> str:
         """What the client should know of the model that it named, and of its fields; empty: nothing."""
-        of_model = self.decision.warning if self.decision else None
-        return "; ".join([of_model, *self._warnings] if of_model else self._warnings)
+        of_model = [self.decision.warning, self._not_as_named] if self.decision else []
+        return "; ".join(warning for warning in (*of_model, *self._warnings) if warning)
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -172,6 +174,7 @@ class RequestRecord:
         self.measure("decide_ms", (time.monotonic() - self._phase_began_at) * 1000)
         if note:
             self._notes.append(note)
+            self._not_as_named = note if decision.decided_by is DecidedBy.EXPLICIT else None
 
     def speculated(self, result: SpeculationResult, started: float) -> None:
         """The speculative call, begun at ``started``, was used (HIT), or aborted, or has failed (both CANCELLED)."""
