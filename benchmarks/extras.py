@@ -149,7 +149,7 @@ def model_of(server: Server) -> Endpoint:
         process = Path(f"/proc/{pid}")
         command = (process / "cmdline").read_bytes().decode().split("\0")
         if _MODULE in command:
-            port = command[command.index(_MODULE) + 2]
+            port = command[command.index(_MODULE) + 3]
             variables = (process / "environ").read_bytes().decode().split("\0")
             key = dict(variable.partition("=")[::2] for variable in variables)[KEY_VARIABLE]
             return Endpoint(f"http://127.0.0.1:{port}", MODEL_NAME, key)

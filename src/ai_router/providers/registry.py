@@ -97,7 +97,7 @@ class Backend:
         return () if self.provider is None else self.provider.rules_for(model)
 
 
-_EMBEDDED_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
+_PACKAGED_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Temperature and top_p as SmolLM2's card has them. With llama.cpp's 0.8 it talks nonsense, and
 with any system message but its own, which its template puts there, as well."""
 
@@ -221,8 +221,8 @@ def _primary(settings: Settings, url: str) -> Backend:
         ttft_s=settings.primary_ttft_s,
         local=True,
         key=settings.primary_key,
-        defaults=_EMBEDDED_DEFAULTS if settings.embedded else {},
-        takes_date=not settings.embedded,
+        defaults=_PACKAGED_DEFAULTS if settings.packaged_model else {},
+        takes_date=not settings.packaged_model,
     )
 
 
