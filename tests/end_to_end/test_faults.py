@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from tests.end_to_end.conftest import Connect, Lab, let_wait
-from tests.fakes.personas import CHAT, DONE, chunk, event, says
+from tests.fakes.personas import CHAT, DONE, chunk, completion, event, says
 from tests.fakes.router import RunningRouter, eventually, running_router
-from tests.fakes.upstream import FakeUpstream, Hang, Plain, Slam, Stream, fake_upstream
+from tests.fakes.upstream import FakeUpstream, Hang, Plain, Recorded, Reply, Slam, Stream, fake_upstream
 
 DEEP = b"[" * 400 + b"]" * 400
 """More than orjson writes, less than it reads."""
@@ -56,6 +56,39 @@ def test_dark_connections_do_not_open_the_breaker_and_a_backend_that_hangs_is_as
         assert router.chat(model="primary")[0] == 200
         assert [router.chat(model="primary")[0] for _ in range(2)] == [504, 504]
         assert [call.connection for call in upstream.calls(CHAT)] == [1, 1, 2, 3]
+
+
+# One body that a backend cannot digest
+
+
+def test_what_one_client_sends_again_and_again_stops_nobody_else(tmp_path: Path, upstream: FakeUpstream) -> None:
+    def reply(request: Recorded) -> Reply:
+        if request.body["messages"][-1]["content"] == "poison":
+            return Plain({"error": {"message": "CUDA error"}}, status=500)
+        return Plain(completion("hi"))
+
+    upstream.on(CHAT, reply)
+    settings = {"PRIMARY_URL": upstream.url, "FAST_ROUTING": "off", "BACKOFF_S": "0.01"}
+    with running_router(tmp_path, **settings) as router:
+        for _ in range(4):
+            assert router.chat("poison", model="primary")[0] == 502
+        assert len(upstream.calls(CHAT)) == 12, "each is retried twice"
+        assert orjson.loads(router.get("/health")[2])["backends"]["primary"]["breaker"] == "closed"
+        assert router.chat("well", model="primary")[0] == 200
+        for number in range(5):
+            router.chat(f"poison {number}", model="primary")
+        assert router.chat("well", model="primary")[0] == 200
+
+
+def test_what_llama_cpp_refuses_with_a_500_is_refused_at_once(tmp_path: Path, upstream: FakeUpstream) -> None:
+    message = "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    upstream.on(CHAT, Plain({"error": {"code": 500, "message": message, "type": "server_error"}}, status=500))
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        for number in range(8):
+            status, _, body = router.chat(f"look {number}", model="primary", stream=number % 2 == 0)
+            assert (status, message.encode() in body) == (400, True)
+        assert len(upstream.calls(CHAT)) == 8
+        assert orjson.loads(router.get("/health")[2])["backends"]["primary"]["breaker"] == "closed"
 
 
 # Mid-stream

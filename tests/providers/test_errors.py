@@ -96,6 +96,28 @@ def test_a_rejected_key_is_ours_to_mend(status: int, payload: Any) -> None:
     assert "se***et" not in str(error)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        "audio input is not supported - hint: ...",
+        "Failed to parse tools: [json.exception.type_error.302]",
+        "Failed to parse messages: ...",
+        "tools param requires --jinja flag",
+        "Context size has been exceeded.",
+        "Failed to initialize samplers: failed to parse grammar",
+    ],
+)
+def test_what_llama_cpp_refuses_with_a_500_is_a_refusal(message: str) -> None:
+    body = {"error": {"code": 500, "message": message, "type": "server_error"}}
+    for error in (refused(500, body), error_in_body(body, CALL)):
+        assert isinstance(error, UpstreamRefused)
+        assert (error.status, error.code, error.recoverable, error.transient) == (400, "upstream_refused", False, False)
+        assert message in str(error)
+    assert isinstance(refused(500, {"error": {"message": f"cannot say '{message}'"}}), UpstreamFailed)
+    assert isinstance(refused(503, body), UpstreamFailed)
+
+
 @pytest.mark.parametrize(("status", "shown"), [(429, 429), (500, 502), (502, 502), (503, 503), (504, 504)])
 def test_a_failure_is_recoverable(status: int, shown: int) -> None:
     error = refused(status, {"error": "busy"})

@@ -94,3 +94,29 @@ def test_success_of_an_old_call_does_not_close_it(breaker: Breaker) -> None:
     fail(breaker, 3)
     breaker.succeeded(0.5)
     assert breaker.state(0.5) is State.OPEN
+
+
+def test_the_failures_of_one_body_count_once_in_half_a_minute() -> None:
+    breaker = Breaker(BreakerRules(failures_in_a_row=2))
+    for now in (0.0, 1.0, 30.0):
+        breaker.failed(now, body=b"poison")
+    assert breaker.state(30.0) is State.CLOSED
+    breaker.failed(30.5, body=b"poison")
+    assert breaker.state(30.5) is State.OPEN, "half a minute after the first that counted"
+
+
+def test_failures_of_several_bodies_count_and_so_do_those_that_no_body_is_to_blame_for() -> None:
+    for bodies in ((b"a", b"b"), (None, None), (b"a", None)):
+        breaker = Breaker(BreakerRules(failures_in_a_row=2))
+        for body in bodies:
+            breaker.failed(0.0, body=body)
+        assert breaker.state(0.0) is State.OPEN, bodies
+
+
+def test_a_probe_counts_whatever_its_body() -> None:
+    breaker = Breaker(BreakerRules(failures_in_a_row=1, open_s=1.0))
+    breaker.failed(0.0, body=b"poison")
+    assert breaker.state(1.0) is State.HALF_OPEN
+    breaker.call_started(1.0)
+    breaker.failed(1.0, body=b"poison")
+    assert breaker.state(1.5) is State.OPEN

@@ -11,8 +11,8 @@ The rules, while the client has not got a byte and the request's deadline allows
   ``_permit_from_queue`` (below) waits, at most ``_max_wait_s``, and ``QueueWait.notice`` is the text that a stream's
   client gets in comments.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
-- No byte of an answer on a connection that had been idle: the same backend is asked once more, on a new connection. So
-  it is where it refuses a limit of tokens that the router has raised, without raising it.
+- No byte of an answer on a connection that had been idle, and nobody else to ask: the same backend is asked once more,
+  on a new connection. So it is where it refuses a limit of tokens that the router has raised, without raising it.
 - After any other failure the next candidate is asked at once. If the request itself is refused, none is.
 - A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
 """
@@ -118,8 +118,8 @@ class Dispatcher:
         self, problem: UpstreamError, candidate: Candidate, remaining: list[Candidate], started: float, retry: ExitStack
     ) -> Waiting[list[Candidate]]:
         """Record a failure, and pause before a retry. Returns the candidates to ask next, best first."""
-        delay_s = self._retry_delay_s(problem, candidate, retry)
         others = [] if not problem.recoverable else [other for other in remaining if other is not candidate]
+        delay_s = self._retry_delay_s(problem, candidate, retry, alone=not others)
         self._record.failed(problem, started)
         told = self._record.kept_detail(problem)
         if delay_s is not None:
@@ -138,17 +138,20 @@ class Dispatcher:
         )
         return others
 
-    def _retry_delay_s(self, problem: UpstreamError, candidate: Candidate, retry: ExitStack) -> float | None:
+    def _retry_delay_s(
+        self, problem: UpstreamError, candidate: Candidate, retry: ExitStack, *, alone: bool
+    ) -> float | None:
         """Seconds until the same backend is asked again; None: it is not.
 
-        ``retry`` gets the release of the retry budget. After a 429 the request waits in the queue, within its queue
-        budget, and at most MAX_GUESSED_WAITS times if the backend does not say for how long.
+        ``alone``: whether there is nobody else to ask. ``retry`` gets the release of the retry budget. After a 429 the
+        request waits in the queue, within its queue budget, and at most MAX_GUESSED_WAITS times if the backend does
+        not say for how long.
         """
         if isinstance(problem, UpstreamLimited):
             return self._delay_after_limit_s(problem, candidate)
         if isinstance(problem, _ASKED_ANEW):
             asked_anew, self._asked_anew = self._asked_anew, True
-            return None if asked_anew else 0.0
+            return 0.0 if alone and not asked_anew else None
         if not problem.transient or self._retries >= MAX_RETRIES:
             return None
         delay_s = problem.retry_after_s

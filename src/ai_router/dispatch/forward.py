@@ -82,6 +82,7 @@ class Forwarder:
         """
         started = self._clock()
         fields = self._fields(request, candidate, raises_limit=raises_limit)
+        permit.body = request.messages_json
         try:
             answer = self._call_candidate(request, candidate, fields, messages_json, call, permit, started)
         except RouterError as problem:

@@ -168,6 +168,7 @@ class WebSearch:
     def _search(
         self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, timeout_s: float
     ) -> Findings:
+        permit.body = request.messages_json
         try:
             found = fetch_enrichment_context(
                 self._client, searcher, request, call, timeout_s=timeout_s, connect_s=self._connect_s

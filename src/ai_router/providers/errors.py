@@ -48,6 +48,15 @@ _BAD_KEY = re.compile(
     re.IGNORECASE,
 )
 """How xAI and Gemini report a bad key with a status 400. Nothing looser: a message may quote the client's request."""
+_REFUSED_AS_500 = re.compile(
+    r"(?:(?:image|audio|video) input is not supported|multimodal data provided, but"
+    r"|failed to (?:parse (?:tools|messages|tool call arguments|grammar)|initialize samplers|load image or audio)"
+    r"|(?:tools|tool_choice) param requires|invalid tool_choice|json schema conversion failed"
+    r"|unable to generate parser|this custom template is not supported"
+    r"|context size has been exceeded|the request exceeds the available context|input .*is too large)",
+    re.IGNORECASE,
+)
+"""How llama.cpp's messages begin where it refuses a request with status 500 (tools/server/server-common.cpp)."""
 _MODERATED = re.compile(r"moderat|guardrail|usage guidelines|content policy|flagged", re.IGNORECASE)
 _RETRYABLE_STATUSES = frozenset({408, 409, 425})
 """4xx that are not the request's fault: the same request may succeed later."""
@@ -170,6 +179,8 @@ def _error_for(
     if 300 <= status < 400:
         return UpstreamMisconfigured(f"HTTP {status}: the address redirects, which is refused", upstream_request.source)
     source = upstream_request.source
+    if status == 500 and _REFUSED_AS_500.match(message):
+        return UpstreamRefused(message, source, param=details.param, own_words=own_words)
     if status == 403 and (details.moderated or _MODERATED.search(message)):
         return UpstreamRefused(message, source, status=status, code=code, param=details.param, own_words=own_words)
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):

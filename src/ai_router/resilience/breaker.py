@@ -15,6 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
+_SAME_BODY_S = 30.0
 _JITTER = 0.25
 """A wait is up to a quarter shorter or longer, so that calls that failed together are not retried together."""
 
@@ -70,6 +71,8 @@ class Breaker:
         self.epoch = 0
         """How often it has opened. The result of a call that began in an earlier epoch is out of date."""
         self._recent: deque[tuple[float, bool]] = deque(maxlen=200)
+        self._failed_bodies: dict[int, float] = {}
+        """When each body failed that counted, by its hash."""
         self.why: Why | None = None
         """Why it opened; None while it is closed."""
 
@@ -101,8 +104,15 @@ class Breaker:
             self._state, self.why, self._openings, self._probing = State.CLOSED, None, 0, False
             self._recent.clear()
 
-    def failed(self, now: float, why: Why = Why.FAILING) -> None:
-        """A call ended without an answer, or with half of one. ``Why.MISCONFIGURED`` opens the breaker at once."""
+    def failed(self, now: float, why: Why = Why.FAILING, body: bytes | None = None) -> None:
+        """A call ended without an answer, or with half of one. ``Why.MISCONFIGURED`` opens the breaker at once.
+
+        ``body``: what was sent, if the backend has said that it failed, so that this may be why. While the breaker is
+        closed, the failures of one body count once in 30 s: one that a server cannot digest, and that its client sends
+        again and again, must not stop all others.
+        """
+        if body is not None and self.state(now) is State.CLOSED and self._has_failed_with(body, now):
+            return
         self._recent.append((now, False))
         self._failures_in_a_row += 1
         state = self.state(now)
@@ -124,6 +134,17 @@ class Breaker:
         """A call ended and says nothing of the backend, as one that was aborted. Another may be the probe."""
         if self.state(now) is State.HALF_OPEN:
             self._probing = False
+
+    def _has_failed_with(self, body: bytes, now: float) -> bool:
+        """Whether this body has failed in the last 30 s. From now on it has."""
+        key, known = hash(body), self._failed_bodies
+        before = known.get(key)
+        for old in [old for old, at in known.items() if now - at > _SAME_BODY_S]:
+            del known[old]
+        if before is not None and now - before <= _SAME_BODY_S:
+            return True
+        known[key] = now
+        return False
 
     def _too_many(self, now: float) -> bool:
         calls = [well for at, well in self._recent if now - at <= self._rules.window_s]

@@ -83,7 +83,7 @@ class _BackendLimit:
 class Permit:
     """Permission for one call of ``backend``: report the result of the call, then release. Safe from any thread."""
 
-    __slots__ = ("_begun", "_epoch", "_limiter", "_open", "_reported", "backend")
+    __slots__ = ("_begun", "_epoch", "_limiter", "_open", "_reported", "backend", "body")
 
     def __init__(self, limiter: ConcurrencyLimiter, backend: str, epoch: int) -> None:
         self._limiter = limiter
@@ -92,16 +92,18 @@ class Permit:
         self._begun = False
         self._reported = False
         self.backend = backend
+        self.body: bytes | None = None
+        """What is sent, so that the failures of one body count once (see Breaker.failed)."""
 
     def succeeded(self) -> None:
         """The backend answered."""
         self._reported = True
         self._limiter.record(self.backend, _BackendLimit.succeeded, self._epoch)
 
-    def failed(self) -> None:
-        """The backend did not answer, or broke off in the middle."""
-        self._reported = True
-        self._limiter.record(self.backend, lambda backend, now: backend.breaker.failed(now), self._epoch)
+    def failed(self, *, answered: bool = False) -> None:
+        """The backend did not answer, or broke off in the middle. ``answered``: it said itself that it has failed."""
+        self._reported, body = True, self.body if answered else None
+        self._limiter.record(self.backend, lambda backend, now: backend.breaker.failed(now, body=body), self._epoch)
 
     def limited(self, seconds: float | None, why: Why = Why.LIMITED) -> None:
         """The backend wants no calls for ``seconds``; None: it did not say for how long."""

@@ -13,6 +13,7 @@ from ai_router.errors import (
     RouterError,
     UpstreamError,
     UpstreamExhausted,
+    UpstreamFailed,
     UpstreamFoundNothing,
     UpstreamLimited,
     UpstreamMisconfigured,
@@ -74,4 +75,4 @@ def record_result(permit: Permit, problem: RouterError) -> None:
     elif problem.transient and problem.retry_after_s is not None:
         permit.limited(problem.retry_after_s, Why.BUSY)
     else:
-        permit.failed()
+        permit.failed(answered=isinstance(problem, UpstreamFailed))

@@ -116,7 +116,7 @@ class Router:
         permit = self._limiter.acquire([CLASSIFIER])
         if permit is None:
             return self._fallback(undecided, "not asked, it is being tried by another request", 0.0)
-        started = time.monotonic()
+        started, permit.body = time.monotonic(), request.messages_json
         try:
             verdict = self._classifier.classify(request, new_call)
         except RouterError as problem:
