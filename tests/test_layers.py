@@ -17,6 +17,7 @@ RANKS = [
     {"telemetry"},
     {"embedded", "console"},
     {"web"},
+    {"threads"},
     {"pipeline", "learning"},
     {"dispatch"},
     {"routing"},

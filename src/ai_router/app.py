@@ -25,10 +25,11 @@ from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.providers.registry import build_registry
 from ai_router.storage.session_reader import SessionFiles
+from ai_router.storage.thread_access import OpenThreads
 from ai_router.telemetry import start_telemetry, watch_backends
-from ai_router.web import access, chat, health, metrics, models, reports, responses
+from ai_router.web import access, chat, health, metrics, models, reports, responses, thread_messages, threads
 from ai_router.web.requests import Ids
-from ai_router.wiring import build_limiter, build_pipeline
+from ai_router.wiring import build_limiter, build_pipeline, build_thread_runner
 
 EXTENSION = "ai_router"
 _ENDING_S = 0.25
@@ -119,6 +120,20 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     app.register_blueprint(
         metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)
     )
+    open_threads = OpenThreads(settings.usage_database)
+    closing.callback(open_threads.close)
+    runner = build_thread_runner(
+        settings, pipeline, in_flight, limit, subscribers, telemetry, open_threads, timers, closing
+    )
+    thread_settings = thread_messages.ThreadSettings(
+        ids,
+        settings.max_body_mb << 20,
+        settings.max_body_values,
+        settings.date_context,
+        telemetry.trace_of,
+        traces_all=settings.tracing,
+    )
+    app.register_blueprint(threads.blueprint(open_threads, runner, thread_settings))
     lookups = reports.Lookups()
     app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
     app.register_blueprint(

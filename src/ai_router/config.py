@@ -168,6 +168,7 @@ class Settings(BaseModel):
     request_timeout_s: Seconds = _variable("600", "for a whole request, streamed or not")
     body_timeout_s: Seconds = _variable("30", "for a client to send its headers, and then its body")
     write_timeout_s: Seconds = _variable("30", "for a client to take one chunk of the answer")
+    thread_resume_s: Seconds = _variable("30", "how long a thread's answer goes on without a reader")
     keepalive_s: Seconds = _variable("5", "between two SSE comments while a stream has nothing to say")
     max_body_mb: Annotated[int, between(1, 1024)] = _variable("32", "the largest request body, MiB")
     max_body_values: Annotated[int, between(1000, 10**8)] = _variable(

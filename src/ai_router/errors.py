@@ -8,14 +8,15 @@
     |  |  `- BrowserRefused   403   without keys: another web page, or a name that is not known
     |  |- NotFound             404   no such path, or no such request under way
     |  |  |- ModelNotFound     404   no model or route of that name
-    |  |  `- SessionNotFound   404   no session of that id, or one of another client
+    |  |  |- SessionNotFound   404   no session of that id, or one of another client
+    |  |  `- ThreadNotFound    404   no such thread or message, or somebody else's (storage/thread_rows.py)
     |  |- MethodNotAllowed     405
     |  |- SlowBody             408   the body did not arrive in time
     |  `- BodyTooLarge         413
     |- Overloaded              503   the limit of requests under way is reached
     |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
-    |- StoreUnavailable        503   the database of usage does not answer, or is switched off
+    |- StoreUnavailable        503   the database does not answer, or is switched off
     |  `- StoreGone            503   its file is gone or broken: it has to be opened anew
     |- UpstreamError                 a backend could not answer (carries backend and model)
     |  |- UpstreamUnreachable  502   refused, no such host, TLS; the backend saw no request
@@ -33,12 +34,13 @@
     `- Aborted                       the router ended the call; a client sees it only if it is still there
        |- ClientGone           499   the client closed its connection
        |- RequestCancelled     499   by POST /v1/requests/{id}/cancel
+       |- NobodyReads          499   the readers of a thread's answer have left (threads/answer.py)
        |- SpeculationLost            the decision led to another backend
        |- HedgeLost                  one of two equal calls: the other was faster, or both took too long
        `- AnswerSufficient           the rest of the response is not needed
 
 Exceptions of libraries become these errors in one place each: HTTP in http/exceptions.py, the database in
-storage/usage.py, Flask in web/responses.py.
+storage/store.py, Flask in web/responses.py.
 """
 
 from __future__ import annotations
@@ -175,12 +177,12 @@ class ShuttingDown(RouterError):
 
 
 class StoreUnavailable(RouterError):
-    """503: the database of usage does not answer, or is off. ``detail``, for the log, may name hosts and files."""
+    """503: the database does not answer, or is off. ``detail``, for the log, may name hosts and files."""
 
     status = 503
     code = "store_unavailable"
 
-    def __init__(self, detail: str, message: str = "the database of usage does not answer; the log says why") -> None:
+    def __init__(self, detail: str, message: str = "the database does not answer; the log says why") -> None:
         super().__init__(message)
         self.detail = detail
 
@@ -249,8 +251,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class IdleConnectionSilent(UpstreamTimeout):
-    """504: as UpstreamTimeout, before any byte of an answer, on a connection that had been idle. Perhaps only that
-    connection is dead: a firewall or a VPN has forgotten it."""
+    """504: before any byte, on a connection that had been idle: perhaps only a firewall has forgotten it."""
 
 
 class UpstreamRefused(UpstreamError):

@@ -56,6 +56,7 @@ class Telemetry:
     flush: Callable[[], None]
     """Have counted what has ended until now."""
     trace_of: Callable[[str | None], Trace | None]
+    cost_of: Callable[[Outcome], Cost]
 
 
 def start_telemetry(
@@ -114,6 +115,7 @@ def start_telemetry(
         subscriber=recorder.take,
         flush=recorder.flush,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
+        cost_of=pricing.cost,
     )
 
 

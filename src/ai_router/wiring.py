@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
-from ai_router.dispatch.in_flight import RequestLimit
+from ai_router.dispatch.in_flight import InFlight, RequestLimit
+from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.http.client import UpstreamClient
+from ai_router.http.timers import TimerThread
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, Registry
@@ -26,7 +29,9 @@ from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.router import Router
+from ai_router.storage.thread_access import OpenThreads
 from ai_router.telemetry import Telemetry
+from ai_router.threads.runner import RunnerSettings, ThreadRunner
 
 _CACHED_DECISIONS = 10_000
 _REMEMBERED_TURNS = 50_000
@@ -207,6 +212,37 @@ def build_pipeline(
         keepalive_s=settings.keepalive_s,
         speculates_beside_head=not settings.embedded,
     )
+
+
+def build_thread_runner(
+    settings: Settings,
+    pipeline: Pipeline,
+    in_flight: InFlight,
+    limit: RequestLimit,
+    subscribers: Sequence[Subscriber],
+    telemetry: Telemetry,
+    open_threads: OpenThreads,
+    timers: TimerThread,
+    closing: ExitStack,
+) -> ThreadRunner:
+    """What answers the messages of threads. It starts no thread before the first of them."""
+    runner = ThreadRunner(
+        pipeline,
+        in_flight,
+        limit,
+        subscribers,
+        telemetry.cost_of,
+        open_threads,
+        timers,
+        RunnerSettings(
+            threads=settings.request_threads,
+            resume_s=settings.thread_resume_s,
+            scrub=telemetry.scrubber.text,
+            bodies=settings.session_bodies,
+        ),
+    )
+    closing.callback(runner.close)
+    return runner
 
 
 def _primary_max_tokens(settings: Settings) -> MaxTokensPolicy:

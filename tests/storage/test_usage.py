@@ -17,7 +17,8 @@ from alembic.script import ScriptDirectory
 
 from ai_router.errors import RowRefused, StoreUnavailable
 from ai_router.storage import database as database_module
-from ai_router.storage.database import REVISION, metadata, migrate, open_database
+from ai_router.storage.database import REVISION, migrate, open_database
+from ai_router.storage.tables import metadata
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import Rows, rows_of
 from ai_router.types import CallCost, Cost, Purpose, Status, Usage
@@ -207,7 +208,7 @@ def test_a_row_that_cannot_be_is_refused_and_not_taken_for_a_database_that_fails
     store: UsageStore, change: dict[str, Any]
 ) -> None:
     row = {**rows("a" * 8).request, **change}
-    if change == {"cost_usd": "much"} and "sqlite" in str(store._engine.url):
+    if change == {"cost_usd": "much"} and "sqlite" in str(store.engine.url):
         pytest.skip("SQLite takes a word for a number")
     with pytest.raises(RowRefused):
         store.insert([row], [])

@@ -1,112 +1,30 @@
-"""The database of usage: its tables, and how it is opened and brought up to date.
+"""The database: how it is opened and brought up to date.
 
-It is a SQLite file in DATA_DIR, or the PostgreSQL database that DATABASE_URL names. The tables here are those of this
-version; migrations/ brings the tables of any earlier version up to it. A test compares the two.
+It is a SQLite file in DATA_DIR, or the PostgreSQL database that DATABASE_URL names. tables.py has the tables of this
+version; migrations/ brings those of any earlier version up to it. A test compares the two.
 """
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    inspect,
-    make_url,
-    text,
-)
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ai_router.errors import StoreUnavailable
+from ai_router.storage.tables import metadata
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest of migrations/versions."""
-
-metadata = MetaData()
-
-requests = Table(
-    "requests",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("at", Float, nullable=False),  # seconds since 1970
-    Column("day", String(10), nullable=False),  # UTC
-    Column("session_id", String(64), nullable=False),
-    Column("client", String(64), nullable=False),  # which key, never the key
-    Column("organization", String(64), nullable=False),
-    Column("route", String(64), nullable=False),
-    Column("backend", String(64), nullable=False),
-    Column("model", String(256), nullable=False),
-    Column("decided_by", String(32), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("error_code", String(64), nullable=False),
-    Column("failed", Boolean, nullable=False),  # an error that is not the client's own
-    Column("stream", Boolean, nullable=False),
-    Column("local", Boolean, nullable=False),
-    Column("retries", Integer, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("usage_estimated", Boolean, nullable=False),
-    Column("cost_usd", Float, nullable=False),  # as far as it is known
-    Column("cost_unknown", Boolean, nullable=False),  # whether that is not all
-    Column("cost_basis", String(64), nullable=False),
-    Column("gpu_seconds", Float, nullable=False),
-    Column("baseline_usd", Float, nullable=True),
-    Column("ttft_ms", Float, nullable=True),
-    Column("total_ms", Float, nullable=False),
-    Column("cancel_ms", Float, nullable=True),
-    Index("requests_day", "day"),
-    Index("requests_at", "at"),
-)
-
-egress = Table(
-    "egress",
-    metadata,
-    Column("id", String(80), primary_key=True),
-    Column("request", String(64), nullable=False),
-    Column("at", Float, nullable=False),
-    Column("day", String(10), nullable=False),
-    Column("client", String(64), nullable=False),
-    Column("organization", String(64), nullable=False),
-    Column("backend", String(64), nullable=False),
-    Column("model", String(256), nullable=False),
-    Column("purpose", String(32), nullable=False),
-    Column("bytes_sent", BigInteger, nullable=False),
-    Column("bytes_received", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=True),
-    Column("output_tokens", BigInteger, nullable=True),
-    Column("cost_usd", Float, nullable=True),
-    Index("egress_day", "day"),
-)
-
-runs = Table(
-    "runs",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("started", Float, nullable=False),
-    Column("seen", Float, nullable=False),
-    Index("runs_seen", "seen"),
-)
-
 
 _LOCK_TIMEOUT_S = 5
 """How long to wait for a lock that another process holds, and for a server to accept a connection, in seconds."""
+_LOCKED_PAUSE_S = 0.01
 _STATEMENT_TIMEOUT_S = 10
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK_KEY = 4_153_205_714
@@ -167,9 +85,24 @@ def _parsed(url: str) -> URL:
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # WAL: readers and the writer do not wait for each other. NORMAL: a power cut may cost the last rows, not the file.
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """The first of several that open a new file makes the switch. SQLite tells the others at once that it is locked,
+    whatever the timeout of the connection (https://www.sqlite.org/c3ref/busy_handler.html)."""
+    end = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_LOCKED_PAUSE_S)
+        else:
+            return
 
 
 def _upgrade(engine: Engine) -> None:

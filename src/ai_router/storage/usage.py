@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Connection,
-    Engine,
     Select,
     Table,
     and_,
@@ -23,21 +20,9 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import (
-    CompileError,
-    DataError,
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    ProgrammingError,
-    SQLAlchemyError,
-    StatementError,
-)
 
-from ai_router.errors import RowRefused, StoreGone, StoreUnavailable
-from ai_router.storage.database import egress, open_database, path_of, requests, runs
-from ai_router.storage.database_file import DatabaseFile, says_broken
+from ai_router.storage.store import Store
+from ai_router.storage.tables import egress, requests, runs
 
 Row = Mapping[str, Any]
 """The values of a row by the names of its columns."""
@@ -49,33 +34,20 @@ WINDOW_COLUMNS = (
 """What observability.windows reads of a row."""
 
 
-class UsageStore:
+class UsageStore(Store):
     """An open database. Its methods may be called from any thread; all raise StoreUnavailable if it does not answer."""
 
     def __init__(self, url: str) -> None:
         """Open the database at ``url`` (of SQLAlchemy) and bring its tables up to date. A SQLite file that is broken is
         renamed, and StoreGone raised: the next try begins a new one."""
-        self._file: DatabaseFile | None = None
-        with self._mapped_exceptions():
-            path = path_of(url)
-            self._file = DatabaseFile(path) if path else None
-            self._engine: Engine = open_database(url)
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        super().__init__(url)
+        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
         self._inserts = {table: insert(table).on_conflict_do_nothing() for table in (requests, egress, runs)}
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    def check(self) -> None:
-        """Raise StoreGone if the SQLite file has been deleted or replaced since it was opened."""
-        if self._file is not None and self._file.is_gone():
-            raise StoreGone("its file was deleted or replaced")
 
     def insert(self, rows: Sequence[Row], egress_rows: Sequence[Row]) -> None:
         """Write rows of the tables ``requests`` and ``egress``, all or none. A row whose id is there already is left as
         it is, so that rows may be written twice. Raises RowRefused for values that the database can never take."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             for table, new in ((requests, rows), (egress, egress_rows)):
                 if new:
                     connection.execute(self._inserts[table], list(new))
@@ -118,7 +90,7 @@ class UsageStore:
     def record_run(self, run: str, started: float, now: float) -> None:
         """Note that the process with the id ``run`` runs: when it started and that it does so ``now``, in seconds since
         1970."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             changed = connection.execute(update(runs).where(runs.c.id == run).values(seen=now))
             if not changed.rowcount:
                 connection.execute(self._inserts[runs], [{"id": run, "started": started, "seen": now}])
@@ -131,7 +103,7 @@ class UsageStore:
 
     def forget_before(self, day: str) -> int:
         """Delete rows before ``day`` (UTC, 2026-11-22); returns how many rows of requests and egress that were."""
-        with self._begin() as connection:
+        with self.begin() as connection:
             deleted = [
                 connection.execute(delete(table).where(table.c.day < day)).rowcount for table in (requests, egress)
             ]
@@ -140,45 +112,8 @@ class UsageStore:
         return sum(deleted)
 
     def _rows(self, query: Select[Any]) -> list[Row]:
-        with self._begin() as connection:
+        with self.begin() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-    @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        self.check()
-        with self._mapped_exceptions(), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _mapped_exceptions(self) -> Iterator[None]:
-        """Turn exceptions of SQLAlchemy and of drivers into RowRefused or StoreUnavailable, with the first line of the
-        driver's message: SQLAlchemy's own message repeats the statement and its values."""
-        try:
-            yield
-        except (SQLAlchemyError, ImportError, OSError, OverflowError) as error:
-            driver_error = getattr(error, "orig", None)
-            message = str(driver_error or error).strip()
-            reason = message.splitlines()[0] if message else type(error).__name__
-            if self._file is not None and says_broken(driver_error):
-                raise _set_aside(self._file, reason) from error
-            if isinstance(error, (OverflowError, *_ROW_ERRORS)) and not isinstance(error, _DATABASE_ERRORS):
-                raise RowRefused(reason) from error
-            raise StoreUnavailable(reason) from error
-
-
-_ROW_ERRORS = (DataError, IntegrityError, CompileError, StatementError)
-"""Raised for values that a column cannot take. Every error of a driver is a StatementError, too: see below."""
-_DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError, ProgrammingError)
-"""Raised for reasons that no row is to blame for."""
-
-
-def _set_aside(file: DatabaseFile, reason: str) -> StoreUnavailable:
-    """Rename a broken database; the error to raise."""
-    try:
-        aside = file.set_aside()
-    except OSError as error:
-        return StoreUnavailable(f"{reason}, and it cannot be renamed: {error.strerror}")
-    return StoreGone(f"{reason}; it is kept as {aside.name}" if aside else reason)
 
 
 def _within(table: Table, since: str, until: str, client: str | None) -> ColumnElement[bool]:

@@ -36,7 +36,7 @@ _CLEANUP_S = 3600.0
 _DAY_S = 86_400.0
 
 
-class Store(Protocol):
+class UsageSink(Protocol):
     """What the writer needs of a UsageStore. All methods raise StoreUnavailable, or StoreGone where it has to be opened
     anew; ``insert`` also raises RowRefused."""
 
@@ -48,7 +48,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-S = TypeVar("S", bound=Store)
+S = TypeVar("S", bound=UsageSink)
 
 
 def open_usage_store(url: str) -> UsageStore:

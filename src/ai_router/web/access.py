@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
@@ -39,6 +40,8 @@ ON_DISCONNECT = "ai_router.on_disconnect"
 function that takes it back. The callback runs on the server's thread; at once, where the client has gone already."""
 BACKEND_PATHS = frozenset({"/v1/chat/completions"})
 """Paths whose requests ask a backend: they take their time, and are counted."""
+_ANSWERED_IN_ONE_PIECE = re.compile(r"/api/threads/[^/]+/messages")
+"""Others. A streamed message of a thread holds no thread of the server."""
 
 
 _OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
@@ -48,7 +51,7 @@ ADMIN = "admin"
 
 def asks_backends(method: str, path: str) -> bool:
     """Whether a request with this method and path may hold its thread for long."""
-    return method == "POST" and path in BACKEND_PATHS
+    return method == "POST" and (path in BACKEND_PATHS or bool(_ANSWERED_IN_ONE_PIECE.fullmatch(path)))
 
 
 class Keys:

@@ -14,8 +14,9 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from flask import Response
+from flask import Response, request
 
+from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.responses import on_response_closed, stream_response
 
 
@@ -92,6 +93,10 @@ class LiveEvents:
 
 
 def live_response(events: LiveEvents) -> Response:
-    """The response that streams ``events``."""
-    on_response_closed().callback(events.close)
+    """The response that streams ``events``. It closes when they end, and as soon as the client has left."""
+    closing = on_response_closed()
+    closing.callback(events.close)
+    if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
+        # Otherwise that would show with the next event only, and there may be none for long.
+        closing.callback(on_disconnect(events.end))
     return stream_response(events, events.body(), {})

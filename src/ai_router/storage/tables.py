@@ -1,0 +1,106 @@
+"""The tables of the database, as they are in this version."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970
+    Column("day", String(10), nullable=False),  # UTC
+    Column("session_id", String(64), nullable=False),
+    Column("client", String(64), nullable=False),  # which key, never the key
+    Column("organization", String(64), nullable=False),
+    Column("route", String(64), nullable=False),
+    Column("backend", String(64), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("decided_by", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("error_code", String(64), nullable=False),
+    Column("failed", Boolean, nullable=False),  # an error that is not the client's own
+    Column("stream", Boolean, nullable=False),
+    Column("local", Boolean, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("usage_estimated", Boolean, nullable=False),
+    Column("cost_usd", Float, nullable=False),  # as far as it is known
+    Column("cost_unknown", Boolean, nullable=False),  # whether that is not all
+    Column("cost_basis", String(64), nullable=False),
+    Column("gpu_seconds", Float, nullable=False),
+    Column("baseline_usd", Float, nullable=True),
+    Column("ttft_ms", Float, nullable=True),
+    Column("total_ms", Float, nullable=False),
+    Column("cancel_ms", Float, nullable=True),
+    Index("requests_day", "day"),
+    Index("requests_at", "at"),
+)
+
+egress = Table(
+    "egress",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("request", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("day", String(10), nullable=False),
+    Column("client", String(64), nullable=False),
+    Column("organization", String(64), nullable=False),
+    Column("backend", String(64), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes_sent", BigInteger, nullable=False),
+    Column("bytes_received", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=True),
+    Column("output_tokens", BigInteger, nullable=True),
+    Column("cost_usd", Float, nullable=True),
+    Index("egress_day", "day"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("started", Float, nullable=False),
+    Column("seen", Float, nullable=False),
+    Index("runs_seen", "seen"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("organization", String(64), nullable=False),
+    Column("client", String(64), nullable=False),  # which key, never the key
+    Column("title", String(200), nullable=False),
+    Column("created_at", Float, nullable=False),  # seconds since 1970
+    Column("updated_at", Float, nullable=False),
+    Index("threads_owner", "organization", "client", "updated_at"),
+)
+
+thread_messages = Table(
+    "thread_messages",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("thread", String(32), nullable=False),
+    Column("position", BigInteger, nullable=False),  # messages of a thread are in this order
+    Column("role", String(16), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("reasoning", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("finished_at", Float, nullable=True),
+    Column("asked_for", String(256), nullable=False),  # the model that was named
+    Column("request_id", String(128), nullable=False),
+    Column("session_id", String(64), nullable=False),
+    Column("details", JSON, nullable=False),  # route, model, who decided, tokens, cost, times: as the API shows them
+    Column("error", JSON, nullable=True),  # OpenAI's error object
+    Column("owner", String(64), nullable=True),  # the process that streams it
+    Column("lease_until", Float, nullable=True),  # how long that process vouches for it
+    Index("thread_messages_thread", "thread", "position"),
+)

@@ -1,0 +1,208 @@
+"""/api/threads/{id}/messages and below: what is said in a thread, and answers that survive a reload of the page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from flask import Blueprint, Response, g, jsonify, request
+
+from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded
+from ai_router.routing.prompt import date_context
+from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row
+from ai_router.threads.answer import ThreadAnswer
+from ai_router.threads.runner import ThreadRunner, rows_as_messages
+from ai_router.trace_context import Trace
+from ai_router.types import ChatRequest
+from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
+from ai_router.web.inputs import created, cursor, json_fields, page_size, text
+from ai_router.web.live_events import LiveEvents, live_response
+from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request
+from ai_router.web.responses import on_response_closed
+from ai_router.web.thread_owner import organization_of_request, store_with
+
+if TYPE_CHECKING:
+    from ai_router.storage.threads import ThreadStore
+
+_ROLES = ("user", "assistant", "system")
+_OWN_FIELDS = ("content", "role", "provider", "model", "messages", "stream")
+_TITLE_CHARS = 60
+_HISTORY = 1_000
+"""How many messages of a thread a backend is sent at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSettings:
+    """``max_body`` in bytes, ``max_values`` in JSON values; ``tell_date``: whether models are told the date;
+    ``trace_of`` takes a traceparent header; ``traces_all``: a request without one belongs to a trace, too."""
+
+    ids: Ids
+    max_body: int
+    max_values: int
+    tell_date: bool
+    trace_of: Callable[[str | None], Trace | None]
+    traces_all: bool = False
+
+
+def add_message_routes(
+    threads: Blueprint, open_threads: OpenThreads, runner: ThreadRunner, settings: ThreadSettings
+) -> None:
+    """The routes that answer with JSON."""
+
+    @threads.get("/api/threads/<thread>/messages")
+    def list_messages(thread: str) -> Response:
+        store, limit = store_with(open_threads, thread), page_size()
+        before = cursor("before")
+        rows = store.messages(thread, limit, None if before is None else int(before))
+        following = str(rows[0]["position"]) if len(rows) == limit else None
+        return jsonify(object="list", data=[_message_json(row) for row in rows], next=following)
+
+    @threads.post("/api/threads/<thread>/messages")
+    def add_message(thread: str) -> Response:
+        """Add a message. One of the user is answered, in one piece, and the answer is returned."""
+        store, fields = store_with(open_threads, thread), json_fields(settings.max_body, settings.max_values)
+        content, role = text(fields, "content"), _role(fields)
+        if role != "user":
+            (row,) = store.add(thread, {"role": role, "content": content, "status": COMPLETE})
+            return created(_message_json(row))
+        answer = _begin(store, runner, settings, thread, fields)
+        leave, closing = answer.join(LiveEvents()), on_response_closed()
+        closing.callback(leave)
+        if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
+            closing.callback(on_disconnect(leave))
+        answer.finished.wait()
+        return created(_message_json(store.message(thread, answer.message)))
+
+
+def add_stream_routes(
+    threads: Blueprint, open_threads: OpenThreads, runner: ThreadRunner, settings: ThreadSettings
+) -> None:
+    """The routes of answers under way."""
+
+    @threads.post("/api/threads/<thread>/messages/stream")
+    def stream_message(thread: str) -> Response:
+        """Add a message of the user, and stream its answer as events."""
+        store, fields = store_with(open_threads, thread), json_fields(settings.max_body, settings.max_values)
+        if _role(fields) != "user":
+            raise InvalidRequest("only a message of the user is answered: 'role' must be 'user'", "role")
+        return _streamed(_begin(store, runner, settings, thread, fields))
+
+    @threads.get("/api/threads/<thread>/messages/<message>/stream")
+    def resume(thread: str, message: str) -> Response:
+        """Go on with a stream, after the event that Last-Event-ID names."""
+        row = store_with(open_threads, thread).message(thread, message)
+        after = _event_id()
+        if (answer := runner.find(message)) is not None:
+            return _streamed(answer, after)
+        row = open_threads.store().message(thread, message)
+        if row["status"] == STREAMING:
+            raise Overloaded("another process answers this message; try again in a few seconds")
+        events = LiveEvents()
+        shown = orjson.dumps({"message_id": message, "saved": True, **_message_json(row)})
+        events.send(b"id: %d\nevent: done\ndata: %s\n\n" % (after + 1, shown))
+        events.end()
+        return live_response(events)
+
+    @threads.get("/api/threads/<thread>/messages/<message>")
+    def get_message(thread: str, message: str) -> Response:
+        return jsonify(_message_json(store_with(open_threads, thread).message(thread, message)))
+
+    @threads.post("/api/threads/<thread>/messages/<message>/cancel")
+    def cancel(thread: str, message: str) -> Response:
+        """Stop an answer. Asked twice, or too late, it says so."""
+        started = time.monotonic()
+        row = store_with(open_threads, thread).message(thread, message)
+        cancelled = runner.cancel(message)
+        took_ms = round((time.monotonic() - started) * 1000, 1)
+        return jsonify(id=message, object="message.cancel", cancelled=cancelled, was=row["status"], took_ms=took_ms)
+
+
+def _streamed(answer: ThreadAnswer, after: int = 0) -> Response:
+    leave: list[Callable[[], None]] = []
+    events = LiveEvents(on_close=lambda: [function() for function in leave])
+    leave.append(answer.join(events, after))
+    return live_response(events)
+
+
+def _begin(
+    store: ThreadStore, runner: ThreadRunner, settings: ThreadSettings, thread: str, fields: Mapping[str, Any]
+) -> ThreadAnswer:
+    """Keep the user's message and begin the answer."""
+    content = text(fields, "content")
+    history = rows_as_messages(store.messages(thread, _HISTORY))
+    chat_request = _chat_request(settings, fields, [*history, {"role": "user", "content": content}])
+    answer = runner.start(chat_request, thread, {"role": "user", "content": content, "status": COMPLETE})
+    if not history:
+        store.name_if_nameless(thread, _title_of(content))
+    return answer
+
+
+def _chat_request(
+    settings: ThreadSettings, fields: Mapping[str, Any], messages: Sequence[Mapping[str, str]]
+) -> ChatRequest:
+    """The request to a backend: the conversation, and the client's other fields as they came."""
+    others = {name: value for name, value in fields.items() if name not in _OWN_FIELDS}
+    body = orjson.dumps({**others, "model": _model(fields), "messages": messages, "stream": True})
+    if len(body) > settings.max_body:
+        raise BodyTooLarge("the thread has become longer than a request may be (MAX_BODY_MB): begin another")
+    check_values(body, settings.max_values)
+    environ, now = request.environ, datetime.now(UTC)
+    traceparent = environ.get("HTTP_TRACEPARENT")
+    arrival = Arrival(
+        arrived_at=environ.get(ARRIVED_AT) or time.monotonic(),
+        timestamp=now,
+        request_id=g.request_id,
+        session_id=settings.ids.session_id(),
+        headers=(),
+        date_context=date_context(now.astimezone()) if settings.tell_date else "",
+        client=g.client,
+        organization=organization_of_request(),
+        trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
+    )
+    return parse_chat_request(body, arrival)
+
+
+def _model(fields: Mapping[str, Any]) -> str:
+    """``provider`` and ``model`` as one name; ``auto`` without either."""
+    provider, model = (text(fields, name, required=False) for name in ("provider", "model"))
+    if provider in ("", "auto") or (provider and model.startswith(f"{provider}/")):
+        return model or "auto"
+    return f"{provider}/{model}" if model else provider
+
+
+def _title_of(content: str) -> str:
+    """The first words of the first message."""
+    line = " ".join(content.split())
+    return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 3].rsplit(" ", 1)[0] + "..."
+
+
+def _role(fields: Mapping[str, Any]) -> str:
+    role = fields.get("role", "user")
+    if role not in _ROLES:
+        raise InvalidRequest(f"'role' must be one of {', '.join(_ROLES)}", "role")
+    return str(role)
+
+
+def _event_id() -> int:
+    text = request.headers.get("last-event-id") or request.args.get("after") or "0"
+    if not (text.isdigit() and len(text) < 19):
+        raise InvalidRequest("Last-Event-ID must be the number of an event", "last-event-id")
+    return int(text)
+
+
+def _message_json(row: Row) -> dict[str, Any]:
+    names = ("id", "role", "content", "reasoning", "status", "created_at", "finished_at", "request_id", "session_id")
+    shown = {name: row[name] for name in names}
+    return {
+        "object": "thread.message",
+        "thread_id": row["thread"],
+        **shown,
+        "model": row["asked_for"],
+        "details": row["details"],
+        "error": row["error"],
+    }
