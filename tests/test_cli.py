@@ -109,7 +109,10 @@ def test_route_tells_who_would_really_answer(run) -> None:
     result = run("route", "what is the weather in Rome?")
     assert result.output.endswith("enrich needs XAI_API_KEY or PERPLEXITY_API_KEY; the primary stands in\n")
     decision = json.loads(run("route", "--json", "what is the weather in Rome?").output)
-    assert decision["answered_by"] == ["primary/smollm2-135m-instruct"]
+    (asked,) = decision["would_ask"]
+    assert asked == {"backend": "primary", "model": "smollm2-135m-instruct", "local": True, "for": "answer"}
+    assert (decision["route"], decision["leaves"], decision["cost_usd"]) == ("enrich", False, 0.0)
+    assert decision["note"].endswith("the primary stands in")
 
 
 def test_doctor_knows_the_embedded_model(run) -> None:

@@ -27,7 +27,7 @@ from ai_router.providers.registry import build_registry
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.storage.thread_access import OpenThreads
 from ai_router.telemetry import start_telemetry, watch_backends
-from ai_router.web import access, chat, health, metrics, models, reports, responses, thread_messages, threads
+from ai_router.web import access, chat, dry_run, health, metrics, models, reports, responses, thread_messages, threads
 from ai_router.web.requests import Ids
 from ai_router.wiring import build_limiter, build_pipeline, build_thread_runner
 
@@ -113,6 +113,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         traces_all=settings.tracing,
     )
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))
+    app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))
     app.register_blueprint(models.blueprint(registry))
     app.register_blueprint(
         health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)

@@ -12,7 +12,8 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
-from ai_router.dispatch.plan import Plan, plan_answer
+from ai_router.dispatch.dry_run import dry_run_document
+from ai_router.dispatch.plan import plan_answer
 from ai_router.http.calls import CancelScope
 from ai_router.learning.examples import (
     StoredSession,
@@ -24,8 +25,8 @@ from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
-from ai_router.routing.router import Router, Undecided, shown_ask
-from ai_router.types import Decision
+from ai_router.routing.router import Router, shown_ask
+from ai_router.types import DecidedBy
 from ai_router.wiring import build_fast_path, build_limiter
 
 
@@ -49,22 +50,17 @@ def route(text: str, *, as_json: bool) -> None:
             build_limiter(settings, registry),
             cloud_fallback=settings.cloud_fallback,
         )
-        found = router.decide_at_once(request)
-        if isinstance(found, Undecided) and found.first is not None:
-            found = router.decide_with_slow_models(request, found)
-        decision = (
-            router.determine_route(request, found, CancelScope().new_call) if isinstance(found, Undecided) else found
-        )
-    plan = plan_answer(decision, registry, cloud_fallback=settings.cloud_fallback)
-    guess = found.guess if isinstance(found, Undecided) else None
+        run = router.dry_run(request, CancelScope().new_call)
+    decision, plan = run.decision, plan_answer(run.decision, registry, cloud_fallback=settings.cloud_fallback)
     if as_json:
-        click.echo(orjson.dumps(_decision_document(decision, plan, guess), option=orjson.OPT_INDENT_2))
+        document = dry_run_document(run, plan, request, registry.searchers)
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return
     confidence = "" if decision.confidence is None else f", confidence {decision.confidence:.2f}"
     click.echo(f"{decision.label} -> {decision.route} (decided by {decision.decided_by}{confidence})")
     click.echo("; ".join(part for part in (decision.reason, shown_ask(decision)) if part))
-    if guess is not None:
-        click.echo(f"the fast path was not sure: {guess.reason}")
+    if run.guess is not None and decision.decided_by is not DecidedBy.FAST:
+        click.echo(f"the fast path was not sure: {run.guess.reason}")
     if plan.note:
         click.echo(plan.note)
 
@@ -95,13 +91,6 @@ def replay(folder: Path, policy: str, *, as_json: bool) -> None:
         click.echo(orjson.dumps({**_plain(result), "moved": moved}, option=orjson.OPT_INDENT_2))
         return
     click.echo(replay_table(policy, result))
-
-
-def _decision_document(decision: Decision, plan: Plan, guess: Guess | None) -> dict[str, Any]:
-    """What ``route --json`` prints: the decision and who would answer, numbers rounded."""
-    answered_by = [f"{candidate.backend.name}/{candidate.model}" for candidate in plan.candidates]
-    unsure = guess.reason if guess is not None else None
-    return {**_plain(decision), "answered_by": answered_by, "note": plan.note, "fast_path_unsure": unsure}
 
 
 def _plain(value: Any) -> dict[str, Any]:

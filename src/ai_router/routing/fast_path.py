@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ai_router.observability.metrics import RoutingMetrics
@@ -100,3 +100,26 @@ class FastPath:
     def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label) -> None:
         """Keep the label of a turn; ``keys`` are those of the previous and the current one."""
         self.conversations.remember(*keys, label)
+
+    def remember_own(self, key: TurnKey, label: Label) -> None:
+        """Keep the label of a turn for its own tool loop only."""
+        self.conversations.remember_own(key, label)
+
+    def dry(self) -> DryFastPath:
+        """The same for a dry run."""
+        return DryFastPath(self.heads, self.cache, self.conversations, self.monitor, self.metrics, self.context_chars)
+
+
+@dataclass(frozen=True, slots=True)
+class DryFastPath(FastPath):
+    """Decides as the real one would, and changes nothing. ``guesses`` gets what the head guessed."""
+
+    guesses: list[Guess] = field(default_factory=list)
+
+    def _measured(self, guess: Guess, took_s: float) -> None:  # noqa: ARG002 - nothing is measured
+        self.guesses.append(guess)
+
+    def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None: ...
+    def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None: ...
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label) -> None: ...
+    def remember_own(self, key: TurnKey, label: Label) -> None: ...

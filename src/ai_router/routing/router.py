@@ -49,6 +49,14 @@ class Undecided:
     first: HeadGuess | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What would be decided; ``guess``: the head's, if it was asked."""
+
+    decision: Decision
+    guess: Guess | None
+
+
 _NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=(None, b""))
 
 
@@ -67,12 +75,34 @@ class Router:
         bodies: SessionBodies = SessionBodies.FULL,
     ) -> None:
         self._registry = registry
+        self._cloud_fallback = cloud_fallback
         self._classifier = classifier
         self._fast_path = fast_path
         self._limiter = limiter
         self._bodies = bodies
         self._escalates = cloud_fallback and not registry.chains[Label.COMPLEX.lower()][0].backend.local
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
+
+    def dry_run(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> DryRun:
+        """Decide as a real request would be decided, and change no cache, conversation or metric. The classifier is
+        asked where it would be.
+
+        Raises ModelNotFound, and what a call was aborted for.
+        """
+        fast_path = None if self._fast_path is None else self._fast_path.dry()
+        router = Router(
+            self._registry,
+            self._classifier,
+            fast_path,
+            self._limiter,
+            cloud_fallback=self._cloud_fallback,
+            bodies=self._bodies,
+        )
+        found = router.decide_at_once(request)
+        if isinstance(found, Undecided) and found.first is not None:
+            found = router.decide_with_slow_models(request, found)
+        decision = router.determine_route(request, found, new_call) if isinstance(found, Undecided) else found
+        return DryRun(decision, fast_path.guesses[-1] if fast_path is not None and fast_path.guesses else None)
 
     def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
         """The decision, if it needs neither slow models nor a call, or nobody can be asked now.
@@ -138,7 +168,7 @@ class Router:
     def _fallback(self, undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
         decision = _fallback_decision(undecided, failure, duration_ms)
         if self._fast_path is not None:
-            self._fast_path.conversations.remember_own(undecided.turn_keys[1], decision.label)
+            self._fast_path.remember_own(undecided.turn_keys[1], decision.label)
         return decision
 
     def _explicit_decision(self, request: ChatRequest) -> Decision | None:

@@ -59,7 +59,7 @@ def blueprint(
     @chat.post(PATH)
     def chat_completions() -> Response:
         """Answer a chat request, in one piece or as a stream. Raises RouterError."""
-        chat_request = _chat_request(settings)
+        chat_request = read_chat_request(settings)
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
         scope = CancelScope(chat_request.trace)
         record = g.record = RequestRecord(chat_request, subscribers, scope, settings.scrub, settings.bodies)
@@ -98,7 +98,8 @@ def _close_all(streams: Sequence[StreamReply]) -> None:
         stream.close()
 
 
-def _chat_request(settings: ChatSettings) -> ChatRequest:
+def read_chat_request(settings: ChatSettings) -> ChatRequest:
+    """The chat request that is being made. Raises RouterError."""
     environ = request.environ
     arrived_at, now = environ.get(ARRIVED_AT) or time.monotonic(), datetime.now(UTC)
     body = read_body(environ, settings.max_body)

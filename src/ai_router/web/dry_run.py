@@ -1,0 +1,37 @@
+"""POST /v1/route: where a chat request would go, without sending it there."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Blueprint, Response, jsonify, request
+
+from ai_router.dispatch.dry_run import dry_run_document
+from ai_router.dispatch.plan import plan_answer
+from ai_router.errors import ClientGone
+from ai_router.http.calls import CancelScope
+from ai_router.pipeline import Pipeline
+from ai_router.types import Purpose
+from ai_router.web.access import ON_DISCONNECT
+from ai_router.web.chat import ChatSettings, read_chat_request
+from ai_router.web.responses import on_response_closed
+
+PATH = "/v1/route"
+
+
+def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
+    """The route. It takes the body of a chat request, and its headers."""
+    dry_run = Blueprint("dry_run", __name__)
+
+    @dry_run.post(PATH)
+    def route() -> Response:
+        """The decision. Raises RouterError."""
+        chat_request, scope, closing = read_chat_request(settings), CancelScope(), on_response_closed()
+        closing.callback(scope.close)
+        if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
+            closing.callback(on_disconnect(lambda: scope.abort(ClientGone())))
+        run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))
+        plan = plan_answer(run.decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
+        return jsonify(dry_run_document(run, plan, chat_request, pipeline.registry.searchers, settings.scrub))
+
+    return dry_run

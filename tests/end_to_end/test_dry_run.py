@@ -1,0 +1,98 @@
+"""POST /v1/route: the decision without the request, and without a trace of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.end_to_end.conftest import XAI_KEY, Lab
+from tests.fakes.personas import CHAT, classifies
+from tests.fakes.router import RunningRouter, running_router
+from tests.fakes.upstream import FakeUpstream, Plain
+
+
+def dry_run(router: RunningRouter, text: str = "hello", **fields: Any) -> dict[str, Any]:
+    connection = router.connection()
+    try:
+        body = {"messages": [{"role": "user", "content": text}], **fields}
+        connection.request("POST", "/v1/route", orjson.dumps(body))
+        response = connection.getresponse()
+        answer: dict[str, Any] = orjson.loads(response.read())
+        assert response.status == 200, answer
+        return answer
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def router(tmp_path: Any, upstream: FakeUpstream) -> Any:
+    settings = {"PRIMARY_URL": upstream.url, "XAI_API_URL": upstream.url, "XAI_API_KEY": XAI_KEY}
+    upstream.on("/v1/models", Plain({"data": []}))
+    with running_router(tmp_path, **settings) as running:
+        yield running
+
+
+def test_it_tells_the_decision_who_would_be_asked_and_what_would_leave(router: RunningRouter) -> None:
+    found = dry_run(router, "What is the capital of France?")
+    assert (found["label"], found["route"], found["decided_by"]) == ("MODERATE", "primary", "fast")
+    assert 0.5 < found["confidence"] <= 1.0
+    assert found["runner_up"]["label"] in ("COMPLEX", "ENRICH")
+    assert found["runner_up"]["confidence"] < found["confidence"]
+    assert "asked 'What is the capital of France?'" in found["ask"]
+    assert [(asked["backend"], asked["for"]) for asked in found["would_ask"]] == [
+        ("primary", "answer"),
+        ("xai", "fallback"),
+    ]
+    assert (found["leaves"], found["cost_usd"]) == (False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "leaves", "costs"),
+    [
+        ("xai", [("xai", "answer"), ("primary", "fallback")], True, True),
+        ("enrich", [("xai", "search"), ("primary", "answer"), ("xai", "fallback")], True, False),
+        ("primary", [("primary", "answer")], False, True),
+    ],
+)
+def test_a_named_route_is_told_likewise(
+    router: RunningRouter, model: str, asked: list[tuple[str, str]], leaves: bool, costs: bool
+) -> None:
+    found = dry_run(router, model=model, max_tokens=100)
+    assert [(one["backend"], one["for"]) for one in found["would_ask"]] == asked
+    assert (found["decided_by"], found["runner_up"], found["leaves"]) == ("explicit", None, leaves)
+    assert (found["cost_usd"] is not None) == costs
+
+
+def test_it_changes_nothing_and_no_backend_hears_of_it(router: RunningRouter, upstream: FakeUpstream) -> None:
+    def pages() -> list[bytes]:
+        metrics = router.get("/metrics")[2].splitlines()
+        names = (b"ai_router_decisions", b"ai_router_head_", b"ai_router_decision_cache", b"ai_router_requests_total")
+        return [line for line in metrics if line.startswith(names)]
+
+    router.get("/health")
+    before = pages()
+    for text in ("hello", "prove it", "and then?"):
+        dry_run(router, text)
+    assert pages() == before
+    assert not upstream.calls(CHAT)
+    assert router.get("/api/sessions")[2].startswith(b'{"object":"list","data":[]')
+
+
+def test_the_classifier_is_asked_each_time_and_its_answer_is_not_kept(lab: Lab) -> None:
+    lab.classifier.on(CHAT, classifies("COMPLEX", probability=0.8))
+    found = [dry_run(lab.router, "prove it") for _ in range(2)]
+    assert [(one["label"], one["decided_by"], one["confidence"]) for one in found] == [
+        ("COMPLEX", "classifier", 0.8)
+    ] * 2
+    assert len(lab.classifier.calls(CHAT)) == 2
+
+
+def test_bad_input_and_unknown_models_are_errors_as_everywhere(router: RunningRouter) -> None:
+    for body, status, param in ((b"{", 400, "body"), (b"{}", 400, "messages")):
+        connection = router.connection()
+        connection.request("POST", "/v1/route", body)
+        response = connection.getresponse()
+        assert (response.status, orjson.loads(response.read())["error"]["param"]) == (status, param)
+        connection.close()
