@@ -28,13 +28,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from ai_router.dispatch.answer import Answer, StreamAnswer
-from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy
+from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plan import Plan, plan_answer, unfit
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculation import SpeculationController, SpeculativeCall
-from ai_router.dispatch.waits import WaitDriver, Waiting
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RaisedLimitRefused, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ai_router.dispatch.waits import FutureWait, QueueWait, TimedWait, WaitDriver, Waiting
+from ai_router.dispatch.dispatcher import QueueWait, TimedWait, WaitDriver, Waiting
+from ai_router.dispatch.web_search import FutureWait
 from ai_router.errors import ClientGone, RequestCancelled
 from ai_router.http.calls import CancelScope
 from ai_router.resilience.breaker import BreakerRules

@@ -216,9 +216,15 @@ def test_usage_is_asked_for_in_streams_and_taken_out_for_those_who_did_not_ask(l
 
 
 @both
-def test_max_tokens_is_stripped_for_the_reasoning_primary_and_kept_for_xai(lab: Lab, stream: bool) -> None:
+def test_max_tokens_is_raised_for_a_primary_that_thinks_and_kept_for_xai(lab: Lab, stream: bool) -> None:
+    thinks = [chunk({"reasoning": "hm"}), chunk({"content": "hi"}, "stop"), DONE]
+    lab.primary.on(CHAT, Stream(thinks))
+    lab.router.session(lab.router.chat(model="primary", stream=True)[1]["x-session-id"])
+    lab.primary.reset()
+    lab.primary.on(CHAT, says("hi"))
     lab.router.chat(max_tokens=10, max_completion_tokens=10, stream=stream)
-    assert not {"max_tokens", "max_completion_tokens"} & set(lab.primary.wait_for(CHAT).body)
+    sent = lab.primary.wait_for(CHAT).body
+    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (8202, 8202)
     lab.router.chat(model="xai", max_tokens=10, stream=stream)
     assert lab.xai.wait_for(CHAT).body["max_tokens"] == 10
 

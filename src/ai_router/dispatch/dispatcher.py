@@ -1,7 +1,8 @@
 """Trying candidates until one answers: permits, the queue, retries and fallbacks.
 
-Each wait is a value (waits.py). A plain request just waits. A streamed one sends its headers after a moment, then a
-comment every few seconds, and goes on with the same generator. An abort of the request ends every wait.
+Each wait is a value: the code that finds an answer is a generator that yields ``Wait``s, and a ``WaitDriver`` runs it
+(docs/decisions/0014). A plain request just waits. A streamed one sends its headers after a moment, then a comment every
+few seconds, and goes on with the same generator. An abort of the request ends every wait.
 
 The rules, while the client has not got a byte and the request's deadline allows (docs/decisions/0015):
 
@@ -11,8 +12,7 @@ The rules, while the client has not got a byte and the request's deadline allows
   ``_permit_from_queue`` (below) waits, at most ``_max_wait_s``, and ``QueueWait.notice`` is the text that a stream's
   client gets in comments.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
-- No byte of an answer on a connection that had been idle, and nobody else to ask: the same backend is asked once more,
-  on a new connection. So it is where it refuses a limit of tokens that the router has raised, without raising it.
+- After an error that is not the backend's (_ASKED_ANEW) it is asked once more, at once, if nobody else can be asked.
 - After any other failure the next candidate is asked at once. If the request itself is refused, none is.
 - A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
 """
@@ -20,17 +20,18 @@ The rules, while the client has not got a byte and the request's deadline allows
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.waits import QueueWait, TimedWait, Waiting
 from ai_router.errors import (
     IdleConnectionSilent,
     RaisedLimitRefused,
+    RouterError,
     Source,
     UpstreamError,
     UpstreamLimited,
@@ -41,10 +42,117 @@ from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.providers.registry import Candidate
 from ai_router.resilience.breaker import Backoff, Why
-from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull, QueueTicket
 from ai_router.resilience.retry import RetryBudget
 
 T = TypeVar("T")
+
+
+class Wait(Protocol):
+    """Something to wait for."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, at most ``seconds``. Returns whether the wait is over. Raises the reason if the request was aborted."""
+
+    def notice(self) -> str:
+        """A few words for the client, sent as an SSE comment."""
+
+
+Waiting = Generator[Wait, None, T]
+"""A generator that yields waits and returns a T."""
+
+
+class TimedWait:
+    """A pause of ``seconds`` before a retry; ``what`` says why."""
+
+    def __init__(self, scope: CancelScope, seconds: float, what: str, clock: Callable[[], float]) -> None:
+        self._scope = scope
+        self._what = what
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def wait(self, seconds: float) -> bool:
+        woken = threading.Event()
+        with self._scope.on_abort(woken.set):
+            woken.wait(max(0.0, min(seconds, self._end - self._clock())))
+        self._scope.raise_if_aborted()
+        return self._clock() >= self._end
+
+    def notice(self) -> str:
+        return f"{self._what}, trying again in {max(0.0, self._end - self._clock()):.0f} s"
+
+
+class QueueWait:
+    """The wait for the permit of a queue ticket, until ``end`` at the latest, in seconds of ``clock``."""
+
+    def __init__(self, scope: CancelScope, ticket: QueueTicket, end: float, clock: Callable[[], float]) -> None:
+        self._scope = scope
+        self._ticket = ticket
+        self._end = end
+        self._clock = clock
+        self.permit: Permit | None = None
+
+    def wait(self, seconds: float) -> bool:
+        end = min(self._end, self._clock() + seconds)
+        with self._scope.on_abort(self._ticket.wake):
+            while self.permit is None and self._scope.reason is None and (left_s := end - self._clock()) > 0:
+                self.permit = self._ticket.wait(left_s)
+        self._scope.raise_if_aborted()
+        return self.permit is not None or self._clock() >= self._end
+
+    def notice(self) -> str:
+        position, expected_s = self._ticket.estimate()
+        return f"waiting for {' or '.join(self._ticket.wanted)}: position {position}, about {expected_s:.0f} s"
+
+
+class WaitDriver(Generic[T]):
+    """Runs a generator of waits, in one go or in parts."""
+
+    def __init__(self, waiting: Waiting[T], clock: Callable[[], float] = time.monotonic) -> None:
+        self._waiting = waiting
+        self._clock = clock
+        self._wait: Wait | None = None
+        self._result: list[T] = []
+
+    def run_for(self, limit_s: float = float("inf")) -> bool:
+        """Run for at most ``limit_s``; whether there is a ``result`` now. Raises what the generator raises."""
+        end = self._clock() + limit_s
+        while not self._result:
+            try:
+                if self._wait_once(min(max(0.0, end - self._clock()), _MAX_SINGLE_WAIT_S)):
+                    self._wait = next(self._waiting)
+                elif self._clock() >= end:
+                    return False
+            except StopIteration as stop:
+                self._result.append(stop.value)
+        return True
+
+    def _wait_once(self, seconds: float) -> bool:
+        """Wait for the present wait. An error of it is raised inside the generator, which releases what it holds."""
+        if self._wait is None:
+            return True
+        try:
+            return self._wait.wait(seconds)
+        except RouterError as reason:
+            self._wait = self._waiting.throw(reason)
+            return False
+
+    @property
+    def result(self) -> T:
+        """What the generator returned."""
+        return self._result[0]
+
+    def notice(self) -> str:
+        """The notice of the present wait; empty if there is none."""
+        return "" if self._wait is None else self._wait.notice()
+
+    def close(self) -> None:
+        """Close the generator, which releases tickets and permits."""
+        self._waiting.close()
+
+
+_MAX_SINGLE_WAIT_S = 3600.0
+"""Locks cannot wait for an infinite time."""
 
 
 Ask = Callable[[Candidate, Permit], Waiting[T]]
@@ -59,8 +167,7 @@ _WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
 """Full (None), or limited for a known time. A backend that fails or has no quota left is skipped instead."""
 _STATUS_AND_CODE = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
 MAX_GUESSED_WAITS = 4
-"""How many times a request waits after a 429 without a Retry-After. Each time it waits for the backend's cooldown,
-about 1, 2, 4 and 8 s for 429s in a row."""
+"""How often a request waits after a 429 without a Retry-After: for the backend's cooldown, about 1, 2, 4 and 8 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +225,7 @@ class Dispatcher:
         self, problem: UpstreamError, candidate: Candidate, remaining: list[Candidate], started: float, retry: ExitStack
     ) -> Waiting[list[Candidate]]:
         """Record a failure, and pause before a retry. Returns the candidates to ask next, best first."""
-        others = [] if not problem.recoverable else [other for other in remaining if other is not candidate]
+        others = [other for other in remaining if other is not candidate and problem.recoverable]
         delay_s = self._retry_delay_s(problem, candidate, retry, alone=not others)
         self._record.failed(problem, started)
         told = self._record.kept_detail(problem)

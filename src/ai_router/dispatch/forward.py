@@ -30,7 +30,7 @@ from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import Family, RequestParts
-from ai_router.providers.fields import SentFields, sent_fields
+from ai_router.providers.fields import TOKEN_LIMITS, SentFields, sent_fields
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
@@ -96,7 +96,8 @@ class Forwarder:
         except BaseException:  # raised again; the permit must not stay taken
             permit.release()
             raise
-        answer.warnings = fields.warnings(candidate.backend.name)
+        if fields.limit is not None or fields.dropped:
+            answer.warnings = fields.warnings(candidate.backend.name)
         return answer
 
     def _call_candidate(
@@ -137,14 +138,17 @@ class Forwarder:
         return answer
 
     def _fields(self, request: ChatRequest, candidate: Candidate, *, raises_limit: bool) -> SentFields:
-        backend = candidate.backend
+        backend, params = candidate.backend, request.params
+        rules, understood = backend.rules(candidate.model), backend.family.fields
+        if not rules and understood is None and not any(name in params for name in TOKEN_LIMITS):
+            return SentFields(params)
         has_policy = raises_limit and backend is self._registry.primary
         return sent_fields(
-            request.params,
-            backend.rules(candidate.model),
+            params,
+            rules,
             self._primary_max_tokens if has_policy else _PASS_ON,
             reasons=self._thinking.reasons,
-            understood=backend.family.fields,
+            understood=understood,
         )
 
     def _upstream_request(

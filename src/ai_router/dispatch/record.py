@@ -155,8 +155,12 @@ class RequestRecord:
         self._timings.setdefault(name, duration_ms)
 
     def kept_detail(self, problem: UpstreamError) -> str:
-        """What the log may tell of a backend's error."""
+        """What the log may tell of a backend's error, without the backend's name."""
         return kept_detail(problem, self._bodies)
+
+    def kept_error(self, problem: UpstreamError) -> str:
+        """The same with it."""
+        return kept_error(problem, self._bodies)
 
     def classified(self, decision: Decision, started: float) -> None:
         """The classifier was asked at ``started``, and this is its decision."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
+from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.waits import WaitDriver
 from ai_router.envelope import error_event
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError
 from ai_router.http.client import READ_SIZE

@@ -10,7 +10,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,10 +19,9 @@ import orjson
 from cachetools import TTLCache
 
 from ai_router.dispatch.answer import parsed
-from ai_router.dispatch.dispatcher import Dispatcher
+from ai_router.dispatch.dispatcher import Dispatcher, Waiting
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.waits import FutureWait, Waiting
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
@@ -91,6 +91,21 @@ def fetch_enrichment_context(
     return findings(response.body, upstream_request)
 
 
+class FutureWait:
+    """The wait for work on another thread. An abort needs no notice here: it aborts the calls that the work makes."""
+
+    def __init__(self, future: Future[Findings], what: str) -> None:
+        self._future = future
+        self._what = what
+
+    def wait(self, seconds: float) -> bool:
+        wait_for([self._future], seconds)
+        return self._future.done()
+
+    def notice(self) -> str:
+        return self._what
+
+
 class WebSearch:
     """Searches the web for a request, on ``threads``. The result or the failure goes into its record and the log.
 
@@ -144,7 +159,7 @@ class WebSearch:
         try:
             found = yield from dispatcher.first_success(tuple(searchers), ask)
         except UpstreamError as problem:
-            log_lines.enrichment_failed(record.kept_detail(problem), record.ms() - record.ms(started))
+            log_lines.enrichment_failed(record.kept_error(problem), record.ms() - record.ms(started))
             # A search that found nothing is charged for, too.
             billed = None if problem.usage is None else (calls[-1].number, problem.usage)
             record.enriched(started, None, problem, billed)
