@@ -30,7 +30,7 @@ from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import Family, RequestParts
-from ai_router.providers.fields import TOKEN_LIMITS, SentFields, sent_fields
+from ai_router.providers.fields import SentFields, sent_fields
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
@@ -140,7 +140,7 @@ class Forwarder:
     def _fields(self, request: ChatRequest, candidate: Candidate, *, raises_limit: bool) -> SentFields:
         backend, params = candidate.backend, request.params
         rules, understood = backend.rules(candidate.model), backend.family.fields
-        if not rules and understood is None and not any(name in params for name in TOKEN_LIMITS):
+        if not rules and understood is None and "max_tokens" not in params and "max_completion_tokens" not in params:
             return SentFields(params)
         has_policy = raises_limit and backend is self._registry.primary
         return sent_fields(

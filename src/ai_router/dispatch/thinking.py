@@ -9,7 +9,6 @@ from ai_router.providers.catalogue import PRIMARY
 from ai_router.providers.fields import thinks_not
 from ai_router.types import Cost, Outcome, Status
 
-_TEXTS = ("reasoning", "reasoning_content")
 _TAG = "<think>"
 """How an answer begins where the server does not tell thinking and answer apart."""
 
@@ -35,7 +34,7 @@ class PrimaryThinking:
 def _has_reasoning(message: Mapping[str, Any], usage: Mapping[str, Any]) -> bool:
     details, content = usage.get("completion_tokens_details"), message.get("content")
     return (
-        any(message.get(name) for name in _TEXTS)
+        bool(message.get("reasoning") or message.get("reasoning_content"))
         or (isinstance(details, Mapping) and bool(details.get("reasoning_tokens")))
         or (isinstance(content, str) and content.lstrip().startswith(_TAG))
     )

@@ -130,7 +130,7 @@ class AnswerReader:
         self._calls: dict[int, dict[str, int]] = {}
         """By choice: its tool calls without an index, by their ids, in their order."""
         self._unfinished: set[int] = set()
-        """The choices that have begun and not ended."""
+        """The choices behind the first that have begun and not ended."""
         self.role = "assistant"
         self.model: str | None = None
         self.finish_reason: str | None = None
@@ -188,28 +188,42 @@ class AnswerReader:
         return {**message, **truncated, "finish_reason": self.finish_reason}
 
     def _choice(self, choice: dict[str, Any]) -> None:
+        """Take one choice of a chunk. Nearly always it is the first, and has one text in it."""
         self.has_choice = True
         index = choice.get("index")
-        index = index if type(index) is int else 0
+        if index and type(index) is int:
+            # With n > 1 the session keeps the first choice; the client gets them all.
+            self._other_choice(choice, index)
+            return
+        if (finish_reason := choice.get("finish_reason")) is not None:
+            self.finish_reason = finish_reason or self.finish_reason
+            self._note_error(choice)
+        elif "error" in choice:
+            self._note_error(choice)
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            for name, value in delta.items():
+                if name in _TEXTS:
+                    if isinstance(value, str) and self._room > 0:
+                        self._room -= len(value)
+                        self._texts[name].append(value)
+                elif name == "tool_calls" and value:
+                    self._take_tool_calls(value, 0)
+
+    def _other_choice(self, choice: Mapping[str, Any], index: int) -> None:
         if (finish_reason := choice.get("finish_reason")) is not None:
             self._unfinished.discard(index)
-            if not index:
-                self.finish_reason = finish_reason or self.finish_reason
-        elif self.finish_reason is None or index:
+        else:
             self._unfinished.add(index)
-        if (error := choice.get("error")) or finish_reason == "error":
-            self.error = error or "the backend ended the answer with an error"
+        if finish_reason == "error" or "error" in choice:
+            self._note_error(choice)
         delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            return
-        # Nearly always there is one entry. With n > 1 the session keeps the first choice; the client gets them all.
-        for name, value in delta.items():
-            if name in _TEXTS:
-                if isinstance(value, str) and not index and self._room > 0:
-                    self._room -= len(value)
-                    self._texts[name].append(value)
-            elif name == "tool_calls" and value:
-                self._take_tool_calls(value, index)
+        if isinstance(delta, dict) and delta.get("tool_calls"):
+            self._take_tool_calls(delta["tool_calls"], index)
+
+    def _note_error(self, choice: Mapping[str, Any]) -> None:
+        if (error := choice.get("error")) or choice.get("finish_reason") == "error":
+            self.error = error or "the backend ended the answer with an error"
 
     def _take_tool_calls(self, deltas: Any, choice: int) -> None:
         for delta in deltas if isinstance(deltas, list) else []:

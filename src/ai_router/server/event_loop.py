@@ -111,7 +111,8 @@ class EventLoop:
             except Exception:  # as above
                 log.exception("a connection could not be dealt with")
         self._now = time.monotonic()
-        self._listeners.resume(self._now)
+        if self._listeners.paused:
+            self._listeners.resume(self._now)
         if self._now >= self._next_deadline:
             self._expire(self._now)
         return self._now

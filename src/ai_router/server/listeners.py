@@ -47,7 +47,9 @@ class Listeners:
         self._on_accepted = on_accepted
         self._make_room = make_room
         self._listeners: list[socket.socket] = []
-        self._resume_at: float | None = None
+        self.paused = False
+        """Whether no connection is accepted for a moment."""
+        self._resume_at = 0.0
 
     def add(self, listeners: Sequence[socket.socket]) -> None:
         """Accept connections from these."""
@@ -65,8 +67,8 @@ class Listeners:
 
     def resume(self, now: float) -> None:
         """Accept again, if the time for a pause is over. To be called about once a second."""
-        if self._resume_at is not None and now >= self._resume_at:
-            self._resume_at = None
+        if self.paused and now >= self._resume_at:
+            self.paused = False
             for listener in self._listeners:
                 self._watch(listener)
 
@@ -94,6 +96,6 @@ class Listeners:
             return
         # It waits there as long as nothing ends, and would be told of again and again.
         log.warning("Connections cannot be accepted: %s; trying again in %g s", problem.strerror, _PAUSE_S)
-        self._resume_at = time.monotonic() + _PAUSE_S
+        self.paused, self._resume_at = True, time.monotonic() + _PAUSE_S
         for listener in self._listeners:
             self._loop.forget(listener)
