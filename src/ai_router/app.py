@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import cast
@@ -24,10 +25,10 @@ from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.providers.registry import build_registry
+from ai_router.storage.lazy_store import lazy_feedback, lazy_threads
 from ai_router.storage.session_reader import SessionFiles
-from ai_router.storage.thread_access import OpenThreads
-from ai_router.telemetry import start_telemetry, watch_backends
-from ai_router.web import access, chat, dry_run, health, metrics, models, reports, responses, thread_messages, threads
+from ai_router.telemetry import Telemetry, start_telemetry, watch_backends
+from ai_router.web import access, chat, dry_run, feedback, health, metrics, models, reports, responses, threads
 from ai_router.web.requests import Ids
 from ai_router.wiring import build_limiter, build_pipeline, build_thread_runner
 
@@ -121,26 +122,28 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     app.register_blueprint(
         metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)
     )
-    open_threads = OpenThreads(settings.usage_database)
+    open_threads = lazy_threads(settings.usage_database)
     closing.callback(open_threads.close)
     runner = build_thread_runner(
         settings, pipeline, in_flight, limit, subscribers, telemetry, open_threads, timers, closing
     )
-    thread_settings = thread_messages.ThreadSettings(
-        ids,
-        settings.max_body_mb << 20,
-        settings.max_body_values,
-        settings.date_context,
-        telemetry.trace_of,
-        traces_all=settings.tracing,
-    )
-    app.register_blueprint(threads.blueprint(open_threads, runner, thread_settings))
-    lookups = reports.Lookups()
-    app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
-    app.register_blueprint(
-        reports.sessions_blueprint(SessionFiles(settings.session_path), telemetry.sessions, flush, lookups)
-    )
+    app.register_blueprint(threads.blueprint(open_threads, runner, chat_settings))
+    _register_reports(app, settings, chat_settings, telemetry, flush)
     return app
+
+
+def _register_reports(
+    app: Flask, settings: Settings, chat_settings: chat.ChatSettings, telemetry: Telemetry, flush: Callable[[], None]
+) -> None:
+    """What was kept of requests, and what people say of it. ``flush`` has recorded what has ended."""
+    lookups, files = reports.Lookups(), SessionFiles(settings.session_path)
+    app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
+    app.register_blueprint(reports.sessions_blueprint(files, telemetry.sessions, flush, lookups))
+    verdicts = lazy_feedback(settings.usage_database)
+    runtime_of(app).closing.callback(verdicts.close)
+    app.register_blueprint(
+        feedback.blueprint(verdicts, files, telemetry.sessions, flush, lookups, chat_settings, settings.usage_days)
+    )
 
 
 def runtime_of(app: Flask) -> Runtime:

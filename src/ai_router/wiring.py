@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
@@ -29,9 +30,12 @@ from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.router import Router
-from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.lazy_store import LazyStore
 from ai_router.telemetry import Telemetry
 from ai_router.threads.runner import RunnerSettings, ThreadRunner
+
+if TYPE_CHECKING:
+    from ai_router.storage.threads import ThreadStore
 
 _CACHED_DECISIONS = 10_000
 _REMEMBERED_TURNS = 50_000
@@ -221,7 +225,7 @@ def build_thread_runner(
     limit: RequestLimit,
     subscribers: Sequence[Subscriber],
     telemetry: Telemetry,
-    open_threads: OpenThreads,
+    open_threads: LazyStore[ThreadStore],
     timers: TimerThread,
     closing: ExitStack,
 ) -> ThreadRunner:

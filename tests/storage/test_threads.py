@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.lazy_store import lazy_threads
 from ai_router.storage.thread_rows import COMPLETE, INTERRUPTED, LEASE_S, STREAMING, Owner, ThreadNotFound
 from ai_router.storage.threads import ThreadStore
 
@@ -121,7 +121,7 @@ def test_a_nameless_thread_gets_a_title_once(store: ThreadStore) -> None:
 
 def test_the_store_is_opened_anew_where_its_file_is_gone_or_broken(tmp_path: Path) -> None:
     path = tmp_path / "usage.db"
-    threads = OpenThreads(f"sqlite:///{path}")
+    threads = lazy_threads(f"sqlite:///{path}")
     made = thread(threads.store())
     assert threads.store() is threads.store()
     for end in ("", "-wal", "-shm"):

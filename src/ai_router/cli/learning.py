@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ai_router.cli.common import exit_with, settings_or_exit
+from ai_router.errors import StoreUnavailable
 from ai_router.learning.distillation import (
     SOURCE,
     HeldOutResult,
@@ -45,10 +46,13 @@ from ai_router.routing.head.store import (
     packaged_slow_models,
     unpack_head,
 )
+from ai_router.types import Label
 
 if TYPE_CHECKING:
     from ai_router.learning.training import TrainedHead
 
+FEEDBACK = "feedback"
+"""The source of examples that people have made."""
 PUBLIC_WEIGHT = 0.4
 """The weight of examples that the user names: a public data set has thousands of rows in one style."""
 
@@ -159,8 +163,11 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
         exit_with(f"{settings.session_path} holds too few decisions of the classifier")
     present, year = HeadStore(settings.data_dir).current, time.localtime().tm_year
     examples, calibration_sources = own_examples()
+    told = feedback_examples(settings.usage_database)
+    if told:
+        click.echo(f"{len(told)} verdicts of people beside them")
     trained = train_head(
-        [*examples, *split.training],
+        [*examples, *split.training, *told],
         packaged_encoder(),
         KnownVectors(packaged_slow_models().vectors),
         present.asks,
@@ -193,6 +200,26 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
     else:
         path = install_head(trained.content, settings.data_dir)
         click.echo(f"installed as {path}; the one before it is kept beside it")
+
+
+def feedback_examples(database_url: str) -> list[Example]:
+    """What people have said of decisions (POST /v1/feedback), as examples; none where nothing was said."""
+    from ai_router.storage.database import path_of
+    from ai_router.storage.lazy_store import lazy_feedback
+
+    if (path := path_of(database_url)) is not None and not path.exists():
+        return []
+    feedback = lazy_feedback(database_url)
+    try:
+        rows = feedback.store().examples()
+    except StoreUnavailable as problem:
+        exit_with(f"the feedback cannot be read: {problem.detail}")
+    finally:
+        feedback.close()
+    return [
+        Example(tuple(row["messages"]), Label(row["label"]), FEEDBACK, f"{FEEDBACK}/{row['session_id']}")
+        for row in rows
+    ]
 
 
 def own_examples() -> tuple[list[Example], frozenset[str]]:

@@ -1,8 +1,7 @@
 """One thread that has all client connections in hand while no request thread needs them.
 
 It accepts, gathers requests until they are whole, hands them to request threads, notices clients that close, sends
-streams (``stream_relay``), keeps idle connections and ends those that say nothing. Nothing of it ever waits for a
-client, so that no client holds up another one.
+streams (``stream_relay``), keeps idle connections and ends those that say nothing. It never waits for a client.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class SessionFilter:
     slow: Callable[[str, float], bool] | None = None
     text: str | None = None
     before: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ def opening_of(messages: Any) -> str | None:
 def _matches(summary: Mapping[str, Any], session_filter: SessionFilter) -> bool:
     return (
         (session_filter.client is None or summary["client"] == session_filter.client)
+        and (session_filter.request_id is None or summary["request_id"] == session_filter.request_id)
         and (session_filter.route is None or summary["route"] == session_filter.route)
         and (session_filter.status is None or summary["status"] == session_filter.status)
         and (session_filter.slow is None or session_filter.slow(summary["route"], summary["total_ms"]))

@@ -104,3 +104,20 @@ thread_messages = Table(
     Column("lease_until", Float, nullable=True),  # how long that process vouches for it
     Index("thread_messages_thread", "thread", "position"),
 )
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("day", String(10), nullable=False),  # UTC
+    Column("client", String(64), nullable=False),
+    Column("organization", String(64), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("session_id", String(64), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("decided", String(16), nullable=False),  # the label that the request had
+    Column("label", String(16), nullable=True),  # the one that it should have had, as far as the verdict tells
+    Column("messages", JSON, nullable=False),  # the conversation that was decided
+    Index("feedback_at", "at"),
+)

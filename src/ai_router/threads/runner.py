@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -27,10 +27,13 @@ from ai_router.http.sse import Event, SSEDecoder
 from ai_router.http.timers import TimerThread
 from ai_router.pipeline import Pipeline
 from ai_router.routing.router import shown_ask
-from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import CANCELLED, COMPLETE, ERROR, INTERRUPTED, LEASE_S, STREAMING, Row
 from ai_router.threads.answer import ThreadAnswer
 from ai_router.types import ChatRequest, Cost, Outcome, Status
+
+if TYPE_CHECKING:
+    from ai_router.storage.threads import ThreadStore
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class ThreadRunner:
         limit: RequestLimit,
         subscribers: Sequence[Subscriber],
         cost_of: Callable[[Outcome], Cost],
-        open_threads: OpenThreads,
+        open_threads: LazyStore[ThreadStore],
         timers: TimerThread,
         settings: RunnerSettings,
     ) -> None:

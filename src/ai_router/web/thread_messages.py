@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +12,16 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded
 from ai_router.routing.prompt import date_context
-from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row
 from ai_router.threads.answer import ThreadAnswer
 from ai_router.threads.runner import ThreadRunner, rows_as_messages
-from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
+from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, cursor, json_fields, page_size, text
 from ai_router.web.live_events import LiveEvents, live_response
-from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request
+from ai_router.web.requests import Arrival, check_values, parse_chat_request
 from ai_router.web.responses import on_response_closed
 from ai_router.web.thread_owner import organization_of_request, store_with
 
@@ -36,21 +35,8 @@ _HISTORY = 1_000
 """How many messages of a thread a backend is sent at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadSettings:
-    """``max_body`` in bytes, ``max_values`` in JSON values; ``tell_date``: whether models are told the date;
-    ``trace_of`` takes a traceparent header; ``traces_all``: a request without one belongs to a trace, too."""
-
-    ids: Ids
-    max_body: int
-    max_values: int
-    tell_date: bool
-    trace_of: Callable[[str | None], Trace | None]
-    traces_all: bool = False
-
-
 def add_message_routes(
-    threads: Blueprint, open_threads: OpenThreads, runner: ThreadRunner, settings: ThreadSettings
+    threads: Blueprint, open_threads: LazyStore[ThreadStore], runner: ThreadRunner, settings: ChatSettings
 ) -> None:
     """The routes that answer with JSON."""
 
@@ -80,7 +66,7 @@ def add_message_routes(
 
 
 def add_stream_routes(
-    threads: Blueprint, open_threads: OpenThreads, runner: ThreadRunner, settings: ThreadSettings
+    threads: Blueprint, open_threads: LazyStore[ThreadStore], runner: ThreadRunner, settings: ChatSettings
 ) -> None:
     """The routes of answers under way."""
 
@@ -130,7 +116,7 @@ def _streamed(answer: ThreadAnswer, after: int = 0) -> Response:
 
 
 def _begin(
-    store: ThreadStore, runner: ThreadRunner, settings: ThreadSettings, thread: str, fields: Mapping[str, Any]
+    store: ThreadStore, runner: ThreadRunner, settings: ChatSettings, thread: str, fields: Mapping[str, Any]
 ) -> ThreadAnswer:
     """Keep the user's message and begin the answer."""
     content = text(fields, "content")
@@ -143,7 +129,7 @@ def _begin(
 
 
 def _chat_request(
-    settings: ThreadSettings, fields: Mapping[str, Any], messages: Sequence[Mapping[str, str]]
+    settings: ChatSettings, fields: Mapping[str, Any], messages: Sequence[Mapping[str, str]]
 ) -> ChatRequest:
     """The request to a backend: the conversation, and the client's other fields as they came."""
     others = {name: value for name, value in fields.items() if name not in _OWN_FIELDS}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import request
 
 from ai_router.errors import InvalidRequest
-from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import Owner
 from ai_router.web.access import whose
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ORGANIZATION = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def store_with(open_threads: OpenThreads, thread: str) -> ThreadStore:
+def store_with(open_threads: LazyStore[ThreadStore], thread: str) -> ThreadStore:
     """The store, if the thread is one of those who ask. Raises ThreadNotFound."""
     store = open_threads.store()
     store.get(owner_of_request(), thread)

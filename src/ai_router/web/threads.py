@@ -6,19 +6,23 @@ the key that made it. For everybody else it does not exist.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, jsonify
 
-from ai_router.storage.thread_access import OpenThreads
+from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import Row
 from ai_router.threads.runner import ThreadRunner
+from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, cursor, json_fields, page_size, text
-from ai_router.web.thread_messages import ThreadSettings, add_message_routes, add_stream_routes
+from ai_router.web.thread_messages import add_message_routes, add_stream_routes
 from ai_router.web.thread_owner import owner_of_request
 
+if TYPE_CHECKING:
+    from ai_router.storage.threads import ThreadStore
 
-def blueprint(open_threads: OpenThreads, runner: ThreadRunner, settings: ThreadSettings) -> Blueprint:
+
+def blueprint(open_threads: LazyStore[ThreadStore], runner: ThreadRunner, settings: ChatSettings) -> Blueprint:
     """The routes. Authentication, ids and errors are the application's hooks."""
     threads = Blueprint("threads", __name__)
     add_message_routes(threads, open_threads, runner, settings)

@@ -1,0 +1,49 @@
+"""Verdicts in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ai_router.storage import feedback as feedback_module
+from ai_router.storage.feedback import FeedbackStore
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[FeedbackStore]:
+    store = FeedbackStore(database)
+    yield store
+    store.close()
+
+
+def verdict(session: str = "s1", label: str | None = "COMPLEX", **changes: Any) -> dict[str, Any]:
+    row = {"client": "", "organization": "", "request_id": "r", "session_id": session, "verdict": "should_be"}
+    messages = [{"role": "user", "content": "prove it \U0001f600"}]
+    return {**row, "decided": "MODERATE", "label": label, "messages": messages, **changes}
+
+
+def test_verdicts_with_a_label_are_examples_and_of_one_request_the_newest_counts(store: FeedbackStore) -> None:
+    store.add(verdict("s1", "COMPLEX"), 30)
+    store.add(verdict("s2", None, verdict="bad"), 30)
+    store.add(verdict("s1", "ENRICH"), 30)
+    (example,) = store.examples()
+    assert (example["session_id"], example["label"]) == ("s1", "ENRICH")
+    assert example["messages"] == [{"role": "user", "content": "prove it \U0001f600"}]
+    assert store.count() == 3
+
+
+def test_so_many_are_kept_and_the_newest_of_them(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback_module, "MAX_ROWS", 3)
+    for number in range(6):
+        store.add(verdict(f"s{number}"), 30)
+    assert [example["session_id"] for example in store.examples()] == ["s3", "s4", "s5"]
+
+
+def test_old_verdicts_are_deleted_with_the_next_one(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback_module.time, "time", lambda: 1_700_000_000.0)
+    store.add(verdict("old"), 30)
+    monkeypatch.undo()
+    store.add(verdict("new"), 30)
+    assert [example["session_id"] for example in store.examples()] == ["new"]
