@@ -103,6 +103,14 @@ def test_a_message_whose_lease_has_expired_is_interrupted_and_one_that_is_renewe
     assert store.message(made, begun["id"])["status"] == INTERRUPTED
 
 
+def test_texts_may_have_a_nul_in_them(store: ThreadStore) -> None:
+    made = thread(store)
+    asked, begun = store.add(made, {**SAID, "content": "a\x00b"}, {**BEGUN, "lease_until": store.lease()})
+    store.finish(begun["id"], {"status": "error", "content": "\x00", "error": {"message": "a\x00b"}})
+    assert store.message(made, asked["id"])["content"] == "a\ufffdb"
+    assert store.message(made, begun["id"])["content"] == "\ufffd"
+
+
 def test_a_deleted_thread_takes_its_messages_along(store: ThreadStore) -> None:
     made, other = thread(store), thread(store)
     store.add(made, SAID)

@@ -112,7 +112,7 @@ class ThreadStore(Store):
 
     def finish(self, message: str, values: Mapping[str, Any]) -> None:
         """The end of a message that was being streamed. Nothing happens if it has been deleted, or marked meanwhile."""
-        ended = {**values, "owner": None, "lease_until": None, "finished_at": self._clock()}
+        ended = {**_storable(values), "owner": None, "lease_until": None, "finished_at": self._clock()}
         still = and_(thread_messages.c.id == message, thread_messages.c.status == STREAMING)
         with self.begin() as connection:
             connection.execute(update(thread_messages).where(still).values(ended))
@@ -149,6 +149,13 @@ def _owned_by(owner: Owner) -> ColumnElement[bool]:
     return of_organization if owner.client is None else and_(of_organization, threads.c.client == owner.client)
 
 
+def _storable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without NUL in their texts, which PostgreSQL cannot take."""
+    return {
+        name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()
+    }
+
+
 def _with_defaults(message: Mapping[str, Any], thread: str, position: int, now: float) -> dict[str, Any]:
     empty = {"reasoning": "", "asked_for": "", "request_id": "", "session_id": "", "error": None}
     return {
@@ -158,7 +165,7 @@ def _with_defaults(message: Mapping[str, Any], thread: str, position: int, now: 
         "owner": None,
         "lease_until": None,
         "finished_at": None if message["status"] == STREAMING else now,
-        **message,
+        **_storable(message),
         "thread": thread,
         "position": position,
         "created_at": now,

@@ -18,6 +18,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.http.timers import Deadline, TimerThread
 
 MAX_KEPT_BYTES = 4 << 20
+_MAX_SNAPSHOT_CHARS = 16 << 20
 TEXTS = ("content", "reasoning")
 """What an answer says, in its ``delta`` events and in its snapshot."""
 
@@ -54,6 +55,7 @@ class ThreadAnswer:
         self._events: deque[tuple[int, bytes]] = deque()
         self._kept_bytes = 0
         self._texts: dict[str, list[str]] = {name: [] for name in TEXTS}
+        self._room = _MAX_SNAPSHOT_CHARS
         self._readers: set[Reader] = set()
         self._abandoned: Deadline | None = None
 
@@ -68,7 +70,8 @@ class ThreadAnswer:
                 self._kept_bytes -= len(self._events.popleft()[1])
             if name == "delta":
                 for text in TEXTS:
-                    if said := payload.get(text):
+                    if (said := payload.get(text)) and self._room > 0:
+                        self._room -= len(said)
                         self._texts[text].append(said)
             for reader in self._readers:
                 reader.send(event)

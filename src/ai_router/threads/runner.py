@@ -21,7 +21,7 @@ from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.dispatch.reply import StreamReply
 from ai_router.envelope import envelope
-from ai_router.errors import InternalError, RequestCancelled, RouterError, ShuttingDown, StoreUnavailable
+from ai_router.errors import INTERNAL, InternalError, RequestCancelled, RouterError, ShuttingDown, StoreUnavailable
 from ai_router.http.calls import CancelScope
 from ai_router.http.sse import Event, SSEDecoder
 from ai_router.http.timers import TimerThread
@@ -165,7 +165,7 @@ class ThreadRunner:
             return error
         except Exception:  # the pipeline has told the record that it was a defect of ours
             log.exception("a thread's answer failed for a reason of our own")
-            return InternalError("the router has failed; the log says why")
+            return InternalError(INTERNAL)
         if not isinstance(reply, StreamReply):
             raise TypeError("answers of threads are streams")
         answer.publish("decision", decision_json(record))
@@ -174,6 +174,9 @@ class ThreadRunner:
             for portion in reply.body():
                 for event in decoder.feed(portion):
                     _publish(answer, event, citations)
+        except Exception:  # at the edge of a background thread: the message has to end, and say why
+            log.exception("a thread's answer failed for a reason of our own")
+            record.fail(InternalError(INTERNAL))
         finally:
             reply.close()
         return None

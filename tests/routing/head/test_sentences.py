@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ai_router.routing.head import sentences
+from ai_router.routing.head import blas, sentences
 from ai_router.routing.head.sentences import (
     READ_CHARS,
     SIZE,
@@ -49,6 +49,21 @@ def test_who_needs_the_model_hears_why_it_did_not_load(monkeypatch: pytest.Monke
     monkeypatch.setattr(sentences, "USE", broken)
     with pytest.raises(MemoryError, match="none left"):
         SentenceVectors().of(["hello"])
+
+
+def test_the_model_loads_without_looking_for_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+
+    def look(self: object) -> None:
+        looked.append(self)
+
+    controller = type(blas._LIBRARIES)
+    monkeypatch.setattr(controller, "_load_libraries", look)
+    assert SentenceVectors().of(["hello"]).shape == (1, SIZE)
+    blas.take_one_thread()
+    assert not looked, "another thread may be importing: see blas.py"
+    controller()
+    assert looked, "the name that this test relies on is still the one"
 
 
 def test_what_sentences_mean_together_is_between_them_and_of_length_one() -> None:

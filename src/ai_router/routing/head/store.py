@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from msgspec import convert
-from threadpoolctl import threadpool_limits
 
 from ai_router.routing.head.asking import AskModel
+from ai_router.routing.head.blas import take_one_thread
 from ai_router.routing.head.confidence import CONFIDENCE_BINS, Stages
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import BUCKETS
@@ -154,7 +154,7 @@ def encoder_id() -> str:
 def packaged_encoder() -> Encoder:
     """The encoder of this package."""
     # Matrices this small gain nothing from a second thread, and lose much where the cores are busy with requests.
-    threadpool_limits(1, user_api="blas")
+    take_one_thread()
     with np.load(io.BytesIO(encoder_bytes()), allow_pickle=False) as arrays:
         content = {name: arrays[name] for name in arrays.files}
     vocabulary = content.pop("vocabulary").tobytes().decode().split("\n")
