@@ -12,6 +12,7 @@
     |  |  `- ThreadNotFound    404   no such thread or message, or somebody else's (storage/thread_rows.py)
     |  |- MethodNotAllowed     405
     |  |- SlowBody             408   the body did not arrive in time
+    |  |- NoTextKept           409   feedback on a request without its text (web/feedback.py)
     |  `- BodyTooLarge         413
     |- Overloaded              503   the limit of requests under way is reached
     |- InternalError           500   a defect of the router
@@ -39,8 +40,7 @@
        |- HedgeLost                  one of two equal calls: the other was faster, or both took too long
        `- AnswerSufficient           the rest of the response is not needed
 
-Exceptions of libraries become these errors in one place each: HTTP in http/exceptions.py, the database in
-storage/store.py, Flask in web/responses.py.
+Exceptions of libraries become these in http/exceptions.py, storage/store.py and, of Flask, web/responses.py.
 """
 
 from __future__ import annotations
