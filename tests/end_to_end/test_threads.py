@@ -229,6 +229,8 @@ def test_an_answer_that_fails_says_so_and_keeps_what_came(
     assert (name, last["status"], last["content"], last["error"]["code"]) == ("error", "error", said, code)
     kept = call(router, "GET", f"/api/threads/{thread}/messages")[1]["data"][-1]
     assert (kept["status"], kept["error"]["code"]) == ("error", code)
+    with stream(router, f"/api/threads/{thread}/messages/{kept['id']}/stream") as events:
+        assert events.rest()[-1][1] == "error"
 
 
 def test_a_model_that_is_not_there_is_an_error_of_the_message(router: RunningRouter) -> None:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from ai_router.storage import feedback as feedback_module
 from ai_router.storage.feedback import FeedbackStore
+from ai_router.storage.tables import feedback as feedback_table
 
 
 @pytest.fixture
@@ -30,8 +32,9 @@ def test_verdicts_with_a_label_are_examples_and_of_one_request_the_newest_counts
     store.add(verdict("s1", "ENRICH"), 30)
     (example,) = store.examples()
     assert (example["session_id"], example["label"]) == ("s1", "ENRICH")
+    with store.begin() as connection:
+        assert connection.execute(select(func.count()).select_from(feedback_table)).scalar_one() == 3
     assert example["messages"] == [{"role": "user", "content": "prove it \U0001f600"}]
-    assert store.count() == 3
 
 
 def test_so_many_are_kept_and_the_newest_of_them(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 
 from ai_router.storage.store import Store
 from ai_router.storage.tables import feedback
@@ -35,11 +35,6 @@ class FeedbackStore(Store):
             beyond = select(feedback.c.at).order_by(feedback.c.at.desc()).offset(MAX_ROWS).limit(1).scalar_subquery()
             connection.execute(delete(feedback).where(feedback.c.at <= beyond))
         return row
-
-    def count(self) -> int:
-        """How many verdicts are kept."""
-        with self.begin() as connection:
-            return int(connection.execute(select(func.count()).select_from(feedback)).scalar_one())
 
     def examples(self) -> Sequence[Mapping[str, Any]]:
         """The verdicts that tell a label, oldest first. Of one request the newest counts."""

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -82,9 +83,14 @@ class ThreadRunner:
         self._closing = threading.Event()
         self._leases: threading.Thread | None = None
 
-    def start(self, request: ChatRequest, thread: str, user_message: Mapping[str, Any]) -> ThreadAnswer:
-        """Keep the user's message, and begin to answer it. Raises Overloaded and StoreUnavailable."""
-        self._limit.acquire(request.client)
+    def start(
+        self, request: ChatRequest, thread: str, user_message: Mapping[str, Any], *, counted: bool = False
+    ) -> ThreadAnswer:
+        """Keep the user's message, and begin to answer it. ``counted``: the caller has counted the request as one that
+        is under way, until its response closes. Raises Overloaded and StoreUnavailable."""
+        release = _nothing if counted else partial(self._limit.release, request.client)
+        if not counted:
+            self._limit.acquire(request.client)
         try:
             answer_row = {
                 "role": "assistant",
@@ -98,7 +104,7 @@ class ThreadRunner:
             store = self._open_threads.store()
             asked, begun = store.add(thread, user_message, {**answer_row, "lease_until": store.lease()})
         except BaseException:  # raised again
-            self._limit.release(request.client)
+            release()
             raise
         scope = CancelScope(request.trace)
         answer = ThreadAnswer(thread, begun["id"], scope, self._timers, self._settings.resume_s)
@@ -107,7 +113,7 @@ class ThreadRunner:
             self._renew_leases()
         ids = {"message_id": begun["id"], "thread_id": thread, "user_message_id": asked["id"]}
         answer.publish("message", ids | {"request_id": request.request_id, "session_id": request.session_id})
-        self._executor.submit(self._run, answer, request, scope)
+        self._executor.submit(self._run, answer, request, scope, release)
         return answer
 
     def find(self, message: str) -> ThreadAnswer | None:
@@ -139,7 +145,7 @@ class ThreadRunner:
             answer.cancel(ShuttingDown("the router is being stopped"))
         self._executor.shutdown(wait=True)
 
-    def _run(self, answer: ThreadAnswer, request: ChatRequest, scope: CancelScope) -> None:
+    def _run(self, answer: ThreadAnswer, request: ChatRequest, scope: CancelScope, release: Callable[[], None]) -> None:
         outcomes: list[Outcome] = []
         subscribers = (*self._subscribers, outcomes.append)
         record = RequestRecord(request, subscribers, scope, self._settings.scrub, self._settings.bodies)
@@ -152,7 +158,7 @@ class ThreadRunner:
             scope.close()
             record.close()
             remove()
-            self._limit.release(request.client)
+            release()
             self._finish(answer, outcomes[0], problem, citations)
 
     def _relay(
@@ -188,7 +194,7 @@ class ThreadRunner:
             values = message_values(outcome, self._cost_of(outcome), problem, citations, self._settings.scrub)
             saved = self._save(answer.message, values)
             last = {"message_id": answer.message, "saved": saved, **values}
-            answer.publish("error" if values["status"] in (ERROR, INTERRUPTED) else "done", last)
+            answer.publish(last_event(values["status"]), last)
         finally:
             with self._lock:
                 self._answers.pop(answer.message, None)
@@ -222,6 +228,14 @@ class ThreadRunner:
                 self._open_threads.store().renew(self.owner)
             except StoreUnavailable as error:
                 log.warning("Leases of threads are not renewed: %s", error.detail)
+
+
+def _nothing() -> None: ...
+
+
+def last_event(status: str) -> str:
+    """The name of a message's last event."""
+    return "error" if status in (ERROR, INTERRUPTED) else "done"
 
 
 def decision_json(record: RequestRecord) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from ai_router.routing.prompt import date_context
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row
 from ai_router.threads.answer import ThreadAnswer
-from ai_router.threads.runner import ThreadRunner, rows_as_messages
+from ai_router.threads.runner import ThreadRunner, last_event, rows_as_messages
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
@@ -56,7 +56,7 @@ def add_message_routes(
         if role != "user":
             (row,) = store.add(thread, {"role": role, "content": content, "status": COMPLETE})
             return created(_message_json(row))
-        answer = _begin(store, runner, settings, thread, fields)
+        answer = _begin(store, runner, settings, thread, fields, counted=True)
         leave, closing = answer.join(LiveEvents()), on_response_closed()
         closing.callback(leave)
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
@@ -81,16 +81,16 @@ def add_stream_routes(
     @threads.get("/api/threads/<thread>/messages/<message>/stream")
     def resume(thread: str, message: str) -> Response:
         """Go on with a stream, after the event that Last-Event-ID names."""
-        row = store_with(open_threads, thread).message(thread, message)
-        after = _event_id()
-        if (answer := runner.find(message)) is not None:
+        store, after = store_with(open_threads, thread), _event_id()
+        if (answer := runner.find(message)) is not None and answer.thread == thread:
             return _streamed(answer, after)
-        row = open_threads.store().message(thread, message)
+        row = store.message(thread, message)
         if row["status"] == STREAMING:
             raise Overloaded("another process answers this message; try again in a few seconds")
         events = LiveEvents()
         shown = orjson.dumps({"message_id": message, "saved": True, **_message_json(row)})
-        events.send(b"id: %d\nevent: done\ndata: %s\n\n" % (after + 1, shown))
+        name = last_event(row["status"]).encode()
+        events.send(b"id: %d\nevent: %s\ndata: %s\n\n" % (after + 1, name, shown))
         events.end()
         return live_response(events)
 
@@ -116,16 +116,22 @@ def _streamed(answer: ThreadAnswer, after: int = 0) -> Response:
 
 
 def _begin(
-    store: ThreadStore, runner: ThreadRunner, settings: ChatSettings, thread: str, fields: Mapping[str, Any]
+    store: ThreadStore,
+    runner: ThreadRunner,
+    settings: ChatSettings,
+    thread: str,
+    fields: Mapping[str, Any],
+    *,
+    counted: bool = False,
 ) -> ThreadAnswer:
-    """Keep the user's message and begin the answer."""
+    """Keep the user's message and begin the answer. ``counted``: the request is one of those under way already."""
     content = text(fields, "content")
     history = rows_as_messages(store.messages(thread, _HISTORY))
     chat_request = _chat_request(settings, fields, [*history, {"role": "user", "content": content}])
-    answer = runner.start(chat_request, thread, {"role": "user", "content": content, "status": COMPLETE})
     if not history:
         store.name_if_nameless(thread, _title_of(content))
-    return answer
+    message = {"role": "user", "content": content, "status": COMPLETE}
+    return runner.start(chat_request, thread, message, counted=counted)
 
 
 def _chat_request(
