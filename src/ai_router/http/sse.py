@@ -1,4 +1,4 @@
-"""A decoder of server-sent events without I/O. Every byte is kept.
+"""A decoder of server-sent events without I/O. Every byte is kept, but a byte order mark at the very start.
 
 It cuts bytes at the ends of events, and returns each event as the exact bytes to relay, and as its data. Only an
 unfinished event is held back, at most MAX_EVENT_BYTES of it. So a client never gets half an event and then an error.
@@ -55,7 +55,11 @@ class SSEDecoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that ``chunk`` completes, in order. Raises EventTooLong."""
         if not self._begun:
-            # A byte order mark in front of the first event is none of it.
+            # A byte order mark in front of the first event is none of it. It may come in parts.
+            chunk = self._take() + chunk
+            if len(chunk) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(chunk):
+                self._pending = chunk
+                return []
             self._begun, chunk = True, chunk.removeprefix(_BYTE_ORDER_MARK)
         if self._pending and not _may_end_an_event(self._last, chunk):
             self._more.append(chunk)
