@@ -147,6 +147,49 @@ def test_what_was_saved_is_the_baseline_less_the_cost_of_local_answers(store: Us
     assert store.totals(*TODAY, ())[0]["saved_usd"] == pytest.approx(0.499)
 
 
+@pytest.mark.parametrize(
+    ("decided_by", "confidence", "doubted"),
+    [
+        ("fast", 0.9, 0),
+        ("fast", None, 0),  # a row of an earlier version; the fast path decides where it is sure only
+        ("classifier", 0.8, 0),
+        ("classifier", 0.79, 1),
+        ("classifier", None, 1),
+        ("default", None, 1),
+    ],
+)
+def test_a_decision_is_in_doubt_if_it_was_not_sure_or_nobody_knows(
+    store: UsageStore, decided_by: str, confidence: float | None, doubted: int
+) -> None:
+    one = rows("a" * 8)
+    one.request.update(decided_by=decided_by, confidence=confidence)
+    insert(store, one)
+    (total,) = store.totals(*TODAY, ())
+    assert (total["decided"], total["in_doubt"]) == (1, doubted)
+
+
+@pytest.mark.parametrize("decided_by", ["explicit", "meta", ""])
+def test_what_the_router_did_not_decide_is_never_in_doubt(store: UsageStore, decided_by: str) -> None:
+    one = rows("a" * 8)
+    one.request.update(decided_by=decided_by, confidence=None)
+    insert(store, one)
+    (total,) = store.totals(*TODAY, ())
+    assert (total["decided"], total["in_doubt"]) == (0, 0)
+
+
+def test_calls_that_left_are_listed_newest_first_each_with_its_session(store: UsageStore) -> None:
+    insert(store, cloud("a" * 8, day=20), cloud("b" * 8), rows("c" * 8))
+    first, second = store.egress_calls(None, 10, None)
+    assert (first["session_id"], second["session_id"]) == ("b" * 8, "a" * 8)
+    assert (first["route"], first["backend"], first["cost_usd"]) == ("xai", "xai", 0.03)
+    assert [row["session_id"] for row in store.egress_calls(None, 10, first["id"])] == ["a" * 8]
+
+
+def test_a_client_sees_its_own_calls_that_left(store: UsageStore) -> None:
+    insert(store, cloud("a" * 8, client="key-1"), cloud("b" * 8, client="key-2"))
+    assert [row["session_id"] for row in store.egress_calls("key-1", 10, None)] == ["a" * 8]
+
+
 def test_errors_cancellations_and_unknown_costs_are_counted(store: UsageStore) -> None:
     unknown = Cost(0.0, (), unknown=("openrouter: no price known",))
     insert(

@@ -13,7 +13,7 @@ from ai_router.storage.usage_rows import Rows, SpillFile
 
 
 def rows(number: int) -> Rows:
-    return Rows({"id": f"r{number}"}, [{"id": f"r{number}-1"}])
+    return Rows({"id": f"r{number}", "confidence": 0.9}, [{"id": f"r{number}-1"}])
 
 
 def names(count: int) -> set[str]:
@@ -28,6 +28,13 @@ def test_a_line_from_another_hand_is_counted_and_passed_over(tmp_path: Path, lin
     taken: list[Rows] = []
     assert spill_file.take(taken.extend) == 1
     assert taken == [rows(0)]
+
+
+def test_a_row_of_a_version_that_knew_no_confidence_gets_none(tmp_path: Path) -> None:
+    (tmp_path / "unsaved.jsonl").write_bytes(b'[{"id": "r0"},[]]\n')
+    taken: list[Rows] = []
+    SpillFile(tmp_path / "unsaved.jsonl").take(taken.extend)
+    assert taken == [Rows({"id": "r0", "confidence": None}, [])]
 
 
 def test_a_line_that_a_crash_has_cut_off_costs_that_line_only(tmp_path: Path) -> None:

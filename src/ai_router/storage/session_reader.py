@@ -95,6 +95,17 @@ class SessionFiles:
                 return self._read(stem) if visible else None
         return None
 
+    def documents(self, client: str | None) -> Iterator[Mapping[str, Any]]:
+        """The content of all files of ``client`` (None: anyone's), newest first. What is no session is left out."""
+        for stem in self._stems(None):
+            try:
+                document = orjson.loads(self._read(stem) or b"")
+                mine = client is None or document["client"] == client
+            except (ValueError, KeyError, TypeError):
+                continue
+            if mine:
+                yield document
+
     def _stems(self, before: str | None) -> Iterator[str]:
         try:
             names = [path.name for path in self._folder.iterdir()]
@@ -151,6 +162,8 @@ def summary_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
         "model": document.get("answered_by") or document["model"],
         "stream": document["stream"],
         "decided_by": decision.get("decided_by"),
+        "label": decision.get("label"),
+        "confidence": decision.get("confidence"),
         "speculation": document.get("speculation"),
         "total_ms": timings["total_ms"],
         "ttft_ms": timings.get("ttft_ms"),

@@ -38,6 +38,7 @@ requests = Table(
     Column("ttft_ms", Float, nullable=True),
     Column("total_ms", Float, nullable=False),
     Column("cancel_ms", Float, nullable=True),
+    Column("confidence", Float, nullable=True),  # of the decision, where that is known
     Index("requests_day", "day"),
     Index("requests_at", "at"),
 )

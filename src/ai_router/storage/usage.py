@@ -16,6 +16,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    or_,
     select,
     update,
 )
@@ -32,6 +33,12 @@ WINDOW_COLUMNS = (
     *("cost_usd", "gpu_seconds", "total_ms", "ttft_ms", "cancel_ms"),
 )
 """What observability.windows reads of a row."""
+
+
+IN_DOUBT_BELOW = 0.8
+"""A decision is in doubt if its confidence is less than that, or not known."""
+_NO_DECISION = ("", "explicit", "meta")
+"""What the router did not decide: the client named a model, or a chat UI asked for itself."""
 
 
 class UsageStore(Store):
@@ -80,6 +87,17 @@ class UsageStore(Store):
         return self._rows(
             select(*key, *sums).where(_within(egress, since, until, client)).group_by(*key).order_by(*key)
         )
+
+    def egress_calls(self, client: str | None, limit: int, before: str | None) -> list[Row]:
+        """The newest calls that left the local network, each with the session and the route of its request. ``before``:
+        only those whose ``id`` is less, which begins with the time."""
+        named = [requests.c[name] for name in ("session_id", "route", "status")]
+        query = select(egress, *named).outerjoin(requests, requests.c.id == egress.c.request)
+        if client is not None:
+            query = query.where(egress.c.client == client)
+        if before is not None:
+            query = query.where(egress.c.id < before)
+        return self._rows(query.order_by(egress.c.id.desc()).limit(limit))
 
     def since(self, start: float, limit: int) -> list[Row]:
         """The newest ``limit`` requests since ``start`` (seconds since 1970), newest first, with ``WINDOW_COLUMNS``."""
@@ -143,4 +161,12 @@ def _sums() -> Iterable[ColumnElement[Any]]:
         else_=0.0,
     )
     yield count(requests.c.local).label("answered_locally")
+    decided = requests.c.decided_by.not_in(_NO_DECISION)
+    unsure = or_(
+        requests.c.confidence < IN_DOUBT_BELOW,
+        # Rows of earlier versions have no confidence. The fast path decides where it is sure only.
+        and_(requests.c.confidence.is_(None), requests.c.decided_by != "fast"),
+    )
+    yield count(decided).label("decided")
+    yield count(and_(decided, unsure)).label("in_doubt")
     yield func.coalesce(func.sum(saved_by_local), 0.0).label("saved_usd")

@@ -67,6 +67,7 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
         "ttft_ms": outcome.timings.get("ttft_ms"),
         "total_ms": outcome.timings["total_ms"],
         "cancel_ms": outcome.timings.get("cancel_ms"),
+        "confidence": outcome.decision.confidence if outcome.decision else None,
     }
     egress_calls = [call for call in outcome.traffic if not is_local(call.backend)]
     return Rows(row, [_egress_row(row_id, common, cost, call) for call in egress_calls])
@@ -183,4 +184,5 @@ def _parsed(line: bytes) -> Rows | None:
         return None
     request, egress_rows = found
     has_ids = "id" in request and all(isinstance(row, dict) and "id" in row for row in egress_rows)
-    return Rows(request, egress_rows) if has_ids else None
+    # A version before 0.2 has written none.
+    return Rows({"confidence": None, **request}, egress_rows) if has_ids else None

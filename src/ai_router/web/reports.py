@@ -1,4 +1,4 @@
-"""Reports of what was kept: GET /api/sessions, GET /api/sessions/{id} and GET /api/usage.
+"""Reports of what was kept: GET /api/sessions, GET /api/sessions/{id}, GET /api/usage and GET /api/egress.
 
 Here are the routes, how they read their query parameters, and the limit on how many look-ups run at a time.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,11 @@ GROUPINGS = ("day", "route", "model", "organization", "client", "backend", "stat
 """The columns that ``by`` takes."""
 _ALIASES = {"org": "organization", "key": "client"}
 """Other names that ``by`` takes for two of them."""
+_EGRESS = (
+    *("id", "at", "session_id", "route", "status", "backend", "model", "purpose", "bytes_sent", "bytes_received"),
+    *("input_tokens", "output_tokens", "cost_usd"),
+)
+_EGRESS_ID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{8,32}-[0-9]{1,6}")
 _MAX_DAYS = 3_660
 _FIRST_YEAR = 2000
 _MAX_PAGE, _DEFAULT_PAGE = 200, 50
@@ -58,7 +63,7 @@ def sessions_blueprint(
 
     @sessions.get("/api/sessions")
     def list_sessions() -> Response:
-        session_filter, limit = _session_filter(), _integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
+        session_filter, limit = _session_filter(), integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
         with lookups.slot():
             flush_all()
             page = files.page(session_filter, limit)
@@ -81,7 +86,7 @@ def sessions_blueprint(
 
 def _session_filter() -> SessionFilter:
     client = whose()
-    _refuse_others(("route", "status", "slow", "text", "before", "limit"))
+    refuse_others(("route", "status", "slow", "text", "before", "limit"))
     text = request.args.get("text") or None
     if text is not None and len(text) > _MAX_SEARCH_CHARS:
         raise InvalidRequest(f"'text' may have {_MAX_SEARCH_CHARS} characters", "text")
@@ -103,14 +108,15 @@ def _slow_filter() -> Callable[[str, float], bool] | None:
         return None
     if value == "true":
         return is_slow
-    min_ms = _integer("slow", 0, 86_400_000, 0)
+    min_ms = integer("slow", 0, 86_400_000, 0)
     return lambda _, total_ms: total_ms >= min_ms
 
 
 def usage_blueprint(
     usage: UsageWriter[UsageStore] | None, baseline: Baseline | None, flush: Callable[[], None], lookups: Lookups
 ) -> Blueprint:
-    """GET /api/usage: tokens, costs, what local answers saved, and what left the local network, between two days.
+    """GET /api/usage: tokens, costs, what local answers saved, and what left the local network, between two days; and
+    GET /api/egress: each call that left.
 
     A client sees its own usage, the admin sees all. ``usage``: None with TELEMETRY=off. ``baseline``: the model whose
     price local answers are compared with. ``flush`` has all requests that have ended recorded.
@@ -120,7 +126,7 @@ def usage_blueprint(
     @blueprint.get("/api/usage")
     def usage_report() -> Response:
         client = whose()
-        _refuse_others(("from", "to", "by"))
+        refuse_others(("from", "to", "by"))
         today = datetime.now(UTC).date()
         until = _day("to", today)
         since = _day("from", until - timedelta(days=29))
@@ -151,6 +157,24 @@ def usage_blueprint(
             rows_waiting=usage.waiting,
         )
 
+    @blueprint.get("/api/egress")
+    def calls_that_left() -> Response:
+        """The calls that left the local network, newest first, each with its session."""
+        client, limit = whose(), integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
+        refuse_others(("limit", "before"))
+        before = _matching("before", _EGRESS_ID, "the 'next' of a page")
+        if usage is None:
+            raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
+        flush()
+
+        def read() -> Sequence[Mapping[str, Any]]:
+            usage.flush()
+            return usage.wait_for_store(lookups.timeout_s).egress_calls(client, limit, before)
+
+        rows = lookups.query(read)
+        following = rows[-1]["id"] if len(rows) == limit else None
+        return jsonify(object="list", data=[{name: row[name] for name in _EGRESS} for row in rows], next=following)
+
     return blueprint
 
 
@@ -163,7 +187,7 @@ def _baseline_json(baseline: Baseline | None) -> Mapping[str, Any] | None:
     return {"model": baseline.model, "usd_per_million_tokens": per_million}
 
 
-def _refuse_others(names: Collection[str]) -> None:
+def refuse_others(names: Collection[str]) -> None:
     """Refuse query parameters other than these: a misspelt filter must not look as if it matched everything."""
     for name in request.args:
         if name not in names:
@@ -195,7 +219,7 @@ def _matching(name: str, pattern: re.Pattern[str], what: str) -> str | None:
     return value
 
 
-def _integer(name: str, low: int, high: int, default: int) -> int:
+def integer(name: str, low: int, high: int, default: int) -> int:
     """A query parameter that must be a whole number from ``low`` to ``high``."""
     value = request.args.get(name)
     if value is None:
