@@ -309,7 +309,7 @@ class Dispatcher:
             policy.metrics.turned_away(wanted[0])
             self._queue_was_full = True
             return None
-        self._record.phase = "queued"
+        self._record.queued(ticket)
         log_lines.queued(wanted, *ticket.estimate())
         waiting = QueueWait(self._scope, ticket, started + self._max_wait_s(), policy.clock)
         permit = None

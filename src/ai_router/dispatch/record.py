@@ -12,6 +12,7 @@ from ai_router.config import SessionBodies
 from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
 from ai_router.observability.redaction import kept_detail, kept_error
+from ai_router.resilience.limiter import QueueTicket
 from ai_router.types import (
     Attempt,
     ChatRequest,
@@ -66,6 +67,8 @@ class RequestRecord:
         self.decision: Decision | None = None
         self.speculation = SpeculationResult.SKIPPED
         self.model: str | None = None
+        self.ticket: QueueTicket | None = None
+        """Its place in the queue, while it is ``queued``."""
         self.events_unread = 0
         """How many events of the answer were not valid JSON."""
         self._speculative = False
@@ -225,8 +228,14 @@ class RequestRecord:
         """A backend failed, and is asked again in ``delay_s`` seconds."""
         self._step("retry", time.monotonic(), {"backend": backend, "delay_ms": round(delay_s * 1000, 1)})
 
+    def queued(self, ticket: QueueTicket) -> None:
+        """The request waits in the queue now."""
+        self.ticket = ticket
+        self.phase = "queued"
+
     def waited(self, started: float, wanted: Sequence[str], admitted: str | None) -> None:
         """The request waited in the queue. ``admitted``: the backend that it got a permit of; None: it got none."""
+        self.ticket = None
         self._timings["queue_ms"] = self._timings.get("queue_ms", 0.0) + self.ms() - self.ms(started)
         self._step("queue", started, {"wanted": list(wanted), "admitted": admitted})
 

@@ -38,6 +38,7 @@ from ai_router.types import ChatRequest, Purpose
 _MAX_RESULT_BYTES = 4 << 20
 _MAX_CONTEXT_CHARS = 24_000
 _MAX_SOURCES_CHARS = 4_000
+_SOURCES = "\n\nSources:\n"
 _MAX_URL_CHARS = 500
 _CONTROL_TOKENS = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?(?:s|think|start_of_turn|end_of_turn|bos|eos)>|<</?SYS>>|\[/?(?:INST|TOOL_CALLS)\]", re.I
@@ -240,7 +241,13 @@ def _listed(urls: Sequence[str]) -> str:
         if len(url) <= _MAX_URL_CHARS and len(url) + 3 <= left:
             lines.append(f"- {url}")
             left -= len(url) + 3
-    return "\n\nSources:\n" + "\n".join(lines) if lines else ""
+    return _SOURCES + "\n".join(lines) if lines else ""
+
+
+def listed_sources(context: str) -> Sequence[str]:
+    """The URLs in the list at the end of a context of ``findings``."""
+    _, found, lines = context.rpartition(_SOURCES)
+    return [line.removeprefix("- ") for line in lines.splitlines() if line.startswith("- ")] if found else []
 
 
 def _without_control_tokens(text: str) -> str:

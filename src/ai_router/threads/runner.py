@@ -15,31 +15,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from ai_router.config import SessionBodies
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.dispatch.reply import StreamReply
-from ai_router.envelope import envelope
 from ai_router.errors import INTERNAL, InternalError, RequestCancelled, RouterError, ShuttingDown, StoreUnavailable
 from ai_router.http.calls import CancelScope
-from ai_router.http.sse import Event, SSEDecoder
+from ai_router.http.sse import SSEDecoder
 from ai_router.http.timers import TimerThread
 from ai_router.pipeline import Pipeline
-from ai_router.routing.router import shown_ask
 from ai_router.storage.lazy_store import LazyStore
-from ai_router.storage.thread_rows import CANCELLED, COMPLETE, ERROR, INTERRUPTED, LEASE_S, STREAMING, Row
+from ai_router.storage.thread_rows import LEASE_S, STREAMING
 from ai_router.threads.answer import ThreadAnswer
-from ai_router.types import ChatRequest, Cost, Outcome, Status
+from ai_router.threads.events import decision_json, last_event, message_values, publish_event
+from ai_router.types import ChatRequest, Cost, Outcome
 
 if TYPE_CHECKING:
     from ai_router.storage.threads import ThreadStore
 
 log = logging.getLogger(__name__)
 
-_STATUS = {Status.OK: COMPLETE, Status.CANCELLED: CANCELLED, Status.ERROR: ERROR}
-_REASONING = ("reasoning", "reasoning_content")
 _SAVE_TRIES, _SAVE_PAUSE_S = 10, 1.0
 
 
@@ -84,10 +79,17 @@ class ThreadRunner:
         self._leases: threading.Thread | None = None
 
     def start(
-        self, request: ChatRequest, thread: str, user_message: Mapping[str, Any], *, counted: bool = False
+        self,
+        request: ChatRequest,
+        thread: str,
+        user_message: Mapping[str, Any],
+        *,
+        replaces: int | None = None,
+        counted: bool = False,
     ) -> ThreadAnswer:
-        """Keep the user's message, and begin to answer it. ``counted``: the caller has counted the request as one that
-        is under way, until its response closes. Raises Overloaded and StoreUnavailable."""
+        """Keep the user's message, and begin to answer it. ``replaces``: the position from which on earlier messages
+        give way. ``counted``: the caller has counted the request as one that is under way, until its response closes.
+        Raises Overloaded and StoreUnavailable."""
         release = _nothing if counted else partial(self._limit.release, request.client)
         if not counted:
             self._limit.acquire(request.client)
@@ -102,7 +104,8 @@ class ThreadRunner:
                 "owner": self.owner,
             }
             store = self._open_threads.store()
-            asked, begun = store.add(thread, user_message, {**answer_row, "lease_until": store.lease()})
+            rows = (user_message, {**answer_row, "lease_until": store.lease()})
+            asked, begun = store.add(thread, *rows, replaces=replaces)
         except BaseException:  # raised again
             release()
             raise
@@ -179,7 +182,7 @@ class ThreadRunner:
         try:
             for portion in reply.body():
                 for event in decoder.feed(portion):
-                    _publish(answer, event, citations)
+                    publish_event(answer, event, record, citations)
         except Exception:  # at the edge of a background thread: the message has to end, and say why
             log.exception("a thread's answer failed for a reason of our own")
             record.fail(InternalError(INTERNAL))
@@ -231,113 +234,3 @@ class ThreadRunner:
 
 
 def _nothing() -> None: ...
-
-
-def last_event(status: str) -> str:
-    """The name of a message's last event."""
-    return "error" if status in (ERROR, INTERRUPTED) else "done"
-
-
-def decision_json(record: RequestRecord) -> Mapping[str, Any]:
-    """What is known of a request's way when its answer begins, or has to wait."""
-    decision = record.decision
-    if decision is None:
-        return {"route": record.route}
-    return {
-        "route": record.route,
-        "model": record.model,
-        "label": decision.label,
-        "decided_by": decision.decided_by,
-        "confidence": decision.confidence,
-        "reason": record.reason,
-        "ask": shown_ask(decision, record.scrub),
-        "speculation": record.speculation,
-        "warning": record.warning or None,
-    }
-
-
-def message_values(
-    outcome: Outcome,
-    cost: Cost,
-    problem: RouterError | None,
-    citations: Sequence[Any],
-    scrub: Callable[[str], str] = str,
-) -> dict[str, Any]:
-    """The values of an answer that has ended, for its row and its last event."""
-    message, decision, usage = outcome.response or {}, outcome.decision, cost.usage
-    status = INTERRUPTED if outcome.error_code == ShuttingDown.code else _STATUS[outcome.status]
-    error = None
-    if outcome.error is not None:
-        error = (
-            envelope(problem)["error"]
-            if problem is not None
-            else {"message": outcome.error, "type": "server_error", "param": None, "code": outcome.error_code}
-        )
-    return {
-        "status": status,
-        "content": message.get("content") or "",
-        "reasoning": next((message[name] for name in _REASONING if message.get(name)), ""),
-        "error": error,
-        "details": {
-            "route": outcome.route,
-            "model": outcome.model,
-            "backend": outcome.attempts[-1].backend if outcome.attempts else None,
-            "label": decision.label if decision else None,
-            "decided_by": decision.decided_by if decision else None,
-            "confidence": decision.confidence if decision else None,
-            "reason": outcome.reason,
-            "ask": shown_ask(decision, scrub) if decision else "",
-            "speculation": outcome.speculation,
-            "finish_reason": message.get("finish_reason"),
-            "tool_calls": message.get("tool_calls"),
-            "citations": list(citations) or None,
-            "ttft_ms": outcome.timings.get("ttft_ms"),
-            "total_ms": outcome.timings["total_ms"],
-            "parts": dict(outcome.parts),
-            "input_tokens": usage.input if usage else None,
-            "output_tokens": usage.output if usage else None,
-            "tokens_estimated": usage.estimated if usage else None,
-            "cost_usd": cost.usd,
-            "known_cost_usd": cost.known_usd,
-        },
-    }
-
-
-def _publish(answer: ThreadAnswer, event: Event, citations: list[Any]) -> None:
-    """Pass an event of the reply on: a comment as a notice, a chunk as a delta."""
-    if event.data is None:
-        notice = " ".join(line[1:].strip() for line in event.raw.decode("utf-8", "replace").splitlines() if line)
-        if notice:
-            answer.publish("notice", {"text": notice})
-        return
-    try:
-        chunk = orjson.loads(event.data)
-    except orjson.JSONDecodeError:
-        return  # [DONE], or what no strict parser can read
-    if not isinstance(chunk, dict):
-        return
-    if isinstance(found := chunk.get("citations"), list):
-        citations[:] = found
-    if said := _said(chunk):
-        answer.publish("delta", said)
-
-
-def _said(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the first choice of a chunk adds to the answer."""
-    choices = chunk.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    delta = first.get("delta") if isinstance(first, dict) else None
-    if not isinstance(delta, dict):
-        return {}
-    reasoning = next((delta[name] for name in _REASONING if isinstance(delta.get(name), str)), "")
-    content = delta.get("content")
-    said = {"content": content if isinstance(content, str) else "", "reasoning": reasoning}
-    told: dict[str, Any] = {name: text for name, text in said.items() if text}
-    if delta.get("tool_calls"):
-        told["tool_calls"] = delta["tool_calls"]
-    return told
-
-
-def rows_as_messages(rows: Sequence[Row]) -> list[dict[str, str]]:
-    """The conversation so far, for a backend: what was said by both sides, without answers that say nothing."""
-    return [{"role": row["role"], "content": row["content"]} for row in rows if row["content"]]

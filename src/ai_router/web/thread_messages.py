@@ -15,7 +15,8 @@ from ai_router.routing.prompt import date_context
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row
 from ai_router.threads.answer import ThreadAnswer
-from ai_router.threads.runner import ThreadRunner, last_event, rows_as_messages
+from ai_router.threads.events import last_event, rows_as_messages
+from ai_router.threads.runner import ThreadRunner
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ai_router.storage.threads import ThreadStore
 
 _ROLES = ("user", "assistant", "system")
-_OWN_FIELDS = ("content", "role", "provider", "model", "messages", "stream")
+_OWN_FIELDS = ("content", "role", "provider", "model", "replaces", "messages", "stream")
 _TITLE_CHARS = 60
 _HISTORY = 1_000
 """How many messages of a thread a backend is sent at most."""
@@ -125,13 +126,27 @@ def _begin(
     counted: bool = False,
 ) -> ThreadAnswer:
     """Keep the user's message and begin the answer. ``counted``: the request is one of those under way already."""
-    content = text(fields, "content")
-    history = rows_as_messages(store.messages(thread, _HISTORY))
+    content, replaced = text(fields, "content"), _replaced(store, thread, fields)
+    history = rows_as_messages(store.messages(thread, _HISTORY, replaced))
     chat_request = _chat_request(settings, fields, [*history, {"role": "user", "content": content}])
     if not history:
         store.name_if_nameless(thread, _title_of(content))
     message = {"role": "user", "content": content, "status": COMPLETE}
-    return runner.start(chat_request, thread, message, counted=counted)
+    if replaced is not None:
+        # Their answers are about to be deleted.
+        runner.cancel_thread(thread)
+    return runner.start(chat_request, thread, message, replaces=replaced, counted=counted)
+
+
+def _replaced(store: ThreadStore, thread: str, fields: Mapping[str, Any]) -> int | None:
+    """The position of the message that the new one replaces, with all behind it. Raises InvalidRequest."""
+    replaces = text(fields, "replaces", required=False)
+    if not replaces:
+        return None
+    row = store.message(thread, replaces)
+    if row["role"] != "user":
+        raise InvalidRequest("only a message of the user can be replaced, with all that follows it", "replaces")
+    return int(row["position"])
 
 
 def _chat_request(
