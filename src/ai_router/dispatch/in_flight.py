@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -93,14 +93,15 @@ class InFlight:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._entries: dict[str, list[_Entry]] = {}
-        self._cancelled: LRUCache[tuple[str, str], tuple[Cancelled, ...]] = LRUCache(_MAX_REMEMBERED)
+        self._cancelled: LRUCache[tuple[str | None, str], tuple[Cancelled, ...]] = LRUCache(_MAX_REMEMBERED)
 
     def add(self, record: RequestRecord, scope: CancelScope) -> Callable[[], None]:
         """Register a request. Returns the function that removes it."""
         name, entry = record.request.request_id, _Entry(record, scope)
         with self._lock:
             self._entries.setdefault(name, []).append(entry)
-            self._cancelled.pop((record.request.client, name), None)
+            for client in (record.request.client, None):
+                self._cancelled.pop((client, name), None)
 
         def remove() -> None:
             with self._lock:
@@ -112,14 +113,20 @@ class InFlight:
 
         return remove
 
-    def cancel(self, request_id: str, client: str) -> tuple[tuple[Cancelled, ...], bool] | None:
-        """Abort the requests of ``client`` with that id. Returns them, and True; None if there are none.
+    def under_way(self) -> Sequence[tuple[RequestRecord, CancelScope]]:
+        """All of them, as they came."""
+        with self._lock:
+            return [(entry.record, entry.scope) for entries in self._entries.values() for entry in entries]
+
+    def cancel(self, request_id: str, client: str | None) -> tuple[tuple[Cancelled, ...], bool] | None:
+        """Abort the requests of ``client`` (None: of anybody) with that id. Returns them, and True; None if there are
+        none.
 
         If they were cancelled before, also if they have ended since, returns the same requests, and False.
         """
         key = (client, request_id)
         with self._changed:
-            own = [e for e in self._entries.get(request_id, ()) if e.record.request.client == client]
+            own = [e for e in self._entries.get(request_id, ()) if client in (None, e.record.request.client)]
             # A request whose answer is complete counts as ended: only its closing is left.
             still_running = [entry for entry in own if entry.scope.reason is None and not entry.record.ending]
             if not still_running:

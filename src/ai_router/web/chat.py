@@ -21,7 +21,7 @@ from ai_router.pipeline import Pipeline
 from ai_router.routing.prompt import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
-from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
+from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request, read_body
 from ai_router.web.responses import contract_headers, on_response_closed, stream_response
 
@@ -81,8 +81,9 @@ def blueprint(
 
     @chat.post("/v1/requests/<request_id>/cancel")
     def cancel(request_id: str) -> Response:
-        """Cancel the requests of that id. A client reaches its own only: those made with the same key."""
-        found = in_flight.cancel(request_id, g.client)
+        """Cancel the requests of that id. A client reaches its own only: those made with the same key; the admin key
+        reaches all."""
+        found = in_flight.cancel(request_id, None if g.client == ADMIN else g.client)
         if found is None:
             raise NotFound(f"no request '{request_id[:128]}' is under way; it may have ended")
         cancelled, fresh = found
