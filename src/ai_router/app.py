@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import cast
@@ -12,6 +12,10 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
 from ai_router.config import Settings
+from ai_router.console.assets import Assets
+from ai_router.console.doubt import Doubts
+from ai_router.console.live import LivePart, LiveView
+from ai_router.console.now import live_parts
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.speculation import PrimaryLoad
@@ -24,11 +28,25 @@ from ai_router.observability import log_lines
 from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
+from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import build_registry
 from ai_router.storage.lazy_store import lazy_feedback, lazy_threads
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import Telemetry, start_telemetry, watch_backends
-from ai_router.web import access, chat, dry_run, feedback, health, metrics, models, reports, responses, threads
+from ai_router.web import (
+    access,
+    chat,
+    console,
+    dry_run,
+    feedback,
+    health,
+    live,
+    metrics,
+    models,
+    reports,
+    responses,
+    threads,
+)
 from ai_router.web.requests import Ids
 from ai_router.wiring import build_limiter, build_pipeline, build_thread_runner
 
@@ -128,15 +146,23 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         settings, pipeline, in_flight, limit, subscribers, telemetry, open_threads, timers, closing
     )
     app.register_blueprint(threads.blueprint(open_threads, runner, chat_settings))
-    _register_reports(app, settings, chat_settings, telemetry, flush)
+    files = SessionFiles(settings.session_path)
+    _register_reports(app, settings, chat_settings, telemetry, flush, files)
+    parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush)
+    _register_console(app, parts, pipeline, telemetry, flush, files)
     return app
 
 
 def _register_reports(
-    app: Flask, settings: Settings, chat_settings: chat.ChatSettings, telemetry: Telemetry, flush: Callable[[], None]
+    app: Flask,
+    settings: Settings,
+    chat_settings: chat.ChatSettings,
+    telemetry: Telemetry,
+    flush: Callable[[], None],
+    files: SessionFiles,
 ) -> None:
     """What was kept of requests, and what people say of it. ``flush`` has recorded what has ended."""
-    lookups, files = reports.Lookups(), SessionFiles(settings.session_path)
+    lookups = reports.Lookups()
     app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
     app.register_blueprint(reports.sessions_blueprint(files, telemetry.sessions, flush, lookups))
     verdicts = lazy_feedback(settings.usage_database)
@@ -144,6 +170,24 @@ def _register_reports(
     app.register_blueprint(
         feedback.blueprint(verdicts, files, telemetry.sessions, flush, lookups, chat_settings, settings.usage_days)
     )
+
+
+def _register_console(
+    app: Flask,
+    parts: Sequence[LivePart],
+    pipeline: Pipeline,
+    telemetry: Telemetry,
+    flush: Callable[[], None],
+    files: SessionFiles,
+) -> None:
+    """The page at ``/``, and what it asks for that nobody else does."""
+    closing = runtime_of(app).closing
+    view = LiveView(parts)
+    closing.callback(view.close)
+    doubts = Doubts(files, lambda: pipeline.router.head, telemetry.is_local)
+    closing.callback(doubts.close)
+    app.register_blueprint(live.blueprint(view, doubts, telemetry.sessions, flush))
+    app.register_blueprint(console.blueprint(Assets()))
 
 
 def runtime_of(app: Flask) -> Runtime:

@@ -57,6 +57,8 @@ class Telemetry:
     """Have counted what has ended until now."""
     trace_of: Callable[[str | None], Trace | None]
     cost_of: Callable[[Outcome], Cost]
+    is_local: Callable[[str], bool]
+    """Whether a backend, by its name, is in the local network."""
 
 
 def start_telemetry(
@@ -116,6 +118,7 @@ def start_telemetry(
         flush=recorder.flush,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
         cost_of=pricing.cost,
+        is_local=pricing.is_local,
     )
 
 

@@ -19,6 +19,28 @@ def refused(host: str = "127.0.0.1:8080", origin: str = "", site: str = "", sche
     return None
 
 
+def headers(**changes: bool) -> BrowserHeaders:
+    return BrowserHeaders("http", "127.0.0.1:8080", "http://127.0.0.1:8080", "same-origin", **changes)
+
+
+def test_a_browser_that_changes_something_must_send_a_header_that_no_form_can() -> None:
+    with pytest.raises(BrowserRefused) as refusal:
+        RULE.admit(headers(from_browser=True, writes=True))
+    assert refusal.value.code == "header_missing"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"from_browser": True, "writes": True, "deliberate": True},
+        {"from_browser": True, "writes": False},
+        {"from_browser": False, "writes": True},
+    ],
+)
+def test_everything_else_needs_no_such_header(changes: dict[str, bool]) -> None:
+    RULE.admit(headers(**changes))
+
+
 @pytest.mark.parametrize(
     "host",
     [

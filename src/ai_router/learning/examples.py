@@ -163,7 +163,7 @@ def read_sessions(folder: Path) -> Iterator[StoredSession]:
         raise FileNotFoundError(f"{folder} is no folder")
     for path in sorted(folder.glob("*.json")):
         try:
-            session = _session(orjson.loads(path.read_bytes()))
+            session = session_of(orjson.loads(path.read_bytes()))
         except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as problem:
             log.warning("%s is no session: %s", path.name, problem)
             continue
@@ -171,7 +171,9 @@ def read_sessions(folder: Path) -> Iterator[StoredSession]:
             yield session
 
 
-def _session(document: Mapping[str, Any]) -> StoredSession | None:
+def session_of(document: Mapping[str, Any]) -> StoredSession | None:
+    """The session in a file's ``document``; None if it was not routed by a decision. Raises KeyError, TypeError or
+    ValueError for what is no session, or one whose text was not kept."""
     decision = document["decision"]
     if decision is None or decision["label"] not in LABELS:
         return None

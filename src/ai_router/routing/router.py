@@ -20,7 +20,7 @@ from ai_router.resilience.retry import record_result
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import CIRCLES, TurnKey, goes_in_circles, goes_on, is_continuation, stay, turn_keys
 from ai_router.routing.fast_path import FastPath, HeadGuess
-from ai_router.routing.head.model import Guess
+from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
@@ -82,6 +82,11 @@ class Router:
         self._bodies = bodies
         self._escalates = cloud_fallback and not registry.chains[Label.COMPLEX.lower()][0].backend.local
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
+
+    @property
+    def head(self) -> Head | None:
+        """The present head of the fast path; None with FAST_ROUTING=off."""
+        return None if self._fast_path is None else self._fast_path.heads.current
 
     def dry_run(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> DryRun:
         """Decide as a real request would be decided, and change no cache, conversation or metric. The classifier is

@@ -10,7 +10,8 @@ A router that asks for no key takes whoever reaches it for its owner. Web pages 
 browser that shows it send a request to an address on that machine (cross-site request forgery), and a page whose own
 name its owner makes point to 127.0.0.1 can read the answers (DNS rebinding). What browsers say of a request tells both
 apart from the owner's: ``Origin`` and ``Sec-Fetch-Site`` (Fetch Metadata), which a page cannot change, and ``Host``,
-the name under which the browser knows the router. Not the content type: curl sends JSON as a form.
+the name under which the browser knows the router. Not the content type: curl sends JSON as a form. And what a browser
+sends to change something must have a header that no form can have, whatever else it says.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ _ANSWERED_IN_ONE_PIECE = re.compile(r"/api/threads/[^/]+/messages")
 """Others. A streamed message of a thread holds no thread of the server."""
 
 
-_OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+_OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
+_OPEN_FOLDER = "/assets/"
+"""The console's page and its files are open, too: they hold nothing of anybody's."""
 ADMIN = "admin"
 """The name of whoever shows the admin key."""
 
@@ -52,6 +55,11 @@ ADMIN = "admin"
 def asks_backends(method: str, path: str) -> bool:
     """Whether a request with this method and path may hold its thread for long."""
     return method == "POST" and (path in BACKEND_PATHS or bool(_ANSWERED_IN_ONE_PIECE.fullmatch(path)))
+
+
+def is_open(path: str) -> bool:
+    """Whether the path is for everybody."""
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER)
 
 
 class Keys:
@@ -79,7 +87,7 @@ class Keys:
 
     def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for ``path``."""
-        return not self._needed or path in _OPEN_PATHS or bool(self.client(authorization, x_api_key))
+        return not self._needed or is_open(path) or bool(self.client(authorization, x_api_key))
 
     def sees(self, client: str) -> str | None:
         """Whose requests a client may look at: its own, by its name; None: everybody's; "": nobody's."""
@@ -93,7 +101,8 @@ class Keys:
 
 
 def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule: BrowserRule | None) -> None:
-    """Give every request an id, require a key on everything but health, and count what asks backends.
+    """Give every request an id, require a key on everything but health and the console's files, and count what asks
+    backends.
 
     ``browser_rule``: what browsers must keep to where no key is required; None: nothing.
 
@@ -107,9 +116,9 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
 
     @app.before_request
     def authenticate() -> None:
-        if browser_rule is not None and request.path not in _OPEN_PATHS:
+        if browser_rule is not None and not is_open(request.path):
             browser_rule.admit(_browser_headers())
-        find = keys.client if request.path in _OPEN_PATHS else keys.admit
+        find = keys.client if is_open(request.path) else keys.admit
         g.client = find(request.headers.get("authorization", ""), request.headers.get("x-api-key", ""))
         g.sees = keys.sees(g.client)
 
@@ -156,7 +165,15 @@ def key_name(key: str) -> str:
 
 def _browser_headers() -> BrowserHeaders:
     of = request.headers
-    return BrowserHeaders(request.scheme, of.get("host", ""), of.get("origin", ""), of.get("sec-fetch-site", ""))
+    return BrowserHeaders(
+        request.scheme,
+        of.get("host", ""),
+        of.get("origin", ""),
+        of.get("sec-fetch-site", ""),
+        from_browser=any(name in of for name in _SAID_BY_BROWSERS),
+        writes=request.method not in _SAFE_METHODS,
+        deliberate=any(name in of for name in _NOT_IN_FORMS),
+    )
 
 
 def whose() -> str | None:
@@ -178,16 +195,28 @@ def _shown(authorization: str, x_api_key: str) -> Iterator[bytes]:
 # Without keys: browsers.
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAID_BY_BROWSERS = ("origin", "sec-fetch-site", "sec-fetch-dest", "sec-fetch-user")
+"""Not sec-fetch-mode: Node's fetch sends it, too."""
+_NOT_IN_FORMS = ("x-requested-with", "authorization", "x-api-key")
+"""A page needs the router's consent (CORS) for each of them, and gets none."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrowserHeaders:
-    """What a request says of where it comes from; an empty text: it has no such header. ``scheme``: http or https."""
+    """What a request says of where it comes from; an empty text: it has no such header. ``scheme``: http or https.
+
+    ``from_browser``: it has a header that only browsers send. ``writes``: its method may change something.
+    ``deliberate``: it has a header that a page cannot have sent without asking the router first.
+    """
 
     scheme: str
     host: str
     origin: str
     sec_fetch_site: str
+    from_browser: bool = False
+    writes: bool = False
+    deliberate: bool = False
 
 
 class BrowserRule:
@@ -212,6 +241,12 @@ class BrowserRule:
                 "this router needs no key, so that it answers no page of another origin: set AI_ROUTER_API_KEYS, and "
                 "have the page send one",
                 "origin_not_allowed",
+            )
+        if headers.writes and headers.from_browser and not headers.deliberate:
+            raise BrowserRefused(
+                "a request of a browser that may change something needs a header that no form can send: "
+                "x-requested-with, or the authorization of an SDK",
+                "header_missing",
             )
 
     def _may_be_asked_as(self, name: str) -> bool:

@@ -1,0 +1,160 @@
+"""The parts of the live view: requests under way, backends, and the day so far. Their values are JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ai_router.console.live import LivePart
+from ai_router.dispatch.health import HealthChecker
+from ai_router.dispatch.in_flight import InFlight
+from ai_router.dispatch.record import RequestRecord
+from ai_router.errors import StoreUnavailable
+from ai_router.observability.windows import WINDOWS, Windows, cell_json, merge_cells, targets
+from ai_router.providers.registry import CLASSIFIER, Registry
+from ai_router.resilience.limiter import ConcurrencyLimiter
+from ai_router.storage.usage_writer import UsageWriter
+from ai_router.types import DecidedBy
+
+if TYPE_CHECKING:
+    from ai_router.storage.usage import UsageStore
+
+_HEALTH_S = 10.0
+"""How old what is known of a backend may be."""
+_DATABASE_S = 5.0
+"""How long to wait for the database."""
+_STALE_S = 30.0
+_REQUESTS_EVERY_S, _BACKENDS_EVERY_S, _TODAY_EVERY_S = 0.25, 1.0, 2.0
+
+
+def live_parts(
+    in_flight: InFlight,
+    registry: Registry,
+    limiter: ConcurrencyLimiter,
+    checker: HealthChecker,
+    windows: Windows,
+    usage: UsageWriter[UsageStore] | None,
+    flush: Callable[[], None],
+) -> Sequence[LivePart]:
+    """All parts. ``usage``: None with TELEMETRY=off; ``flush`` has all requests that have ended recorded."""
+    today = Today(windows, usage, flush)
+    return (
+        LivePart("requests", _REQUESTS_EVERY_S, lambda sees: requests_json(in_flight, sees)),
+        LivePart("backends", _BACKENDS_EVERY_S, lambda _: backends_json(registry, limiter, checker)),
+        LivePart("today", _TODAY_EVERY_S, today.read),
+    )
+
+
+def requests_json(in_flight: InFlight, sees: str | None) -> Mapping[str, Any]:
+    """The requests under way, oldest first; those that wait have their position. Without a word of what they say."""
+    records = [record for record, _ in in_flight.under_way() if sees in (None, record.request.client)]
+    records.sort(key=lambda record: record.request.arrived_at)
+    return {"requests": [_request_json(record) for record in records]}
+
+
+def _request_json(record: RequestRecord) -> Mapping[str, Any]:
+    request, decision, ticket = record.request, record.decision, record.ticket
+    waiting = None
+    if ticket is not None:
+        position, seconds = ticket.estimate()
+        # A moment, since seconds would change with each look.
+        waiting = {"for": list(ticket.wanted), "position": position, "until": round(time.time() + seconds)}
+    return {
+        "request_id": request.request_id,
+        "session_id": request.session_id,
+        "client": request.client,
+        "began_at": round(request.timestamp.timestamp(), 3),
+        "phase": record.phase,
+        "route": record.route,
+        "model": record.model,
+        "label": decision.label if decision else None,
+        "decided_by": decision.decided_by if decision else None,
+        "speculation": record.speculation,
+        "own_job_of_a_chat_ui": decision is not None and decision.decided_by is DecidedBy.META,
+        "stream": request.stream,
+        "waiting": waiting,
+    }
+
+
+def backends_json(registry: Registry, limiter: ConcurrencyLimiter, checker: HealthChecker) -> Mapping[str, Any]:
+    """All backends: the breaker, calls under way and waiting, and what the last look at their health found."""
+    health = checker.latest(_HEALTH_S)
+    now, found = time.time(), []
+    # A tier of models may have limits of its own.
+    tiers = [name for name in limiter.names() if ":" in name]
+    for name, backend in [(b.name, b) for b in registry.backends()] + [
+        (tier, b) for b in registry.backends() for tier in tiers if tier.startswith(f"{b.name}:")
+    ]:
+        report, known = limiter.report(name), health.get(backend.name)
+        blocked_s, _ = limiter.blocked_for(name)
+        found.append(
+            {
+                "name": name,
+                "model": backend.model,
+                "local": backend.local,
+                "classifier": backend.name == CLASSIFIER,
+                "breaker": report.state,
+                "why": report.why,
+                "opens_at": round(now + blocked_s) if blocked_s > 0 else None,
+                "calls": report.in_flight,
+                "waiting": report.waiting,
+                "ok": known.ok if known else None,
+                "last_error": known.last_error if known else None,
+            }
+        )
+    return {"backends": found}
+
+
+class Today:
+    """The sums of the day (UTC), from the database, and the times of the last 24 hours, from memory.
+
+    The database is asked again when a request has ended, and else every _STALE_S seconds: other processes write, too.
+    """
+
+    def __init__(self, windows: Windows, usage: UsageWriter[UsageStore] | None, flush: Callable[[], None]) -> None:
+        self._windows = windows
+        self._usage = usage
+        self._flush = flush
+        self._known: dict[str | None, tuple[tuple[str, float], float, Mapping[str, Any]]] = {}
+        """For each audience: the day and the number of requests when the database was asked, when that was, and what
+        it said."""
+
+    def read(self, sees: str | None) -> Mapping[str, Any]:
+        """A client's own sums; times are everybody's. Raises StoreUnavailable."""
+        usage = self._usage
+        if usage is None:
+            raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
+        self._flush()
+        day = datetime.now(UTC).date().isoformat()
+        cell = merge_cells(self._windows.within(WINDOWS["24h"]).values())
+        times = cell_json(cell)
+        total = self._total(usage, sees, (day, cell.counts["requests"]))
+        shown = (
+            "requests",
+            "answered_locally",
+            "decided",
+            "in_doubt",
+            "cost_usd",
+            "cost_unknown",
+            "saved_usd",
+            "errors",
+        )
+        return {
+            "day": day,
+            **{name: total[name] for name in shown},
+            "ttft_ms": times["ttft_ms"],
+            "latency_ms": times["latency_ms"],
+            "cancel_ms": times["cancel_ms"],
+            "targets": [target.report(cell) for target in targets(None) if target.name != "uptime"],
+        }
+
+    def _total(self, usage: UsageWriter[UsageStore], sees: str | None, state: tuple[str, float]) -> Mapping[str, Any]:
+        known = self._known.get(sees)
+        if known is not None and known[0] == state and time.monotonic() - known[1] < _STALE_S:
+            return known[2]
+        usage.flush()
+        total = usage.wait_for_store(_DATABASE_S).totals(state[0], state[0], sees, by=())[0]
+        self._known[sees] = (state, time.monotonic(), total)
+        return total

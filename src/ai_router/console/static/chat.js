@@ -1,0 +1,197 @@
+// Chat: the threads on one side, the conversation, and what to say next.
+import { call } from "./api.js";
+import { loadThreads, open, refresh, remove, say, shown, stop, threads, underWay } from "./conversation.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
+import { useLoaded } from "./loaded.js";
+import { Message } from "./message.js";
+
+const SUGGESTIONS = [
+  "What does an umbrella insurance cover?",
+  "Prove that the square root of 2 is irrational, and say which step fails for 4.",
+  "Which Python version came out last?",
+];
+const ROUTES = [
+  ["auto", "Let the router decide"],
+  ["primary", "Local model"],
+  ["xai", "Cloud"],
+  ["enrich", "Search the web first"],
+];
+const MODEL = "ai-router-model";
+
+export function Chat({ id }) {
+  const [model, setModel] = useState(sessionStorage.getItem(MODEL) ?? "auto");
+  const [listOpen, setListOpen] = useState(false);
+  useEffect(() => {
+    open(id).catch(() => {});
+    setListOpen(false);
+  }, [id]);
+  useEffect(() => {
+    loadThreads().catch(() => {});
+    const look = () => document.visibilityState === "visible" && !underWay() && refresh();
+    document.addEventListener("visibilitychange", look);
+    return () => document.removeEventListener("visibilitychange", look);
+  }, []);
+  const choose = (name) => {
+    sessionStorage.setItem(MODEL, name);
+    setModel(name);
+  };
+  return html`<div class="chat">
+    <${Threads} id=${id} open=${listOpen} close=${() => setListOpen(false)} />
+    <section class="conversation" aria-label="Conversation">
+      <div class="only-small row">
+        <button type="button" class="quiet" aria-expanded=${listOpen} onClick=${() => setListOpen(!listOpen)}>
+          Conversations
+        </button>
+        <a class="button quiet" href="#/chat">New</a>
+      </div>
+      <${Messages} model=${model} />
+      <${Composer} model=${model} choose=${choose} />
+    </section>
+  </div>`;
+}
+
+function Threads({ id, open: isOpen, close }) {
+  const list = threads.value;
+  async function forget(thread) {
+    if (!confirm(`Delete "${thread.title || "this conversation"}" with all its messages?`)) return;
+    await remove(thread.id);
+    if (thread.id === id) location.hash = "#/chat";
+  }
+  return html`<aside class=${`threads ${isOpen ? "open" : ""}`} aria-label="Conversations">
+    <a class="button primary" href="#/chat" onClick=${close}>New conversation</a>
+    ${list === null
+      ? html`<div class="skeleton"></div><div class="skeleton"></div>`
+      : html`<ul>
+          ${list.map(
+            (thread) => html`<li key=${thread.id}>
+              <a href=${`#/chat/${thread.id}`} aria-current=${thread.id === id ? "page" : undefined}>
+                ${thread.title || "Without a title"}
+              </a>
+              <button type="button" class="bare" aria-label=${`Delete ${thread.title}`} onClick=${() => forget(thread)}>
+                ×
+              </button>
+            </li>`,
+          )}
+        </ul>`}
+  </aside>`;
+}
+
+function Messages({ model }) {
+  const { messages, problem, id } = shown.value;
+  const box = useRef(null);
+  const follows = useRef(true);
+  const last = messages?.at(-1);
+  useLayoutEffect(() => {
+    follows.current = true;
+  }, [id, messages?.length]);
+  useEffect(() => {
+    // Stay at the end while the answer grows, unless the reader has scrolled away from it.
+    const element = box.current;
+    const stay = () => {
+      if (follows.current && underWay()) element.scrollTop = element.scrollHeight;
+    };
+    element.scrollTop = element.scrollHeight;
+    const observer = new ResizeObserver(stay);
+    observer.observe(element.firstElementChild);
+    return () => observer.disconnect();
+  }, [id, messages === null]);
+  const lastTop = useRef(0);
+  const scrolled = () => {
+    const { scrollHeight, scrollTop, clientHeight } = box.current;
+    if (scrollHeight - scrollTop - clientHeight < 40) follows.current = true;
+    else if (scrollTop < lastTop.current) follows.current = false;
+    lastTop.current = scrollTop;
+  };
+  const asked = (message) => messages[messages.indexOf(message) - 1];
+  return html`<div class="messages" ref=${box} onScroll=${scrolled} tabindex="0" aria-label="Messages">
+    <div class="column">
+      ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
+      ${messages === null && html`<div class="skeleton tall"></div>`}
+      ${messages?.length === 0 && !problem && html`<${Welcome} model=${model} />`}
+      ${messages?.map(
+        (message) => html`<${Message}
+          key=${message.id}
+          message=${message}
+          isLast=${message === last}
+          retry=${() => say(asked(message).content, model, asked(message).id)}
+          edit=${(content) => say(content, model, message.id)}
+        />`,
+      )}
+    </div>
+  </div>`;
+}
+
+function Welcome({ model }) {
+  return html`<div class="welcome">
+    <h1>Ask something</h1>
+    <p>
+      The router decides whether your own model answers, the cloud, or a web search comes first. Under each answer you
+      see what it decided, why, and what that cost.
+    </p>
+    <ul>
+      ${SUGGESTIONS.map(
+        (text) => html`<li key=${text}>
+          <button type="button" class="suggestion" onClick=${() => say(text, model)}>${text}</button>
+        </li>`,
+      )}
+    </ul>
+  </div>`;
+}
+
+function Composer({ model, choose }) {
+  const [text, setText] = useState("");
+  const field = useRef(null);
+  const answering = underWay();
+  useLayoutEffect(() => {
+    field.current.style.height = "auto";
+    field.current.style.height = `${Math.min(field.current.scrollHeight + 2, 260)}px`;
+  }, [text]);
+
+  function send(event) {
+    event?.preventDefault();
+    if (!text.trim() || answering) return;
+    say(text, model);
+    setText("");
+    field.current.focus();
+  }
+  function keyed(event) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
+  }
+  return html`<form class="composer" onSubmit=${send}>
+    <label class="hidden" for="say">Your message</label>
+    <textarea
+      id="say"
+      ref=${field}
+      rows="1"
+      placeholder="Ask something"
+      value=${text}
+      onInput=${(event) => setText(event.target.value)}
+      onKeyDown=${keyed}
+    ></textarea>
+    <div class="row">
+      <${Picker} model=${model} choose=${choose} />
+      <span class="hint">Enter sends, Shift+Enter breaks the line</span>
+      ${answering
+        ? html`<button type="button" class="stop" onClick=${() => stop(answering)}>Stop</button>`
+        : html`<button type="submit" class="primary" disabled=${!text.trim()}>Send</button>`}
+    </div>
+  </form>`;
+}
+
+function Picker({ model, choose }) {
+  const { value } = useLoaded((signal) => call("GET", "v1/models", { signal }), []);
+  const offered = value?.data.map((one) => one.id) ?? [];
+  const routes = ROUTES.filter(([name]) => name === "auto" || name === model || offered.includes(name));
+  const others = offered.filter((name) => !ROUTES.some(([route]) => route === name));
+  if (model.includes("/") && !others.includes(model)) others.unshift(model);
+  return html`<label class="picker">
+    <span class="hidden">Who answers</span>
+    <select value=${model} onChange=${(event) => choose(event.target.value)}>
+      ${routes.map(([name, title]) => html`<option key=${name} value=${name}>${title}</option>`)}
+      ${others.length > 0 &&
+      html`<optgroup label="A model by name">
+        ${others.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+      </optgroup>`}
+    </select>
+  </label>`;
+}

@@ -1,0 +1,179 @@
+// Threads and their messages: what is kept by the router, and the answer that is just coming.
+import { ApiError, call, events } from "./api.js";
+import { batch, signal } from "./lib.js";
+
+/** The latest threads; null: not loaded yet. */
+export const threads = signal(null);
+/** The thread that is shown: {id, messages, problem}; `messages` null: not loaded yet. */
+export const shown = signal({ id: null, messages: [], problem: null });
+/** The answers under way, by message id: {content, reasoning, decision, notice, lastEvent, beganAt}. */
+export const answers = signal({});
+
+const RESUME_PAUSES_MS = [200, 500, 1000, 2000, 4000, 8000];
+let counter = 0;
+
+export async function loadThreads() {
+  threads.value = (await call("GET", "api/threads?limit=100")).data;
+}
+
+/** Show a thread, and go on with its answer if one is under way. Without an id: a new one. */
+export async function open(id) {
+  if (id === null) {
+    shown.value = { id: null, messages: [], problem: null };
+    return;
+  }
+  if (shown.value.id === id && shown.value.messages !== null) return;
+  shown.value = { id, messages: null, problem: null };
+  await refresh(id);
+}
+
+/** Load the messages of the thread that is shown. */
+export async function refresh(id = shown.value.id) {
+  if (id === null) return;
+  try {
+    const { data } = await call("GET", `api/threads/${id}/messages?limit=200`);
+    if (shown.value.id !== id) return;
+    shown.value = { id, messages: data, problem: null };
+    for (const message of data.filter((one) => one.status === "streaming" && !answers.value[one.id])) {
+      follow(id, message.id, emptyAnswer(), resumed(id, message.id, 0));
+    }
+  } catch (problem) {
+    if (shown.value.id === id) shown.value = { id, messages: [], problem };
+  }
+}
+
+/** Whether an answer of the shown thread is under way. */
+export function underWay() {
+  return (shown.value.messages ?? []).find((message) => message.status === "streaming") ?? null;
+}
+
+function emptyAnswer() {
+  return { content: "", reasoning: "", decision: null, notice: null, lastEvent: 0, beganAt: performance.now() };
+}
+
+/** Say something. `replaces`: the id of an earlier message that gives way, with all behind it. */
+export async function say(content, model, replaces = null) {
+  const asked = { id: `new-${(counter += 1)}`, role: "user", content, status: "complete" };
+  const answer = { id: `new-${(counter += 1)}`, role: "assistant", content: "", status: "streaming", details: {} };
+  const before = shown.value.messages ?? [];
+  const at = before.findIndex((message) => message.id === replaces);
+  shown.value = {
+    ...shown.value,
+    problem: null,
+    messages: [...(at < 0 ? before : before.slice(0, at)), asked, answer],
+  };
+  setAnswer(answer.id, emptyAnswer());
+  let { id } = shown.value;
+  try {
+    if (id === null) {
+      ({ id } = await call("POST", "api/threads"));
+      shown.value = { ...shown.value, id };
+      history.replaceState(null, "", `#/chat/${id}`);
+    }
+    const kept = replaces && !replaces.startsWith("new-");
+    const body = { content, model, ...(kept ? { replaces } : {}) };
+    await follow(id, answer.id, answers.value[answer.id], events("POST", `api/threads/${id}/messages/stream`, { body }), asked);
+  } catch (problem) {
+    dropAnswer(answer.id);
+    changeMessage(id, answer.id, { status: "error", error: { message: problem.message } });
+  }
+  loadThreads().catch(() => {});
+}
+
+/** Stop an answer. It keeps what has come. */
+export async function stop(message) {
+  await call("POST", `api/threads/${shown.value.id}/messages/${message.id}/cancel`);
+}
+
+export async function remove(id) {
+  await call("DELETE", `api/threads/${id}`);
+  threads.value = (threads.value ?? []).filter((thread) => thread.id !== id);
+}
+
+function resumed(thread, message, after) {
+  return events("GET", `api/threads/${thread}/messages/${message}/stream`, {
+    headers: { "last-event-id": String(after) },
+  });
+}
+
+/** Read an answer's events to their end; if the connection breaks off, go on where it was. */
+async function follow(thread, message, answer, stream, asked = null) {
+  setAnswer(message, answer);
+  for (let failures = 0; ; ) {
+    try {
+      for await (const event of stream) {
+        failures = 0;
+        if (event.id) answer.lastEvent = Number(event.id);
+        if (event.name === "message" && asked !== null && event.data.message_id !== message) {
+          message = rename(thread, message, asked, event.data);
+        }
+        if (event.name === "done" || event.name === "error") {
+          end(thread, message, event.data);
+          return;
+        }
+        answer = taken(answer, event);
+        setAnswer(message, answer);
+      }
+    } catch (problem) {
+      if (!(problem instanceof ApiError) || problem.status !== 0 || String(message).startsWith("new-")) throw problem;
+    }
+    if (failures >= RESUME_PAUSES_MS.length) throw new ApiError("the connection to the router broke off", 0);
+    await new Promise((wake) => setTimeout(wake, RESUME_PAUSES_MS[failures]));
+    failures += 1;
+    stream = resumed(thread, message, answer.lastEvent);
+  }
+}
+
+/** An answer with one more event. Values do not change, so that only what differs is drawn anew. */
+function taken(answer, { name, data }) {
+  if (name === "decision") return { ...answer, decision: data };
+  if (name === "notice") return { ...answer, notice: { ...data, at: performance.now() } };
+  if (name === "snapshot") return { ...answer, content: data.content, reasoning: data.reasoning };
+  if (name !== "delta") return answer;
+  const ttft = answer.ttft ?? performance.now() - answer.beganAt;
+  return {
+    ...answer,
+    ttft,
+    notice: null,
+    content: answer.content + (data.content ?? ""),
+    reasoning: answer.reasoning + (data.reasoning ?? ""),
+  };
+}
+
+/** The router has given both messages their ids. */
+function rename(thread, oldId, asked, ids) {
+  const answer = answers.value[oldId];
+  batch(() => {
+    dropAnswer(oldId);
+    setAnswer(ids.message_id, answer);
+    changeMessage(thread, asked.id, { id: ids.user_message_id });
+    changeMessage(thread, oldId, { id: ids.message_id, request_id: ids.request_id, session_id: ids.session_id });
+  });
+  return ids.message_id;
+}
+
+function end(thread, message, data) {
+  const { content, reasoning, status, details, error } = data;
+  batch(() => {
+    changeMessage(thread, message, { content, reasoning, status, details, error });
+    dropAnswer(message);
+  });
+}
+
+function changeMessage(thread, id, changes) {
+  const { value } = shown;
+  if (value.id !== thread || value.messages === null) return;
+  shown.value = {
+    ...value,
+    messages: value.messages.map((message) => (message.id === id ? { ...message, ...changes } : message)),
+  };
+}
+
+function setAnswer(id, answer) {
+  answers.value = { ...answers.value, [id]: answer };
+}
+
+function dropAnswer(id) {
+  const { [id]: _, ...others } = answers.value;
+  answers.value = others;
+}

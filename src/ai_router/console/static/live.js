@@ -1,0 +1,51 @@
+// One connection for all that changes: requests under way, backends, the day so far.
+import { events, key, keyWanted } from "./api.js";
+import { effect, signal } from "./lib.js";
+
+export const requests = signal([]);
+export const backends = signal([]);
+/** The sums of the day; null: not known yet; {error}: cannot be had. */
+export const today = signal(null);
+/** Whether the connection stands: true, false, or null before the first try. */
+export const connected = signal(null);
+
+const PAUSES_MS = [500, 1000, 2000, 4000, 8000, 15_000];
+
+function take({ name, data }) {
+  if (name === "requests") requests.value = data.requests ?? [];
+  else if (name === "backends") backends.value = data.backends ?? [];
+  else if (name === "today") today.value = data;
+}
+
+async function follow(abort) {
+  for (let failures = 0; !abort.aborted; failures += 1) {
+    try {
+      for await (const event of events("GET", "api/live", { signal: abort })) {
+        connected.value = true;
+        failures = 0;
+        take(event);
+      }
+    } catch (problem) {
+      if (abort.aborted) return;
+      if (problem.status === 401 || problem.status === 403) {
+        connected.value = false;
+        return;
+      }
+    }
+    connected.value = false;
+    const pause = PAUSES_MS[Math.min(failures, PAUSES_MS.length - 1)];
+    await new Promise((wake) => setTimeout(wake, pause));
+  }
+}
+
+/** Keep the connection, with whatever key there is. */
+export function followLive() {
+  let abort = new AbortController();
+  effect(() => {
+    key.value; // another key sees other things
+    if (keyWanted.value !== null) return;
+    abort.abort();
+    abort = new AbortController();
+    follow(abort.signal);
+  });
+}
