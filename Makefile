@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint versions check format benchmark benchmark-embedded benchmark-peers soak lock clean
+.PHONY: run setup setup-dev test lint versions vendored check format benchmark benchmark-embedded benchmark-peers soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -24,6 +24,9 @@ lint: setup-dev ## format, lint, types
 versions: setup-dev ## requests through the lowest versions allowed, and through the locked ones on the image's Python
 	$(BIN)/python -m scripts.try_versions $(PYTHON) requirements-lowest.txt
 	$(BIN)/python -m scripts.try_versions --skip-if-missing python3.13 requirements.txt
+
+vendored: setup-dev ## the console's libraries beside the packages that they were taken from
+	$(BIN)/python -m scripts.vendor --check
 
 check: lint test ## everything that has to be green
 

@@ -113,7 +113,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <${Navigation} />
-    <main id="main" tabindex="-1" key=${key.value + organization.value}>
+    <main id="main" tabindex=${name === "chat" ? -1 : 0} key=${key.value + organization.value}>
       ${name === "chat" ? html`<${Chat} id=${parts[0] ?? null} />` : html`<${Lazy} key=${name} name=${name} parts=${parts} />`}
     </main>
     ${asks && html`<${KeyDialog} />`}

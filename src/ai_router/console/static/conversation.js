@@ -68,7 +68,7 @@ export async function say(content, model, replaces = null) {
     if (id === null) {
       ({ id } = await call("POST", "api/threads"));
       shown.value = { ...shown.value, id };
-      history.replaceState(null, "", `#/chat/${id}`);
+      location.replace(`#/chat/${id}`);
     }
     const kept = replaces && !replaces.startsWith("new-");
     const body = { content, model, ...(kept ? { replaces } : {}) };
