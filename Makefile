@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint versions vendored check format benchmark benchmark-embedded benchmark-peers soak lock clean
+.PHONY: run setup setup-dev test lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -42,6 +42,12 @@ benchmark-embedded: setup-dev ## the six on the real embedded model, on this CPU
 
 benchmark-peers: setup-dev ## beside others of the field, each installed into a folder of its own
 	$(BIN)/python Benchmark --only peers $(ARGS)
+
+benchmark-console: setup-dev ## how long the console lets people wait, in Chromium (ARGS=--serve: look around in it)
+	$(BIN)/python -m benchmarks.console $(ARGS)
+
+pictures: setup-dev ## the pictures of the console in docs/images
+	$(BIN)/python -m benchmarks.console --pictures docs/images
 
 soak: setup-dev ## fifty clients and every fault for three minutes: what is held must stay flat
 	$(BIN)/python -m benchmarks.soak $(ARGS)

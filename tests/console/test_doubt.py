@@ -112,6 +112,23 @@ def test_a_session_is_guessed_once(tmp_path: Path, doubts: Doubts, head: FakeHea
     assert head.guessed == 1
 
 
+def test_another_head_judges_anew(tmp_path: Path) -> None:
+    write(tmp_path, 1, "MODERATE 0.7 x")
+    heads = [FakeHead(), FakeHead()]
+    present = heads[:1]
+    doubts = Doubts(SessionFiles(tmp_path), lambda: present[0], lambda _: True)  # type: ignore[arg-type,return-value]
+    doubts.report(None, 10)
+    present[0] = heads[1]
+    doubts.report(None, 10)
+    doubts.close()
+    assert [head.guessed for head in heads] == [1, 1]
+
+
+def test_looks_in_a_row_each_get_an_answer(tmp_path: Path, doubts: Doubts) -> None:
+    write(tmp_path, 1, "MODERATE 0.7 x")
+    assert all(doubts.report(None, 10)["complete"] for _ in range(200))
+
+
 def test_without_words_a_decision_is_shown_and_not_judged(tmp_path: Path, doubts: Doubts) -> None:
     write(tmp_path, 1, "", bodies="off", client_messages=[])
     assert doubts.report(None, 10)["data"][0]["guess"] is None

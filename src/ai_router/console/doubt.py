@@ -52,7 +52,9 @@ class Doubts:
         self._is_local = is_local
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
         self._lock = threading.Lock()
-        self._guesses: LRUCache[tuple[int, str], Guess | None] = LRUCache(_KEPT_GUESSES)
+        self._judging: Head | None = None
+        self._guesses: LRUCache[str, Guess] = LRUCache(_KEPT_GUESSES)
+        """The guesses of ``_judging`` by session id. Both are for the thread alone."""
         self._running: dict[tuple[str | None, int], Future[tuple[list[Judged], bool]]] = {}
 
     def close(self) -> None:
@@ -66,8 +68,7 @@ class Doubts:
         with self._lock:
             future = self._running.get(key)
             if future is None:
-                future = self._running[key] = self._thread.submit(self._slice, client, limit)
-                future.add_done_callback(lambda _: self._forget(key))
+                future = self._running[key] = self._thread.submit(self._run, key)
         try:
             return future.result(_ANSWER_S)
         except TimeoutError:
@@ -129,13 +130,24 @@ class Doubts:
             "guess": None if guess is None else _guess_json(guess),
         }
 
+    def _run(self, key: tuple[str | None, int]) -> tuple[list[Judged], bool]:
+        """On its thread. Whoever asks from now on gets another slice."""
+        try:
+            return self._slice(*key)
+        finally:
+            with self._lock:
+                del self._running[key]
+
     def _slice(self, client: str | None, limit: int) -> tuple[list[Judged], bool]:
         end, head = monotonic() + SLICE_S, self._head()
+        if head is not self._judging:
+            self._judging = head
+            self._guesses.clear()
         judged, complete, before = list[Judged](), True, len(self._guesses)
         for document in self._files.documents(client):
             # One is guessed however late it is, so that each slice gets on.
             in_time = monotonic() < end or len(self._guesses) == before
-            one, known = self._judge(document, head, may_guess=in_time)
+            one, known = self._judge_session(document, head, may_guess=in_time)
             if one is not None:
                 judged.append(one)
                 complete &= known
@@ -143,7 +155,9 @@ class Doubts:
                 break
         return judged, complete
 
-    def _judge(self, document: Mapping[str, Any], head: Head | None, *, may_guess: bool) -> tuple[Judged | None, bool]:
+    def _judge_session(
+        self, document: Mapping[str, Any], head: Head | None, *, may_guess: bool
+    ) -> tuple[Judged | None, bool]:
         """The session if the router decided it, and whether its guess is known, as far as it can be."""
         try:
             summary = summary_of(document)
@@ -156,12 +170,10 @@ class Doubts:
             return None, True
         if head is None or session is None:
             return Judged(summary, leaves, session, None), True
-        key = (id(head), session.session_id)
-        if key not in self._guesses:
-            if not may_guess:
-                return Judged(summary, leaves, session, None), False
-            self._guesses[key] = head.guess(session.messages, session.year)
-        return Judged(summary, leaves, session, self._guesses[key]), True
+        guess = self._guesses.get(session.session_id)
+        if guess is None and may_guess:
+            guess = self._guesses[session.session_id] = head.guess(session.messages, session.year)
+        return Judged(summary, leaves, session, guess), guess is not None
 
     def _left(self, document: Mapping[str, Any]) -> bool:
         """Whether any call of the session went to a backend that is not local."""
@@ -169,10 +181,6 @@ class Doubts:
         kinds = {step["kind"] for step in document["steps"]}
         asked |= {CLASSIFIER} if "classification" in kinds else set()
         return "enrichment" in kinds or any(not self._is_local(name) for name in asked)
-
-    def _forget(self, key: tuple[str | None, int]) -> None:
-        with self._lock:
-            self._running.pop(key, None)
 
 
 def _guess_json(guess: Guess) -> Mapping[str, Any]:

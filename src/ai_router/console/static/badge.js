@@ -55,7 +55,7 @@ function tokens({ input_tokens: input, output_tokens: output, tokens_estimated: 
 
 function cost({ cost_usd: whole, known_cost_usd: known }) {
   if (whole !== null && whole !== undefined) return usd(whole);
-  return known ? `at least ${usd(known)}; the rest is not known` : "not known";
+  return known ? `${Number(known.toPrecision(2))} USD, and a part that is not known` : "not known";
 }
 
 function Times({ session }) {

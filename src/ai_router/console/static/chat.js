@@ -17,6 +17,7 @@ const ROUTES = [
   ["enrich", "Search the web first"],
 ];
 const MODEL = "ai-router-model";
+const SETTLES_MS = 1000;
 
 export function Chat({ id }) {
   const [model, setModel] = useState(sessionStorage.getItem(MODEL) ?? "auto");
@@ -87,8 +88,12 @@ function Messages({ model }) {
   useEffect(() => {
     // Stay at the end while the answer grows, unless the reader has scrolled away from it.
     const element = box.current;
+    let answering = 0;
     const stay = () => {
-      if (follows.current && underWay()) element.scrollTop = element.scrollHeight;
+      // What stands below an answer comes when it has ended.
+      if (underWay()) answering = performance.now();
+      const fresh = performance.now() - answering < SETTLES_MS;
+      if (follows.current && fresh) element.scrollTop = element.scrollHeight;
     };
     element.scrollTop = element.scrollHeight;
     const observer = new ResizeObserver(stay);

@@ -1,7 +1,7 @@
 // Doubt: how sure the latest decisions were, what another threshold would change, and a place to try prompts.
 import { call } from "./api.js";
 import { LABELS, deciderName, moment, percent, routeKind, routeName, sureness, usd, ms } from "./format.js";
-import { html, useEffect, useState } from "./lib.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { useLoaded } from "./loaded.js";
 
 const LOWEST = 0.3;
@@ -64,6 +64,7 @@ function Decisions({ found }) {
     <p class="legend">${Object.entries(LABELS).map(([label, title]) => html`<span key=${label}><span
       class=${`swatch ${KINDS[label]}`}></span>went ${{ local: "home", cloud: "to the cloud", searched: "to the web first" }[title]} </span>`)}</p>
     <${Change} replay=${replay} />
+    <${Nearest} points=${points} threshold=${threshold} chosen=${chosen} choose=${setChosen} />
     ${chosen && html`<${Point} point=${found.data.find((one) => one.session_id === chosen)} />`}
   </section>`;
 }
@@ -88,42 +89,58 @@ function useReplay(threshold, known) {
   return replay;
 }
 
-const WIDTH = 1000;
 const HEIGHT = 180;
+const GROUND = HEIGHT - 8;
 
-function x(confidence) {
-  return 10 + ((Math.max(LOWEST, confidence) - LOWEST) / (1 - LOWEST)) * (WIDTH - 20);
+/** Where a confidence is on an axis of that width, in pixels. */
+function x(confidence, width) {
+  return 8 + ((Math.max(LOWEST, confidence) - LOWEST) / (1 - LOWEST)) * (width - 16);
 }
 
 /** Dots of nearly the same confidence are piled up, from the ground. */
-function piled(points) {
+function piled(points, width) {
   const piles = new Map();
   return points.map((point) => {
-    const column = Math.round(x(point.guess.confidence) / 9);
+    const column = Math.floor(x(point.guess.confidence, width) / 9);
     const height = piles.get(column) ?? 0;
     piles.set(column, height + 1);
-    return { point, cx: column * 9, level: height };
+    return { point, cx: column * 9 + 4.5, level: height };
   });
 }
 
+/** The width of an element, as it is and becomes. */
+function useWidth(element) {
+  const [width, setWidth] = useState(900);
+  useLayoutEffect(() => {
+    const observer = new ResizeObserver(() => setWidth(element.current.clientWidth));
+    observer.observe(element.current);
+    setWidth(element.current.clientWidth);
+    return () => observer.disconnect();
+  }, []);
+  return width;
+}
+
 function Axis({ points, threshold, moved, chosen, choose }) {
-  const dots = piled(points);
-  const step = Math.min(10, (HEIGHT - 40) / Math.max(1, ...dots.map(({ level }) => level + 1)));
-  const at = x(threshold);
-  return html`<div class="axis">
-    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" preserveAspectRatio="none"
+  const box = useRef(null);
+  const width = useWidth(box);
+  const dots = piled(points, width);
+  const step = Math.min(10, (GROUND - 12) / Math.max(1, ...dots.map(({ level }) => level + 1)));
+  const at = x(threshold, width);
+  const marks = width < 500 ? [0.3, 0.5, 0.7, 1] : [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
+  return html`<div class="axis" ref=${box}>
+    <svg width=${width} height=${HEIGHT} role="img"
       aria-label=${`${points.length} decisions by confidence; the threshold is at ${percent(threshold)}`}>
-      <rect class="sure" x=${at} y="0" width=${WIDTH - at} height=${HEIGHT - 22} />
-      <line class="ground" x1="0" x2=${WIDTH} y1=${HEIGHT - 22} y2=${HEIGHT - 22} />
+      <rect class="sure" x=${at} y="0" width=${Math.max(0, width - at)} height=${GROUND} />
+      <line class="ground" x1="0" x2=${width} y1=${GROUND} y2=${GROUND} />
       ${dots.map(({ point, cx, level }) => html`<circle
         key=${point.session_id}
         class=${`${KINDS[point.label]} ${moved.has(point.session_id) ? "moved" : ""} ${chosen === point.session_id ? "chosen" : ""}`}
-        cx=${cx} cy=${HEIGHT - 28 - level * step} r="4.4"
+        cx=${cx} cy=${GROUND - 6 - level * step} r="4.2"
         onClick=${() => choose(point.session_id)}><title>${point.opening}</title></circle>`)}
-      <line class="limit" x1=${at} x2=${at} y1="0" y2=${HEIGHT - 22} />
+      <line class="limit" x1=${at} x2=${at} y1="0" y2=${GROUND} />
     </svg>
-    <div class="scale" aria-hidden="true">${[0.3, 0.5, 0.7, 0.9, 1].map((value) => html`<span
-      style=${{ left: `${(100 * (value - LOWEST)) / (1 - LOWEST)}%` }}>${percent(value)}</span>`)}</div>
+    <div class="scale" aria-hidden="true">${marks.map((value) => html`<span
+      key=${value} style=${{ left: `${x(value, width)}px` }}>${percent(value)}</span>`)}</div>
   </div>`;
 }
 
@@ -149,6 +166,23 @@ function Change({ replay }) {
       new route did. What the classifier would have said to those it was not asked about is not known; they stay.
       ${replay.without_text > 0 && `${replay.without_text} more have no words to judge.`}</p>
   </div>`;
+}
+
+/** The decisions nearest to the line: the ones to look at, and the way to the dots without a mouse. */
+function Nearest({ points, threshold, chosen, choose }) {
+  const distance = (point) => Math.abs(point.guess.confidence - threshold);
+  const near = points.slice().sort((a, b) => distance(a) - distance(b)).slice(0, 6);
+  return html`<h3>Nearest to the line</h3>
+    <ul class="nearest">
+      ${near.map((point) => html`<li key=${point.session_id}>
+        <button type="button" class="quiet" aria-pressed=${chosen === point.session_id}
+          onClick=${() => choose(point.session_id)}>
+          <span class="number">${percent(point.guess.confidence)}</span>
+          <span class=${`tag ${KINDS[point.label]}`}>${LABELS[point.label]}</span>
+          <span class="opening">${point.opening}</span>
+        </button>
+      </li>`)}
+    </ul>`;
 }
 
 function Point({ point }) {

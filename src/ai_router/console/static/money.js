@@ -78,16 +78,22 @@ function House({ usage }) {
               d=${`M282 162C350 162 350 ${top(index)} 404 ${top(index)}`}
               stroke-width=${1.5 + Math.min(7, Math.log10(1 + one.bytes_sent))} />
             <circle class=${one.purpose === "search" ? "search" : "cloud"} cx="412" cy=${top(index)} r="7" />
-            <text x="428" y=${top(index) - 1}>${shortened(`${one.backend}: ${PURPOSES[one.purpose] ?? one.purpose}`)}</text>
-            <text class="muted" x="428" y=${top(index) + 14}>
+            <text class="label" x="428" y=${top(index) - 1}>${shortened(`${one.backend}: ${PURPOSES[one.purpose] ?? one.purpose}`)}</text>
+            <text class="label muted" x="428" y=${top(index) + 14}>
               ${count(one.calls, "call")}, ${bytes(one.bytes_sent)}, ${usd(one.cost_usd)}
             </text>
           </g>`,
         )}
         ${clouds.length > shown.length &&
-        html`<text class="muted" x="428" y=${top(shown.length) - 6}>and ${clouds.length - shown.length} more</text>`}
+        html`<text class="label muted" x="428" y=${top(shown.length) - 6}>and ${clouds.length - shown.length} more</text>`}
       </svg>
     </div>
+    <ul class="ways">
+      ${clouds.map((one) => html`<li key=${one.backend + one.model + one.purpose}>
+        <span class=${`swatch ${one.purpose === "search" ? "search" : "cloud"}`}></span>
+        ${one.backend}: ${PURPOSES[one.purpose] ?? one.purpose}, ${count(one.calls, "call")}, ${bytes(one.bytes_sent)}, ${usd(one.cost_usd)}
+      </li>`)}
+    </ul>
     <p>${text}</p>
   </section>`;
 }
@@ -97,6 +103,12 @@ function shortened(text) {
 }
 
 const PURPOSES = { answer: "answers", search: "web searches", classification: "decisions", speculation: "answers begun early" };
+
+const SENT = {
+  answer: "This conversation was sent, with what was found on the web, if that was searched.",
+  search: "The end of this conversation was sent, with the date.",
+  classification: "The end of this conversation was sent.",
+};
 
 function Calls() {
   const [pages, setPages] = useState([]);
@@ -133,7 +145,7 @@ function Call({ one }) {
     return undefined;
   }
   return html`<li>
-    <div class="row">
+    <div class="row call">
       <span class=${`tag ${one.purpose === "search" ? "search" : routeKind(one.backend)}`}>${one.backend}</span>
       <span class="grow">${PURPOSES[one.purpose] ?? one.purpose} <span class="muted small">${moment(one.at)}, ${one.model}</span></span>
       <span class="number">${bytes(one.bytes_sent)} out, ${bytes(one.bytes_received)} in</span>
@@ -142,7 +154,7 @@ function Call({ one }) {
         ${words ? "Hide the words" : "Show the words that left"}
       </button>
     </div>
-    ${words && html`<div class="words">${words.map(([who, text]) => html`<p><b>${who}</b> ${text}</p>`)}</div>`}
+    ${words && html`<div class="words"><p class="muted small">${SENT[one.purpose] ?? SENT.answer}</p>${words.map(([who, text]) => html`<p><b>${who}</b> ${text}</p>`)}</div>`}
   </li>`;
 }
 

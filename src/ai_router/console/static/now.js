@@ -50,7 +50,7 @@ function UnderWay() {
     <h2 id="under-way">Under way</h2>
     ${list.length === 0
       ? html`<p class="muted empty">Nothing at the moment.</p>`
-      : html`<div class="table-box" tabindex="0" role="region" aria-labelledby="under-way"><table>
+      : html`<div class="table-box" tabindex="0" role="region" aria-labelledby="under-way"><table class="requests">
           <thead><tr><th>Route</th><th>What it does</th><th>Model</th><th class="number">Since</th><th></th></tr></thead>
           <tbody>${list.map((request) => html`<${Request} key=${request.session_id} request=${request} />`)}</tbody>
         </table></div>`}
