@@ -254,3 +254,31 @@ def test_everything_is_done_with_the_keyboard(console: Console) -> None:
     page.locator(".badge").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".waterfall")).to_be_visible()
+
+
+def test_another_conversation_opened_meanwhile_keeps_its_own_words(lab: BrowserLab, console: Console) -> None:
+    lab.primary.on(CHAT, words(60, gap=0.05), says("The ", "other."))
+    console.open()
+    first = anew("first thread")
+    console.ask(first)
+    expect(console.page.locator(".answer .markdown")).to_contain_text("w3")
+    console.page.get_by_role("link", name="New conversation").click()
+    console.ask(anew("second thread"))
+    expect(console.answer()).to_contain_text("The other.")
+    console.page.get_by_role("link", name=first).click()
+    expect(console.answer().locator(".markdown")).to_have_text(" ".join(f"w{n}" for n in range(60)))
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection_for_what_is_live(console: Console) -> None:
+    with console.page.expect_request("**/api/live") as asked:
+        console.open()
+    with console.page.expect_event("requestfailed", lambda request: request == asked.value):
+        console.page.evaluate(
+            "Object.defineProperty(document, 'hidden', { value: true, configurable: true });"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    with console.page.expect_request("**/api/live"):
+        console.page.evaluate(
+            "Object.defineProperty(document, 'hidden', { value: false });"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )

@@ -49,6 +49,9 @@ async function ask(method, path, { body, signal: abort, headers = {} } = {}) {
   const error = told.error ?? {};
   if (response.status === 401) {
     keyWanted.value = key.value ? "This router does not know that key." : "This router asks for a key.";
+  } else if (response.status === 403 && error.code === "forbidden") {
+    // Whoever has only an admin key lets everybody chat, and shows nobody else what was said.
+    keyWanted.value = "This router shows what it keeps to whoever has the admin key.";
   }
   throw new ApiError(error.message ?? `the router answered ${response.status}`, response.status, error.code);
 }

@@ -50,7 +50,7 @@ function Navigation() {
       )}
     </ul>
     <div class="rail-foot">
-      ${connected.value === false && html`<p class="lost" role="status">Not connected. Trying again.</p>`}
+      ${connected.value === false && keyWanted.value === null && html`<p class="lost" role="status">Not connected. Trying again.</p>`}
       <button type="button" class="quiet" onClick=${() => (keyWanted.value = "")}>Key and organization</button>
     </div>
   </nav>`;

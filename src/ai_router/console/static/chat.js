@@ -28,7 +28,9 @@ export function Chat({ id }) {
   }, [id]);
   useEffect(() => {
     loadThreads().catch(() => {});
-    const look = () => document.visibilityState === "visible" && !underWay() && refresh();
+    const look = () => {
+      if (document.visibilityState === "visible" && !underWay()) refresh();
+    };
     document.addEventListener("visibilitychange", look);
     return () => document.removeEventListener("visibilitychange", look);
   }, []);
@@ -54,9 +56,14 @@ export function Chat({ id }) {
 function Threads({ id, open: isOpen, close }) {
   const list = threads.value;
   async function forget(thread) {
-    if (!confirm(`Delete "${thread.title || "this conversation"}" with all its messages?`)) return;
-    await remove(thread.id);
+    if (!confirm(`Delete "${thread.title || "this conversation"}" with all its messages?`)) return undefined;
+    try {
+      await remove(thread.id);
+    } catch (problem) {
+      return alert(problem.message);
+    }
     if (thread.id === id) location.hash = "#/chat";
+    return undefined;
   }
   return html`<aside class=${`threads ${isOpen ? "open" : ""}`} aria-label="Conversations">
     <a class="button primary" href="#/chat" onClick=${close}>New conversation</a>

@@ -1,6 +1,6 @@
 // Threads and their messages: what is kept by the router, and the answer that is just coming.
-import { ApiError, call, events } from "./api.js";
-import { batch, signal } from "./lib.js";
+import { ApiError, call, events, key, organization } from "./api.js";
+import { batch, effect, signal } from "./lib.js";
 
 /** The latest threads; null: not loaded yet. */
 export const threads = signal(null);
@@ -10,7 +10,17 @@ export const shown = signal({ id: null, messages: [], problem: null });
 export const answers = signal({});
 
 const RESUME_PAUSES_MS = [200, 500, 1000, 2000, 4000, 8000];
+const OTHER_PROCESS_MS = 3000;
 let counter = 0;
+
+// Another key, or another organization, has other threads.
+effect(() => {
+  key.value;
+  organization.value;
+  threads.value = null;
+  shown.value = { id: null, messages: [], problem: null };
+  answers.value = {};
+});
 
 export async function loadThreads() {
   threads.value = (await call("GET", "api/threads?limit=100")).data;
@@ -29,13 +39,17 @@ export async function open(id) {
 
 /** Load the messages of the thread that is shown. */
 export async function refresh(id = shown.value.id) {
-  if (id === null) return;
+  if (id === null || shown.value.id !== id) return;
   try {
     const { data } = await call("GET", `api/threads/${id}/messages?limit=200`);
     if (shown.value.id !== id) return;
     shown.value = { id, messages: data, problem: null };
     for (const message of data.filter((one) => one.status === "streaming" && !answers.value[one.id])) {
-      follow(id, message.id, emptyAnswer(), resumed(id, message.id, 0));
+      follow(id, message.id, emptyAnswer(), resumed(id, message.id, 0)).catch(() => {
+        // Another process may be answering it: look again.
+        dropAnswer(message.id);
+        setTimeout(() => refresh(id), OTHER_PROCESS_MS);
+      });
     }
   } catch (problem) {
     if (shown.value.id === id) shown.value = { id, messages: [], problem };
@@ -67,8 +81,11 @@ export async function say(content, model, replaces = null) {
   try {
     if (id === null) {
       ({ id } = await call("POST", "api/threads"));
-      shown.value = { ...shown.value, id };
-      location.replace(`#/chat/${id}`);
+      // Somebody may have gone to another thread meanwhile.
+      if (shown.value.messages?.includes(answer)) {
+        shown.value = { ...shown.value, id };
+        location.replace(`#/chat/${id}`);
+      }
     }
     const kept = replaces && !replaces.startsWith("new-");
     const body = { content, model, ...(kept ? { replaces } : {}) };
@@ -80,13 +97,16 @@ export async function say(content, model, replaces = null) {
   loadThreads().catch(() => {});
 }
 
-/** Stop an answer. It keeps what has come. */
+/** Stop an answer. It keeps what has come. One that has no id yet cannot be stopped, and has hardly begun. */
 export async function stop(message) {
-  await call("POST", `api/threads/${shown.value.id}/messages/${message.id}/cancel`);
+  if (message.id.startsWith("new-")) return;
+  await call("POST", `api/threads/${shown.value.id}/messages/${message.id}/cancel`).catch(() => {});
 }
 
 export async function remove(id) {
-  await call("DELETE", `api/threads/${id}`);
+  await call("DELETE", `api/threads/${id}`).catch((problem) => {
+    if (problem.status !== 404) throw problem; // another tab has deleted it
+  });
   threads.value = (threads.value ?? []).filter((thread) => thread.id !== id);
 }
 

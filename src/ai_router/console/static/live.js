@@ -12,6 +12,7 @@ export const connected = signal(null);
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000, 15_000];
 
 function take({ name, data }) {
+  connected.value = true;
   if (name === "requests") requests.value = data.requests ?? [];
   else if (name === "backends") backends.value = data.backends ?? [];
   else if (name === "today") today.value = data;
@@ -21,12 +22,12 @@ async function follow(abort) {
   for (let failures = 0; !abort.aborted; failures += 1) {
     try {
       for await (const event of events("GET", "api/live", { signal: abort })) {
-        connected.value = true;
         failures = 0;
         take(event);
       }
     } catch (problem) {
       if (abort.aborted) return;
+      // The page asks for another key, and then begins anew.
       if (problem.status === 401 || problem.status === 403) {
         connected.value = false;
         return;
@@ -38,13 +39,16 @@ async function follow(abort) {
   }
 }
 
-/** Keep the connection, with whatever key there is. */
+/** Keep the connection, with whatever key there is, while the tab is seen: a browser has only six for all tabs. */
 export function followLive() {
+  const seen = signal(!document.hidden);
+  document.addEventListener("visibilitychange", () => (seen.value = !document.hidden));
   let abort = new AbortController();
   effect(() => {
     key.value; // another key sees other things
     if (keyWanted.value !== null) return;
     abort.abort();
+    if (!seen.value) return;
     abort = new AbortController();
     follow(abort.signal);
   });
