@@ -13,7 +13,7 @@ from flask.json.provider import DefaultJSONProvider
 
 from ai_router.config import Settings
 from ai_router.console.assets import Assets
-from ai_router.console.doubt import Doubts
+from ai_router.console.doubt import Deciders, Doubts
 from ai_router.console.live import LivePart, LiveView
 from ai_router.console.now import live_parts
 from ai_router.dispatch.health import HealthChecker
@@ -29,7 +29,7 @@ from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.pipeline import Pipeline
-from ai_router.providers.registry import build_registry
+from ai_router.providers.registry import CLASSIFIER, build_registry
 from ai_router.storage.lazy_store import lazy_feedback, lazy_threads
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import Telemetry, start_telemetry, watch_backends
@@ -63,6 +63,7 @@ class Runtime:
     policy: access.RequestPolicy
     closing: ExitStack
     in_flight: InFlight = field(default_factory=InFlight)
+    live: list[LiveView] = field(default_factory=list)
     draining: threading.Event = field(default_factory=threading.Event)
 
 
@@ -184,9 +185,17 @@ def _register_console(
     closing = runtime_of(app).closing
     view = LiveView(parts)
     closing.callback(view.close)
-    doubts = Doubts(files, lambda: pipeline.router.head, telemetry.is_local)
+    runtime_of(app).live.append(view)
+    classifier = pipeline.registry.classifier
+
+    def is_local(backend: str) -> bool:
+        # Where there is none any more, that of earlier sessions is taken to have been one's own.
+        is_former = backend == CLASSIFIER and classifier is None
+        return is_former or telemetry.is_local(backend)
+
+    doubts = Doubts(files, Deciders(lambda: pipeline.router.head, classifier is not None, is_local))
     closing.callback(doubts.close)
-    app.register_blueprint(live.blueprint(view, doubts, telemetry.sessions, flush))
+    app.register_blueprint(live.blueprint(view, doubts, telemetry.sessions, flush, reports.Lookups()))
     app.register_blueprint(console.blueprint(Assets()))
 
 
@@ -204,6 +213,13 @@ def close_app(app: Flask) -> None:
 def drain_app(app: Flask) -> None:
     """The server takes no more connections; /health/ready says so."""
     runtime_of(app).draining.set()
+
+
+def end_live_views(app: Flask) -> None:
+    """End the streams that only show what happens. Nothing is lost with them, and they would never end by
+    themselves."""
+    for view in runtime_of(app).live:
+        view.close()
 
 
 def stop_app(app: Flask) -> None:

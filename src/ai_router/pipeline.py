@@ -161,7 +161,8 @@ class _Request:
         if (speculation := self._speculation) is None or keeps:
             return
         self.give_up_speculation()
-        self._record.speculated(SpeculationResult.CANCELLED, speculation.started)
+        why = "the web is searched first" if plan.wants_context else "decided otherwise"
+        self._record.speculated(SpeculationResult.CANCELLED, speculation.started, self._decided_at, why)
         log_lines.speculation_cancelled(plan.route)
 
     def give_up_speculation(self) -> None:
@@ -222,10 +223,10 @@ class _Request:
         try:
             answer = speculation.confirm()
         except RouterError:
-            self._record.speculated(SpeculationResult.CANCELLED, speculation.started)
+            self._record.speculated(SpeculationResult.CANCELLED, speculation.started, self._decided_at, "it failed")
             pipeline.speculation_controller.lost(speculation.age_ms())
             raise
-        self._record.speculated(SpeculationResult.HIT, speculation.started)
+        self._record.speculated(SpeculationResult.HIT, speculation.started, self._decided_at, "confirmed")
         pipeline.speculation_controller.won((self._decided_at - speculation.started) * 1000, answer.attempt())
         return answer
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+from pathlib import Path
 
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 from tests.browser.conftest import BrowserLab, Console
 from tests.fakes.personas import CHAT, DONE, SEARCH, anew, chunk, classifies, completion, finds, says
+from tests.fakes.process import worker_of
+from tests.fakes.router import running_router
 from tests.fakes.upstream import Hang, Plain, Slam, Stream
 
 
@@ -282,3 +287,122 @@ def test_a_tab_that_nobody_sees_holds_no_connection_for_what_is_live(console: Co
             "Object.defineProperty(document, 'hidden', { value: false });"
             "document.dispatchEvent(new Event('visibilitychange'))"
         )
+
+
+def test_what_was_saved_is_the_time_until_the_decision_and_not_the_models_own(
+    lab: BrowserLab, console: Console
+) -> None:
+    lab.classifier.on(CHAT, classifies("MODERATE", delay=0.1))
+    lab.primary.on(CHAT, says("From ", "the ", "primary.", ttft=1.0))
+    console.open()
+    console.ask(anew())
+    console.answer()
+    told = console.why().locator(".lane-title").inner_text()
+    begun, confirmed, saved = (int(number) for number in re.findall(r"(\d+)\sms", told))
+    assert saved in range(confirmed - begun - 2, confirmed - begun + 3)
+
+
+def test_a_search_that_a_speculation_lost_to_is_named(lab: BrowserLab, console: Console) -> None:
+    lab.classifier.on(CHAT, classifies("ENRICH", delay=0.2))
+    lab.primary.on(CHAT, says("It ", "rains.", ttft=0.4))
+    console.open()
+    console.ask(anew("weather"))
+    console.answer()
+    expect(console.why()).to_contain_text("wasted: the web had to be searched first")
+
+
+def test_stop_works_before_the_router_has_answered_anything(lab: BrowserLab, console: Console) -> None:
+    lab.primary.on(CHAT, Hang())
+    held: list[Route] = []
+    page = console.open()
+    page.route("**/messages/stream", lambda route: held.append(route))  # noqa: PLW0108 - Playwright wants a function of its own
+    with page.expect_request("**/messages/stream"):
+        console.ask(anew())
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Edit")).to_have_count(0)
+    held[0].continue_()
+    console.answer("cancelled")
+    assert lab.primary.wait_for(CHAT).gone.wait(10)
+
+
+def test_what_could_not_be_sent_stays_and_can_be_tried_again(lab: BrowserLab, console: Console) -> None:
+    page = console.open()
+    console.ask(anew("first"))
+    console.answer()
+    page.route("**/messages/stream", lambda route: route.abort())
+    console.ask("not to be lost")
+    expect(console.answer("error").get_by_role("alert")).to_contain_text("the router cannot be reached")
+    with page.expect_response("**/messages?*"):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_text("not to be lost")).to_be_visible()
+    page.unroute("**/messages/stream")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".answer[data-status=complete]")).to_have_count(2)
+    assert lab.primary.calls(CHAT)[-1].body["messages"][-1]["content"] == "not to be lost"
+
+
+def test_a_conversation_stays_while_the_router_cannot_be_reached(console: Console) -> None:
+    page = console.open()
+    console.ask(anew())
+    console.answer()
+    page.route("**/api/threads/**", lambda route: route.abort())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.get_by_role("alert")).to_contain_text("the router cannot be reached")
+    expect(console.answer()).to_contain_text("From the primary.")
+
+
+def test_a_link_cannot_choose_what_is_asked(console: Console) -> None:
+    page = console.open("#/chat/..%2F..%2Fv1%2Fmodels%3Fx=")
+    expect(page.get_by_role("heading", name="Ask something")).to_be_visible()
+    console.ask(anew())
+    console.answer()
+    page.goto(f"{console.url}/#/chat/%")
+    expect(page.get_by_role("heading", name="Ask something")).to_be_visible()
+
+
+def test_a_page_is_not_left_because_of_what_another_one_was_doing(console: Console) -> None:
+    held: list[Route] = []
+    page = console.open()
+    page.route(
+        "**/api/threads", lambda route: held.append(route) if route.request.method == "POST" else route.fallback()
+    )
+    with page.expect_request(lambda request: request.method == "POST"):
+        console.ask(anew())
+    page.get_by_role("link", name="Sessions").click()
+    with page.expect_response("**/messages/stream"):
+        held[0].continue_()
+    expect(page).to_have_url(re.compile("#/sessions$"))
+
+
+def test_older_messages_are_loaded_when_they_are_wanted(lab: BrowserLab, console: Console) -> None:
+    page = console.open()
+    console.ask(anew("the first of many"))
+    console.answer()
+    path = "/api/threads/" + page.url.rsplit("/", 1)[1] + "/messages"
+    for number in range(110):
+        page.request.post(
+            console.url + path,
+            data={"role": "assistant", "content": f"note {number}"},
+            headers={"x-requested-with": "x"},
+        )
+    page.reload()
+    expect(page.get_by_text("note 109")).to_be_visible()
+    expect(page.get_by_text("note 3", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Older messages").click()
+    expect(page.locator(".asked").get_by_text("the first of many")).to_be_visible()
+    expect(page.get_by_role("button", name="Older messages")).to_have_count(0)
+
+
+def test_an_answer_whose_process_died_is_shown_as_interrupted(
+    lab: BrowserLab, context: BrowserContext, tmp_path: Path
+) -> None:
+    lab.primary.on(CHAT, words(3, gap=0.01, ending="hang"))
+    with running_router(tmp_path, PRIMARY_URL=lab.primary.url, CLASSIFIER_MODE="off") as router:
+        console = Console(context.new_page(), router.url)
+        console.open()
+        console.ask(anew())
+        expect(console.page.locator(".answer .markdown")).to_contain_text("w2")
+        os.kill(worker_of(router), signal.SIGKILL)
+        answer = console.page.locator(".answer[data-status=interrupted]")
+        expect(answer).to_be_visible(timeout=60_000)  # its lease lasts 15 s
+        expect(console.page.get_by_role("button", name="Send")).to_be_visible()

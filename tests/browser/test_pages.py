@@ -81,7 +81,7 @@ def test_money_draws_what_left_and_shows_its_words(lab: BrowserLab, console: Con
     question = anew("what is the weather in Lyon")
     lab.router.chat(question)
     console.open("#/money")
-    expect(console.page.get_by_role("img", name=re.compile("answered at home"))).to_contain_text("web searches")
+    expect(console.page.get_by_role("img", name=re.compile("came from home"))).to_contain_text("web searches")
     call = console.page.locator(".calls > li").first
     expect(call).to_contain_text(re.compile(r"\d+.* out, .* in"))
     call.get_by_role("button", name="Show the words that left").click()

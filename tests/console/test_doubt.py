@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from ai_router.console import doubt
-from ai_router.console.doubt import Doubts
+from ai_router.console.doubt import Deciders, Doubts
 from ai_router.routing.head.model import Guess
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.types import Label
@@ -68,7 +68,7 @@ def head() -> FakeHead:
 
 @pytest.fixture
 def doubts(tmp_path: Path, head: FakeHead) -> Iterator[Doubts]:
-    doubts = Doubts(SessionFiles(tmp_path), lambda: head, lambda backend: backend in LOCAL)  # type: ignore[arg-type]
+    doubts = Doubts(SessionFiles(tmp_path), Deciders(lambda: head, True, lambda backend: backend in LOCAL))  # type: ignore[arg-type,return-value]
     yield doubts
     doubts.close()
 
@@ -100,9 +100,39 @@ def test_what_is_not_guessed_in_time_comes_with_the_next_look(
     for number in range(3):
         write(tmp_path, number, "MODERATE 0.7 x")
     looks = [doubts.report(None, 10) for _ in range(3)]
-    known = [sum(point["guess"] is not None for point in look["data"]) for look in looks]
-    assert known == [1, 2, 3]
+    assert [len(look["data"]) for look in looks] == [1, 2, 3]
     assert [look["complete"] for look in looks] == [False, False, True]
+
+
+def test_what_follows_the_turn_before_stays_with_it(tmp_path: Path, doubts: Doubts) -> None:
+    decision = {"label": "MODERATE", "decided_by": "conversation", "confidence": None}
+    write(tmp_path, 1, "COMPLEX 0.99 go on", decision=decision)
+    found = doubts.replayed(None, 10, 0.5)
+    assert (found["moved"], found["asks_classifier"]) == ([], {"before": 0, "after": 0})
+
+
+def test_a_turn_that_cannot_be_read_whole_is_never_sure(
+    tmp_path: Path, doubts: Doubts, head: FakeHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess = Guess(Label.COMPLEX, {Label.COMPLEX: 1.0}, 0.99, sure=False, reason="")
+    monkeypatch.setattr(head, "guess", lambda *_: guess)
+    write(tmp_path, 1, "with a picture")
+    assert doubts.replayed(None, 10, 0.5)["moved"] == []
+
+
+def test_nothing_that_stays_is_said_to_wait_less(tmp_path: Path, doubts: Doubts) -> None:
+    cloud(tmp_path, 1, "COMPLEX 0.7 x")
+    found = doubts.replayed(None, 10, 0.9)
+    assert found["wait_ms"]["before"] == found["wait_ms"]["after"]
+
+
+def test_without_a_classifier_nobody_is_said_to_ask_it(tmp_path: Path, head: FakeHead) -> None:
+    write(tmp_path, 1, "MODERATE 0.7 x")
+    deciders = Deciders(lambda: head, False, lambda _: True)  # type: ignore[arg-type,return-value]
+    doubts = Doubts(SessionFiles(tmp_path), deciders)
+    assert doubts.report(None, 10)["has_classifier"] is False
+    assert doubts.replayed(None, 10, 0.9)["asks_classifier"] is None
+    doubts.close()
 
 
 def test_a_session_is_guessed_once(tmp_path: Path, doubts: Doubts, head: FakeHead) -> None:
@@ -116,7 +146,7 @@ def test_another_head_judges_anew(tmp_path: Path) -> None:
     write(tmp_path, 1, "MODERATE 0.7 x")
     heads = [FakeHead(), FakeHead()]
     present = heads[:1]
-    doubts = Doubts(SessionFiles(tmp_path), lambda: present[0], lambda _: True)  # type: ignore[arg-type,return-value]
+    doubts = Doubts(SessionFiles(tmp_path), Deciders(lambda: present[0], True, lambda _: True))  # type: ignore[arg-type,return-value]
     doubts.report(None, 10)
     present[0] = heads[1]
     doubts.report(None, 10)
@@ -150,7 +180,7 @@ def test_a_client_sees_its_own(tmp_path: Path, doubts: Doubts) -> None:
 
 def test_without_a_head_there_is_nothing_to_replay(tmp_path: Path) -> None:
     write(tmp_path, 1, "MODERATE 0.7 x")
-    doubts = Doubts(SessionFiles(tmp_path), lambda: None, lambda _: True)
+    doubts = Doubts(SessionFiles(tmp_path), Deciders(lambda: None, False, lambda _: True))
     assert doubts.report(None, 10)["threshold"] is None
     assert doubts.replayed(None, 10, 0.5)["sessions"] == 0
     doubts.close()

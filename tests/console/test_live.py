@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from ai_router.console.live import LivePart, LiveView
-from ai_router.errors import StoreUnavailable
+from ai_router.console.live import MAX_READERS_OF_ONE, LivePart, LiveView
+from ai_router.errors import Overloaded, ShuttingDown, StoreUnavailable
 from tests.fakes.router import eventually
 
 
@@ -22,6 +22,9 @@ class Reader:
 
     def send(self, event: bytes) -> None:
         self.events.put(event)
+
+    def end(self) -> None:
+        self.events.put(b"")
 
     def next(self) -> tuple[str, object]:
         name, data, *_ = self.events.get(timeout=10).decode().splitlines()
@@ -103,6 +106,37 @@ def test_who_comes_back_is_sent_what_is_then(view: LiveView, source: Source) -> 
     reader = Reader()
     view.join(reader, None)
     assert reader.next() == ("part", 3)
+
+
+def test_who_comes_back_among_others_is_not_sent_what_was(view: LiveView, source: Source) -> None:
+    view.join(Reader(), None)
+    one = Reader()
+    leave = view.join(one, "key-1")
+    assert one.next() == ("part", 1)
+    leave()
+    source.looks(4)
+    source.value = 2
+    again = Reader()
+    view.join(again, "key-1")
+    assert again.next() == ("part", 2)
+
+
+def test_when_it_is_closed_readers_are_told_and_no_more_are_taken(view: LiveView) -> None:
+    reader = Reader()
+    view.join(reader, None)
+    reader.next()
+    view.close()
+    assert reader.events.get(timeout=10) == b""
+    with pytest.raises(ShuttingDown):
+        view.join(Reader(), None)
+
+
+def test_one_client_cannot_take_all_connections(view: LiveView) -> None:
+    for _ in range(MAX_READERS_OF_ONE):
+        view.join(Reader(), "key-1")
+    with pytest.raises(Overloaded):
+        view.join(Reader(), "key-1")
+    view.join(Reader(), "key-2")
 
 
 def test_a_part_that_cannot_be_read_says_so_and_goes_on(view: LiveView, source: Source) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -225,6 +226,22 @@ def test_a_hundred_open_consoles_take_no_thread(lab: Lab) -> None:
         assert threads(lab.router) <= before + SPARE
         assert lab.router.chat(anew())[0] == 200
     assert eventually(lambda: threads(lab.router) <= before - LIVE_THREADS + SPARE)
+
+
+def test_an_open_console_does_not_keep_the_router_from_stopping(tmp_path: Path, upstream: FakeUpstream) -> None:
+    settings = {"PRIMARY_URL": upstream.url, "CLASSIFIER_MODE": "off", "REQUEST_TIMEOUT_S": "60"}
+    with running_router(tmp_path, **settings) as router, Live(router) as live:
+        live.next("backends")
+        # Within the time that RunningRouter.stop allows, which is less than the timeout above.
+        assert router.stop(signal.SIGTERM) == 0
+
+
+def test_head_is_answered_without_a_stream(lab: Lab) -> None:
+    connection = lab.router.connection()
+    connection.request("HEAD", "/api/live")
+    response = connection.getresponse()
+    assert (response.status, response.getheader("content-type"), response.read()) == (200, "text/event-stream", b"")
+    connection.close()
 
 
 # How sure it was, and what left.

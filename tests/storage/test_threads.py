@@ -141,3 +141,19 @@ def test_the_store_is_opened_anew_where_its_file_is_gone_or_broken(tmp_path: Pat
     assert thread(threads.store())
     assert list(tmp_path.glob("usage.db.broken-*"))
     threads.close()
+
+
+def test_a_deleted_thread_gets_no_message_any_more(store: ThreadStore) -> None:
+    gone = thread(store)
+    store.delete(MINE, gone)
+    with pytest.raises(ThreadNotFound):
+        store.add(gone, SAID)
+    assert store.messages(gone) == []
+
+
+def test_a_message_gives_way_with_all_behind_it(store: ThreadStore) -> None:
+    made = thread(store)
+    first, second, third = (store.add(made, {**SAID, "content": text})[0] for text in ("one", "two", "three"))
+    store.add(made, {**SAID, "content": "another two"}, replaces=second["position"])
+    assert [row["content"] for row in store.messages(made)] == ["one", "another two"]
+    assert {first["id"], third["id"]}.isdisjoint({store.messages(made)[-1]["id"]})

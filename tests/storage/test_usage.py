@@ -151,7 +151,7 @@ def test_what_was_saved_is_the_baseline_less_the_cost_of_local_answers(store: Us
     ("decided_by", "confidence", "doubted"),
     [
         ("fast", 0.9, 0),
-        ("fast", None, 0),  # a row of an earlier version; the fast path decides where it is sure only
+        ("fast", None, 1),
         ("classifier", 0.8, 0),
         ("classifier", 0.79, 1),
         ("classifier", None, 1),
@@ -168,7 +168,13 @@ def test_a_decision_is_in_doubt_if_it_was_not_sure_or_nobody_knows(
     assert (total["decided"], total["in_doubt"]) == (1, doubted)
 
 
-@pytest.mark.parametrize("decided_by", ["explicit", "meta", ""])
+def test_what_failed_was_not_answered_at_home(store: UsageStore) -> None:
+    insert(store, rows("a" * 8), rows("b" * 8, status=Status.ERROR), rows("c" * 8, status=Status.CANCELLED))
+    (total,) = store.totals(*TODAY, ())
+    assert (total["requests"], total["answered"], total["answered_locally"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("decided_by", ["explicit", "meta", "conversation", ""])
 def test_what_the_router_did_not_decide_is_never_in_doubt(store: UsageStore, decided_by: str) -> None:
     one = rows("a" * 8)
     one.request.update(decided_by=decided_by, confidence=None)

@@ -71,7 +71,7 @@ class Assets:
 
 def _raw_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() and _suffix(path.name) in _TYPES:
             yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from ai_router.errors import RouterError
+from ai_router.errors import Overloaded, RouterError, ShuttingDown
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,16 @@ _PING_S = 15.0
 """Proxies close connections on which nothing comes for a minute."""
 
 
+MAX_READERS = 1000
+MAX_READERS_OF_ONE = 250
+"""Each holds a connection, of which a process has only so many."""
+
+
 class Reader(Protocol):
     """Takes events, from any thread."""
 
     def send(self, event: bytes) -> object: ...
+    def end(self) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,20 @@ class LiveView:
     def __init__(self, parts: Sequence[LivePart]) -> None:
         self._lock = threading.Lock()
         self._readers: dict[Reader, str | None] = {}
+        self._ended = False
         self._followers = [_Follower(part, self._audiences, self._send) for part in parts]
 
     def join(self, reader: Reader, sees: str | None) -> Callable[[], None]:
-        """Send ``reader`` what a client that ``sees`` that may see. Returns the function by which it leaves."""
+        """Send ``reader`` what a client that ``sees`` that may see. Returns the function by which it leaves.
+
+        Raises Overloaded if there are too many, and ShuttingDown.
+        """
         with self._lock:
+            if self._ended:
+                raise ShuttingDown("the router is being stopped")
+            own = sum(other == sees for other in self._readers.values())
+            if len(self._readers) >= MAX_READERS or own >= MAX_READERS_OF_ONE:
+                raise Overloaded("too many consoles are open; close one")
             self._readers[reader] = sees
             for follower in self._followers:
                 if (known := follower.known.get(sees)) is not None:
@@ -65,11 +80,15 @@ class LiveView:
         return len(self._readers)
 
     def close(self) -> None:
-        """End the threads."""
+        """End all readers, and the threads. Idempotent."""
         with self._lock:
+            self._ended = True
+            readers = list(self._readers)
             self._readers.clear()
             for follower in self._followers:
                 follower.wake.set()
+        for reader in readers:
+            reader.end()
 
     def _leave(self, reader: Reader) -> None:
         with self._lock:
@@ -107,8 +126,8 @@ class _Follower:
         with self._lock:
             self.wake.set()
             if not self._running:
-                self._running = True
                 threading.Thread(target=self._run, name=f"live-{self._part.name}", daemon=True).start()
+                self._running = True
 
     def _run(self) -> None:
         while True:
@@ -119,6 +138,8 @@ class _Follower:
                     self._running = False
                     self.known.clear()
                     return
+            for gone in self.known.keys() - audiences:
+                del self.known[gone]
             for audience in audiences:
                 self._look_for(audience)
             self.wake.wait(self._part.every_s)

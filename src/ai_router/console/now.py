@@ -107,8 +107,15 @@ def backends_json(registry: Registry, limiter: ConcurrencyLimiter, checker: Heal
     return {"backends": found}
 
 
+_SUMS = (
+    *("requests", "errors", "answered", "answered_locally", "decided", "in_doubt"),
+    *("cost_usd", "cost_unknown", "saved_usd"),
+)
+
+
 class Today:
-    """The sums of the day (UTC), from the database, and the times of the last 24 hours, from memory.
+    """The sums of the day (UTC), from the database, and the times of the last 24 hours, from memory. Those are of all
+    clients together, so that they are for whoever may see everything.
 
     The database is asked again when a request has ended, and else every _STALE_S seconds: other processes write, too.
     """
@@ -122,31 +129,20 @@ class Today:
         it said."""
 
     def read(self, sees: str | None) -> Mapping[str, Any]:
-        """A client's own sums; times are everybody's. Raises StoreUnavailable."""
+        """A client's own sums; the times only for ``sees`` None. Raises StoreUnavailable."""
         usage = self._usage
         if usage is None:
             raise StoreUnavailable("TELEMETRY=off", "TELEMETRY=off: no usage is kept")
         self._flush()
         day = datetime.now(UTC).date().isoformat()
         cell = merge_cells(self._windows.within(WINDOWS["24h"]).values())
-        times = cell_json(cell)
         total = self._total(usage, sees, (day, cell.counts["requests"]))
-        shown = (
-            "requests",
-            "answered_locally",
-            "decided",
-            "in_doubt",
-            "cost_usd",
-            "cost_unknown",
-            "saved_usd",
-            "errors",
-        )
-        return {
-            "day": day,
-            **{name: total[name] for name in shown},
-            "ttft_ms": times["ttft_ms"],
-            "latency_ms": times["latency_ms"],
-            "cancel_ms": times["cancel_ms"],
+        sums = {"day": day, **{name: total[name] for name in _SUMS}}
+        if sees is not None:
+            return sums
+        times = cell_json(cell)
+        return sums | {
+            **{name: times[name] for name in ("ttft_ms", "latency_ms", "cancel_ms")},
             "targets": [target.report(cell) for target in targets(None) if target.name != "uptime"],
         }
 

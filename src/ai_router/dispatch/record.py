@@ -183,11 +183,12 @@ class RequestRecord:
             self._notes.append(note)
             self._not_as_named = note if decision.decided_by is DecidedBy.EXPLICIT else None
 
-    def speculated(self, result: SpeculationResult, started: float) -> None:
-        """The speculative call, begun at ``started``, was used (HIT), or aborted, or has failed (both CANCELLED)."""
+    def speculated(self, result: SpeculationResult, started: float, decided_at: float, why: str) -> None:
+        """The speculative call, begun at ``started``, was used (HIT), or aborted, or has failed (both CANCELLED), as
+        ``why`` says. The decision was made at ``decided_at``."""
         self.speculation = result
         self.measure("speculate_ms", self.ms() - self.ms(started))
-        self._step("speculation", started, {"result": result})
+        self._step("speculation", started, {"result": result, "why": why, "decided_ms": round(self.ms(decided_at), 1)})
 
     def enriched(
         self,

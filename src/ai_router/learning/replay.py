@@ -99,7 +99,8 @@ def replay(sessions: Iterable[StoredSession], policy: Policy) -> ReplayReport:
             classification_ms = session.timings.get("classification_ms", typical_classification or 0.0)
             before_ms.append(waited)
             asking_ms = classification_ms if decision.asks_classifier else 0.0
-            after_ms.append(_estimated_wait_ms(route if stays else new_route, answer, asking_ms))
+            estimate = _estimated_wait_ms(route if stays else new_route, answer, asking_ms)
+            after_ms.append(max(0.0, waited + estimate - _recorded_estimate_ms(session)))
     return ReplayReport(
         sessions=len(stored),
         moved=dict(moved),
@@ -116,6 +117,13 @@ def replay(sessions: Iterable[StoredSession], policy: Policy) -> ReplayReport:
 def _estimated_wait_ms(route: str, answer_ms: float, classification_ms: float) -> float:
     """A speculative primary call runs beside the classifier; every other route waits for it first."""
     return max(answer_ms, classification_ms) if route == "primary" else answer_ms + classification_ms
+
+
+def _recorded_estimate_ms(session: StoredSession) -> float:
+    """What the same estimate makes of a session as it was; what the client waited beyond that stays."""
+    asked = session.decided_by is DecidedBy.CLASSIFIER
+    classification_ms = session.timings.get("classification_ms", 0.0) if asked else 0.0
+    return _estimated_wait_ms(session.route, _backend_ms(session) or 0.0, classification_ms)
 
 
 def _client_wait_ms(session: StoredSession) -> float | None:

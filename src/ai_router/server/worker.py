@@ -31,7 +31,7 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.base import Worker as BaseWorker
 
-from ai_router.app import close_app, drain_app, runtime_of, stop_app
+from ai_router.app import close_app, drain_app, end_live_views, runtime_of, stop_app
 from ai_router.dispatch.reply import EventStream
 from ai_router.envelope import envelope_json
 from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterError
@@ -86,6 +86,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         while self.alive:
             self._run_once()
         loop.stop_accepting()
+        end_live_views(self.wsgi)
         self._run_until(lambda: not loop.open_connections or self._quitting, self.cfg.graceful_timeout)
         if loop.open_connections:
             stop_app(self.wsgi)

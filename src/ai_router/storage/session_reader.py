@@ -95,16 +95,13 @@ class SessionFiles:
                 return self._read(stem) if visible else None
         return None
 
-    def documents(self, client: str | None) -> Iterator[Mapping[str, Any]]:
-        """The content of all files of ``client`` (None: anyone's), newest first. What is no session is left out."""
-        for stem in self._stems(None):
-            try:
-                document = orjson.loads(self._read(stem) or b"")
-                mine = client is None or document["client"] == client
-            except (ValueError, KeyError, TypeError):
-                continue
-            if mine:
-                yield document
+    def names(self) -> Iterator[str]:
+        """The names of all files, newest first, for ``read``."""
+        return self._stems(None)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of the file of that name, whosever it is; None if it has been deleted."""
+        return self._read(name)
 
     def _stems(self, before: str | None) -> Iterator[str]:
         try:

@@ -97,15 +97,17 @@ class ThreadStore(Store):
 
     def add(self, thread: str, *messages: Mapping[str, Any], replaces: int | None = None) -> Sequence[Row]:
         """Append messages, all or none, and note that the thread was used. ``messages``: values of columns.
-        ``replaces``: first delete the message at that position, and all behind it."""
+        ``replaces``: first delete the message at that position, and all behind it. Raises ThreadNotFound."""
         now, position = self._clock(), time.time_ns()
         rows = [_with_defaults(message, thread, position + number, now) for number, message in enumerate(messages)]
         with self.begin() as connection:
+            used = update(threads).where(threads.c.id == thread).values(updated_at=now)
+            if not connection.execute(used).rowcount:
+                raise ThreadNotFound  # deleted meanwhile
             if replaces is not None:
                 behind = and_(thread_messages.c.thread == thread, thread_messages.c.position >= replaces)
                 connection.execute(delete(thread_messages).where(behind))
             connection.execute(insert(thread_messages), rows)
-            connection.execute(update(threads).where(threads.c.id == thread).values(updated_at=now))
         return rows
 
     def name_if_nameless(self, thread: str, title: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    not_,
     or_,
     select,
     update,
@@ -37,8 +38,8 @@ WINDOW_COLUMNS = (
 
 IN_DOUBT_BELOW = 0.8
 """A decision is in doubt if its confidence is less than that, or not known."""
-_NO_DECISION = ("", "explicit", "meta")
-"""What the router did not decide: the client named a model, or a chat UI asked for itself."""
+_NO_DECISION = ("", "explicit", "meta", "conversation")
+"""What the router did not decide anew: the client named a model, a chat UI asked for itself, a tool loop goes on."""
 
 
 class UsageStore(Store):
@@ -83,6 +84,7 @@ class UsageStore(Store):
                 for name in ("bytes_sent", "bytes_received", "input_tokens", "output_tokens")
             ),
             func.sum(egress.c.cost_usd).label("cost_usd"),
+            cast(func.sum(case((egress.c.cost_usd.is_(None), 1), else_=0)), BigInteger).label("cost_unknown"),
         ]
         return self._rows(
             select(*key, *sums).where(_within(egress, since, until, client)).group_by(*key).order_by(*key)
@@ -153,20 +155,19 @@ def _sums() -> Iterable[ColumnElement[Any]]:
     yield func.coalesce(func.sum(requests.c.cost_usd), 0.0).label("cost_usd")
     yield count(requests.c.cost_unknown).label("cost_unknown")
     yield func.coalesce(func.sum(requests.c.gpu_seconds), 0.0).label("gpu_seconds")
+    answered = requests.c.status == "ok"
     saved_by_local = case(
         (
-            and_(requests.c.local, requests.c.baseline_usd > requests.c.cost_usd),
+            # What is not known of a cost may be more than was saved.
+            and_(requests.c.local, not_(requests.c.cost_unknown), requests.c.baseline_usd > requests.c.cost_usd),
             requests.c.baseline_usd - requests.c.cost_usd,
         ),
         else_=0.0,
     )
-    yield count(requests.c.local).label("answered_locally")
+    yield count(answered).label("answered")
+    yield count(and_(answered, requests.c.local)).label("answered_locally")
     decided = requests.c.decided_by.not_in(_NO_DECISION)
-    unsure = or_(
-        requests.c.confidence < IN_DOUBT_BELOW,
-        # Rows of earlier versions have no confidence. The fast path decides where it is sure only.
-        and_(requests.c.confidence.is_(None), requests.c.decided_by != "fast"),
-    )
+    unsure = or_(requests.c.confidence < IN_DOUBT_BELOW, requests.c.confidence.is_(None))
     yield count(decided).label("decided")
     yield count(and_(decided, unsure)).label("in_doubt")
     yield func.coalesce(func.sum(saved_by_local), 0.0).label("saved_usd")

@@ -12,12 +12,14 @@ from ai_router.errors import InvalidRequest
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.web.access import whose
 from ai_router.web.live_events import LiveEvents, live_response
-from ai_router.web.reports import integer, refuse_others
+from ai_router.web.reports import Lookups, integer, refuse_others
 
 _DEFAULT_SESSIONS = 300
 
 
-def blueprint(view: LiveView, doubts: Doubts, writer: SessionLogger, flush: Callable[[], None]) -> Blueprint:
+def blueprint(
+    view: LiveView, doubts: Doubts, writer: SessionLogger, flush: Callable[[], None], lookups: Lookups
+) -> Blueprint:
     """The routes. A client sees what is its own, the admin sees everything. ``flush`` has all requests that have ended
     recorded, and ``writer`` writes their files."""
     live = Blueprint("live", __name__)
@@ -36,9 +38,10 @@ def blueprint(view: LiveView, doubts: Doubts, writer: SessionLogger, flush: Call
         sees = whose()
         refuse_others(("limit",))
         limit = integer("limit", 1, MAX_SESSIONS, _DEFAULT_SESSIONS)
-        flush()
-        writer.flush()
-        return jsonify(object="doubt", **doubts.report(sees, limit))
+        with lookups.slot():
+            flush()
+            writer.flush()
+            return jsonify(object="doubt", **doubts.report(sees, limit))
 
     @live.get("/api/replay")
     def replay() -> Response:
@@ -46,9 +49,10 @@ def blueprint(view: LiveView, doubts: Doubts, writer: SessionLogger, flush: Call
         sees = whose()
         refuse_others(("limit", "threshold"))
         limit, threshold = integer("limit", 1, MAX_SESSIONS, _DEFAULT_SESSIONS), _threshold()
-        flush()
-        writer.flush()
-        return jsonify(object="replay", **doubts.replayed(sees, limit, threshold))
+        with lookups.slot():
+            flush()
+            writer.flush()
+            return jsonify(object="replay", **doubts.replayed(sees, limit, threshold))
 
     return live
 

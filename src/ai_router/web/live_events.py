@@ -96,6 +96,8 @@ def live_response(events: LiveEvents) -> Response:
     """The response that streams ``events``. It closes when they end, and as soon as the client has left."""
     closing = on_response_closed()
     closing.callback(events.close)
+    if request.method == "HEAD":
+        return Response(content_type="text/event-stream")
     if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
         # Otherwise that would show with the next event only, and there may be none for long.
         closing.callback(on_disconnect(events.end))

@@ -61,14 +61,18 @@ export async function call(method, path, options) {
   return (await ask(method, path, options)).json();
 }
 
-/** The server-sent events of an answer, as {id, name, data}. Ends with the answer; throws ApiError. */
-export async function* events(method, path, options) {
+/** The server-sent events of an answer, as {id, name, data}. Ends with the answer, or when nothing has come for
+ * `silentMs`; throws ApiError. */
+export async function* events(method, path, options = {}) {
   const response = await ask(method, path, options);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let pending = "";
+  let silence = 0;
   try {
     for (;;) {
+      if (options.silentMs) silence = setTimeout(() => reader.cancel().catch(() => {}), options.silentMs);
       const { value, done } = await reader.read();
+      clearTimeout(silence);
       if (done) return;
       const blocks = (pending + value).split("\n\n");
       pending = blocks.pop();
@@ -81,6 +85,7 @@ export async function* events(method, path, options) {
     if (problem.name === "AbortError") throw problem;
     throw new ApiError("the connection to the router broke off", 0, "unreachable");
   } finally {
+    clearTimeout(silence);
     reader.cancel().catch(() => {});
   }
 }

@@ -18,12 +18,16 @@ const LAZY = {
   sessions: () => import("./sessions.js"),
 };
 
+/** Ids become parts of what the page asks for: nothing else may stand there. */
+const ID = /^[0-9a-f]{8,32}$/;
+
 /** The address behind #: ["chat", id]. */
 const place = signal(read());
 
 function read() {
-  const parts = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  return PAGES.some((page) => page.name === parts[0]) ? parts : ["chat"];
+  const [name, id] = location.hash.replace(/^#\/?/, "").split("/");
+  if (!PAGES.some((page) => page.name === name)) return ["chat"];
+  return ID.test(id ?? "") ? [name, id] : [name];
 }
 
 addEventListener("hashchange", () => {
@@ -51,7 +55,9 @@ function Navigation() {
     </ul>
     <div class="rail-foot">
       ${connected.value === false && keyWanted.value === null && html`<p class="lost" role="status">Not connected. Trying again.</p>`}
-      <button type="button" class="quiet" onClick=${() => (keyWanted.value = "")}>Key and organization</button>
+      <button type="button" class="quiet" onClick=${() => (keyWanted.value = "")}>
+        Key<span class="only-large"> and organization</span>
+      </button>
     </div>
   </nav>`;
 }
@@ -61,7 +67,9 @@ function KeyDialog() {
   const [tried, setTried] = useState({ key: key.value, organization: organization.value });
   const [problem, setProblem] = useState("");
   useEffect(() => {
+    const before = document.activeElement;
     if (!dialog.current.open) dialog.current.showModal();
+    return () => before?.focus();
   }, []);
 
   async function keep(event) {
@@ -97,11 +105,20 @@ function KeyDialog() {
 
 function Lazy({ name, parts }) {
   const [Page, setPage] = useState(null);
+  const [failed, setFailed] = useState(false);
   useEffect(() => {
     let wanted = true;
-    LAZY[name]().then((module) => wanted && setPage(() => module.default));
+    LAZY[name]().then(
+      (module) => wanted && setPage(() => module.default),
+      () => wanted && setFailed(true),
+    );
     return () => (wanted = false);
   }, [name]);
+  if (failed) {
+    return html`<div class="page"><p class="problem" role="alert">This page cannot be loaded. The router may have been
+      stopped, or be of another version now.</p>
+      <button type="button" onClick=${() => location.reload()}>Load it anew</button></div>`;
+  }
   return Page === null
     ? html`<div class="page" aria-busy="true"><div class="skeleton tall"></div></div>`
     : html`<${Page} parts=${parts} />`;

@@ -1,6 +1,6 @@
 // Chat: the threads on one side, the conversation, and what to say next.
 import { call } from "./api.js";
-import { loadThreads, open, refresh, remove, say, shown, stop, threads, underWay } from "./conversation.js";
+import { loadOlder, loadThreads, open, refresh, remove, say, shown, stop, threads, underWay } from "./conversation.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { useLoaded } from "./loaded.js";
 import { Message } from "./message.js";
@@ -66,13 +66,14 @@ function Threads({ id, open: isOpen, close }) {
     return undefined;
   }
   return html`<aside class=${`threads ${isOpen ? "open" : ""}`} aria-label="Conversations">
+    <button type="button" class="only-small quiet" onClick=${close}>Close</button>
     <a class="button primary" href="#/chat" onClick=${close}>New conversation</a>
     ${list === null
       ? html`<div class="skeleton"></div><div class="skeleton"></div>`
       : html`<ul>
           ${list.map(
             (thread) => html`<li key=${thread.id}>
-              <a href=${`#/chat/${thread.id}`} aria-current=${thread.id === id ? "page" : undefined}>
+              <a href=${`#/chat/${thread.id}`} onClick=${close} aria-current=${thread.id === id ? "page" : undefined}>
                 ${thread.title || "Without a title"}
               </a>
               <button type="button" class="bare" aria-label=${`Delete ${thread.title}`} onClick=${() => forget(thread)}>
@@ -85,7 +86,7 @@ function Threads({ id, open: isOpen, close }) {
 }
 
 function Messages({ model }) {
-  const { messages, problem, id } = shown.value;
+  const { messages, older, problem, id } = shown.value;
   const box = useRef(null);
   const follows = useRef(true);
   const last = messages?.at(-1);
@@ -104,7 +105,7 @@ function Messages({ model }) {
     };
     element.scrollTop = element.scrollHeight;
     const observer = new ResizeObserver(stay);
-    observer.observe(element.firstElementChild);
+    observer.observe(element.querySelector(".column"));
     return () => observer.disconnect();
   }, [id, messages === null]);
   const lastTop = useRef(0);
@@ -114,23 +115,36 @@ function Messages({ model }) {
     else if (scrollTop < lastTop.current) follows.current = false;
     lastTop.current = scrollTop;
   };
-  const asked = (message) => messages[messages.indexOf(message) - 1];
+  /** How to ask again for what a message answers; null: it answers nothing of the user's. */
+  const retryOf = (message) => {
+    const asked = messages[messages.indexOf(message) - 1];
+    return asked?.role === "user" ? () => say(asked.content, model, asked.id) : null;
+  };
   return html`<div class="messages" ref=${box} onScroll=${scrolled} tabindex="0" aria-label="Messages">
+    <p class="hidden" role="status">${told(last)}</p>
     <div class="column">
       ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
       ${messages === null && html`<div class="skeleton tall"></div>`}
       ${messages?.length === 0 && !problem && html`<${Welcome} model=${model} />`}
+      ${older !== null && html`<button type="button" class="quiet" onClick=${loadOlder}>Older messages</button>`}
       ${messages?.map(
         (message) => html`<${Message}
           key=${message.id}
           message=${message}
           isLast=${message === last}
-          retry=${() => say(asked(message).content, model, asked(message).id)}
+          retry=${retryOf(message)}
           edit=${(content) => say(content, model, message.id)}
         />`,
       )}
     </div>
   </div>`;
+}
+
+const TOLD = { complete: "The answer is complete.", cancelled: "The answer was stopped.", streaming: "Answering." };
+
+/** For those who do not see it. */
+function told(last) {
+  return last?.role === "assistant" ? (TOLD[last.status] ?? "") : "";
 }
 
 function Welcome({ model }) {
@@ -167,7 +181,9 @@ function Composer({ model, choose }) {
     field.current.focus();
   }
   function keyed(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
+    // A phone's keyboard has no Shift+Enter.
+    const breaks = event.shiftKey || event.isComposing || matchMedia("(pointer: coarse)").matches;
+    if (event.key === "Enter" && !breaks) send(event);
   }
   return html`<form class="composer" onSubmit=${send}>
     <label class="hidden" for="say">Your message</label>

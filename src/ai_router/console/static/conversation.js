@@ -4,21 +4,26 @@ import { batch, effect, signal } from "./lib.js";
 
 /** The latest threads; null: not loaded yet. */
 export const threads = signal(null);
-/** The thread that is shown: {id, messages, problem}; `messages` null: not loaded yet. */
-export const shown = signal({ id: null, messages: [], problem: null });
+/** The thread that is shown: {id, messages, older, problem}. `messages` null: not loaded yet. `older`: where the page of
+ * messages before them begins; null: there are none. */
+export const shown = signal({ id: null, messages: [], older: null, problem: null });
 /** The answers under way, by message id: {content, reasoning, decision, notice, lastEvent, beganAt}. */
 export const answers = signal({});
 
+const PAGE = 100;
+const OTHER_PAGES = /^#\/(?!chat)\w/;
 const RESUME_PAUSES_MS = [200, 500, 1000, 2000, 4000, 8000];
 const OTHER_PROCESS_MS = 3000;
 let counter = 0;
+/** Answers to be stopped as soon as the router has told their ids. */
+const unwanted = new Set();
 
 // Another key, or another organization, has other threads.
 effect(() => {
   key.value;
   organization.value;
   threads.value = null;
-  shown.value = { id: null, messages: [], problem: null };
+  shown.value = { id: null, messages: [], older: null, problem: null };
   answers.value = {};
 });
 
@@ -29,11 +34,11 @@ export async function loadThreads() {
 /** Show a thread, and go on with its answer if one is under way. Without an id: a new one. */
 export async function open(id) {
   if (id === null) {
-    shown.value = { id: null, messages: [], problem: null };
+    shown.value = { id: null, messages: [], older: null, problem: null };
     return;
   }
   if (shown.value.id === id && shown.value.messages !== null) return;
-  shown.value = { id, messages: null, problem: null };
+  shown.value = { id, messages: null, older: null, problem: null };
   await refresh(id);
 }
 
@@ -41,19 +46,33 @@ export async function open(id) {
 export async function refresh(id = shown.value.id) {
   if (id === null || shown.value.id !== id) return;
   try {
-    const { data } = await call("GET", `api/threads/${id}/messages?limit=200`);
+    const { data, next } = await call("GET", `api/threads/${id}/messages?limit=${PAGE}`);
     if (shown.value.id !== id) return;
-    shown.value = { id, messages: data, problem: null };
+    const known = shown.value.messages ?? [];
+    const first = known.findIndex((message) => message.id === data[0]?.id);
+    // What was loaded before these stays, and so does what could not be sent.
+    const earlier = first > 0 ? known.slice(0, first) : [];
+    const unsent = known.filter((message) => message.id.startsWith("new-"));
+    const older = earlier.length > 0 ? shown.value.older : next;
+    shown.value = { id, messages: [...earlier, ...data, ...unsent], older, problem: null };
     for (const message of data.filter((one) => one.status === "streaming" && !answers.value[one.id])) {
-      follow(id, message.id, emptyAnswer(), resumed(id, message.id, 0)).catch(() => {
+      const answer = { ...emptyAnswer(), beganAt: null };
+      follow(id, message.id, answer, resumed(id, message.id, 0)).catch(() => {
         // Another process may be answering it: look again.
         dropAnswer(message.id);
         setTimeout(() => refresh(id), OTHER_PROCESS_MS);
       });
     }
   } catch (problem) {
-    if (shown.value.id === id) shown.value = { id, messages: [], problem };
+    if (shown.value.id === id) shown.value = { ...shown.value, messages: shown.value.messages ?? [], problem };
   }
+}
+
+/** Load the messages before those that are shown. */
+export async function loadOlder() {
+  const { id, older } = shown.value;
+  const { data, next } = await call("GET", `api/threads/${id}/messages?limit=${PAGE}&before=${older}`);
+  if (shown.value.id === id) shown.value = { ...shown.value, messages: [...data, ...shown.value.messages], older: next };
 }
 
 /** Whether an answer of the shown thread is under way. */
@@ -84,22 +103,43 @@ export async function say(content, model, replaces = null) {
       // Somebody may have gone to another thread meanwhile.
       if (shown.value.messages?.includes(answer)) {
         shown.value = { ...shown.value, id };
-        location.replace(`#/chat/${id}`);
+        if (!OTHER_PAGES.test(location.hash)) location.replace(`#/chat/${id}`);
       }
     }
     const kept = replaces && !replaces.startsWith("new-");
     const body = { content, model, ...(kept ? { replaces } : {}) };
     await follow(id, answer.id, answers.value[answer.id], events("POST", `api/threads/${id}/messages/stream`, { body }), asked);
   } catch (problem) {
-    dropAnswer(answer.id);
-    changeMessage(id, answer.id, { status: "error", error: { message: problem.message } });
+    if (answers.value[answer.id]) {
+      // It was never taken: it can be tried again.
+      dropAnswer(answer.id);
+      changeMessage(id, answer.id, { status: "error", error: { message: problem.message } });
+    } else {
+      // It may have ended without us, or another process may go on with it.
+      recover(id);
+    }
   }
   loadThreads().catch(() => {});
 }
 
-/** Stop an answer. It keeps what has come. One that has no id yet cannot be stopped, and has hardly begun. */
+/** Drop what is known of a thread's answers under way, and look again until the router knows how they ended. */
+function recover(thread) {
+  for (const message of shown.value.id === thread ? (shown.value.messages ?? []) : []) {
+    if (message.status === "streaming") dropAnswer(message.id);
+  }
+  refresh(thread).then(() => {
+    if (shown.value.id === thread && (shown.value.problem !== null || underWay())) {
+      setTimeout(() => underWay() && !answers.value[underWay().id] && recover(thread), OTHER_PROCESS_MS);
+    }
+  });
+}
+
+/** Stop an answer. It keeps what has come. One whose id is not known yet is stopped as soon as it is. */
 export async function stop(message) {
-  if (message.id.startsWith("new-")) return;
+  if (message.id.startsWith("new-")) {
+    unwanted.add(message.id);
+    return;
+  }
   await call("POST", `api/threads/${shown.value.id}/messages/${message.id}/cancel`).catch(() => {});
 }
 
@@ -150,7 +190,7 @@ function taken(answer, { name, data }) {
   if (name === "notice") return { ...answer, notice: { ...data, at: performance.now() } };
   if (name === "snapshot") return { ...answer, content: data.content, reasoning: data.reasoning };
   if (name !== "delta") return answer;
-  const ttft = answer.ttft ?? performance.now() - answer.beganAt;
+  const ttft = answer.ttft ?? (answer.beganAt === null ? null : performance.now() - answer.beganAt);
   return {
     ...answer,
     ttft,
@@ -169,6 +209,9 @@ function rename(thread, oldId, asked, ids) {
     changeMessage(thread, asked.id, { id: ids.user_message_id });
     changeMessage(thread, oldId, { id: ids.message_id, request_id: ids.request_id, session_id: ids.session_id });
   });
+  if (unwanted.delete(oldId)) {
+    call("POST", `api/threads/${thread}/messages/${ids.message_id}/cancel`).catch(() => {});
+  }
   return ids.message_id;
 }
 

@@ -50,7 +50,7 @@ function Decisions({ found }) {
     <h2 id="decisions">The latest ${points.length} decisions</h2>
     ${!found.complete && html`<p class="notice" role="status">Judging older ones anew; more dots are coming.</p>`}
     <p class="muted">Each dot is a decision, where the in-process model is that sure of it. Right of the line it decides
-      alone, in milliseconds; left of it the classifier is asked${" "}
+      alone, in milliseconds; left of it ${found.has_classifier ? "the classifier is asked" : "it would leave the decision to a classifier, if there were one"}${" "}
       (${unsure} of ${points.length}). Drag the line to see what would change.</p>
     <${Axis} points=${points} threshold=${threshold} moved=${moved} chosen=${chosen} choose=${setChosen} />
     <label class="threshold">
@@ -159,7 +159,7 @@ function Change({ replay }) {
     <dl class="facts across">
       <div><dt>Cost</dt><dd>${usd(cost.before)} → ${usd(cost.after)}</dd></div>
       <div><dt>Left the house</dt><dd>${leaves.before} → ${leaves.after}</dd></div>
-      <div><dt>Asked the classifier</dt><dd>${asks.before} → ${asks.after}</dd></div>
+      ${asks && html`<div><dt>Asked the classifier</dt><dd>${asks.before} → ${asks.after}</dd></div>`}
       ${replay.wait_ms.before !== null && html`<div><dt>First word, half of all</dt><dd>${ms(replay.wait_ms.before)} → ${ms(replay.wait_ms.after)}</dd></div>`}
     </dl>
     <p class="muted small">Estimates, from ${replay.sessions} stored sessions: what moves costs and takes what others of its
@@ -231,7 +231,7 @@ function Playground() {
       <label class="hidden" for="try-text">A prompt to try</label>
       <textarea id="try-text" rows="2" placeholder="A prompt. It is decided, and not sent." value=${text}
         onInput=${(event) => setText(event.target.value)}
-        onKeyDown=${(event) => event.key === "Enter" && !event.shiftKey && decide(event)}></textarea>
+        onKeyDown=${(event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && decide(event)}></textarea>
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Decide</button>
     </form>
     <div role="status">${result && (result.error ? html`<p class="problem">${result.error}</p>` : html`<${Verdict} result=${result} />`)}</div>

@@ -15,7 +15,9 @@ export function usd(value) {
 }
 
 export function percent(share, digits = 0) {
-  return share === null || share === undefined ? "unknown" : `${(share * 100).toFixed(digits)}\u00a0%`;
+  if (share === null || share === undefined) return "unknown";
+  const most = share < 1 ? 100 - 10 ** -digits : 100; // not all is never called all
+  return `${Math.min(most, share * 100).toFixed(digits)}\u00a0%`;
 }
 
 /** A confidence. What is not certain is never called so. */

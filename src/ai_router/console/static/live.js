@@ -9,6 +9,8 @@ export const today = signal(null);
 /** Whether the connection stands: true, false, or null before the first try. */
 export const connected = signal(null);
 
+/** The router says something every fifteen seconds. */
+const SILENT_MS = 40_000;
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000, 15_000];
 
 function take({ name, data }) {
@@ -21,7 +23,7 @@ function take({ name, data }) {
 async function follow(abort) {
   for (let failures = 0; !abort.aborted; failures += 1) {
     try {
-      for await (const event of events("GET", "api/live", { signal: abort })) {
+      for await (const event of events("GET", "api/live", { signal: abort, silentMs: SILENT_MS })) {
         failures = 0;
         take(event);
       }
@@ -44,10 +46,16 @@ export function followLive() {
   const seen = signal(!document.hidden);
   document.addEventListener("visibilitychange", () => (seen.value = !document.hidden));
   let abort = new AbortController();
+  let shownTo = key.value;
   effect(() => {
     key.value; // another key sees other things
     if (keyWanted.value !== null) return;
     abort.abort();
+    if (key.value !== shownTo) {
+      shownTo = key.value;
+      requests.value = [];
+      today.value = null;
+    }
     if (!seen.value) return;
     abort = new AbortController();
     follow(abort.signal);

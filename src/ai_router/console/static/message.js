@@ -5,14 +5,21 @@ import { ms } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
 
 export function Message({ message, isLast, retry, edit }) {
-  return message.role === "user"
-    ? html`<${Asked} message=${message} edit=${edit} />`
-    : html`<${Answer} message=${message} isLast=${isLast} retry=${retry} />`;
+  if (message.role === "user") return html`<${Asked} message=${message} edit=${edit} />`;
+  if (message.role === "system") return html`<p class="muted small said">Instructions: ${message.content}</p>`;
+  return html`<${Answer} message=${message} isLast=${isLast} retry=${retry} />`;
 }
 
 function Asked({ message, edit }) {
   const [draft, setDraft] = useState(null);
-  if (draft !== null) {
+  const field = useRef(null);
+  const button = useRef(null);
+  const editing = draft !== null;
+  useEffect(() => {
+    if (editing) field.current.focus();
+    return () => editing && setTimeout(() => button.current?.focus());
+  }, [editing]);
+  if (editing) {
     const send = (event) => {
       event.preventDefault();
       setDraft(null);
@@ -22,7 +29,9 @@ function Asked({ message, edit }) {
       <textarea
         aria-label="Your message, changed"
         rows="3"
+        ref=${field}
         value=${draft}
+        onKeyDown=${(event) => event.key === "Escape" && setDraft(null)}
         onInput=${(event) => setDraft(event.target.value)}
       ></textarea>
       <div class="row end">
@@ -34,7 +43,8 @@ function Asked({ message, edit }) {
   return html`<article class="asked" aria-label="You">
     <div class="said">${message.content}</div>
     <div class="row end tools">
-      <button type="button" class="bare" onClick=${() => setDraft(message.content)}>Edit</button>
+      ${!message.id.startsWith("new-") &&
+      html`<button type="button" class="bare" ref=${button} onClick=${() => setDraft(message.content)}>Edit</button>`}
     </div>
   </article>`;
 }
@@ -53,7 +63,7 @@ function Answer({ message, isLast, retry }) {
     <${Badge} message=${message} answer=${coming} />
     ${over &&
     html`<div class="row tools">
-      ${isLast && html`<button type="button" class="bare" onClick=${retry}>Retry</button>`}
+      ${isLast && retry && html`<button type="button" class="bare" onClick=${retry}>Retry</button>`}
       ${content && html`<${Copy} text=${content} label="Copy" />`}
     </div>`}
   </article>`;
@@ -83,19 +93,23 @@ function Waiting({ answer }) {
     return () => clearInterval(timer);
   }, [counts]);
   return html`<div class="waiting">
-    <p class="notice" role="status">${notice ? noticeText(notice) : answer?.decision ? "Waiting for the first word" : "Deciding"}</p>
+    <p class="notice"><span role="status">${doing(answer)}</span>${counts && countdown(notice)}</p>
     <div class="skeleton"></div>
     <div class="skeleton short"></div>
   </div>`;
 }
 
-function noticeText(notice) {
-  if (notice.seconds !== undefined) {
-    const left = Math.max(0, Math.round(notice.seconds - (performance.now() - notice.at) / 1000));
-    const who = notice.waiting_for.join(" or ");
-    return `Hold on: ${who} is busy. You are number ${notice.position} in the queue, about ${left} s to go.`;
-  }
-  return notice.text.charAt(0).toUpperCase() + notice.text.slice(1);
+function doing(answer) {
+  const notice = answer?.notice;
+  if (!notice) return answer?.decision ? "Waiting for the first word" : "Deciding";
+  if (notice.seconds === undefined) return notice.text.charAt(0).toUpperCase() + notice.text.slice(1);
+  return `Hold on: ${notice.waiting_for.join(" or ")} is busy. You are number ${notice.position} in the queue`;
+}
+
+/** Not a part of the status, since that would be read out anew each second. */
+function countdown(notice) {
+  const left = Math.max(0, Math.round(notice.seconds - (performance.now() - notice.at) / 1000));
+  return `, about ${left} s to go.`;
 }
 
 function Reasoning({ text, over }) {

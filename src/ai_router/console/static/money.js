@@ -46,7 +46,7 @@ function Sums({ usage }) {
     ${total.saved_usd > 0
       ? html`<b class="home">${usd(total.saved_usd)}</b> not spent: ${baseline?.model ?? "the cloud"} would have cost that
           for what was answered at home.`
-      : "Nothing was spared yet."}
+      : baseline?.usd_per_million_tokens ? "Nothing was spared yet." : "What was spared is not known: the cloud's price is not."}
   </p>`;
 }
 
@@ -55,12 +55,12 @@ function House({ usage }) {
   const { total, left_local_network: left } = usage;
   const calls = left.reduce((sum, one) => sum + one.calls, 0);
   const sent = left.reduce((sum, one) => sum + one.bytes_sent, 0);
-  const share = total.requests ? total.answered_locally / total.requests : null;
+  const share = total.answered ? total.answered_locally / total.answered : null;
   const clouds = left.slice().sort((a, b) => b.calls - a.calls);
   const shown = clouds.slice(0, 5);
   const top = (index) => 34 + index * 38;
   const text = total.requests
-    ? `${total.answered_locally} of ${total.requests} requests were answered at home; ${calls} calls left with ${bytes(sent)}.`
+    ? `${total.answered_locally} of ${count(total.answered, "answer")} came from home; ${count(calls, "call")} left with ${bytes(sent)}.`
     : "Nothing was asked.";
   return html`<section aria-labelledby="house">
     <h2 id="house">What stayed, and what left</h2>
@@ -70,7 +70,7 @@ function House({ usage }) {
         <path class="roof" d="M22 120 160 24 298 120" />
         <text class="figure" x="160" y="138" text-anchor="middle">${share === null ? "–" : percent(share)}</text>
         <text x="160" y="160" text-anchor="middle">answered at home</text>
-        <text class="muted" x="160" y="180" text-anchor="middle">${count(total.answered_locally, "request")}</text>
+        <text class="muted" x="160" y="180" text-anchor="middle">${count(total.answered_locally, "answer")}</text>
         ${shown.length === 0 && html`<text class="muted" x="470" y="124" text-anchor="middle">Nothing left the house.</text>`}
         ${shown.map(
           (one, index) => html`<g key=${one.backend + one.model + one.purpose}>
@@ -80,7 +80,7 @@ function House({ usage }) {
             <circle class=${one.purpose === "search" ? "search" : "cloud"} cx="412" cy=${top(index)} r="7" />
             <text class="label" x="428" y=${top(index) - 1}>${shortened(`${one.backend}: ${PURPOSES[one.purpose] ?? one.purpose}`)}</text>
             <text class="label muted" x="428" y=${top(index) + 14}>
-              ${count(one.calls, "call")}, ${bytes(one.bytes_sent)}, ${usd(one.cost_usd)}
+              ${count(one.calls, "call")}, ${bytes(one.bytes_sent)}, ${spent(one)}
             </text>
           </g>`,
         )}
@@ -91,11 +91,17 @@ function House({ usage }) {
     <ul class="ways">
       ${clouds.map((one) => html`<li key=${one.backend + one.model + one.purpose}>
         <span class=${`swatch ${one.purpose === "search" ? "search" : "cloud"}`}></span>
-        ${one.backend}: ${PURPOSES[one.purpose] ?? one.purpose}, ${count(one.calls, "call")}, ${bytes(one.bytes_sent)}, ${usd(one.cost_usd)}
+        ${one.backend}: ${PURPOSES[one.purpose] ?? one.purpose}, ${count(one.calls, "call")}, ${bytes(one.bytes_sent)}, ${spent(one)}
       </li>`)}
     </ul>
     <p>${text}</p>
   </section>`;
+}
+
+/** What calls cost, as far as it is known. */
+function spent({ cost_usd: known, cost_unknown: unknown, calls }) {
+  if (unknown === calls) return "cost unknown";
+  return unknown ? `${usd(known)} + ${unknown} unknown` : usd(known);
 }
 
 function shortened(text) {
@@ -111,7 +117,7 @@ const SENT = {
 };
 
 function Calls() {
-  const [pages, setPages] = useState([]);
+  const [pages, setPages] = useState(null);
   const [next, setNext] = useState(null);
   const [problem, setProblem] = useState(null);
   const load = (before) =>
@@ -126,7 +132,9 @@ function Calls() {
   if (problem) return html`<p class="problem">${problem}</p>`;
   return html`<section aria-labelledby="calls">
     <h2 id="calls">Each call that left</h2>
-    ${pages.length === 0
+    ${pages === null
+      ? html`<div class="skeleton tall"></div>`
+      : pages.length === 0
       ? html`<p class="muted empty">None did.</p>`
       : html`<ul class="calls">${pages.map((one) => html`<${Call} key=${one.id} one=${one} />`)}</ul>`}
     ${next && html`<button type="button" class="quiet" onClick=${() => load(next)}>Older ones</button>`}

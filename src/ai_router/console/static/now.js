@@ -18,14 +18,14 @@ function Sentence({ day }) {
   if (day === null) return html`<p class="sentence"><span class="skeleton"></span></p>`;
   if (day.error) return html`<p class="sentence problem">Today's sums cannot be had: ${day.error}.</p>`;
   if (day.requests === 0) return html`<p class="sentence">Nothing has been asked today.</p>`;
-  const { ttft_ms: ttft } = day;
+  const { ttft_ms: ttft, answered } = day;
   return html`<p class="sentence" data-testid="sentence">
-    <b class="home">${percent(day.answered_locally / day.requests)} answered at home</b>,${" "}
+    <b class="home">${answered ? percent(day.answered_locally / answered) : "Nothing"} answered at home</b>,${" "}
     <b>${day.in_doubt} of ${day.decided}</b> decisions in doubt,${" "}
-    ${ttft.p50 !== null && html`first word after <b>${ms(ttft.p50)}</b>,${" "}`}
+    ${ttft?.p50 && html`first word after <b>${ms(ttft.p50)}</b>,${" "}`}
     <b>${usd(day.cost_usd)}</b> spent${day.cost_unknown > 0 && html` (and ${day.cost_unknown} of unknown cost)`},${" "}
     <b class="home">${usd(day.saved_usd)}</b> not spent.
-    <span class="muted small">Since midnight UTC, ${count(day.requests, "request")}.</span>
+    <span class="muted small">Since midnight UTC, ${count(day.requests, "request")}${ttft?.p50 ? "; the first word: half of the last 24 hours" : ""}.</span>
   </p>`;
 }
 

@@ -71,22 +71,32 @@ function isLosingGuess(step, session) {
 function speculationLane(session) {
   const step = session.steps.find(({ kind }) => kind === "speculation");
   if (!step) return null;
-  const won = step.result === "hit";
-  const ended = step.started_ms + step.duration_ms;
-  const bar = { name: won ? "Local model, confirmed" : "Local model, cut", at: step.started_ms, took: step.duration_ms };
+  const began = step.started_ms;
+  const call = session.steps.find(({ kind, speculative }) => kind === "provider_call" && speculative);
+  if (step.result === "hit") {
+    const decided = Math.max(began, step.decided_ms ?? began + step.duration_ms);
+    return {
+      bars: [{ name: "Local model, confirmed", at: began, took: decided - began, kind: "home" }],
+      story: `begun at ${ms(began)}, confirmed at ${ms(decided)}, ${savedText(decided - began, call)}.`,
+    };
+  }
+  const failed = step.why === "it failed";
+  const ended = failed && call ? call.started_ms + call.duration_ms : (step.decided_ms ?? began + step.duration_ms);
   return {
-    bars: [{ ...bar, kind: won ? "home" : "cut" }],
-    story: won
-      ? `begun at ${ms(step.started_ms)}, confirmed at ${ms(ended)}, ${savedText(session, step)}.`
-      : `begun at ${ms(step.started_ms)}, cut at ${ms(ended)}, wasted: the answer came from elsewhere.`,
+    bars: [{ name: `Local model, ${failed ? "failed" : "cut"}`, at: began, took: Math.max(0, ended - began), kind: "cut" }],
+    story: `begun at ${ms(began)}, ${failed ? "failed" : "cut"} at ${ms(ended)}, ${WASTED[step.why] ?? "wasted"}.`,
   };
 }
 
-/** What the speculation spared the reader: without it the model would have been asked after the decision. */
-function savedText(session, step) {
-  const call = session.steps.find(({ kind, speculative }) => kind === "provider_call" && speculative);
-  const first = session.timings.ttft_ms;
-  if (!call?.ttft_ms || first === undefined || first === null) return "saved time";
-  const saved = step.started_ms + step.duration_ms + call.ttft_ms - first;
-  return saved > 0 ? `saved ${ms(saved)}` : "saved nothing";
+const WASTED = {
+  "it failed": "wasted: a backend was asked anew",
+  "the web is searched first": "wasted: the web had to be searched first",
+  "decided otherwise": "wasted: the answer came from elsewhere",
+};
+
+/** What the speculation spared the reader: without it the model would have been asked after the decision. So it is the
+ * time until then, or all that the model took for its first word if that is less. */
+function savedText(aheadMs, call) {
+  if (call?.ttft_ms === null || call?.ttft_ms === undefined) return "how much it saved is not known";
+  return `saved ${ms(Math.min(aheadMs, call.ttft_ms))}`;
 }
