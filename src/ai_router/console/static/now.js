@@ -25,7 +25,7 @@ function Sentence({ day }) {
     ${ttft?.p50 && html`first word after <b>${ms(ttft.p50)}</b>,${" "}`}
     <b>${usd(day.cost_usd)}</b> spent${day.cost_unknown > 0 && html` (and ${day.cost_unknown} of unknown cost)`},${" "}
     <b class="home">${usd(day.saved_usd)}</b> not spent.
-    <span class="muted small">Since midnight UTC, ${count(day.requests, "request")}${ttft?.p50 ? "; the first word: half of the last 24 hours" : ""}.</span>
+    <span class="muted small">Since midnight UTC, ${count(day.requests, "request")}${ttft?.p50 ? "; the first word: median of the last 24 hours" : ""}.</span>
   </p>`;
 }
 
