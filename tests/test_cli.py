@@ -223,7 +223,7 @@ def test_replay_tells_what_the_head_would_have_spared(run, tmp_path: Path) -> No
     assert result.output.startswith("4 sessions decided again by policy cascade; 75.0% keep their route\n")
     assert "primary -> enrich: 1" in result.output
     assert "classifier asked: 4 times, would be 0" in result.output
-    assert "time to the answer (p50): 1005 ms, would be about 50 ms" in result.output
+    assert "time to the answer (p50): 1005 ms, would be about 55 ms" in result.output
 
 
 def test_replay_refuses_a_policy_that_it_does_not_know(run, tmp_path: Path) -> None:

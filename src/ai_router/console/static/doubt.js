@@ -112,7 +112,7 @@ function piled(points, width) {
 function useWidth(element) {
   const [width, setWidth] = useState(900);
   useLayoutEffect(() => {
-    const observer = new ResizeObserver(() => setWidth(element.current.clientWidth));
+    const observer = new ResizeObserver(() => element.current && setWidth(element.current.clientWidth));
     observer.observe(element.current);
     setWidth(element.current.clientWidth);
     return () => observer.disconnect();

@@ -225,7 +225,10 @@ function DayChart({ usage, from, days }) {
       if (!wanted || !box.current) return;
       plot = new Plot(options(Plot, box.current), series(usage, from, days), box.current);
     });
-    const observer = new ResizeObserver(() => plot?.setSize({ width: box.current.clientWidth, height: 220 }));
+    const observer = new ResizeObserver(() => {
+      // It may be told once more when the page has been left.
+      if (box.current) plot?.setSize({ width: box.current.clientWidth, height: 220 });
+    });
     observer.observe(box.current);
     return () => {
       wanted = false;

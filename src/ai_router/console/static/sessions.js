@@ -8,6 +8,8 @@ import { textOf } from "./money.js";
 import { Waterfall } from "./waterfall.js";
 
 const ROUTES = ["primary", "xai", "enrich", "meta"];
+/** Since when routes of one's own are looked for. */
+const DAYS = 90;
 const STATUSES = [["ok", "answered"], ["error", "failed"], ["cancelled", "stopped"]];
 
 export default function Sessions({ parts }) {
@@ -46,6 +48,7 @@ function List() {
     clearTimeout(timer.current);
     timer.current = setTimeout(() => setFilter((old) => ({ ...old, text })), 250);
   };
+  const routes = useRoutes();
   const choice = (name) => ({ value: filter[name], onChange: (event) => setFilter({ ...filter, [name]: event.target.value }) });
   return html`<div class="page">
     <h1>Sessions</h1>
@@ -54,7 +57,7 @@ function List() {
         <input type="search" placeholder="Words that were said" value=${typed} onInput=${search} /></label>
       <label><span class="hidden">Route</span><select ...${choice("route")}>
         <option value="">Every route</option>
-        ${ROUTES.map((route) => html`<option key=${route} value=${route}>${routeName(route)}</option>`)}</select></label>
+        ${routes.map((route) => html`<option key=${route} value=${route}>${routeName(route)}</option>`)}</select></label>
       <label><span class="hidden">Status</span><select ...${choice("status")}>
         <option value="">Every ending</option>
         ${STATUSES.map(([status, title]) => html`<option key=${status} value=${status}>${title}</option>`)}</select></label>
@@ -68,6 +71,14 @@ function List() {
     ${partial && html`<p class="muted small">The search took long and stopped; there may be more.</p>`}
     ${next && html`<button type="button" class="quiet" onClick=${() => load(next)}>Older ones</button>`}
   </div>`;
+}
+
+/** The routes that there are always, and those that requests took lately: providers that were named, for one. */
+function useRoutes() {
+  const from = new Date(Date.now() - DAYS * 86_400_000).toISOString().slice(0, 10);
+  const { value } = useLoaded((signal) => call("GET", `api/usage?by=route&from=${from}`, { signal }), [from]);
+  const taken = (value?.groups ?? []).map((group) => group.route).filter((route) => route !== "none");
+  return [...new Set([...ROUTES, ...taken])];
 }
 
 function Row({ row }) {
