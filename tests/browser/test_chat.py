@@ -113,6 +113,7 @@ def test_an_answer_that_breaks_off_says_so_keeps_what_came_and_can_be_tried_agai
     expect(answer).to_contain_text("w0 w1 w2")
     expect(answer.get_by_role("alert")).to_be_visible()
     console.page.get_by_role("button", name="Retry").click()
+    expect(console.page.get_by_label("Your message", exact=True)).to_be_focused()
     expect(console.answer()).to_contain_text("All of it.")
     expect(console.page.locator(".asked")).to_have_count(1)
 

@@ -118,7 +118,11 @@ function Messages({ model }) {
   /** How to ask again for what a message answers; null: it answers nothing of the user's. */
   const retryOf = (message) => {
     const asked = messages[messages.indexOf(message) - 1];
-    return asked?.role === "user" ? () => say(asked.content, model, asked.id) : null;
+    if (asked?.role !== "user") return null;
+    return () => {
+      say(asked.content, model, asked.id);
+      document.getElementById("say").focus(); // the button is gone
+    };
   };
   return html`<div class="messages" ref=${box} onScroll=${scrolled} tabindex="0" aria-label="Messages">
     <p class="hidden" role="status">${told(last)}</p>

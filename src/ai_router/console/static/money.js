@@ -132,6 +132,7 @@ function Calls() {
   if (problem) return html`<p class="problem">${problem}</p>`;
   return html`<section aria-labelledby="calls">
     <h2 id="calls">Each call that left</h2>
+    <p class="muted small">The newest first, whatever the period above.</p>
     ${pages === null
       ? html`<div class="skeleton tall"></div>`
       : pages.length === 0
