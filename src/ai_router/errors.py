@@ -95,7 +95,7 @@ class Forbidden(ClientError):
 
 
 class BrowserRefused(Forbidden):
-    """403, without keys: another web page asked, or it asked under a name that the router does not know."""
+    """403, without keys: another page asked, or under an unknown name, or without a header that no form can send."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from tests.end_to_end.conftest import lab_settings
 from tests.fakes.personas import CHAT, SEARCH, classifies, finds, says
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, fake_upstream
@@ -57,17 +58,7 @@ def browser() -> Iterator[Browser]:
 def shared_lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserLab]:
     with fake_upstream() as classifier, fake_upstream() as primary, fake_upstream() as xai:
         classifier.on(CHAT, classifies("MODERATE"))
-        settings = {
-            "ROUTER_URL": classifier.url,
-            "PRIMARY_URL": primary.url,
-            "XAI_API_URL": xai.url,
-            "XAI_API_KEY": "xai-test-key-0123456789",
-            "KEEPALIVE_S": "0.2",
-            "BACKOFF_S": "0.05",
-            "BREAKER_FAILURES": "1000",
-            # What these tests script is what the classifier says.
-            "FAST_ROUTING": "off",
-        }
+        settings = lab_settings(classifier, primary, xai)
         with running_router(tmp_path_factory.mktemp("lab"), **settings) as router:
             router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")
             yield BrowserLab(classifier, primary, xai, router)

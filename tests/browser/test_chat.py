@@ -352,6 +352,12 @@ def test_a_conversation_stays_while_the_router_cannot_be_reached(console: Consol
     expect(console.answer()).to_contain_text("From the primary.")
 
 
+def test_threads_that_cannot_be_listed_are_not_said_to_be_none(console: Console) -> None:
+    console.page.route("**/api/threads?*", lambda route: route.abort())
+    page = console.open()
+    expect(page.get_by_role("alert")).to_have_text("They cannot be listed: the router cannot be reached.")
+
+
 def test_a_link_cannot_choose_what_is_asked(console: Console) -> None:
     page = console.open("#/chat/..%2F..%2Fv1%2Fmodels%3Fx=")
     expect(page.get_by_role("heading", name="Ask something")).to_be_visible()

@@ -56,22 +56,26 @@ def well_behaved(classifier: FakeUpstream, primary: FakeUpstream, xai: FakeUpstr
     xai.on("/v1/models", Plain({"object": "list", "data": []}))
 
 
+def lab_settings(classifier: FakeUpstream, primary: FakeUpstream, xai: FakeUpstream) -> dict[str, str]:
+    return {
+        "ROUTER_URL": classifier.url,
+        "PRIMARY_URL": primary.url,
+        "XAI_API_URL": xai.url,
+        "XAI_API_KEY": XAI_KEY,
+        "KEEPALIVE_S": "0.2",
+        "BACKOFF_S": "0.02",
+        # One test's failures are no reason to spare a backend in the next.
+        "BREAKER_FAILURES": "1000",
+        # What these tests are about is what happens once the classifier has been asked.
+        "FAST_ROUTING": "off",
+    }
+
+
 @pytest.fixture(scope="package")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with fake_upstream() as classifier, fake_upstream() as primary, fake_upstream() as xai:
         well_behaved(classifier, primary, xai)
-        settings = {
-            "ROUTER_URL": classifier.url,
-            "PRIMARY_URL": primary.url,
-            "XAI_API_URL": xai.url,
-            "XAI_API_KEY": XAI_KEY,
-            "KEEPALIVE_S": "0.2",
-            "BACKOFF_S": "0.02",
-            # One test's failures are no reason to spare a backend in the next.
-            "BREAKER_FAILURES": "1000",
-            # What these tests are about is what happens once the classifier has been asked.
-            "FAST_ROUTING": "off",
-        }
+        settings = lab_settings(classifier, primary, xai)
         with running_router(tmp_path_factory.mktemp("lab"), **settings) as router:
             router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")
             yield Lab(classifier, primary, xai, router)

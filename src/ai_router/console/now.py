@@ -49,7 +49,7 @@ def live_parts(
 
 def requests_json(in_flight: InFlight, sees: str | None) -> Mapping[str, Any]:
     """The requests under way, oldest first; those that wait have their position. Without a word of what they say."""
-    records = [record for record, _ in in_flight.under_way() if sees in (None, record.request.client)]
+    records = [record for record in in_flight.records() if sees in (None, record.request.client)]
     records.sort(key=lambda record: record.request.arrived_at)
     return {"requests": [_request_json(record) for record in records]}
 

@@ -113,10 +113,10 @@ class InFlight:
 
         return remove
 
-    def under_way(self) -> Sequence[tuple[RequestRecord, CancelScope]]:
-        """All of them, as they came."""
+    def records(self) -> Sequence[RequestRecord]:
+        """Those of all requests that are under way."""
         with self._lock:
-            return [(entry.record, entry.scope) for entries in self._entries.values() for entry in entries]
+            return [entry.record for entries in self._entries.values() for entry in entries]
 
     def cancel(self, request_id: str, client: str | None) -> tuple[tuple[Cancelled, ...], bool] | None:
         """Abort the requests of ``client`` (None: of anybody) with that id. Returns them, and True; None if there are

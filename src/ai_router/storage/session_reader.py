@@ -92,16 +92,12 @@ class SessionFiles:
             if stem.endswith(f"-{session_id}"):
                 summary = self._summary(stem)
                 visible = summary is not None and (client is None or summary["client"] == client)
-                return self._read(stem) if visible else None
+                return self.read(stem) if visible else None
         return None
 
     def names(self) -> Iterator[str]:
         """The names of all files, newest first, for ``read``."""
         return self._stems(None)
-
-    def read(self, name: str) -> bytes | None:
-        """The content of the file of that name, whosever it is; None if it has been deleted."""
-        return self._read(name)
 
     def _stems(self, before: str | None) -> Iterator[str]:
         try:
@@ -123,7 +119,7 @@ class SessionFiles:
         if known is not None:
             return known
         try:
-            summary = summary_of(orjson.loads(self._read(stem) or b""))
+            summary = summary_of(orjson.loads(self.read(stem) or b""))
         except (ValueError, KeyError, TypeError, AttributeError):  # not a session file, although it is named like one
             return None
         with self._lock:
@@ -132,13 +128,14 @@ class SessionFiles:
 
     def _contains(self, stem: str, text: str) -> bool:
         try:
-            document = orjson.loads(self._read(stem) or b"")
+            document = orjson.loads(self.read(stem) or b"")
         except ValueError:
             return False
         bodies = (document.get("client_messages"), document.get("response"))
         return any(text.casefold() in string.casefold() for string in _strings(bodies))
 
-    def _read(self, stem: str) -> bytes | None:
+    def read(self, stem: str) -> bytes | None:
+        """The content of the file of that name, whosever it is; None if it has been deleted."""
         try:
             return (self._folder / f"{stem}.json").read_bytes()
         except OSError:  # deleted meanwhile

@@ -184,5 +184,5 @@ def _parsed(line: bytes) -> Rows | None:
         return None
     request, egress_rows = found
     has_ids = "id" in request and all(isinstance(row, dict) and "id" in row for row in egress_rows)
-    # A version before 0.2 has written none.
+    # Earlier versions have written none.
     return Rows({"confidence": None, **request}, egress_rows) if has_ids else None

@@ -164,15 +164,15 @@ def key_name(key: str) -> str:
 
 
 def _browser_headers() -> BrowserHeaders:
-    of = request.headers
+    environ = request.environ
     return BrowserHeaders(
         request.scheme,
-        of.get("host", ""),
-        of.get("origin", ""),
-        of.get("sec-fetch-site", ""),
-        from_browser=any(name in of for name in _SAID_BY_BROWSERS),
+        environ.get("HTTP_HOST", ""),
+        environ.get("HTTP_ORIGIN", ""),
+        environ.get("HTTP_SEC_FETCH_SITE", ""),
+        from_browser=any(name in environ for name in _SAID_BY_BROWSERS),
         writes=request.method not in _SAFE_METHODS,
-        deliberate=any(name in of for name in _NOT_IN_FORMS),
+        deliberate=any(name in environ for name in _NOT_IN_FORMS),
     )
 
 
@@ -196,9 +196,9 @@ def _shown(authorization: str, x_api_key: str) -> Iterator[bytes]:
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SAID_BY_BROWSERS = ("origin", "sec-fetch-site", "sec-fetch-dest", "sec-fetch-user")
-"""Not sec-fetch-mode: Node's fetch sends it, too."""
-_NOT_IN_FORMS = ("x-requested-with", "authorization", "x-api-key")
+_SAID_BY_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_DEST", "HTTP_SEC_FETCH_USER")
+"""Headers by their names in a WSGI environment. Not sec-fetch-mode: Node's fetch sends it, too."""
+_NOT_IN_FORMS = ("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "HTTP_X_API_KEY")
 """A page needs the router's consent (CORS) for each of them, and gets none."""
 
 

@@ -1,6 +1,6 @@
 // Chat: the threads on one side, the conversation, and what to say next.
 import { call } from "./api.js";
-import { loadOlder, loadThreads, open, refresh, remove, say, shown, stop, threads, underWay } from "./conversation.js";
+import { listProblem, loadOlder, loadThreads, open, refresh, remove, say, shown, stop, threads, underWay } from "./conversation.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { useLoaded } from "./loaded.js";
 import { Message } from "./message.js";
@@ -23,11 +23,11 @@ export function Chat({ id }) {
   const [model, setModel] = useState(sessionStorage.getItem(MODEL) ?? "auto");
   const [listOpen, setListOpen] = useState(false);
   useEffect(() => {
-    open(id).catch(() => {});
+    open(id);
     setListOpen(false);
   }, [id]);
   useEffect(() => {
-    loadThreads().catch(() => {});
+    loadThreads();
     const look = () => {
       if (document.visibilityState === "visible" && !underWay()) refresh();
     };
@@ -68,8 +68,9 @@ function Threads({ id, open: isOpen, close }) {
   return html`<aside class=${`threads ${isOpen ? "open" : ""}`} aria-label="Conversations">
     <button type="button" class="only-small quiet" onClick=${close}>Close</button>
     <a class="button primary" href="#/chat" onClick=${close}>New conversation</a>
+    ${listProblem.value && html`<p class="problem small" role="alert">They cannot be listed: ${listProblem.value}.</p>`}
     ${list === null
-      ? html`<div class="skeleton"></div><div class="skeleton"></div>`
+      ? !listProblem.value && html`<div class="skeleton"></div><div class="skeleton"></div>`
       : html`<ul>
           ${list.map(
             (thread) => html`<li key=${thread.id}>

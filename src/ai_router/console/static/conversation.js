@@ -4,6 +4,8 @@ import { batch, effect, signal } from "./lib.js";
 
 /** The latest threads; null: not loaded yet. */
 export const threads = signal(null);
+/** Why the threads cannot be listed; null: they can. */
+export const listProblem = signal(null);
 /** The thread that is shown: {id, messages, older, problem}. `messages` null: not loaded yet. `older`: where the page of
  * messages before them begins; null: there are none. */
 export const shown = signal({ id: null, messages: [], older: null, problem: null });
@@ -28,7 +30,12 @@ effect(() => {
 });
 
 export async function loadThreads() {
-  threads.value = (await call("GET", "api/threads?limit=100")).data;
+  try {
+    threads.value = (await call("GET", "api/threads?limit=100")).data;
+    listProblem.value = null;
+  } catch (problem) {
+    listProblem.value = problem.message;
+  }
 }
 
 /** Show a thread, and go on with its answer if one is under way. Without an id: a new one. */
@@ -119,7 +126,7 @@ export async function say(content, model, replaces = null) {
       recover(id);
     }
   }
-  loadThreads().catch(() => {});
+  loadThreads();
 }
 
 /** Drop what is known of a thread's answers under way, and look again until the router knows how they ended. */
