@@ -37,6 +37,7 @@ from ai_router.config_values import (
     SpeculationMode,
     Switch,
     Text,
+    UnknownModel,
     Url,
     UserPath,
     between,
@@ -121,6 +122,10 @@ class Settings(BaseModel):
     openrouter_api_url: Url | None = _variable(None, "OpenRouter's address; unset: the catalogue's")
     openrouter_api_key: Secret | None = _variable(None, "OpenRouter's key; unset: none of its models", hidden=True)
     catalogue_file: UserPath | None = _variable(None, "your own models, providers and fallback chains, in TOML")
+
+    unknown_model: Annotated[UnknownModel, one_of_kind(UnknownModel)] = _variable(
+        "404", "a model that nobody knows: 404, or auto, as if it had not been named"
+    )
 
     classifier_mode: Annotated[ClassifierMode, one_of_kind(ClassifierMode)] = _variable(
         "constrained", "constrained, reasoning or off"

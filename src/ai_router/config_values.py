@@ -47,6 +47,13 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class UnknownModel(StrEnum):
+    """What becomes of a request for a model that nobody knows."""
+
+    NOT_FOUND = "404"
+    AUTO = "auto"
+
+
 class SessionBodies(StrEnum):
     """What session files keep of what was said."""
 

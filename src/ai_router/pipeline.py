@@ -104,6 +104,8 @@ class _Request:
         """The answer, with a stop at each wait. Raises RouterError."""
         pipeline, record = self._pipeline, self._record
         decision = self._decide()
+        if decision.warning is None and (warning := pipeline.router.name_warning(self._request)) is not None:
+            decision = dataclasses.replace(decision, warning=warning)
         plan = plan_answer(decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)

@@ -79,7 +79,7 @@ def test_bad_input_is_a_bad_request_error_naming_the_field(sdk: openai.OpenAI) -
 
 def test_an_unknown_model_is_a_not_found_error(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="does not exist here"):
-        sdk.chat.completions.create(model="gpt-3.5-turbo", messages=HELLO)
+        sdk.chat.completions.create(model="gpt-99", messages=HELLO)
 
 
 def test_a_backend_s_message_is_in_the_exception(lab: Lab, sdk: openai.OpenAI) -> None:
@@ -130,3 +130,8 @@ def test_reasoning_is_kept(lab: Lab, sdk: openai.OpenAI) -> None:
     message = sdk.chat.completions.create(model="auto", messages=HELLO).choices[0].message
     assert (message.model_extra or {})["reasoning"] == "6 * 7"
     assert (message.model_extra or {})["reasoning_content"] == "older"
+
+
+@pytest.mark.parametrize("model", ["auto", "primary", "gpt-4o", "claude-haiku-5.5"])
+def test_a_model_that_may_be_asked_can_be_retrieved(sdk: openai.OpenAI, model: str) -> None:
+    assert sdk.models.retrieve(model).id == model

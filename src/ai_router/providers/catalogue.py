@@ -31,7 +31,8 @@ SEARCH = "search"
 """The chain of the providers that are asked to search the web for the route ENRICH."""
 
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
-_RESERVED_NAMES = frozenset({PRIMARY, "auto", "enrich", "meta", "classifier"})
+_AUTO = "auto"
+_RESERVED_NAMES = frozenset({PRIMARY, _AUTO, "enrich", "meta", "classifier"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -158,12 +159,26 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     There is a chain for each label of the classifier, in lower case, and SEARCH for web searches. An entry of a chain
     is ``primary``, a provider's name, or ``provider/model``. ``server_fields``: fields of a request that only servers
-    for one's own machines have, by the server; a cloud is not sent them.
+    for one's own machines have, by the server; a cloud is not sent them. ``aliases``: further names that clients may
+    use, or globs of such names, and the names that they stand for.
     """
 
     providers: Mapping[str, Provider]
     chains: Mapping[str, Sequence[str]]
     server_fields: Mapping[str, frozenset[str]] = {}
+    aliases: Mapping[str, str] = {}
+
+    def alias(self, model: str) -> str | None:
+        """The name that ``model`` stands for: its own entry, else that of the longest glob; None without any."""
+        if (exact := self.aliases.get(model)) is not None:
+            return exact
+        globs = [glob for glob in self.aliases if is_pattern(glob) and fnmatchcase(model, glob)]
+        return self.aliases[max(globs, key=len)] if globs else None
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name of the catalogue is a glob of names."""
+    return any(mark in name for mark in "*?[")
 
 
 def load_catalogue(user_file: Path | None = None) -> Catalogue:
@@ -214,6 +229,9 @@ def _problems(catalogue: Catalogue) -> Iterator[str]:
         yield from (f"providers.{name}: {problem}" for problem in _provider_problems(name, provider))
     for name, chain in catalogue.chains.items():
         yield from (f"chains.{name}: {problem}" for problem in _chain_problems(name, chain, catalogue))
+    for alias, target in catalogue.aliases.items():
+        if not target or is_pattern(target) or (target != _AUTO and catalogue.alias(target) is not None):
+            yield f"aliases.{alias!r}: {target!r} must be one name, and no alias itself"
 
 
 def _provider_problems(name: str, provider: Provider) -> Iterator[str]:

@@ -1,7 +1,14 @@
-"""What a client's ``model`` may name: a route, a provider, a model, or a retired name that has a successor. Pure.
+"""What a client's ``model`` may name, in this order. Pure.
+
+1. a route, a provider, the primary's model, or a model of the catalogue whose provider has a key
+2. ``provider/model``: any model of a configured provider
+3. a retired name whose provider has a key: its successor
+4. an alias of the catalogue
+5. anything else: not found, or, with UNKNOWN_MODEL=auto, ``auto``
 
 The retired names and their successors are data: ``[providers.NAME.retired]`` in catalogue.toml, looked up by
-``replace_retired`` in registry.py: whether the name is retired by today, and what takes its place.
+``replace_retired`` in registry.py: whether the name is retired by today, and what takes its place. So are the aliases:
+``[aliases]``, looked up by ``Catalogue.alias``.
 """
 
 from __future__ import annotations
@@ -12,7 +19,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.catalogue import PRIMARY
+from ai_router.providers.catalogue import PRIMARY, is_pattern
 from ai_router.providers.registry import AUTO, XAI, Backend, Registry, replace_retired
 from ai_router.types import Route
 
@@ -21,13 +28,16 @@ from ai_router.types import Route
 class ResolvedModel:
     """What a client's ``model`` stands for.
 
-    ``route``: a route or a provider's name. ``model``: the model to ask there; None: its default. ``warning``: what the
-    client should know about the name, such as that it is retired; None: nothing.
+    ``route``: a route, a provider's name, or ``auto``. ``model``: the model to ask there; None: its default.
+    ``warning``: what the client should know about the name, such as that it is retired; None: nothing.
     """
 
     route: str
     model: str | None = None
     warning: str | None = None
+
+
+_CLASSIFIED = ResolvedModel(AUTO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +48,16 @@ class ListedModel:
     owned_by: str
 
 
-def resolve(registry: Registry, model: str, today: date) -> ResolvedModel | None:
-    """The route or provider that ``model`` names on the day ``today``; None for ``auto``. Raises ModelNotFound."""
+def resolve(registry: Registry, model: str, today: date) -> ResolvedModel:
+    """What ``model`` names on the day ``today``. Raises ModelNotFound."""
     if model == AUTO:
-        return None
-    resolved = (
-        _as_route(registry, model) or _as_prefixed_model(registry, model, today) or _as_model(registry, model, today)
-    )
-    if resolved is None:
-        raise ModelNotFound(model, nearest(registry, model), _missing_key(registry, model))
-    return resolved
+        return _CLASSIFIED
+    resolved = _without_aliases(registry, model, today) or _as_alias(registry, model, today)
+    if resolved is not None:
+        return resolved
+    if registry.takes_unknown_models:
+        return ResolvedModel(AUTO, warning=f"there is no model '{model}' here: it is taken for '{AUTO}'")
+    raise ModelNotFound(model, nearest(registry, model), _missing_key(registry, model))
 
 
 def listing(registry: Registry) -> Sequence[ListedModel]:
@@ -60,6 +70,23 @@ def nearest(registry: Registry, model: str) -> Sequence[str]:
     known = {entry.id: None for entry in _listed_models(registry)}
     bare = {name.partition("/")[2]: None for name in known if "/" in name}
     return difflib.get_close_matches(model, [*bare, *known], n=3, cutoff=0.4)
+
+
+def _without_aliases(registry: Registry, model: str, today: date) -> ResolvedModel | None:
+    return (
+        _as_route(registry, model)
+        or _as_model(registry, model, today)
+        or _as_prefixed_model(registry, model, today)
+        or _as_retired_model(registry, model, today)
+    )
+
+
+def _as_alias(registry: Registry, model: str, today: date) -> ResolvedModel | None:
+    """The name that an alias stands for. It may need a key that is not there: the alias leads nowhere then."""
+    target = registry.catalogue.alias(model)
+    if target is None:
+        return None
+    return _CLASSIFIED if target == AUTO else _without_aliases(registry, target, today)
 
 
 def _as_route(registry: Registry, model: str) -> ResolvedModel | None:
@@ -84,10 +111,15 @@ def _as_prefixed_model(registry: Registry, model: str, today: date) -> ResolvedM
 
 
 def _as_model(registry: Registry, model: str, today: date) -> ResolvedModel | None:
-    """A model's own name: the first configured provider that has it, else the first that has retired it."""
+    """A model's own name: the first configured provider that has it."""
     for backend in registry.clouds.values():
         if backend.provider is not None and (model in backend.provider.models or model == backend.model):
             return _resolved(backend, model, today)
+    return None
+
+
+def _as_retired_model(registry: Registry, model: str, today: date) -> ResolvedModel | None:
+    """A retired name: the first configured provider that has retired it."""
     for backend in registry.clouds.values():
         if backend.provider is not None and backend.provider.retirement(model) is not None:
             return _resolved(backend, model, today)
@@ -120,6 +152,7 @@ def _listed_models(registry: Registry) -> Iterator[ListedModel]:
     if registry.searchers:
         yield ListedModel(Route.ENRICH, "ai-router")
     yield ListedModel(f"{PRIMARY}/{registry.primary.model}", PRIMARY)
+    yield from (ListedModel(alias, "ai-router") for alias in registry.catalogue.aliases if not is_pattern(alias))
     for name, backend in registry.clouds.items():
         known = () if backend.provider is None else backend.provider.models
         for model in dict.fromkeys([backend.model, *known] if backend.model else known):

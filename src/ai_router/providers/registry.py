@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from ai_router.config import Settings, SettingsError
+from ai_router.config_values import UnknownModel
 from ai_router.errors import Source
 from ai_router.http.calls import Timeouts
 from ai_router.providers.catalogue import (
@@ -137,7 +138,8 @@ class Registry:
     or when switched off. ``chains``: the candidates for each label of the classifier, in lower case, first choice
     first; never empty. ``searchers``: the same for web searches; may be empty. ``notes``: lines for the operator.
     ``connect_s``, ``idle_s``, ``plain_s``: the settings' limits in seconds for a connect, for a silence in a stream,
-    and for a whole answer that is not streamed.
+    and for a whole answer that is not streamed. ``takes_unknown_models``: a name that nobody knows is taken for
+    ``auto``.
     """
 
     primary: Backend
@@ -150,6 +152,7 @@ class Registry:
     connect_s: float
     idle_s: float
     plain_s: float
+    takes_unknown_models: bool = False
 
     @property
     def xai(self) -> Backend | None:
@@ -209,6 +212,7 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
         connect_s=settings.connect_timeout_s,
         idle_s=settings.stream_idle_s,
         plain_s=settings.plain_timeout_s,
+        takes_unknown_models=settings.unknown_model is UnknownModel.AUTO,
     )
 
 

@@ -14,7 +14,7 @@ from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.observability.redaction import kept_detail
 from ai_router.providers.names import resolve
-from ai_router.providers.registry import CLASSIFIER, Registry
+from ai_router.providers.registry import AUTO, CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
 from ai_router.routing.classifier import Classifier
@@ -87,6 +87,15 @@ class Router:
     def head(self) -> Head | None:
         """The present head of the fast path; None with FAST_ROUTING=off."""
         return None if self._fast_path is None else self._fast_path.heads.current
+
+    def name_warning(self, request: ChatRequest) -> str | None:
+        """What the client should know about the model that it named, although it was decided otherwise; None: nothing.
+
+        Raises ModelNotFound.
+        """
+        return (
+            None if request.model == AUTO else resolve(self._registry, request.model, request.timestamp.date()).warning
+        )
 
     def dry_run(self, request: ChatRequest, new_call: Callable[[], UpstreamCall]) -> DryRun:
         """Decide as a real request would be decided, and change no cache, conversation or metric. The classifier is
@@ -178,7 +187,7 @@ class Router:
 
     def _explicit_decision(self, request: ChatRequest) -> Decision | None:
         named = resolve(self._registry, request.model, request.timestamp.date())
-        if named is None:
+        if named.route == AUTO:
             return None
         return Decision(
             label=Label.EXPLICIT,
