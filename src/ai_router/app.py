@@ -37,6 +37,7 @@ from ai_router.web import (
     access,
     chat,
     console,
+    cors,
     dry_run,
     feedback,
     health,
@@ -108,6 +109,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     # How clients ask.
     app = Flask(__name__, static_folder=None)
+    app.wsgi_app = access.with_canonical_paths(app.wsgi_app)  # type: ignore[method-assign, assignment]
     runtime = app.extensions[EXTENSION] = Runtime(timers, access.RequestPolicy(keys, limit), closing)
     in_flight = runtime.in_flight
     # People read these: the order in which things are said is the order in which they are meant.
@@ -119,8 +121,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         telemetry.flush()
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
-    browser_rule = None if settings.api_keys else access.BrowserRule([settings.host, *(settings.allowed_hosts or ())])
-    access.init_app(app, keys, ids, limit, browser_rule)
+    access.init_app(app, keys, ids, limit, _browser_rule(app, settings))
     subscribers = (log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
         ids,
@@ -152,6 +153,15 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush)
     _register_console(app, parts, pipeline, telemetry, flush, files)
     return app
+
+
+def _browser_rule(app: Flask, settings: Settings) -> access.BrowserRule | None:
+    """What browsers must keep to; None with keys, which a page of somebody else's does not have."""
+    origins = settings.cors_origins or ()
+    if origins:
+        cors.init_app(app, origins)
+    names = [settings.host, *(settings.allowed_hosts or ())]
+    return None if settings.api_keys else access.BrowserRule(names, origins)
 
 
 def _register_reports(

@@ -11,12 +11,10 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai_router import config_values as values
@@ -28,6 +26,7 @@ from ai_router.config_values import (
     MaxTokens,
     MaxTokensPolicy,
     Names,
+    Origins,
     Seconds,
     Secret,
     Secrets,
@@ -188,6 +187,9 @@ class Settings(BaseModel):
         None, "keys clients must show, comma-separated; unset: none", hidden=True, name="AI_ROUTER_API_KEYS"
     )
     allow_unauthenticated: Switch = _variable("off", "listen beyond this machine without keys")
+    cors_origins: Origins | None = _variable(
+        None, "pages that may ask from a browser, by their origins, or *; unset: none but the console"
+    )
     allowed_hosts: Names | None = _variable(
         None, "without keys: names under which browsers may ask, besides localhost, HOST and addresses"
     )
@@ -295,7 +297,7 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
 
     Raises SettingsError, in one line, for the first value that cannot work.
     """
-    texts = _texts(os.environ if environ is None else environ, dotenv)
+    texts = values.texts(os.environ if environ is None else environ, dotenv)
     try:
         settings = Settings.model_validate({name: text for name, text in texts.items() if name in FIELDS})
     except ValidationError as error:
@@ -306,17 +308,6 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
     settings = settings.model_copy(update={"of_providers": others})
     _check_together(settings)
     return settings
-
-
-def _texts(environ: Mapping[str, str], dotenv: Path | None) -> Mapping[str, str]:
-    """The text of each variable that is set. An empty one in the environment hides the file's."""
-    texts = {**read_file(dotenv), **environ}
-    return {name: text.strip() for name, text in texts.items() if text and text.strip()}
-
-
-def read_file(dotenv: Path | None) -> Mapping[str, str | None]:
-    """The variables of a .env file; none without one. Raises SettingsError for a file that is no text."""
-    return dotenv_values(stream=StringIO(values.file_text(dotenv))) if dotenv and dotenv.is_file() else {}
 
 
 def _check_together(settings: Settings) -> None:
@@ -331,6 +322,11 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError("TRACING needs OpenTelemetry: pip install 'ai-router[otel]'")
     if (settings.database_url or "").startswith("postgresql") and not _installed("psycopg"):
         raise SettingsError("DATABASE_URL of a PostgreSQL needs psycopg: pip install 'ai-router[postgres]'")
+    if "*" in (settings.cors_origins or ()) and not settings.api_keys:
+        raise SettingsError(
+            "CORS_ORIGINS=* without AI_ROUTER_API_KEYS lets any page in a browser use this router: set keys, or name "
+            "the origins"
+        )
     if not values.is_loopback(settings.host) and not settings.api_keys and not settings.allow_unauthenticated:
         raise SettingsError(
             f"HOST {settings.host} is reachable from outside this machine: set AI_ROUTER_API_KEYS to one or more keys, "

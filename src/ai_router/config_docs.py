@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai_router.config import FIELDS, Settings, read_file
+from ai_router.config import FIELDS, Settings
+from ai_router.config_values import read_file
 
 
 @dataclass(frozen=True, slots=True)

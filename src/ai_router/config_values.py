@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import PlainValidator, SkipValidation
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+"""Also those of extensions and desktop programs: chrome-extension://..., app://obsidian.md."""
 
 
 class SettingsError(ValueError):
@@ -194,12 +199,32 @@ def file_text(path: Path) -> str:
         ) from None
 
 
+def texts(environ: Mapping[str, str], dotenv: Path | None) -> Mapping[str, str]:
+    """The text of each variable that is set. An empty one in the environment hides the file's."""
+    texts = {**read_file(dotenv), **environ}
+    return {name: text.strip() for name, text in texts.items() if text and text.strip()}
+
+
+def read_file(dotenv: Path | None) -> Mapping[str, str | None]:
+    """The variables of a .env file; none without one. Raises SettingsError for a file that is no text."""
+    return dotenv_values(stream=StringIO(file_text(dotenv))) if dotenv and dotenv.is_file() else {}
+
+
 def host_names(text: str) -> tuple[str, ...]:
     """Names of hosts between commas, without scheme and port; none where the text is empty."""
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if wrong := [name for name in names if not _HOST_NAME.fullmatch(name)]:
         raise ValueError(f"must hold names of hosts, separated by commas, without scheme and port, not {wrong[0]!r}")
     return names
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins of web pages between commas, as browsers name them, or ``*``; in lower case."""
+    found = tuple(part.strip().lower().rstrip("/") for part in text.split(",") if part.strip())
+    for origin in found:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"must hold origins, such as https://chat.example:3000, between commas, not {origin!r}")
+    return found
 
 
 def path(text: str) -> Path:
@@ -253,6 +278,7 @@ DatabaseUrl = Annotated[str, PlainValidator(database_url)]
 Secret = Annotated[str, PlainValidator(secret)]
 Secrets = Annotated[tuple[str, ...], PlainValidator(secrets)]
 Names = Annotated[tuple[str, ...], PlainValidator(host_names)]
+Origins = Annotated[tuple[str, ...], PlainValidator(origins)]
 MaxTokens = Annotated[MaxTokensPolicy, PlainValidator(max_tokens_policy)]
 
 

@@ -13,7 +13,8 @@
     |  |- MethodNotAllowed     405
     |  |- SlowBody             408   the body did not arrive in time
     |  |- NoTextKept           409   feedback on a request without its text (web/feedback.py)
-    |  `- BodyTooLarge         413
+    |  |- BodyTooLarge         413
+    |  `- UnknownEncoding      415   a compression of the body that is not known (web/unpacking.py)
     |- Overloaded              503   the limit of requests under way is reached
     |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
@@ -302,8 +303,7 @@ class UpstreamFoundNothing(UpstreamError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """503: the backend was not asked: its breaker is open, or it is full. 429 while it wants no calls, or its quota is
-    used up."""
+    """503: not asked: its breaker is open, or it is full. 429: it wants no calls now, or its quota is used up."""
 
     status = 503
     code = "upstream_unavailable"

@@ -23,7 +23,7 @@ class Policy:
     def is_full(self) -> bool:
         return False
 
-    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
+    def admits(self, method: str, path: str, authorization: str, x_api_key: str) -> bool:
         return x_api_key != "wrong"
 
     def client(self, authorization: str, x_api_key: str) -> str:

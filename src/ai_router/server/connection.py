@@ -7,7 +7,6 @@ the request is whole, so that no thread waits for a client. llhttp, by way of ht
 from __future__ import annotations
 
 import logging
-import re
 import socket
 import threading
 from collections import Counter, OrderedDict
@@ -19,6 +18,8 @@ from typing import Any, Protocol
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ai_router.errors import RouterError
+from ai_router.web.paths import canonical_path
+from ai_router.web.unpacking import unpacked_limit
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Policy(Protocol):
     def is_full(self) -> bool:
         """Whether as many requests for backends are under way as may be, streams included."""
 
-    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
+    def admits(self, method: str, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for this path at all."""
 
     def client(self, authorization: str, x_api_key: str) -> str:
@@ -113,7 +114,7 @@ class RequestReader:
     __slots__ = (
         *("_current", "_parser", "_portions", "_url"),
         *("authorization", "body_size", "broken", "complete", "content_length", "expects_continue", "headers_complete"),
-        *("method", "path", "size", "x_api_key"),
+        *("is_packed", "method", "path", "size", "x_api_key"),
     )
 
     def __init__(self) -> None:
@@ -135,6 +136,8 @@ class RequestReader:
         self.expects_continue = False
         self.authorization = ""
         self.x_api_key = ""
+        self.is_packed = False
+        """Whether its body is compressed."""
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
 
     def feed(self, data: bytes) -> None:
@@ -182,14 +185,16 @@ class RequestReader:
             self.expects_continue = value.lower() == b"100-continue"
         elif name == b"authorization":
             self.authorization = value.decode("latin-1")
-        elif name == b"x-api-key":
+        elif name == b"x-api-key" or (name == b"api-key" and not self.x_api_key):
             self.x_api_key = value.decode("latin-1")
+        elif name == b"content-encoding":
+            self.is_packed = value.lower() not in (b"", b"identity")
 
     def on_headers_complete(self) -> None:
         if self._current and self._parser is not None:
             self.headers_complete = True
             self.method = self._parser.get_method().decode("ascii")
-            self.path = merged_slashes(self._url.partition(b"?")[0].decode("latin-1"))
+            self.path, _ = canonical_path(self._url.partition(b"?")[0].decode("latin-1"))
 
     def on_body(self, body: bytes) -> None:
         if self._current:
@@ -202,19 +207,22 @@ class RequestReader:
 
 
 _SMALL_BODY = 65_536
-_SLASHES = re.compile(r"/{2,}")
 
 
 class BodyBudget:
     """Counts the bytes of request bodies from their headers to the end of their answers: while a request is under way
-    there are several copies of its body. Small ones are not counted. For the loop's thread only."""
+    there are several copies of its body. Small ones are not counted; a compressed one counts with what it may become,
+    ``max_body`` at most. For the loop's thread only."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_body: int) -> None:
         self._left = limit
+        self._max_body = max_body
 
     def holds(self, conn: Connection) -> bool:
         """Count what has come, or was announced, of the body; whether there is room for it."""
         size = max(conn.reader.content_length or 0, conn.reader.body_size)
+        if conn.reader.is_packed:
+            size = unpacked_limit(size, self._max_body)
         more = size - conn.body_held
         if size <= _SMALL_BODY or more <= 0:
             return True
@@ -228,11 +236,6 @@ class BodyBudget:
         """The request is answered. Idempotent."""
         self._left += conn.body_held
         conn.body_held = 0
-
-
-def merged_slashes(path: str) -> str:
-    """A path without empty parts: people put a slash at the end of an address, and clients another one behind it."""
-    return _SLASHES.sub("/", path) if "//" in path else path
 
 
 STAYING_THREADS = 4

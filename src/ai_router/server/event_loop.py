@@ -47,7 +47,7 @@ class EventLoop:
         self._policy = policy
         self.threads = RequestThreads(limits, policy, serve, lambda: self.defer(self._serve_waiting))
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._bodies = BodyBudget(limits.max_bodies)
+        self._bodies = BodyBudget(limits.max_bodies, limits.max_body)
         self._deferred: deque[Callable[[], None]] = deque()
         self._connections: set[Connection] = set()
         self._listeners = Listeners(self, limits.write_s, self._on_accepted, self._make_room)
@@ -239,7 +239,7 @@ class EventLoop:
     def _refuses_unread(self, conn: Connection) -> bool:
         """Whether the request will be refused, whatever its body says."""
         reader, limits = conn.reader, self.limits
-        if not self._policy.admits(reader.path, reader.authorization, reader.x_api_key):
+        if not self._policy.admits(reader.method, reader.path, reader.authorization, reader.x_api_key):
             return True
         if (reader.content_length or 0) > limits.max_body or reader.body_size > limits.max_body:
             conn.refusal = BodyTooLarge(f"the request body is larger than {limits.max_body} bytes (MAX_BODY_MB)")

@@ -35,7 +35,7 @@ from ai_router.app import close_app, drain_app, end_live_views, runtime_of, stop
 from ai_router.dispatch.reply import EventStream
 from ai_router.envelope import envelope_json
 from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterError
-from ai_router.server.connection import Connection, Limits, merged_slashes
+from ai_router.server.connection import Connection, Limits
 from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.poller import make_poller
 from ai_router.server.response import RequestBody, TogetherResponse
@@ -200,7 +200,6 @@ class Worker(BaseWorker):  # type: ignore[misc]
         req._expected_100_continue = False  # noqa: SLF001 - gunicorn's only way; tests/end_to_end/test_server.py
         response, environ = wsgi.create(req, conn.sock, conn.address, conn.local_address, self.cfg, TogetherResponse)
         environ["wsgi.multithread"] = True
-        environ["PATH_INFO"] = merged_slashes(environ["PATH_INFO"])
         environ["wsgi.input"] = RequestBody(environ["wsgi.input"])
         environ[ARRIVED_AT] = conn.arrived_at
         environ[ON_DISCONNECT] = partial(_on_disconnect, conn)

@@ -20,14 +20,16 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from flask import Flask, g, request
+from flask import Flask, Response, g, request
 
 from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.errors import BrowserRefused, Forbidden, Overloaded, RouterError, Unauthenticated
+from ai_router.web.paths import ASKED_PATH, DEPLOYMENT, canonical_path
 from ai_router.web.requests import Ids
 from ai_router.web.responses import on_response_closed
 
@@ -44,6 +46,8 @@ BACKEND_PATHS = frozenset({"/v1/chat/completions", "/v1/route"})
 _ANSWERED_IN_ONE_PIECE = re.compile(r"/api/threads/[^/]+/messages")
 """Others. A streamed message of a thread holds no thread of the server."""
 
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
 _OPEN_FOLDER = "/assets/"
@@ -82,12 +86,13 @@ class Keys:
         """The same. Raises Unauthenticated where a key is needed and none is known."""
         client = self.client(authorization, x_api_key)
         if self._needed and not client:
-            raise Unauthenticated("this router needs a key: Authorization: Bearer ..., or x-api-key")
+            raise Unauthenticated("this router needs a key: Authorization: Bearer ..., x-api-key or api-key")
         return client
 
-    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
-        """Whether somebody with these headers may ask for ``path``."""
-        return not self._needed or is_open(path) or bool(self.client(authorization, x_api_key))
+    def admits(self, method: str, path: str, authorization: str, x_api_key: str) -> bool:
+        """Whether somebody with these headers may ask for ``path``. What a path takes (OPTIONS) is told to all."""
+        is_free = not self._needed or method == "OPTIONS" or is_open(path)
+        return is_free or bool(self.client(authorization, x_api_key))
 
     def sees(self, client: str) -> str | None:
         """Whose requests a client may look at: its own, by its name; None: everybody's; "": nobody's."""
@@ -98,6 +103,21 @@ class Keys:
         # Every key is compared, so that the time does not tell which one came close.
         same = [name for key, name in self._names.items() if hmac.compare_digest(shown, key)]
         return same[0] if same else None
+
+
+def with_canonical_paths(application: WsgiApp) -> WsgiApp:
+    """The application, which sees no other paths than those that are meant."""
+
+    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        asked = environ.get("PATH_INFO", "")
+        path, model = canonical_path(asked)
+        if path != asked:
+            environ["PATH_INFO"], environ[ASKED_PATH] = path, asked
+        if model:
+            environ[DEPLOYMENT] = model
+        return application(environ, start_response)
+
+    return respond
 
 
 def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule: BrowserRule | None) -> None:
@@ -114,12 +134,16 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
     def identify() -> None:
         g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
+    _answer_options(app)
+
     @app.before_request
     def authenticate() -> None:
         if browser_rule is not None and not is_open(request.path):
             browser_rule.admit(_browser_headers())
-        find = keys.client if is_open(request.path) else keys.admit
-        g.client = find(request.headers.get("authorization", ""), request.headers.get("x-api-key", ""))
+        find, environ = keys.client if is_open(request.path) else keys.admit, request.environ
+        # Azure's clients call it api-key.
+        own_header = environ.get("HTTP_X_API_KEY") or environ.get("HTTP_API_KEY", "")
+        g.client = find(environ.get("HTTP_AUTHORIZATION", ""), own_header)
         g.sees = keys.sees(g.client)
 
     @app.before_request
@@ -132,6 +156,19 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
         if asks_backends(request.method, request.path):
             limit.acquire(g.client)
             on_response_closed().callback(limit.release, g.client)
+
+
+def _answer_options(app: Flask) -> None:
+    """OPTIONS is for everybody: it tells which methods a path takes, and browsers ask without a key (web/cors.py)."""
+
+    @app.before_request
+    def answer_options() -> Response | None:
+        if request.method != "OPTIONS":
+            return None
+        response = app.response_class(status=204)
+        if request.url_rule is not None and request.url_rule.methods is not None:
+            response.allow.update(request.url_rule.methods)
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +186,9 @@ class RequestPolicy:
         """Whether the request may hold its thread for long."""
         return asks_backends(method, path)
 
-    def admits(self, path: str, authorization: str, x_api_key: str) -> bool:
+    def admits(self, method: str, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for this path."""
-        return self.keys.admits(path, authorization, x_api_key)
+        return self.keys.admits(method, path, authorization, x_api_key)
 
     def client(self, authorization: str, x_api_key: str) -> str:
         """Whose key these headers show; "" without any."""
@@ -198,8 +235,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAID_BY_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_DEST", "HTTP_SEC_FETCH_USER")
 """Headers by their names in a WSGI environment. Not sec-fetch-mode: Node's fetch sends it, too."""
-_NOT_IN_FORMS = ("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "HTTP_X_API_KEY")
-"""A page needs the router's consent (CORS) for each of them, and gets none."""
+_NOT_IN_FORMS = ("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_API_KEY")
+"""A page needs the router's consent (CORS) for each of them, and gets it only if its origin is in CORS_ORIGINS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +257,12 @@ class BrowserHeaders:
 
 
 class BrowserRule:
-    """Which requests of browsers are let in. ``names``: under which the router may be asked, besides addresses."""
+    """Which requests of browsers are let in. ``names``: under which the router may be asked, besides addresses.
+    ``origins``: those of pages that may ask it like its own (CORS_ORIGINS)."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], origins: Iterable[str] = ()) -> None:
         self._names = frozenset(_normal_name(name) for name in ("localhost", *names))
+        self._origins = frozenset(origins)
 
     def admit(self, headers: BrowserHeaders) -> None:
         """Raises BrowserRefused."""
@@ -234,6 +273,8 @@ class BrowserRule:
                 "ALLOWED_HOSTS, or set AI_ROUTER_API_KEYS",
                 "host_not_allowed",
             )
+        if headers.origin.lower() in self._origins:
+            return
         if headers.sec_fetch_site.strip().lower() == "cross-site" or (
             headers.origin and not _is_same(headers.origin, headers.scheme, asked)
         ):

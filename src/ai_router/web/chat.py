@@ -22,6 +22,7 @@ from ai_router.routing.prompt import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
+from ai_router.web.paths import DEPLOYMENT
 from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request, read_body
 from ai_router.web.responses import contract_headers, on_response_closed, stream_response
 
@@ -116,6 +117,7 @@ def read_chat_request(settings: ChatSettings) -> ChatRequest:
         client=g.client,
         organization=environ.get("HTTP_OPENAI_ORGANIZATION", ""),
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
+        deployment=environ.get(DEPLOYMENT, ""),
     )
     return parse_chat_request(body, arrival)
 

@@ -25,6 +25,7 @@ from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
+from ai_router.web.unpacking import unpacked
 
 _BEFORE_VALUES = (b",", b"[", b"{")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -59,6 +60,8 @@ class Arrival:
     client: str = ""
     organization: str = ""
     trace: Trace | None = None
+    deployment: str = ""
+    """The model that the address names (Azure's clients); it goes before that of the body."""
 
 
 class Ids:
@@ -79,7 +82,7 @@ class Ids:
 def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     """The whole body, at most ``limit`` bytes. How long that may take is the server's to say.
 
-    Raises BodyTooLarge, InvalidRequest for one that ends early, ClientGone if the client did.
+    Raises BodyTooLarge, InvalidRequest for one that ends early, UnknownEncoding, ClientGone if the client has left.
     """
     announced = _content_length(environ)
     if announced is not None and announced > limit:
@@ -92,7 +95,8 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
         raise InvalidRequest(f"the request body could not be read: {problem}", "body") from problem
     if announced is not None and len(body) < announced:
         raise InvalidRequest(f"the request body has {len(body)} bytes, Content-Length says {announced}", "body")
-    return body
+    encoding = environ.get("HTTP_CONTENT_ENCODING")
+    return unpacked(body, encoding, limit) if encoding else body
 
 
 def _content_length(environ: Mapping[str, Any]) -> int | None:
@@ -145,7 +149,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         session_id=arrival.session_id,
         timestamp=arrival.timestamp,
         arrived_at=arrival.arrived_at,
-        model=_model(payload),
+        model=arrival.deployment or _model(payload),
         stream=stream,
         messages=messages,
         messages_json=_serialised("messages", messages),

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as HTTPMethodNotAllowed
 
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import EventStream
@@ -27,6 +28,7 @@ from ai_router.errors import (
     StoreUnavailable,
 )
 from ai_router.routing.router import shown_ask
+from ai_router.web.paths import ASKED_PATH, no_such_path
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +156,14 @@ def _render_errors(app: Flask, scrub: Callable[[bytes], bytes], on_refused: Call
     def of_flask(error: HTTPException) -> Response:
         if (error.code or 500) >= 500:
             return unforeseen(getattr(error, "original_exception", None) or error)
-        return error_response(_translated(error), scrub)
+        translated = _translated(error, app)
+        on_refused(translated)
+        if isinstance(translated, NotFound):
+            log.info("No such path: %s", scrub(str(translated).encode()).decode())
+        response = error_response(translated, scrub)
+        if isinstance(error, HTTPMethodNotAllowed):
+            response.allow.update(error.valid_methods or ())
+        return response
 
     @app.errorhandler(MemoryError)
     def out_of_memory(_error: MemoryError) -> Response:
@@ -167,14 +176,17 @@ def _render_errors(app: Flask, scrub: Callable[[bytes], bytes], on_refused: Call
         return error_response(InternalError(INTERNAL), scrub)
 
 
-def _translated(error: HTTPException) -> RouterError:
+def _translated(error: HTTPException, app: Flask) -> RouterError:
     """Flask's own refusals (no such path, wrong method) in our tree."""
-    kinds: dict[int | None, RouterError] = {
-        404: NotFound("no such path; see GET /v1/models and the documentation"),
-        405: MethodNotAllowed("this path does not take that method"),
-        413: BodyTooLarge("the request is too large"),
-    }
-    return kinds.get(error.code) or InvalidRequest(error.description or error.name)
+    if error.code == 404:
+        known = (f"{method} {rule.rule}" for rule in app.url_map.iter_rules() for method in rule.methods or ())
+        return no_such_path(request.method, request.environ.get(ASKED_PATH) or request.path, known)
+    if isinstance(error, HTTPMethodNotAllowed):
+        takes = ", ".join(sorted(error.valid_methods or ()))
+        return MethodNotAllowed(f"{request.path} does not take {request.method}; it takes {takes}")
+    if error.code == 413:
+        return BodyTooLarge("the request is too large")
+    return InvalidRequest(error.description or error.name)
 
 
 def _server_timing(record: RequestRecord) -> str:
