@@ -22,10 +22,13 @@ RANKS = [
     {"dispatch"},
     {"routing"},
     {"storage"},
+    {"client_apis"},
     {"observability", "providers"},
     {"http", "resilience"},
     {"config_docs", "envelope"},
-    {"types", "errors", "config", "__init__"},
+    {"types", "config", "__init__"},
+    {"apis"},
+    {"errors"},
     {"trace_context", "config_values"},
 ]
 FOREIGN = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ai_router.apis import Additions
 from ai_router.config import ClassifierMode, MaxTokensPolicy, load_settings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.thinking import PrimaryThinking
@@ -50,7 +51,7 @@ def ask(client: UpstreamClient, registry: Registry, backend: str, **changes: Any
     candidate = Candidate(chosen, chosen.model)
     permit = ConcurrencyLimiter(8, 8, BreakerRules()).acquire([candidate.limiter_key])
     assert permit is not None
-    forwarder.forward_request(request, candidate, request.messages_json, UpstreamCall(), permit)
+    forwarder.forward_request(request, candidate, Additions(), UpstreamCall(), permit)
 
 
 def test_the_primary(client: UpstreamClient, registry: Registry, upstream: FakeUpstream) -> None:

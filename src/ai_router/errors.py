@@ -25,7 +25,8 @@
     |  |- UpstreamTimeout      504   no connection, no first byte or no end in time, or silence in between
     |  |  `- IdleConnectionSilent 504  the same, where perhaps only the connection was dead
     |  |- UpstreamRefused      4xx   the backend refuses this request; another backend is not asked
-    |  |  `- RaisedLimitRefused 4xx  the same, of a limit of tokens that the router had raised
+    |  |  |- RaisedLimitRefused 4xx  the same, of a limit of tokens that the router had raised
+    |  |  `- ApiNotSpoken       4xx   the same, of an API that it does not have
     |  |- UpstreamMisconfigured 502  the backend rejects our key, or redirects
     |  |- UpstreamFailed       5xx   5xx, an error inside a status 200, or something that is no answer
     |  |- UpstreamLimited      429   too many requests at the moment; the same request may work later
@@ -155,7 +156,6 @@ class Overloaded(RouterError):
     """503: the limit of requests under way is reached."""
 
     status = 503
-    type = "server_error"
     code = "server_is_overloaded"
     retry_after_s = 1
 
@@ -190,10 +190,6 @@ class StoreUnavailable(RouterError):
 
 class StoreGone(StoreUnavailable):
     """503: the database's file was deleted, replaced, or broken and set aside. It has to be opened anew."""
-
-
-class RowRefused(Exception):
-    """The database can never take a row, because a value does not fit its type. Not shown to clients."""
 
 
 class Source(NamedTuple):
@@ -266,6 +262,10 @@ class UpstreamRefused(UpstreamError):
 
 class RaisedLimitRefused(UpstreamRefused):
     """4xx: the backend refuses a limit of tokens that the router has raised: the prompt leaves no room for it."""
+
+
+class ApiNotSpoken(UpstreamRefused):
+    """4xx: the backend does not have the API that the client speaks. It is asked again in another one."""
 
 
 class UpstreamMisconfigured(UpstreamError):

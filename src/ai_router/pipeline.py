@@ -27,6 +27,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
+from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
@@ -38,7 +39,7 @@ from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RaisedLimitRefused, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
-from ai_router.providers.chat_completions import with_context, with_date
+from ai_router.providers.chat_completions import web_context
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.routing.router import Router, Undecided
@@ -111,13 +112,13 @@ class _Request:
         self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.
         untouched = decision.route == Route.META or decision.model is not None
-        messages_json = self._request.messages_json if untouched else None
+        additions = Additions() if untouched else None
         if plan.wants_context:
             record.phase = "searching"
             context = yield from pipeline.search.fetch_context(record, self._scope, self._dispatcher)
             if context is not None:
-                messages_json = with_context(self._request, context)
-        return (yield from self._dispatch(plan, messages_json))
+                additions = Additions(self._request.date_context, web_context(context))
+        return (yield from self._dispatch(plan, additions))
 
     # Decide, and speculate meanwhile.
 
@@ -151,8 +152,7 @@ class _Request:
         if permit is None:
             return
         primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
-        messages_json = self._dated(primary)
-        forward = partial(pipeline.forwarder.forward_request, self._request, primary, messages_json)
+        forward = partial(pipeline.forwarder.forward_request, self._request, primary, self._date_for(primary))
         call = self._scope.new_call(Purpose.SPECULATION)
         self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
 
@@ -176,14 +176,14 @@ class _Request:
 
     # Dispatch.
 
-    def _dated(self, candidate: Candidate) -> bytes:
-        """The messages with the date, if the candidate can make something of that."""
-        return with_date(self._request) if candidate.backend.takes_date else self._request.messages_json
+    def _date_for(self, candidate: Candidate) -> Additions:
+        """The date, if the candidate can make something of that."""
+        return Additions(self._request.date_context) if candidate.backend.takes_date else Additions()
 
-    def _dispatch(self, plan: Plan, messages_json: bytes | None) -> Waiting[Answer]:
+    def _dispatch(self, plan: Plan, additions: Additions | None) -> Waiting[Answer]:
         """The answer of the first candidate that gives one. Raises the first failure if none does.
 
-        ``messages_json``: the messages to send; None: the client's, with the date.
+        ``additions``: to the conversation; None: the date.
         """
         first, *fallbacks = plan.candidates
         unfitting = {candidate: why for candidate in fallbacks if (why := unfit(candidate, self._request))}
@@ -195,9 +195,9 @@ class _Request:
             yield from ()
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
-            messages = self._dated(candidate) if messages_json is None else messages_json
+            added = self._date_for(candidate) if additions is None else additions
             try:
-                answer = self._forward(candidate, permit, messages, speculation)
+                answer = self._forward(candidate, permit, added, speculation)
             except RaisedLimitRefused:
                 self._raises_limit = False
                 raise
@@ -213,14 +213,14 @@ class _Request:
             raise
 
     def _forward(
-        self, candidate: Candidate, permit: Permit, messages_json: bytes, speculation: SpeculativeCall | None
+        self, candidate: Candidate, permit: Permit, additions: Additions, speculation: SpeculativeCall | None
     ) -> Answer:
         """One call of the candidate: the speculative one that is under way, or a new one."""
         pipeline = self._pipeline
         if speculation is None:
             call = self._scope.new_call()
             return pipeline.forwarder.forward_request(
-                self._request, candidate, messages_json, call, permit, raises_limit=self._raises_limit
+                self._request, candidate, additions, call, permit, raises_limit=self._raises_limit
             )
         try:
             answer = speculation.confirm()

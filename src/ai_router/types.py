@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ai_router.apis import OwnForm
 from ai_router.trace_context import Trace
 
 Message = Mapping[str, Any]
@@ -105,7 +106,8 @@ class ChatRequest:
     ``orjson.Fragment``, except ``stream_options``. ``date_context``: a sentence with the date, for system messages;
     empty: none. ``total_chars``: characters of all messages. ``task``: which job of a chat UI it is; None: none.
     ``wants_usage``: whether the client asked for usage in a stream. ``client``: a name made from the client's key;
-    empty if no keys are needed. ``organization``: what the client says about itself.
+    empty if no keys are needed. ``organization``: what the client says about itself. ``searches``: whether the client
+    wants the web to be searched. ``own``: the request in the form of the client's API; None: that is chat completions.
     """
 
     request_id: str
@@ -124,6 +126,10 @@ class ChatRequest:
     client: str = ""
     organization: str = ""
     trace: Trace | None = None
+    searches: bool = False
+    own: OwnForm | None = None
+    warnings: tuple[str, ...] = ()
+    """What the client should know of its fields, before any backend is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +288,8 @@ class Outcome:
     search: tuple[int, Mapping[str, Any]] | None = None
     """The number of the search call that found the web context, and the usage that it reported."""
     traffic: Sequence[Traffic] = ()
+    own_answer: Mapping[str, Any] | None = None
+    """The answer in the form of the client's API, if that is not chat completions."""
 
     @property
     def failed(self) -> bool:

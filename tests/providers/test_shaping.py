@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_router.apis import Additions
 from ai_router.config import MaxTokensPolicy
 from ai_router.providers.catalogue import Rules
-from ai_router.providers.chat_completions import with_context, with_date
+from ai_router.providers.chat_completions import web_context, with_additions
 from ai_router.providers.families import FAMILIES, RequestParts
 from ai_router.providers.fields import sent_fields
 from tests.chat_requests import chat_request
@@ -61,9 +62,13 @@ def test_adding_leaves_null_alone() -> None:
     assert body(MaxTokensPolicy("add", 500), params={"max_tokens": None})["max_tokens"] is None
 
 
+def added(additions: Additions, messages: list[dict[str, Any]]) -> Any:
+    return orjson.loads(with_additions(chat_request(messages=messages), additions))
+
+
 @given(_MESSAGES)
 def test_the_date_changes_the_first_system_message_and_nothing_else(messages: list[dict[str, Any]]) -> None:
-    dated = orjson.loads(with_date(chat_request(messages=messages, date_context="DATE")))
+    dated = added(Additions(date="DATE"), messages)
     if messages[0]["role"] in ("system", "developer"):
         assert dated[1:] == messages[1:]
         content = dated[0]["content"]
@@ -72,9 +77,9 @@ def test_the_date_changes_the_first_system_message_and_nothing_else(messages: li
         assert dated == [{"role": "system", "content": "DATE"}, *messages]
 
 
-def test_without_a_date_the_messages_are_the_very_bytes() -> None:
+def test_without_additions_the_messages_are_the_very_bytes() -> None:
     request = chat_request()
-    assert with_date(request) is request.messages_json
+    assert with_additions(request, Additions()) is request.messages_json
 
 
 def test_the_context_stands_before_the_last_question_inside_its_turn() -> None:
@@ -83,22 +88,21 @@ def test_the_context_stands_before_the_last_question_inside_its_turn() -> None:
         {"role": "assistant", "content": "ok"},
         {"role": "user", "content": "last"},
     ]
-    shaped = orjson.loads(with_context(chat_request(messages=messages), "FOUND", fence="f00"))
+    shaped = added(Additions(context=web_context("FOUND", fence="f00")), messages)
     assert shaped[:2] == messages[:2]
     assert shaped[2]["content"].endswith("<<<web-context-f00>>>\nFOUND\n<<<end-web-context-f00>>>\n\nlast")
 
 
 def test_the_context_becomes_a_part_of_a_turn_in_parts() -> None:
     image = {"type": "image_url", "image_url": {"url": "u"}}
-    shaped = orjson.loads(with_context(chat_request(messages=[{"role": "user", "content": [image]}]), "FOUND"))
+    shaped = added(Additions(context="FOUND"), [{"role": "user", "content": [image]}])
     assert [part["type"] for part in shaped[0]["content"]] == ["text", "image_url"]
 
 
 def test_without_any_user_turn_the_context_gets_one() -> None:
-    shaped = orjson.loads(with_context(chat_request(messages=[{"role": "assistant", "content": "x"}]), "FOUND"))
+    shaped = added(Additions(context="FOUND"), [{"role": "assistant", "content": "x"}])
     assert [message["role"] for message in shaped] == ["assistant", "user"]
 
 
 def test_every_fence_is_new() -> None:
-    request = chat_request()
-    assert with_context(request, "x") != with_context(request, "x")
+    assert web_context("x") != web_context("x")

@@ -21,6 +21,8 @@ END = b"0\r\n\r\n"
 class Events:
     """Passes on what comes, until the word END or the connection's; ``feed`` of BAD fails."""
 
+    keepalive = b": keep-alive\n\n"
+
     def __init__(self, source: socket.socket | None) -> None:
         self.source = source
         self.over = False

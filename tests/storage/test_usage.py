@@ -15,12 +15,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from ai_router.errors import RowRefused, StoreUnavailable
+from ai_router.errors import StoreUnavailable
 from ai_router.storage import database as database_module
 from ai_router.storage.database import REVISION, migrate, open_database
 from ai_router.storage.tables import metadata
 from ai_router.storage.usage import UsageStore
-from ai_router.storage.usage_rows import Rows, rows_of
+from ai_router.storage.usage_rows import RowRefused, Rows, rows_of
 from ai_router.types import CallCost, Cost, Purpose, Status, Usage
 from tests.chat_requests import chat_request
 from tests.outcomes import FREE, attempt, call, outcome

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ai_router.errors import RowRefused, StoreUnavailable
+from ai_router.errors import StoreUnavailable
 from ai_router.storage.usage import UsageStore
-from ai_router.storage.usage_rows import Rows, SpillFile
+from ai_router.storage.usage_rows import RowRefused, Rows, SpillFile
 from ai_router.storage.usage_writer import UsageWriter
 from tests.storage.test_usage import rows as real_rows
 from tests.storage.test_usage_rows import names, rows

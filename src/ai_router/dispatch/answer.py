@@ -11,31 +11,38 @@ from typing import Any
 
 import orjson
 
+from ai_router.apis import Payload
+from ai_router.dispatch.own_form import DONE, Rewriting
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest
 from ai_router.http.client import UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_in_body
-from ai_router.providers.families import Translation
 from ai_router.resilience.limiter import Permit
 from ai_router.types import Attempt
 
 _END_TIMEOUT_S = 1.0
 """How long a backend may take to end its response after [DONE]."""
-SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
-"""Errors of code that reads JSON of an unexpected shape."""
-_DONE = b"data: [DONE]\n\n"
 _ERROR_EVENT = re.compile(rb"^event:[ \t]*error[ \t]*$", re.M)
 _MAX_QUOTED = 2_000
 
 
 class PlainAnswer:
-    """A whole ``chat.completion``: ``body`` for the client, and the message and the usage in it."""
+    """A whole answer: ``body`` for the client, and the message and the usage in it, as in chat completions.
+
+    ``own``: the answer in the form of the client's API, parsed; None: that is chat completions.
+    """
 
     def __init__(
-        self, body: bytes, message: Mapping[str, Any], usage: Mapping[str, Any] | None, attempt: Attempt
+        self,
+        body: bytes,
+        message: Mapping[str, Any],
+        usage: Mapping[str, Any] | None,
+        attempt: Attempt,
+        own: Payload | None = None,
     ) -> None:
+        self.own = own
         self.body = body
         self.message = message
         self.usage = usage
@@ -59,8 +66,8 @@ class StreamAnswer:
     incomplete. Close it in any case.
 
     ``started`` and ``arrived_at`` (of the call and of the request), and ``deadline`` (of the request) are monotonic
-    seconds. ``hide_usage``: leave out the chunk with the usage, which the client did not ask for. ``translation``: for
-    backends with another API than chat completions; None: relay the bytes unchanged.
+    seconds. ``hide_usage``: leave out the chunk with the usage, which the client did not ask for. ``rewriting``: if the
+    backend or the client speaks another API than chat completions; None: relay the bytes unchanged.
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class StreamAnswer:
         started: float,
         arrived_at: float,
         hide_usage: bool,
-        translation: Translation | None,
+        rewriting: Rewriting | None,
         deadline: float,
         call_number: int,
     ) -> None:
@@ -94,8 +101,10 @@ class StreamAnswer:
         self._upstream_request = upstream_request
         self._started = started
         self._arrived_at = arrived_at
-        self._hide_usage = hide_usage
-        self._translation = translation
+        self._rewriting = rewriting
+        self.writer = None if rewriting is None else rewriting.writer
+        """What writes the answer in the client's API; None: that is chat completions."""
+        self._hide_usage = hide_usage and self.writer is None
         self._permit = permit
         self._deadline = deadline
         self._call_number = call_number
@@ -145,12 +154,15 @@ class StreamAnswer:
         last = self._finish_decoding()
         if self.done or self.reader.finished:
             self._end(None)
-            last += b"" if self.done else _DONE
+            last += b"" if self.done else self._answer_end()
         else:
             self._permit.failed()
             broken = UpstreamBroken("the stream ended before the answer did", self._upstream_request.source)
             self._end(self._failure or broken)
         return last
+
+    def _answer_end(self) -> bytes:
+        return DONE if self._rewriting is None else self._rewriting.end()
 
     def _end(self, problem: RouterError | None) -> None:
         self.over, self.problem = True, problem
@@ -165,7 +177,7 @@ class StreamAnswer:
 
     def _relay(self, portion: bytes) -> bytes:
         """The bytes for the client from a portion of the body. Sets ``_failure`` if an error follows them."""
-        if (data := self._decoder.only_event(portion)) is not None and self._translation is None:
+        if (data := self._decoder.only_event(portion)) is not None and self._rewriting is None:
             return self._relayed(portion, data)
         try:
             events = self._decoder.feed(portion)
@@ -194,8 +206,8 @@ class StreamAnswer:
         )
 
     def _relay_events(self, events: list[Event]) -> bytes:
-        if self._translation is not None:
-            return self._relay_translated(events, self._translation)
+        if self._rewriting is not None:
+            return self._relay_rewritten(events, self._rewriting)
         relayed = []
         for event in events:
             relayed.append(self._relayed_event(event))
@@ -229,7 +241,7 @@ class StreamAnswer:
             return b""
         self.done = True
         self.response.expect_end(_END_TIMEOUT_S)
-        return _DONE
+        return self._answer_end()
 
     def _relayed(self, raw: bytes, data: bytes) -> bytes:
         """Note what an event with JSON says. Returns the bytes for the client: as they came, where that is possible."""
@@ -265,33 +277,23 @@ class StreamAnswer:
             self._permit.succeeded()
         return not (self._hide_usage and payload.get("usage") and not payload.get("choices"))
 
-    def _relay_translated(self, events: list[Event], translation: Translation) -> bytes:
-        """The bytes for the client from events of another API, as chunks of chat completions."""
+    def _relay_rewritten(self, events: list[Event], rewriting: Rewriting) -> bytes:
+        """The bytes for the client from events that it does not get, or not only, as chunks of chat completions."""
         relayed = []
         for event in events:
-            payload = None if event.data is None else parsed(event.data) or read_leniently(event.data)
-            if isinstance(payload, dict):
-                for chunk in self._translate(payload, translation):
-                    if self._observe_chunk(chunk):
-                        relayed.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
-                    if self._failure is not None:
-                        return b"".join(relayed)
-                if translation.ended and not self.done:
-                    self.done = True
-                    self.response.expect_end(_END_TIMEOUT_S)
-                    relayed.append(_DONE)
-            elif event.data not in (None, b"[DONE]"):
+            told = None if event.data is None else event.data.strip()
+            payload = parsed(told) or read_leniently(told) if told and told != b"[DONE]" else None
+            if told and told != b"[DONE]" and payload is None:
                 self.unread += 1
+            for chunk in rewriting.chunks(payload) if isinstance(payload, dict) else ():
+                if self._observe_chunk(chunk):
+                    relayed.append(rewriting.written(chunk))
+                if self._failure is not None:
+                    return b"".join(relayed)
+            relayed.append(rewriting.passed_on(event.raw, payload))
+            if not self.done and (rewriting.ended or (rewriting.ends_with_done and told == b"[DONE]")):
+                relayed.append(self._relayed_done())
         return b"".join(relayed)
-
-    def _translate(self, payload: Mapping[str, Any], translation: Translation) -> Sequence[Mapping[str, Any]]:
-        """The chunks for one event of another API. An error without a type is passed on unchanged."""
-        if "error" in payload and "type" not in payload:
-            return [payload]
-        try:
-            return translation.feed(payload)
-        except SHAPE_ERRORS:
-            return [{"error": {"message": "an event is of no shape that is known"}}]
 
     def _finish_decoding(self) -> bytes:
         """The body has ended: the bytes for the client from what came after the last blank line, if anything did."""
@@ -301,8 +303,8 @@ class StreamAnswer:
         if event.data is None:
             self._failure = error_in_body(parsed(event.raw), self._upstream_request)
             return b""
-        if self._translation is not None:
-            return self._relay_translated([event], self._translation)
+        if self._rewriting is not None:
+            return self._relay_rewritten([event], self._rewriting)
         unread = self.unread
         last = self._relayed_event(event)
         # What cannot be read was cut off: half an event is none.

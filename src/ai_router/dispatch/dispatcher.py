@@ -29,6 +29,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import (
+    ApiNotSpoken,
     IdleConnectionSilent,
     RaisedLimitRefused,
     RouterError,
@@ -161,8 +162,8 @@ BegunCall = tuple[float, Permit]
 """A call of the first candidate that is under way already: its start, in monotonic seconds, and its permit."""
 
 MAX_RETRIES = 2
-_ASKED_ANEW = (IdleConnectionSilent, RaisedLimitRefused)
-"""Errors that are not the backend's: it is asked once more, at once, on a new connection, or without a raised limit."""
+_ASKED_ANEW = (ApiNotSpoken, IdleConnectionSilent, RaisedLimitRefused)
+"""Errors that are not the backend's: it is asked once more, at once, on a new connection, without a raised limit..."""
 _WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
 """Full (None), or limited for a known time. A backend that fails or has no quota left is skipped instead."""
 _STATUS_AND_CODE = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
@@ -193,8 +194,7 @@ class Dispatcher:
         self._scope = scope
         self._retries = 0
         self._guessed_waits = 0
-        self._asked_anew = False
-        """Whether a call was repeated at once, because of an error of _ASKED_ANEW."""
+        self._asked_anew: set[type] = set()
         self._queue_was_full = False
         self._waited_s = 0.0
         self._end = record.request.arrived_at + policy.total_s
@@ -257,8 +257,8 @@ class Dispatcher:
         if isinstance(problem, UpstreamLimited):
             return self._delay_after_limit_s(problem, candidate)
         if isinstance(problem, _ASKED_ANEW):
-            asked_anew, self._asked_anew = self._asked_anew, True
-            return 0.0 if alone and not asked_anew else None
+            before, self._asked_anew = self._asked_anew, {*self._asked_anew, type(problem)}
+            return 0.0 if alone and type(problem) not in before else None
         if not problem.transient or self._retries >= MAX_RETRIES:
             return None
         delay_s = problem.retry_after_s

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
+from ai_router.apis import Additions
 from ai_router.config import MaxTokensPolicy
-from ai_router.dispatch.answer import SHAPE_ERRORS, Answer, PlainAnswer, StreamAnswer, ms_since, parsed
+from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
+from ai_router.dispatch.own_form import SHAPE_ERRORS, AnswerForm, SpokenApis
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import (
     InvalidRequest,
@@ -27,10 +27,10 @@ from ai_router.errors import (
 )
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
-from ai_router.providers.chat_completions import AnswerReader
+from ai_router.providers.chat_completions import AnswerReader, with_additions
 from ai_router.providers.errors import error_from_response, error_in_body
-from ai_router.providers.families import Family, RequestParts
-from ai_router.providers.fields import SentFields, sent_fields
+from ai_router.providers.families import FAMILIES, Family, OwnParts, RequestParts, SpokenFamily
+from ai_router.providers.fields import TOKEN_LIMITS, SentFields, sent_fields
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
@@ -40,6 +40,7 @@ _MAX_ANSWER_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 1 << 20
 _GOOD_STATUSES = frozenset({200, 201, 202, 203})
 _PASS_ON = MaxTokensPolicy("pass")
+_CHAT = FAMILIES["chat"]
 _OF_LIMITS = re.compile(r"max_tokens|max_completion_tokens|context|too long|too large", re.IGNORECASE)
 """In the message of a refusal that may be about a limit. A wrong guess costs one more call."""
 
@@ -63,28 +64,31 @@ class Forwarder:
         self._thinking = thinking
         self._request_timeout_s = request_timeout_s
         self._clock = clock
+        self._spoken = SpokenApis()
 
     def forward_request(
         self,
         request: ChatRequest,
         candidate: Candidate,
-        messages_json: bytes,
+        additions: Additions,
         call: UpstreamCall,
         permit: Permit,
         *,
         raises_limit: bool = True,
     ) -> Answer:
-        """The answer of ``candidate`` to ``request``, with ``messages_json`` as its messages.
+        """The answer of ``candidate`` to ``request``, with ``additions``. In the client's own API, if it speaks one
+        that the candidate speaks, too.
 
         ``raises_limit``: whether the policy for max_tokens may raise it. The result of the call is reported to
         ``permit``, which is released when the answer is closed (a plain one is closed already). Raises UpstreamError,
-        RaisedLimitRefused among them, InvalidRequest, or the reason for which ``call`` was aborted.
+        RaisedLimitRefused and ApiNotSpoken among them, InvalidRequest, or the reason for which ``call`` was aborted.
         """
         started = self._clock()
-        fields = self._fields(request, candidate, raises_limit=raises_limit)
+        own = None if request.own is None else self._spoken.family_for(request.own, candidate.backend)
+        fields = self._fields(request, candidate, own, raises_limit=raises_limit)
         permit.body = request.messages_json
         try:
-            answer = self._call_candidate(request, candidate, fields, messages_json, call, permit, started)
+            answer = self._call_candidate(request, candidate, fields, additions, own, call, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
                 # After the request's own deadline a timeout says nothing of the backend.
@@ -105,31 +109,32 @@ class Forwarder:
         request: ChatRequest,
         candidate: Candidate,
         fields: SentFields,
-        messages_json: bytes,
+        additions: Additions,
+        own: SpokenFamily | None,
         call: UpstreamCall,
         permit: Permit,
         started: float,
     ) -> Answer:
-        family = candidate.backend.family
-        upstream_request = self._upstream_request(request, candidate, fields, messages_json, call.number)
+        upstream_request = self._upstream_request(request, candidate, fields, additions, own, call.number)
         response = self._client.open(upstream_request, call)
+        form = AnswerForm(own or candidate.backend.family, request.own, passes_on=own is not None)
         try:
+            if own is not None:
+                self._spoken.check(response.status, own, candidate.backend)
             _raise_for_status(response, upstream_request)
             if request.stream:
                 deadline = self._deadline(request)
                 return _stream(
                     response,
                     upstream_request,
-                    family,
+                    form,
                     permit,
                     started=started,
                     request=request,
                     deadline=deadline,
                     call_number=call.number,
                 )
-            answer = _plain(
-                response, upstream_request, family, started=started, request=request, call_number=call.number
-            )
+            answer = _plain(response, upstream_request, form, started=started, request=request, call_number=call.number)
         except BaseException:  # raised again; the response must not stay open
             response.close()
             raise
@@ -137,10 +142,15 @@ class Forwarder:
         permit.release()
         return answer
 
-    def _fields(self, request: ChatRequest, candidate: Candidate, *, raises_limit: bool) -> SentFields:
+    def _fields(
+        self, request: ChatRequest, candidate: Candidate, own: SpokenFamily | None, *, raises_limit: bool
+    ) -> SentFields:
         backend, params = candidate.backend, request.params
         rules, understood = backend.rules(candidate.model), backend.family.fields
-        if not rules and understood is None and "max_tokens" not in params and "max_completion_tokens" not in params:
+        if own is not None and request.own is not None:
+            # The rules are about chat completions.
+            params, rules, understood = request.own.fields, (), None
+        if not rules and understood is None and not any(name in params for name in TOKEN_LIMITS):
             return SentFields(params)
         has_policy = raises_limit and backend is self._registry.primary
         return sent_fields(
@@ -152,26 +162,32 @@ class Forwarder:
         )
 
     def _upstream_request(
-        self, request: ChatRequest, candidate: Candidate, fields: SentFields, messages_json: bytes, call_number: int
+        self,
+        request: ChatRequest,
+        candidate: Candidate,
+        fields: SentFields,
+        additions: Additions,
+        own: SpokenFamily | None,
+        call_number: int,
     ) -> UpstreamRequest:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
-        params = fields.values
-        parts = RequestParts(
-            model=model,
-            send_as=backend.facts(model).send_as,
-            stream=request.stream,
-            messages_json=messages_json,
-            params={**backend.defaults, **params} if backend.defaults else params,
-        )
+        values = {**backend.defaults, **fields.values} if backend.defaults else fields.values
+        send_as, headers = backend.facts(model).send_as, backend.headers
+        if own is not None and request.own is not None:
+            body = own.own_body(OwnParts(model, send_as, request.stream, values, additions))
+            headers = {**request.own.headers, **headers}
+        else:
+            messages_json = with_additions(request, additions)
+            body = _body(backend.family, RequestParts(model, send_as, request.stream, messages_json, values))
         return UpstreamRequest(
             source=backend.source._replace(model=model),
             method="POST",
-            url=backend.url(backend.family.path),
+            url=backend.url((own or backend.family).path),
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
-            headers={**backend.headers, "X-Request-Id": upstream_request_id(request.request_id, call_number)},
-            body=_body(backend.family, parts),
+            headers={**headers, "X-Request-Id": upstream_request_id(request.request_id, call_number)},
+            body=body,
         )
 
     def _deadline(self, request: ChatRequest) -> float:
@@ -202,10 +218,15 @@ def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequ
         raise error_from_response(response.status, response.headers, response.read(_MAX_ERROR_BYTES), upstream_request)
 
 
+def _is_plain_chat(form: AnswerForm) -> bool:
+    """Whether backend and client speak chat completions, so that the bytes are relayed."""
+    return form.own is None and form.family is _CHAT
+
+
 def _stream(
     response: UpstreamResponse,
     upstream_request: UpstreamRequest,
-    family: Family,
+    form: AnswerForm,
     permit: Permit,
     *,
     started: float,
@@ -214,14 +235,14 @@ def _stream(
     call_number: int,
 ) -> StreamAnswer:
     first = None
-    translation = family.translation()
+    rewriting = None if _is_plain_chat(form) else form.rewriting()
     if not response.headers.get("content-type", "").startswith("text/event-stream"):
         # The label is no reason to throw an answer away: what it is, its first bytes say.
         first = response.read_portion()
         if not looks_like_events(first):
             whole = first + response.read(_MAX_ANSWER_BYTES)
-            first = events_of(_completion(whole, family, upstream_request))
-            translation = None
+            first = events_of(_completion(whole, form.family, upstream_request))
+            rewriting = form.of_chat_completions().rewriting()
     answer = StreamAnswer(
         response,
         upstream_request,
@@ -229,7 +250,7 @@ def _stream(
         started=started,
         arrived_at=request.arrived_at,
         hide_usage=not request.wants_usage,
-        translation=translation,
+        rewriting=rewriting,
         deadline=deadline,
         call_number=call_number,
     )
@@ -240,7 +261,7 @@ def _stream(
 def _plain(
     response: UpstreamResponse,
     upstream_request: UpstreamRequest,
-    family: Family,
+    form: AnswerForm,
     *,
     started: float,
     request: ChatRequest,
@@ -248,13 +269,14 @@ def _plain(
 ) -> PlainAnswer:
     body = response.read(_MAX_ANSWER_BYTES)
     response.close()
-    if body[:1] != b"{" and looks_like_events(body):
-        payload: Mapping[str, Any] = completion_of(body, family.translation(), upstream_request)
-        body = orjson.dumps(payload)
+    is_whole = body[:1] == b"{" or not looks_like_events(body)
+    if is_whole:
+        payload: Mapping[str, Any] = _completion(body, form.family, upstream_request)
     else:
-        payload = _completion(body, family, upstream_request)
-        if family.translation() is not None:
-            body = orjson.dumps(payload)
+        payload = completion_of(body, form.family.translation(), upstream_request)
+    own_answer = None
+    if not (is_whole and _is_plain_chat(form)):
+        body, own_answer = form.whole(body, payload, is_whole=is_whole)
     reader = AnswerReader()
     message = reader.whole(payload)
     attempt = Attempt(
@@ -268,7 +290,7 @@ def _plain(
         finish_reason=reader.finish_reason,
         call_number=call_number,
     )
-    return PlainAnswer(body, message, reader.usage, attempt)
+    return PlainAnswer(body, message, reader.usage, attempt, own_answer)
 
 
 def _completion(body: bytes, family: Family, upstream_request: UpstreamRequest) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ai_router.apis import Payload
 from ai_router.config import SessionBodies
 from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
@@ -71,6 +72,8 @@ class RequestRecord:
         """Its place in the queue, while it is ``queued``."""
         self.events_unread = 0
         """How many events of the answer were not valid JSON."""
+        self.own_answer: Payload | None = None
+        """The answer in the form of the client's API; None: that is chat completions, or there is none."""
         self._speculative = False
         self._accepted_call_ms: tuple[float, float] | None = None
         self._response: Mapping[str, Any] | None = None
@@ -146,7 +149,7 @@ class RequestRecord:
     def warning(self) -> str:
         """What the client should know of the model that it named, and of its fields; empty: nothing."""
         of_model = [self.decision.warning, self._not_as_named] if self.decision else []
-        return "; ".join(warning for warning in (*of_model, *self._warnings) if warning)
+        return "; ".join(warning for warning in (*of_model, *self.request.warnings, *self._warnings) if warning)
 
     @property
     def timings(self) -> Mapping[str, float]:
@@ -313,6 +316,7 @@ class RequestRecord:
             steps=tuple(self._steps),
             attempts=tuple(self._attempts),
             response=self._response,
+            own_answer=self.own_answer,
             usage=self._usage,
             timings=self._all_timings(),
             parts=self.parts,

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from ai_router.apis import AnswerWriter
 from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
 from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.record import RequestRecord
@@ -30,6 +31,10 @@ class EventStream(Protocol):
 
     over: bool
     """Whether the stream has ended."""
+
+    @property
+    def keepalive(self) -> bytes:
+        """What is sent into silence."""
 
     def opening(self) -> Iterator[bytes]:
         """The first bytes. It raises no RouterError: a failure becomes the last event."""
@@ -65,6 +70,7 @@ class PlainReply:
 
     def __init__(self, record: RequestRecord, answer: PlainAnswer) -> None:
         self.body = answer.body
+        record.own_answer = answer.own
         record.attempt(answer.attempt())
         usage = answer.usage or estimated_usage(record.request.total_chars, answer.message)
         record.answer(answer.message, usage)
@@ -125,6 +131,21 @@ class StreamReply:
     def done(self) -> bool:
         return self._answer is not None and self._answer.done
 
+    @property
+    def keepalive(self) -> bytes:
+        return KEEPALIVE if (writer := self._writer) is None else writer.comment("keep-alive")
+
+    @property
+    def _writer(self) -> AnswerWriter | None:
+        """What writes in the client's API; None: that is chat completions."""
+        own = self._record.request.own
+        if self._answer is not None or own is None:
+            return None if self._answer is None else self._answer.writer
+        return own.api.writer(own)
+
+    def _comment(self, text: str) -> bytes:
+        return comment(text) if (writer := self._writer) is None else writer.comment(text)
+
     def detach(self, on_release: Callable[[], object]) -> socket.socket:
         return self._begun_answer.response.detach(on_release)
 
@@ -168,16 +189,16 @@ class StreamReply:
     def _wait_for_answer(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
         """Comments, until the answer has begun. Raises the error that the request ends with instead."""
         in_headers = (self._record.reason, self._record.warning)
-        yield comment(driver.notice())
+        yield self._comment(driver.notice())
         while not driver.run_for(self._notice_every_s):
-            yield comment(driver.notice())
+            yield self._comment(driver.notice())
         answer = driver.result
         if not isinstance(answer, StreamAnswer):
             raise TypeError("a stream was asked for")
         self._answer = answer
         for told, now in zip(in_headers, (self._record.reason, self._record.warning), strict=True):
             if now != told:
-                yield comment(now)
+                yield self._comment(now)
 
     def _end(self, problem: RouterError | None) -> bytes:
         """End the stream and record why. Returns the last event; b"" if there is none, or the client has left."""
@@ -188,9 +209,12 @@ class StreamReply:
             self._record.fail(problem)
         if self._answer is not None and self._answer.problem is None:
             self._answer.problem = problem
+        writer = self._writer
         self.close()
         client_left = isinstance(problem, Aborted) and not isinstance(problem, RequestCancelled)
-        return b"" if problem is None or client_left else error_event(problem)
+        if problem is None or client_left:
+            return b""
+        return error_event(problem) if writer is None else writer.error(problem)
 
     def _record_answer(self, answer: StreamAnswer) -> None:
         answer.close()
@@ -202,11 +226,15 @@ class StreamReply:
             # A client may close as soon as it has read [DONE]; it has the whole answer.
             record.complete()
         record.attempt(answer.attempt(), answer.problem)
+        record.own_answer = None if answer.writer is None else answer.writer.whole
         message, usage = answer.reader.gathered(), answer.reader.usage
         record.answer(message, usage or estimated_usage(record.request.total_chars, message))
 
 
 Reply = PlainReply | StreamReply
+
+
+KEEPALIVE = b": keep-alive\n\n"
 
 
 def comment(text: str) -> bytes:

@@ -112,7 +112,8 @@ class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A service with an API for chats, and its models.
 
-    ``base_url``: its address, without /v1. ``family``: its API, a module of ``families``. ``title``: its name for
+    ``base_url``: its address, without /v1. ``family``: its API, a module of ``families``. ``also``: further ones, which
+    it is asked in if the client speaks them. ``title``: its name for
     people. ``key`` and ``url``: the environment variables of its API key (None: needs none) and of another address.
     ``default_model``: asked where only the provider is named. ``local``: it runs on the operator's own machines, so
     that nothing sent there leaves them. ``ttft_s``: how long to wait for the first byte of a stream, in seconds.
@@ -123,6 +124,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     base_url: str
     family: str = "chat"
+    also: frozenset[str] = frozenset()
     title: str = ""
     key: str | None = None
     url: str | None = None
@@ -237,8 +239,9 @@ def _problems(catalogue: Catalogue) -> Iterator[str]:
 def _provider_problems(name: str, provider: Provider) -> Iterator[str]:
     if name in _RESERVED_NAMES or not _PROVIDER_NAME.fullmatch(name):
         yield "a provider's name must match [a-z][a-z0-9_-]* and be none of " + ", ".join(sorted(_RESERVED_NAMES))
-    if provider.family not in FAMILIES:
-        yield f"family must be one of {', '.join(FAMILIES)}, not {provider.family!r}"
+    for family in (provider.family, *sorted(provider.also)):
+        if family not in FAMILIES:
+            yield f"family must be one of {', '.join(FAMILIES)}, not {family!r}"
     try:
         parse_base_url(provider.base_url)
     except ValueError as error:

@@ -12,7 +12,8 @@ from ai_router.config import MaxTokensPolicy
 from ai_router.providers.catalogue import Rules
 
 _PASS = MaxTokensPolicy("pass")
-_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""How the fields are called in chat completions, in Anthropic's API and in the Responses API."""
 _NO_THINKING = (b'"enable_thinking":false', b'"thinking":false')
 """How chat templates are told (Qwen's, Nemotron's; DeepSeek's), in ``chat_template_kwargs``."""
 _SHOWN_NAMES = 10
@@ -88,12 +89,12 @@ def _by_policy(
     params: Mapping[str, Any], policy: MaxTokensPolicy, reasons: bool | None
 ) -> tuple[Mapping[str, Any], str | None, bool]:
     """The fields after the policy, what was done (None: nothing), and whether the limit is larger now."""
-    limits = [name for name in _TOKEN_LIMITS if isinstance(params.get(name), int)]
+    limits = [name for name in TOKEN_LIMITS if isinstance(params.get(name), int)]
     # With these the model does not end by itself: a benchmark relies on the limit.
     if policy.kind == "pass" or not limits or params.get("ignore_eos") or params.get("min_tokens"):
         return params, None, False
     if policy.kind == "strip":
-        kept = {name: value for name, value in params.items() if name not in _TOKEN_LIMITS}
+        kept = {name: value for name, value in params.items() if name not in TOKEN_LIMITS}
         return kept, f"{' and '.join(limits)} not sent (PRIMARY_MAX_TOKENS=strip)", False
     if policy.kind == "auto" and (reasons is False or thinks_not(params)):
         return params, None, False

@@ -1,7 +1,8 @@
 """What a client's ``model`` may name, in this order. Pure.
 
-1. a route, a provider, the primary's model, or a model of the catalogue whose provider has a key
-2. ``provider/model``: any model of a configured provider
+1. a route, a provider, or the primary's model
+2. ``provider/model``: any model of a configured provider; then a model of the catalogue whose provider has a key
+   (before it, since OpenRouter's ``openai/gpt-6-luna`` is meant for OpenAI where that has a key)
 3. a retired name whose provider has a key: its successor
 4. an alias of the catalogue
 5. anything else: not found, or, with UNKNOWN_MODEL=auto, ``auto``
@@ -75,8 +76,8 @@ def nearest(registry: Registry, model: str) -> Sequence[str]:
 def _without_aliases(registry: Registry, model: str, today: date) -> ResolvedModel | None:
     return (
         _as_route(registry, model)
-        or _as_model(registry, model, today)
         or _as_prefixed_model(registry, model, today)
+        or _as_model(registry, model, today)
         or _as_retired_model(registry, model, today)
     )
 

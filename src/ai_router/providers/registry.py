@@ -73,6 +73,12 @@ class Backend:
         """The API that it speaks."""
         return FAMILIES["chat" if self.provider is None else self.provider.family]
 
+    def may_speak(self, family: str) -> bool:
+        """Whether it may have the API ``family``. A server of one's own may have each: asking it is how to find out."""
+        if self.provider is None:
+            return True
+        return family == self.provider.family or family in self.provider.also or self.provider.local
+
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of every call, the key among them. Never any of a client's headers."""

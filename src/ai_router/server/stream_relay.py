@@ -32,7 +32,6 @@ from ai_router.server.poller import CLOSED, READ, WRITE
 
 log = logging.getLogger(__name__)
 
-KEEPALIVE = b": keep-alive\n\n"
 _READ_SIZE = 65_536
 _READS = 8
 """Of one stream behind TLS, before it is the others' turn."""
@@ -273,7 +272,8 @@ class RelayedStream:
         left_s = self._sent_at + self._relay.keepalive_s - time.monotonic()
         # What is left unsent is no silence; behind [DONE] nothing is expected, comments least of all.
         if left_s <= 0 and not (self._unsent or self._stream.done):
-            self._send(KEEPALIVE)
+            if keepalive := self._stream.keepalive:
+                self._send(keepalive)
             if self._unsent:
                 self._await_client()
         self._keepalive_in(left_s if left_s > 0 else self._relay.keepalive_s)

@@ -18,9 +18,10 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from ai_router.errors import RowRefused, StoreGone, StoreUnavailable
+from ai_router.errors import StoreGone, StoreUnavailable
 from ai_router.storage.database import open_database, path_of
 from ai_router.storage.database_file import DatabaseFile, says_broken
+from ai_router.storage.usage_rows import RowRefused
 
 
 class Store:

@@ -20,6 +20,10 @@ import orjson
 from ai_router.types import Cost, Outcome, Traffic
 
 
+class RowRefused(Exception):
+    """The database can never take a row, because a value does not fit its type. Not shown to clients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A row of the table ``requests``, and one of ``egress`` for each of its calls that left the local network."""

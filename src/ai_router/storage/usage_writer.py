@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ai_router.errors import RowRefused, StoreGone, StoreUnavailable
+from ai_router.errors import StoreGone, StoreUnavailable
 from ai_router.observability.recorder import Batches
-from ai_router.storage.usage_rows import Rows, SpillFile
+from ai_router.storage.usage_rows import RowRefused, Rows, SpillFile
 
 if TYPE_CHECKING:
     from ai_router.storage.usage import UsageStore

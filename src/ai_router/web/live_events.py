@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from flask import Response, request
 
+from ai_router.dispatch.reply import KEEPALIVE
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.responses import on_response_closed, stream_response
 
@@ -33,6 +34,7 @@ class LiveEvents:
         self._send: Callable[[bytes], object] | None = None
         self._finish: Callable[[], object] | None = None
         self.over = False
+        self.keepalive = KEEPALIVE
         self.done = False
 
     def send(self, event: bytes) -> None:

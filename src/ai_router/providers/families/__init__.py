@@ -3,8 +3,9 @@
 A module that is put here is a family by its name: the catalogue may name it, and nothing else needs to change. It has
 an object FAMILY (see ``Family``).
 
-Clients of the router always speak chat completions. A family whose API is that, too, passes answers on as they are.
-Any other family translates them: a whole answer at once, a stream event by event.
+Inside the router requests and answers have the form of chat completions. A family whose API is that, too, passes
+answers on as they are. Any other family translates them: a whole answer at once, a stream event by event. Where the
+client speaks the API of the family itself, nothing is translated (SpokenFamily).
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from typing import Any, Protocol
 
 import orjson
 
-Payload = Mapping[str, Any]
-"""A parsed JSON object."""
+from ai_router.apis import Additions, Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,18 @@ class RequestParts:
         return orjson.loads(self.messages_json), orjson.loads(orjson.dumps(dict(self.params)))
 
 
+@dataclass(frozen=True, slots=True)
+class OwnParts:
+    """What the body of a request is made of whose client speaks this API itself. ``fields``: the client's, after the
+    model's rules, without ``model`` and ``stream``."""
+
+    model: str
+    send_as: str
+    stream: bool
+    fields: Mapping[str, Any]
+    additions: Additions
+
+
 class Translation(Protocol):
     """Translates one stream into events of chat completions."""
 
@@ -52,9 +64,10 @@ class Translation(Protocol):
 
 
 class Family(Protocol):
-    """One API. ``path``: its endpoint for chats, below the API's root (mostly /v1). ``fields``: those of a client that
-    have a place in its bodies; None: all."""
+    """One API. ``name``: that of its module. ``path``: its endpoint for chats, below the API's root (mostly /v1).
+    ``fields``: those of a client that have a place in its bodies; None: all."""
 
+    name: str
     path: str
 
     @property
@@ -71,6 +84,13 @@ class Family(Protocol):
 
     def translation(self) -> Translation | None:
         """A new translation for one stream; None if its events are already those of chat completions."""
+
+
+class SpokenFamily(Family, Protocol):
+    """An API that clients of the router speak, too: their bodies are passed on (client_apis/)."""
+
+    def own_body(self, parts: OwnParts) -> bytes:
+        """The client's body for the backend, as JSON."""
 
 
 def _load_families() -> Mapping[str, Family]:

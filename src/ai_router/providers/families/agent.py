@@ -5,13 +5,14 @@ Sources: perplexityai 0.46.1 (generated/api.py), docs.perplexity.ai/docs/agent-a
 
 from __future__ import annotations
 
-from ai_router.providers.families import Payload
+from ai_router.apis import Payload
 from ai_router.providers.families.responses import Responses
 
 
 class Agent(Responses):
     """A request may have ``preset`` instead of ``model`` (``send_as`` in the catalogue)."""
 
+    name = "agent"
     path = "/agent"
     copied = ("temperature", "top_p", "metadata", "store", "parallel_tool_calls", "service_tier")
 

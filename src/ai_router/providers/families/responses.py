@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
+from ai_router.apis import Payload
 from ai_router.providers import response_items as items
-from ai_router.providers.families import Payload, RequestParts
+from ai_router.providers.families import RequestParts
 
 _END_EVENTS = {"response.completed", "response.incomplete"}
 _FAILURE_EVENTS = {"error", "response.failed", "response.cancelled"}
@@ -35,6 +36,7 @@ class Responses:
     ``copied``: fields of chat completions that have the same name and meaning here.
     """
 
+    name = "responses"
     path = "/responses"
     copied: Sequence[str] = ("temperature", "top_p", "metadata", "user", "store", "parallel_tool_calls", "service_tier")
 

@@ -1,0 +1,111 @@
+"""What the router needs of an API that clients speak besides chat completions. The APIs are in client_apis/.
+
+Inside the router requests and answers have the form of chat completions: that is what is decided on, logged, kept and
+translated for backends. A ``ClientApi`` reads a request of its API into that form, and writes answers out of it. Where
+the backend speaks the client's own API, the client's body goes there and the answer comes back as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ai_router.errors import RouterError
+
+Payload = Mapping[str, Any]
+"""A parsed JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What the router adds to a conversation: the date, in the system message, and context from the web, before the
+    text of the last user message. Empty: nothing."""
+
+    date: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnForm:
+    """A request in the form of its client's API.
+
+    ``fields``: the body, without ``model`` and ``stream``; plain values. ``headers``: those of the client's that a
+    backend of this API is sent. ``kept``: what the API itself wants to know again when it writes the answer.
+    """
+
+    api: ClientApi
+    fields: Payload
+    headers: Mapping[str, str] = field(default_factory=dict)
+    kept: Payload = field(default_factory=dict)
+    prompt_tokens: int = 0
+    """A rough count, for APIs that tell it before the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """A request as chat completions.
+
+    ``messages`` and ``params`` as in chat completions, plain values. ``own``: the fields of the body in its own form.
+    ``headers`` and ``kept`` as in OwnForm. ``warnings``: what the client should know of its fields. ``searches``: the
+    client wants the web to be searched. ``task``: which background job it is; None: none.
+    """
+
+    messages: Sequence[dict[str, Any]]
+    params: dict[str, Any]
+    own: Payload
+    headers: Mapping[str, str] = field(default_factory=dict)
+    kept: Payload = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    searches: bool = False
+    task: str | None = None
+
+
+class AnswerWriter(Protocol):
+    """Writes one streamed answer in the form of an API.
+
+    Either the chunks of chat completions are given to it, or, where the backend's own events are passed on, those.
+    """
+
+    whole: Payload | None
+    """The answer in one piece, in the form of the API, once it is complete; None before."""
+
+    def chunk(self, chunk: Payload) -> bytes:
+        """What the client is sent for a ``chat.completion.chunk``."""
+
+    def end(self) -> bytes:
+        """The end of a complete answer."""
+
+    def passed_on(self, event: Payload) -> None:
+        """Note an event of the backend's that the client gets as it is."""
+
+    def error(self, error: RouterError) -> bytes:
+        """The last event of an answer that is not complete."""
+
+    def comment(self, text: str) -> bytes:
+        """A few words while nothing else is sent, as far as the API has a place for them."""
+
+
+class ClientApi(Protocol):
+    """An API in which clients ask. ``family``: the API of backends that take its bodies (providers/families); None:
+    none does. ``media_type``: of its streams. ``client_headers``: as in OwnForm, in lower case."""
+
+    name: str
+    family: str | None
+    media_type: str
+    client_headers: Sequence[str]
+
+    def read(self, payload: dict[str, Any]) -> ReadRequest:
+        """The request. Raises InvalidRequest, which names the field, for what is wrong or is not offered."""
+
+    def streams(self, payload: Payload) -> bool:
+        """Whether the client wants a stream. Raises InvalidRequest."""
+
+    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+        """A whole answer, from a ``chat.completion``."""
+
+    def writer(self, own: OwnForm) -> AnswerWriter:
+        """The writer of one streamed answer."""
+
+    def error_body(self, error: RouterError, request_id: str) -> bytes:
+        """The body of a response that is an error."""

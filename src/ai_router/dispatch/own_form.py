@@ -1,0 +1,141 @@
+"""Requests and answers in an API of the client's that is not chat completions: what is passed on, what is translated.
+
+There are four ways, by what the client and the backend speak. Both chat completions: the bytes are relayed, and nothing
+of this module is used. The same other API: the bytes are relayed, and the events are also translated, for the router's
+own notes. Else: the backend's events are translated into chunks of chat completions (``Translation``), and the chunks
+are written in the client's API (``AnswerWriter``); one of the two may be chat completions itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import orjson
+from cachetools import TTLCache
+
+from ai_router.apis import AnswerWriter, OwnForm, Payload
+from ai_router.errors import ApiNotSpoken
+from ai_router.providers.families import FAMILIES, Family, SpokenFamily, Translation
+from ai_router.providers.registry import Backend
+
+_NOT_SPOKEN_STATUSES = frozenset({404, 405, 501})
+_REMEMBERED_S = 3600.0
+_UNREADABLE = {"error": {"message": "an event is of no shape that is known"}}
+SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
+"""Errors of code that reads JSON of an unexpected shape."""
+
+
+class SpokenApis:
+    """Which backends speak which API. A provider's entry in the catalogue says so; a server of one's own is asked, and
+    what it does not have is remembered for an hour. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._not_spoken: TTLCache[tuple[str, str], bool] = TTLCache(256, _REMEMBERED_S)
+
+    def family_for(self, own: OwnForm, backend: Backend) -> SpokenFamily | None:
+        """The family of the client's own API, if the backend speaks it, as far as is known; None: it does not."""
+        name = own.api.family
+        if name is None or not backend.may_speak(name) or (backend.name, name) in self._not_spoken:
+            return None
+        return cast(SpokenFamily, FAMILIES[name])
+
+    def check(self, status: int, family: SpokenFamily, backend: Backend) -> None:
+        """Raises ApiNotSpoken if the status of a response says that the backend does not have this API.
+
+        A model that is not there has the same status. Then the next call, in the backend's first API, says so.
+        """
+        if status in _NOT_SPOKEN_STATUSES and family is not backend.family:
+            self._not_spoken[backend.name, family.name] = True
+            raise ApiNotSpoken(f"HTTP {status}: it does not have {family.path}", backend.source, status=status)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """The form of an answer: the backend's (``family``), and the client's (``own``; None: chat completions).
+
+    ``passes_on``: they are the same API, which is not chat completions.
+    """
+
+    family: Family
+    own: OwnForm | None
+    passes_on: bool
+
+    def of_chat_completions(self) -> AnswerForm:
+        """The same for an answer that is one of chat completions by now."""
+        return replace(self, family=FAMILIES["chat"], passes_on=False)
+
+    def rewriting(self) -> Rewriting | None:
+        """What a stream needs; None if it is one of chat completions for a client that speaks them."""
+        if self.own is None and self.family is FAMILIES["chat"]:
+            return None
+        writer = None if self.own is None else self.own.api.writer(self.own)
+        return Rewriting(self.family.translation(), writer, passes_on=self.passes_on)
+
+    def whole(self, body: bytes, completion: Payload, *, is_whole: bool) -> tuple[bytes, Payload | None]:
+        """The body for the client of an answer that is not streamed, and the same parsed, if it is not a completion.
+
+        ``completion``: what ``body`` amounts to. ``is_whole``: whether the body is one JSON object, not events.
+        """
+        if self.own is None:
+            return orjson.dumps(completion), None
+        if self.passes_on and is_whole:
+            return body, cast(Payload, orjson.loads(body))
+        answer = self.own.api.answer(completion, self.own)
+        return orjson.dumps(answer), answer
+
+
+class Rewriting:
+    """Turns the events of one stream into what its client gets.
+
+    ``translation``: None if the events are chunks of chat completions. ``writer``: None if the client gets those.
+    ``passes_on``: the client gets the events as they are; the translation is for the router's own notes.
+    """
+
+    def __init__(self, translation: Translation | None, writer: AnswerWriter | None, *, passes_on: bool) -> None:
+        self._translation = translation
+        self.writer = writer
+        self.passes_on = passes_on
+
+    @property
+    def ended(self) -> bool:
+        """Whether an event has said that the answer is complete. Chat completions say it with [DONE] instead."""
+        return self._translation is not None and self._translation.ended
+
+    @property
+    def ends_with_done(self) -> bool:
+        """Whether [DONE] is the end of the backend's answer."""
+        return self._translation is None
+
+    def chunks(self, payload: Mapping[str, Any]) -> Sequence[Payload]:
+        """The chunks of chat completions for one event. An error without a type is passed on unchanged."""
+        if self._translation is None or ("error" in payload and "type" not in payload):
+            return (payload,)
+        try:
+            return self._translation.feed(payload)
+        except SHAPE_ERRORS:
+            return (_UNREADABLE,)
+
+    def written(self, chunk: Payload) -> bytes:
+        """What the client gets for a chunk; nothing if it gets the events themselves."""
+        if self.passes_on:
+            return b""
+        return b"data: " + orjson.dumps(chunk) + b"\n\n" if self.writer is None else self.writer.chunk(chunk)
+
+    def passed_on(self, raw: bytes, payload: Payload | None = None) -> bytes:
+        """What the client gets of an event itself: it, or nothing. ``payload``: its data, if that is an object."""
+        if not self.passes_on:
+            return b""
+        if self.writer is not None and payload is not None:
+            self.writer.passed_on(payload)
+        return raw
+
+    def end(self) -> bytes:
+        """The end of a complete answer, for the client."""
+        if self.passes_on:
+            return b""
+        return DONE if self.writer is None else self.writer.end()
+
+
+DONE = b"data: [DONE]\n\n"
