@@ -87,10 +87,12 @@ class AnswerWriter(Protocol):
 
 
 class ClientApi(Protocol):
-    """An API in which clients ask. ``family``: the API of backends that take its bodies (providers/families); None:
-    none does. ``media_type``: of its streams. ``client_headers``: as in OwnForm, in lower case."""
+    """An API in which clients ask. ``path``: where. ``family``: the API of backends that take its bodies
+    (providers/families); None: none does. ``media_type``: of its streams. ``client_headers``: as in OwnForm, in lower
+    case."""
 
     name: str
+    path: str
     family: str | None
     media_type: str
     client_headers: Sequence[str]
@@ -100,6 +102,10 @@ class ClientApi(Protocol):
 
     def streams(self, payload: Payload) -> bool:
         """Whether the client wants a stream. Raises InvalidRequest."""
+
+    def keeps_form(self, payload: Payload) -> bool:
+        """Whether a backend's answer, or the first event of one, has what clients of this API rely on. Some servers
+        have the API in part; what they say is written anew then."""
 
     def answer(self, completion: Payload, own: OwnForm) -> Payload:
         """A whole answer, from a ``chat.completion``."""

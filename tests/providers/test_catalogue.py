@@ -16,7 +16,7 @@ HERE = Path(families.__file__).parent
 
 def test_the_packaged_catalogue_is_sound_and_priced() -> None:
     catalogue = load_catalogue()
-    assert set(catalogue.providers) == {"xai", "openai", "gemini", "perplexity", "openrouter"}
+    assert set(catalogue.providers) == {"xai", "openai", "anthropic", "gemini", "perplexity", "openrouter"}
     for provider in catalogue.providers.values():
         assert provider.default_model is None or provider.default_model in provider.models
         for name, model in provider.models.items():
@@ -42,7 +42,10 @@ def test_no_name_in_use_falls_under_a_retirement() -> None:
         ("[nothing]", "unknown field `nothing`"),
         ("[providers.a]", "missing required field `base_url`"),
         ('[providers.a]\nbase_url = "ftp://x"', "providers.a: base_url must look like http"),
-        ('[providers.a]\nbase_url = "http://x"\nfamily = "soap"', "family must be one of agent, chat, responses"),
+        (
+            '[providers.a]\nbase_url = "http://x"\nfamily = "soap"',
+            "family must be one of agent, chat, messages, responses",
+        ),
         ('[providers.a]\nbase_url = "http://x"\nkey = "sk-123"', "must be the name of a variable"),
         ('[providers.a]\nbase_url = "http://x"\nbase = 1', "unknown field `base`"),
         ('[providers.primary]\nbase_url = "http://x"', "a provider's name must"),

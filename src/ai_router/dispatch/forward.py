@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ai_router.apis import Additions
@@ -31,7 +32,7 @@ from ai_router.providers.chat_completions import AnswerReader, with_additions
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import FAMILIES, Family, OwnParts, RequestParts, SpokenFamily
 from ai_router.providers.fields import TOKEN_LIMITS, SentFields, sent_fields
-from ai_router.providers.registry import Candidate, Registry
+from ai_router.providers.registry import Backend, Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
 from ai_router.types import Attempt, ChatRequest
@@ -117,7 +118,7 @@ class Forwarder:
     ) -> Answer:
         upstream_request = self._upstream_request(request, candidate, fields, additions, own, call.number)
         response = self._client.open(upstream_request, call)
-        form = AnswerForm(own or candidate.backend.family, request.own, passes_on=own is not None)
+        form = self._answer_form(request, candidate.backend, own)
         try:
             if own is not None:
                 self._spoken.check(response.status, own, candidate.backend)
@@ -141,6 +142,12 @@ class Forwarder:
         permit.succeeded()
         permit.release()
         return answer
+
+    def _answer_form(self, request: ChatRequest, backend: Backend, own: SpokenFamily | None) -> AnswerForm:
+        if own is None:
+            return AnswerForm(backend.family, request.own, passes_on=False)
+        note = partial(self._spoken.note_partly_spoken, own, backend)
+        return AnswerForm(own, request.own, passes_on=True, on_partly_spoken=note)
 
     def _fields(
         self, request: ChatRequest, candidate: Candidate, own: SpokenFamily | None, *, raises_limit: bool

@@ -17,6 +17,7 @@ from ai_router.errors import UpstreamBroken, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest
 from ai_router.http.sse import Event, SSEDecoder
 from ai_router.providers.chat_completions import AnswerReader
+from ai_router.providers.chunks import chunk_choice
 from ai_router.providers.errors import error_in_body
 from ai_router.providers.families import Translation
 
@@ -37,7 +38,7 @@ def events_of(completion: Mapping[str, Any]) -> bytes:
         "created": completion.get("created"),
         "model": completion.get("model"),
     }
-    chunks = [{**common, "choices": [_delta_of(choice)]} for choice in _choices(completion)]
+    chunks = [{**common, "choices": [chunk_choice(choice)]} for choice in _choices(completion)]
     if (usage := completion.get("usage")) is not None:
         chunks.append({**common, "choices": [], "usage": usage})
     events = [b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks]
@@ -46,18 +47,6 @@ def events_of(completion: Mapping[str, Any]) -> bytes:
 
 def _choices(completion: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     return (choice for choice in completion["choices"] if isinstance(choice, Mapping))
-
-
-def _delta_of(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """The one chunk that a choice becomes. A message's tool calls have no index, a chunk's have."""
-    message = choice.get("message")
-    delta = dict(message) if isinstance(message, Mapping) else {"content": choice.get("text")}
-    if isinstance(calls := delta.get("tool_calls"), list):
-        delta["tool_calls"] = [
-            {"index": number, **call} if isinstance(call, Mapping) else call for number, call in enumerate(calls)
-        ]
-    rest = {name: value for name, value in choice.items() if name not in ("message", "text")}
-    return {**rest, "delta": delta, "finish_reason": choice.get("finish_reason") or "stop"}
 
 
 def completion_of(body: bytes, translation: Translation | None, upstream_request: UpstreamRequest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ are written in the client's API (``AnswerWriter``); one of the two may be chat c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -41,6 +41,10 @@ class SpokenApis:
             return None
         return cast(SpokenFamily, FAMILIES[name])
 
+    def note_partly_spoken(self, family: SpokenFamily, backend: Backend) -> None:
+        """The backend has only a part of this API."""
+        self._not_spoken[backend.name, family.name] = True
+
     def check(self, status: int, family: SpokenFamily, backend: Backend) -> None:
         """Raises ApiNotSpoken if the status of a response says that the backend does not have this API.
 
@@ -55,12 +59,14 @@ class SpokenApis:
 class AnswerForm:
     """The form of an answer: the backend's (``family``), and the client's (``own``; None: chat completions).
 
-    ``passes_on``: they are the same API, which is not chat completions.
+    ``passes_on``: they are the same API, which is not chat completions. ``on_partly_spoken`` is called if the backend
+    turns out to have only a part of it.
     """
 
     family: Family
     own: OwnForm | None
     passes_on: bool
+    on_partly_spoken: Callable[[], object] = lambda: None
 
     def of_chat_completions(self) -> AnswerForm:
         """The same for an answer that is one of chat completions by now."""
@@ -71,7 +77,14 @@ class AnswerForm:
         if self.own is None and self.family is FAMILIES["chat"]:
             return None
         writer = None if self.own is None else self.own.api.writer(self.own)
-        return Rewriting(self.family.translation(), writer, passes_on=self.passes_on)
+        check = self._keeps_form if self.passes_on else None
+        return Rewriting(self.family.translation(), writer, check)
+
+    def _keeps_form(self, payload: Payload) -> bool:
+        if self.own is None or self.own.api.keeps_form(payload):
+            return True
+        self.on_partly_spoken()
+        return False
 
     def whole(self, body: bytes, completion: Payload, *, is_whole: bool) -> tuple[bytes, Payload | None]:
         """The body for the client of an answer that is not streamed, and the same parsed, if it is not a completion.
@@ -80,8 +93,8 @@ class AnswerForm:
         """
         if self.own is None:
             return orjson.dumps(completion), None
-        if self.passes_on and is_whole:
-            return body, cast(Payload, orjson.loads(body))
+        if self.passes_on and is_whole and self._keeps_form(parsed := orjson.loads(body)):
+            return body, cast(Payload, parsed)
         answer = self.own.api.answer(completion, self.own)
         return orjson.dumps(answer), answer
 
@@ -90,13 +103,20 @@ class Rewriting:
     """Turns the events of one stream into what its client gets.
 
     ``translation``: None if the events are chunks of chat completions. ``writer``: None if the client gets those.
-    ``passes_on``: the client gets the events as they are; the translation is for the router's own notes.
+    ``keeps_form``: the client gets the events as they are, if this says so of the first of them; the translation is for
+    the router's own notes then. None: it does not.
     """
 
-    def __init__(self, translation: Translation | None, writer: AnswerWriter | None, *, passes_on: bool) -> None:
+    def __init__(
+        self,
+        translation: Translation | None,
+        writer: AnswerWriter | None,
+        keeps_form: Callable[[Payload], bool] | None = None,
+    ) -> None:
         self._translation = translation
         self.writer = writer
-        self.passes_on = passes_on
+        self.passes_on = keeps_form is not None
+        self._keeps_form = keeps_form
 
     @property
     def ended(self) -> bool:
@@ -110,6 +130,8 @@ class Rewriting:
 
     def chunks(self, payload: Mapping[str, Any]) -> Sequence[Payload]:
         """The chunks of chat completions for one event. An error without a type is passed on unchanged."""
+        if self._keeps_form is not None:
+            self.passes_on, self._keeps_form = self._keeps_form(payload), None
         if self._translation is None or ("error" in payload and "type" not in payload):
             return (payload,)
         try:

@@ -115,6 +115,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ``base_url``: its address, without /v1. ``family``: its API, a module of ``families``. ``also``: further ones, which
     it is asked in if the client speaks them. ``title``: its name for
     people. ``key`` and ``url``: the environment variables of its API key (None: needs none) and of another address.
+    ``key_header``: the header for the key; None: ``Authorization: Bearer``.
     ``default_model``: asked where only the provider is named. ``local``: it runs on the operator's own machines, so
     that nothing sent there leaves them. ``ttft_s``: how long to wait for the first byte of a stream, in seconds.
     ``cap``: the most requests at once; None: as the settings say. ``takes``: fields of ``server_fields`` that it has
@@ -127,6 +128,7 @@ class Provider(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     also: frozenset[str] = frozenset()
     title: str = ""
     key: str | None = None
+    key_header: str | None = None
     url: str | None = None
     default_model: str | None = None
     local: bool = False
@@ -249,6 +251,8 @@ def _provider_problems(name: str, provider: Provider) -> Iterator[str]:
     for variable, ending in ((provider.key, "_API_KEY"), (provider.url, "_API_URL")):
         if variable is not None and not re.fullmatch(rf"[A-Z][A-Z0-9_]*{ending}", variable):
             yield f"{variable!r} must be the name of a variable that ends in {ending}"
+    if provider.key_header is not None and not _HEADER_NAME.fullmatch(provider.key_header):
+        yield f"key_header {provider.key_header!r} is no header that can be sent"
     for header, value in provider.headers.items():
         if not (_HEADER_NAME.fullmatch(header) and value.isascii() and value.isprintable()):
             yield f"headers.{header!r} is no header that can be sent"

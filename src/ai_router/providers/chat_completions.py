@@ -64,7 +64,7 @@ def _with_date(request: ChatRequest, date: str) -> bytes:
     if first.get("role") not in ("system", "developer"):
         date_message = orjson.dumps({"role": "system", "content": date})
         return b"[" + date_message + b"," + request.messages_json[1:]
-    dated = {**first, "content": _appended(first.get("content"), date)}
+    dated = {**first, "content": appended(first.get("content"), date)}
     if len(request.messages) == 1:
         return orjson.dumps([dated])
     # Cut the first message off by its length: serialised again it has the same bytes as in messages_json.
@@ -103,9 +103,10 @@ def with_context(turns: Sequence[Message], context: str, text_type: str = "text"
     ]
 
 
-def _appended(content: Any, text: str) -> Any:
+def appended(content: Any, text: str, text_type: str = "text") -> Any:
+    """The content of a message with a text behind it. ``text_type``: as in ``with_context``."""
     if isinstance(content, list):
-        return [*content, {"type": "text", "text": text}]
+        return [*content, {"type": text_type, "text": text}]
     return f"{content}\n\n{text}" if content else text
 
 

@@ -62,6 +62,8 @@ class Backend:
     """Values for fields that the client has not set."""
     takes_date: bool = True
     """Whether it is told the date, in a system message."""
+    not_spoken: frozenset[str] = frozenset()
+    """The families that it is known to speak badly, where all others are tried."""
 
     @property
     def source(self) -> Source:
@@ -76,7 +78,7 @@ class Backend:
     def may_speak(self, family: str) -> bool:
         """Whether it may have the API ``family``. A server of one's own may have each: asking it is how to find out."""
         if self.provider is None:
-            return True
+            return family not in self.not_spoken
         return family == self.provider.family or family in self.provider.also or self.provider.local
 
     @property
@@ -89,7 +91,10 @@ class Backend:
         }
         if self.provider is not None:
             headers |= self.provider.headers
-        return headers if self.key is None else {**headers, "Authorization": f"Bearer {self.key}"}
+        if self.key is None:
+            return headers
+        own_header = None if self.provider is None else self.provider.key_header
+        return {**headers, own_header: self.key} if own_header else {**headers, "Authorization": f"Bearer {self.key}"}
 
     def url(self, path: str) -> str:
         """The URL of an endpoint; ``path`` is its path below the API's root."""
@@ -107,6 +112,10 @@ class Backend:
 _PACKAGED_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Temperature and top_p as SmolLM2's card has them. With llama.cpp's 0.8 it talks nonsense, and
 with any system message but its own, which its template puts there, as well."""
+
+
+_BADLY_SPOKEN_BY_LLAMA_CPP = frozenset({"responses"})
+"""Its events are not numbered, and it does not say when an answer was cut at its limit (b7200)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +242,7 @@ def _primary(settings: Settings, url: str) -> Backend:
         key=settings.primary_key,
         defaults=_PACKAGED_DEFAULTS if settings.packaged_model else {},
         takes_date=not settings.packaged_model,
+        not_spoken=_BADLY_SPOKEN_BY_LLAMA_CPP if settings.embedded else frozenset(),
     )
 
 

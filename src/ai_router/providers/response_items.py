@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+CALLS = ("function_call", "custom_tool_call")
+"""The types of items that are calls of tools."""
+
 
 def output_texts(response: Mapping[str, Any]) -> Iterator[str]:
     """The texts in all messages of a response, in order."""
@@ -16,6 +19,13 @@ def output_texts(response: Mapping[str, Any]) -> Iterator[str]:
 def refusal_in(response: Mapping[str, Any]) -> str:
     """The text with which the model refused; empty if it did not."""
     return "".join(str(part.get("refusal", "")) for part in _parts(response, "refusal"))
+
+
+def reasoning_in(response: Mapping[str, Any]) -> str:
+    """What the model tells of its thoughts: their text, or else their summary."""
+    found = [item for item in mappings(response.get("output")) if item.get("type") == "reasoning"]
+    parts = [part for item in found for part in mappings(item.get("content") or item.get("summary"))]
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 def sources(response: Mapping[str, Any]) -> Sequence[str]:
@@ -43,8 +53,8 @@ def text_in(content: Any) -> str:
 
 
 def tool_call(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``function_call`` item as an entry of ``tool_calls`` in chat completions."""
-    function = {"name": item.get("name"), "arguments": item.get("arguments") or ""}
+    """An item of CALLS as an entry of ``tool_calls`` in chat completions."""
+    function = {"name": item.get("name"), "arguments": item.get("arguments") or item.get("input") or ""}
     return {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
 
 

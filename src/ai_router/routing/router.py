@@ -188,7 +188,7 @@ class Router:
     def _explicit_decision(self, request: ChatRequest) -> Decision | None:
         named = resolve(self._registry, request.model, request.timestamp.date())
         if named.route == AUTO:
-            return None
+            return _SEARCH_WANTED if request.searches else None
         return Decision(
             label=Label.EXPLICIT,
             route=named.route,
@@ -295,6 +295,11 @@ def shown_ask(decision: Decision, scrub: Callable[[str], str] = str) -> str:
     ask = scrub(" ".join(decision.ask.split()))
     shown = f"asked '{ask if len(ask) <= SHOWN_ASK_CHARS else ask[: SHOWN_ASK_CHARS - 3] + '...'}'"
     return f"{shown}, for it: {', '.join(decision.evidence)}" if decision.evidence else shown
+
+
+_SEARCH_WANTED = Decision(
+    Label.EXPLICIT, Route.ENRICH, DecidedBy.EXPLICIT, "the client's tool_choice asks for a web search", confidence=1.0
+)
 
 
 def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:

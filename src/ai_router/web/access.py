@@ -27,6 +27,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, Response, g, request
 
+from ai_router.client_apis import APIS
 from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.errors import BrowserRefused, Forbidden, Overloaded, RouterError, Unauthenticated
 from ai_router.web.paths import ASKED_PATH, DEPLOYMENT, canonical_path
@@ -41,7 +42,7 @@ ARRIVED_AT = "ai_router.arrived_at"
 ON_DISCONNECT = "ai_router.on_disconnect"
 """Where it holds a function that takes a callback, for when the client closes its connection, and returns a
 function that takes it back. The callback runs on the server's thread; at once, where the client has gone already."""
-BACKEND_PATHS = frozenset({"/v1/chat/completions", "/v1/route"})
+BACKEND_PATHS = frozenset({"/v1/chat/completions", "/v1/route", *APIS})
 """Paths whose requests ask a backend: they take their time, and are counted."""
 _ANSWERED_IN_ONE_PIECE = re.compile(r"/api/threads/[^/]+/messages")
 """Others. A streamed message of a thread holds no thread of the server."""

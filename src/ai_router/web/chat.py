@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, and POST /v1/requests/{request_id}/cancel."""
+"""POST /v1/chat/completions, the same for the other APIs of clients, and POST /v1/requests/{request_id}/cancel."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request
 
+from ai_router.apis import ClientApi
+from ai_router.client_apis import APIS
 from ai_router.config import SessionBodies
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import RequestRecord, Subscriber
@@ -22,11 +26,14 @@ from ai_router.routing.prompt import date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
+from ai_router.web.own_requests import parse_own_request
 from ai_router.web.paths import DEPLOYMENT
-from ai_router.web.requests import Arrival, Ids, check_values, parse_chat_request, read_body
-from ai_router.web.responses import contract_headers, on_response_closed, stream_response
+from ai_router.web.requests import Arrival, Ids, check_values, object_in, parse_chat_request, read_body
+from ai_router.web.responses import EVENTS, contract_headers, on_response_closed, stream_response
 
 PATH = "/v1/chat/completions"
+Prepare = Callable[[ClientApi, dict[str, Any], str], dict[str, Any]]
+"""Takes an API, the body of a request, and whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +60,13 @@ def blueprint(
     subscribers: Sequence[Subscriber],
     metrics: ResilienceMetrics,
     settings: ChatSettings,
+    prepare: Prepare = lambda _api, payload, _client: payload,
 ) -> Blueprint:
-    """The routes. Authentication, ids, limits and errors are the application's hooks."""
+    """The routes. ``prepare`` completes the body of a request of another API. Authentication, ids, limits and errors
+    are the application's hooks."""
     chat = Blueprint("chat", __name__)
 
-    @chat.post(PATH)
-    def chat_completions() -> Response:
-        """Answer a chat request, in one piece or as a stream. Raises RouterError."""
-        chat_request = read_chat_request(settings)
+    def answer(chat_request: ChatRequest) -> Response:
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
         scope = CancelScope(chat_request.trace)
         record = g.record = RequestRecord(chat_request, subscribers, scope, settings.scrub, settings.bodies)
@@ -78,7 +84,19 @@ def blueprint(
         if isinstance(reply, PlainReply):
             return Response(reply.body, 200, headers, content_type="application/json")
         streams.append(reply)
-        return stream_response(reply, reply.body(), headers)
+        return stream_response(reply, reply.body(), headers, media_type(chat_request))
+
+    @chat.post(PATH)
+    def chat_completions() -> Response:
+        """Answer a chat request, in one piece or as a stream. Raises RouterError."""
+        return answer(read_chat_request(settings))
+
+    def answer_in(api: ClientApi) -> Response:
+        """The same for a request of another API."""
+        return answer(read_own_request(settings, api, prepare))
+
+    for path, api in APIS.items():
+        chat.add_url_rule(path, f"chat_{api.name}", partial(answer_in, api), methods=["POST"])
 
     @chat.post("/v1/requests/<request_id>/cancel")
     def cancel(request_id: str) -> Response:
@@ -102,13 +120,28 @@ def _close_all(streams: Sequence[StreamReply]) -> None:
 
 def read_chat_request(settings: ChatSettings) -> ChatRequest:
     """The chat request that is being made. Raises RouterError."""
-    environ = request.environ
-    arrived_at, now = environ.get(ARRIVED_AT) or time.monotonic(), datetime.now(UTC)
-    body = read_body(environ, settings.max_body)
+    body = _body(settings)
+    return parse_chat_request(body, _arrival(settings))
+
+
+def read_own_request(settings: ChatSettings, api: ClientApi, prepare: Prepare) -> ChatRequest:
+    """The request of another API that is being made. Raises RouterError."""
+    body = _body(settings)
+    arrival = _arrival(settings)
+    return parse_own_request(prepare(api, object_in(body), arrival.client), arrival, api)
+
+
+def _body(settings: ChatSettings) -> bytes:
+    body = read_body(request.environ, settings.max_body)
     check_values(body, settings.max_values)
+    return body
+
+
+def _arrival(settings: ChatSettings) -> Arrival:
+    environ, now = request.environ, datetime.now(UTC)
     traceparent = environ.get("HTTP_TRACEPARENT")
-    arrival = Arrival(
-        arrived_at=arrived_at,
+    return Arrival(
+        arrived_at=environ.get(ARRIVED_AT) or time.monotonic(),
         timestamp=now,
         request_id=g.request_id,
         session_id=settings.ids.session_id(),
@@ -119,7 +152,11 @@ def read_chat_request(settings: ChatSettings) -> ChatRequest:
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         deployment=environ.get(DEPLOYMENT, ""),
     )
-    return parse_chat_request(body, arrival)
+
+
+def media_type(chat_request: ChatRequest) -> str:
+    """The media type of the request's stream."""
+    return EVENTS if chat_request.own is None else chat_request.own.api.media_type
 
 
 def _headers(environ: dict[str, str]) -> Iterator[tuple[str, str]]:

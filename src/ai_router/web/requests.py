@@ -137,11 +137,11 @@ def _outside_texts(body: bytes) -> int:
 
 def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
     """The request. Raises InvalidRequest naming the field that is wrong."""
-    payload = _object(body)
+    payload = object_in(body)
     messages = _messages(payload)
     stream = _typed(payload, "stream", bool, "a boolean") or False
     options = _typed(payload, "stream_options", dict, "an object") or {}
-    _serialised("stream_options", options)
+    serialised("stream_options", options)
     _check_numbers(payload)
     _typed(payload, "tools", list, "an array")
     return ChatRequest(
@@ -149,22 +149,23 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         session_id=arrival.session_id,
         timestamp=arrival.timestamp,
         arrived_at=arrival.arrived_at,
-        model=arrival.deployment or _model(payload),
+        model=arrival.deployment or model_of(payload),
         stream=stream,
         messages=messages,
-        messages_json=_serialised("messages", messages),
+        messages_json=serialised("messages", messages),
         params=_params(payload),
         date_context=arrival.date_context,
         total_chars=sum(len(text_of(message)) for message in messages),
         task=job_in_headers(arrival.headers),
         wants_usage=options.get("include_usage") is True,
         client=arrival.client,
-        organization=arrival.organization if _ORGANIZATION.fullmatch(arrival.organization) else "",
+        organization=organization_of(arrival),
         trace=arrival.trace,
     )
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def object_in(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is. Raises InvalidRequest."""
     try:
         payload = orjson.loads(body)
         if _LONG_NUMBER.search(body):
@@ -179,7 +180,8 @@ def _object(body: bytes) -> dict[str, Any]:
     return payload
 
 
-def _model(payload: Mapping[str, Any]) -> str:
+def model_of(payload: Mapping[str, Any]) -> str:
+    """The model that is asked for. Raises InvalidRequest."""
     model: str = _typed(payload, "model", str, "a string") or AUTO
     if len(model) > _MAX_MODEL_CHARS:
         # It stands in the log, in session files and in rows of usage.
@@ -220,17 +222,29 @@ def _check_message(message: Any, where: str) -> None:
 
 
 def _params(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """All other fields, the composite ones serialised, which is done once here for however many backends are asked."""
+    """All other fields."""
+    return as_fragments({name: value for name, value in payload.items() if name not in _OURS})
+
+
+def as_fragments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, the composite ones serialised, which is done once here for however many backends are asked; without
+    those that no backend is sent. Raises InvalidRequest."""
     return {
-        name: orjson.Fragment(_serialised(name, value))
+        name: orjson.Fragment(serialised(name, value))
         if (isinstance(value, (dict, list)) and name != "stream_options") or _is_long(value)
         else value
-        for name, value in payload.items()
-        if name not in _OURS and name not in _NEVER_FORWARDED
+        for name, value in fields.items()
+        if name not in _NEVER_FORWARDED
     }
 
 
-def _serialised(name: str, value: Any) -> bytes:
+def organization_of(arrival: Arrival) -> str:
+    """What the client says about itself, if that may be kept."""
+    return arrival.organization if _ORGANIZATION.fullmatch(arrival.organization) else ""
+
+
+def serialised(name: str, value: Any) -> bytes:
+    """A field as JSON. Raises InvalidRequest."""
     try:
         return SessionLogger.set_query(value) if name == "messages" else orjson.dumps(value)
     except orjson.JSONEncodeError as problem:

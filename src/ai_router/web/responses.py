@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HTTPMethodNotAllowed
 
+from ai_router.client_apis import APIS
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import EventStream
 from ai_router.envelope import envelope_json
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 
 STREAM = "ai_router.stream"
 """Where the WSGI environment holds the EventStream of a response, for a server that sends it without a thread."""
+EVENTS = "text/event-stream"
 _STREAM_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     # nginx holds events back until its buffer is full unless told otherwise.
     "x-accel-buffering": "no",
@@ -64,11 +65,13 @@ class StreamBody:
             close()
 
 
-def stream_response(events: EventStream, portions: Iterator[bytes], headers: Mapping[str, str]) -> Response:
-    """A response that streams server-sent events; ``portions`` are the same events for a server that pulls them."""
+def stream_response(
+    events: EventStream, portions: Iterator[bytes], headers: Mapping[str, str], media_type: str = EVENTS
+) -> Response:
+    """A response that streams events; ``portions`` are the same events for a server that pulls them."""
     body = StreamBody(events, portions)
     g.stream = body
-    return Response(body, 200, {**_STREAM_HEADERS, **headers})
+    return Response(body, 200, {"content-type": f"{media_type}; charset=utf-8", **_STREAM_HEADERS, **headers})
 
 
 def contract_headers(record: RequestRecord) -> dict[str, str]:
@@ -102,7 +105,7 @@ def on_response_closed() -> ExitStack:
 
 
 def error_response(error: RouterError, scrub: Callable[[bytes], bytes]) -> Response:
-    """The envelope with the error's status, and the headers that are known by then.
+    """The envelope, as the client's API has it, with the error's status, and the headers that are known by then.
 
     ``scrub`` takes known keys out of JSON: an error may repeat what a client or a backend said, and they may have said
     a key.
@@ -112,7 +115,9 @@ def error_response(error: RouterError, scrub: Callable[[bytes], bytes]) -> Respo
         headers = contract_headers(g.record)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(ceil(error.retry_after_s))
-    return Response(scrub(envelope_json(error)), error.status, headers, content_type="application/json")
+    api = APIS.get(request.path)
+    body = envelope_json(error) if api is None else api.error_body(error, headers.get("x-request-id", ""))
+    return Response(scrub(body), error.status, headers, content_type="application/json")
 
 
 def init_app(app: Flask, scrub: Callable[[bytes], bytes], on_refused: Callable[[RouterError], None]) -> None:

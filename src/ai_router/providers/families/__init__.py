@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,8 @@ class OwnParts:
     stream: bool
     fields: Mapping[str, Any]
     additions: Additions
+    left_out: Collection[str] = ()
+    """The ids of items that are not sent: another backend made them, and this one cannot read them."""
 
 
 class Translation(Protocol):

@@ -13,11 +13,18 @@ import orjson
 
 from ai_router.apis import Payload
 from ai_router.providers import response_items as items
-from ai_router.providers.families import RequestParts
+from ai_router.providers.chat_completions import appended, with_context
+from ai_router.providers.families import OwnParts, RequestParts
 
 _END_EVENTS = {"response.completed", "response.incomplete"}
 _FAILURE_EVENTS = {"error", "response.failed", "response.cancelled"}
-_TEXT_DELTAS = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
+_CALL_DELTAS = {"response.function_call_arguments.delta", "response.custom_tool_call_input.delta"}
+_TEXT_DELTAS = {
+    "response.output_text.delta": "content",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_text.delta": "reasoning",
+    "response.reasoning_summary_text.delta": "reasoning",
+}
 _TRANSLATED = [
     "max_tokens",
     "max_completion_tokens",
@@ -68,6 +75,28 @@ class Responses:
         body["input"] = [item for m in messages if m.get("role") not in _SYSTEM_ROLES for item in _input_items(m)]
         return orjson.dumps(body)
 
+    def own_body(self, parts: OwnParts) -> bytes:
+        """The body of a client that speaks this API. No backend is to keep anything: the router does."""
+        body: dict[str, Any] = {parts.send_as: parts.model, **parts.fields, "store": False}
+        if parts.stream:
+            body["stream"] = True
+        context, date = parts.additions.context, parts.additions.date
+        if date and isinstance(body.get("instructions"), str):
+            body["instructions"] = f"{body['instructions']}\n\n{date}"
+            date = ""
+        if isinstance(body["input"], str):
+            body["input"] = f"{context}\n\n{body['input']}" if context else body["input"]
+        elif date or context or parts.left_out:
+            items_sent = [item for item in orjson.loads(orjson.dumps(body["input"])) if not _left_out(item, parts)]
+            if date and items_sent and items_sent[0].get("role") in _SYSTEM_ROLES:
+                # Chat templates take one system message only, which this one becomes.
+                items_sent[0] = {**items_sent[0], "content": appended(items_sent[0].get("content"), date, "input_text")}
+                date = ""
+            body["input"] = with_context(items_sent, context, "input_text") if context else items_sent
+        if date:
+            body["instructions"] = date
+        return orjson.dumps(body)
+
     def response_format(self, response_format: Payload) -> Payload:
         """The fields of the body for chat completions' ``response_format``."""
         return {"text": {"format": {**response_format.get("json_schema", {}), "type": response_format.get("type")}}}
@@ -77,9 +106,10 @@ class Responses:
         output = payload.get("output")
         if not isinstance(output, list) or payload.get("status") in ("failed", "cancelled"):
             raise ValueError("the answer is not a response, or one that failed")
-        calls = [items.tool_call(item) for item in output if item.get("type") == "function_call"]
+        calls = [items.tool_call(item) for item in output if item.get("type") in items.CALLS]
         message: dict[str, Any] = {"role": "assistant", "content": "".join(items.output_texts(payload)) or None}
         message |= {"tool_calls": calls} if calls else {}
+        message |= {"reasoning": thought} if (thought := items.reasoning_in(payload)) else {}
         message |= {"refusal": refused} if (refused := items.refusal_in(payload)) else {}
         choice = {"index": 0, "message": message, "finish_reason": items.finish_reason(payload, called=bool(calls))}
         usage, citations = items.usage_and_sources(payload)
@@ -110,13 +140,13 @@ class ResponsesStream:
             fields = error if isinstance(error, dict) else {"message": str(error)}
             return [{"error": {"message": "the response failed", **fields}}]
         if kind in _TEXT_DELTAS:
-            self._text_sent = True
+            self._text_sent = self._text_sent or _TEXT_DELTAS[kind] != "reasoning"
             return [self._chunk({_TEXT_DELTAS[kind]: payload.get("delta")})]
-        if kind == "response.output_item.added" and (payload.get("item") or {}).get("type") == "function_call":
+        if kind == "response.output_item.added" and (payload.get("item") or {}).get("type") in items.CALLS:
             item = payload["item"]
             index = self._calls.setdefault(items.tool_call_key(payload, item.get("id")), len(self._calls))
             return [self._chunk({"tool_calls": [{"index": index, **items.tool_call(item)}]})]
-        if kind == "response.function_call_arguments.delta":
+        if kind in _CALL_DELTAS:
             index = self._calls.get(items.tool_call_key(payload, payload.get("item_id")), 0)
             return [self._chunk({"tool_calls": [{"index": index, "function": {"arguments": payload.get("delta")}}]})]
         return self._end() if kind in _END_EVENTS else ()
@@ -148,6 +178,10 @@ def _input_items(message: Payload) -> Iterator[Payload]:
         yield {"type": "message", "role": role, "content": parts}
     for called in items.mappings(message.get("tool_calls")):
         yield {"type": "function_call", "call_id": called.get("id"), **(called.get("function") or {})}
+
+
+def _left_out(item: Payload, parts: OwnParts) -> bool:
+    return item.get("type") == "reasoning" and str(item.get("id") or "") in parts.left_out
 
 
 def _header(response: Payload, kind: str) -> dict[str, Any]:

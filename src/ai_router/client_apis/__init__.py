@@ -1,0 +1,25 @@
+"""The APIs in which clients may ask, besides chat completions. One module each; docs/design.md says how to add one.
+
+A module that is put here is an API by itself: it has an object API (see ``ClientApi`` in apis.py), and its path is
+served. ``reading`` and ``calls`` are what they share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+
+from ai_router.apis import ClientApi
+
+_SHARED = ("calls", "reading")
+
+
+def _load_apis() -> Mapping[str, ClientApi]:
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
+    found = [importlib.import_module(f"{__name__}.{name}").API for name in names]
+    return {api.path: api for api in found}
+
+
+APIS = _load_apis()
+"""By the path at which each is served."""

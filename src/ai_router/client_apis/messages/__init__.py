@@ -1,0 +1,52 @@
+"""Anthropic's Messages API, for clients: Claude Code, and whatever uses Anthropic's libraries.
+
+Source: platform.claude.com/docs/en/api/messages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.client_apis.messages.reading import read_request
+from ai_router.client_apis.messages.writing import MessageWriter, error_object
+from ai_router.client_apis.reading import typed
+from ai_router.errors import RouterError
+from ai_router.providers.chunks import chunk_of
+
+
+class Messages:
+    """POST /v1/messages."""
+
+    name = "messages"
+    path = "/v1/messages"
+    family = "messages"
+    media_type = "text/event-stream"
+    client_headers = ("anthropic-beta",)
+    """Fields of the body may need it."""
+
+    def read(self, payload: dict[str, Any]) -> ReadRequest:
+        return read_request(payload)
+
+    def streams(self, payload: Payload) -> bool:
+        return bool(typed(payload, "stream", bool, "a boolean"))
+
+    def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - all known servers keep it
+        return True
+
+    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+        writer = MessageWriter(own)
+        writer.chunk(chunk_of(completion))
+        writer.end()
+        return writer.whole or {}
+
+    def writer(self, own: OwnForm) -> MessageWriter:
+        return MessageWriter(own)
+
+    def error_body(self, error: RouterError, request_id: str) -> bytes:
+        return orjson.dumps(error_object(error, request_id))
+
+
+API = Messages()

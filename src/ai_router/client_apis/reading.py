@@ -1,0 +1,85 @@
+"""Reading fields of a client's body, with errors that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ai_router.errors import InvalidRequest
+
+
+def typed(payload: Mapping[str, Any], name: str, kind: type | tuple[type, ...], called: str, at: str = "") -> Any:
+    """A field of one of these types, or None. ``at``: where the object stands, for the error. Raises InvalidRequest."""
+    value = payload.get(name)
+    if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+        where = f"{at}.{name}" if at else name
+        raise InvalidRequest(f"'{where}' must be {called}", where, code="invalid_type")
+    return value
+
+
+def objects(value: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of an array, each with its place. Raises InvalidRequest for anything else."""
+    if not isinstance(value, list):
+        raise InvalidRequest(f"'{where}' must be an array", where, code="invalid_type")
+    for index, item in enumerate(value):
+        at = f"{where}[{index}]"
+        if not isinstance(item, dict):
+            raise InvalidRequest(f"'{at}' must be an object", at, code="invalid_type")
+        yield at, item
+
+
+def limit_of(payload: Mapping[str, Any], name: str, *, required: bool = False) -> int | None:
+    """A number of tokens, 1 at least. Raises InvalidRequest."""
+    value: int | None = typed(payload, name, int, "an integer")
+    if value is None and required:
+        raise InvalidRequest(f"'{name}' is required", name, code="missing_required_parameter")
+    if value is not None and value < 1:
+        raise InvalidRequest(f"'{name}' must be at least 1", name)
+    return value
+
+
+def not_offered(payload: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Raises InvalidRequest for a field that is set and not offered. ``names``: the fields, and what to say of each."""
+    for name, why in names.items():
+        if payload.get(name):
+            raise InvalidRequest(f"'{name}' is not offered: {why}", name, code="unsupported_parameter")
+
+
+def joined_turns(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages of chat completions, with those of one assistant's turn in one, and leading system messages in one.
+
+    Other APIs have a call of a tool as an item of its own; and many chat templates take one system message only.
+    """
+    joined: list[dict[str, Any]] = []
+    for turn in turns:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and turn["role"] == last["role"] == "assistant"
+            and not (last.get("tool_calls") and turn.get("content"))
+        ):
+            joined[-1] = _joined_assistant(last, turn)
+        elif last is not None and turn["role"] == last["role"] == "system" and len(joined) == 1:
+            joined[-1] = {"role": "system", "content": both(last["content"], turn["content"])}
+        else:
+            joined.append(turn)
+    return joined
+
+
+def _joined_assistant(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    calls = [*first.get("tool_calls", ()), *second.get("tool_calls", ())]
+    content = both(first.get("content"), second.get("content"))
+    return {**first, **second, "content": content, **({"tool_calls": calls} if calls else {})}
+
+
+def both(first: Any, second: Any) -> Any:
+    """Two contents of messages, each a text, an array of parts or None, as one."""
+    if not first or not second:
+        return first or second
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_as_parts(first), *_as_parts(second)]
+
+
+def _as_parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)

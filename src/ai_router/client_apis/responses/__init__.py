@@ -1,0 +1,51 @@
+"""The Responses API of OpenAI, for clients. Codex speaks nothing else, and OpenAI's newer libraries prefer it.
+
+Source: openai 3.57.0 (types/responses), platform.openai.com/docs/api-reference/responses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.client_apis.reading import typed
+from ai_router.client_apis.responses.reading import read_request
+from ai_router.client_apis.responses.writing import ResponseWriter
+from ai_router.envelope import envelope_json
+from ai_router.errors import RouterError
+from ai_router.providers.chunks import chunk_of
+
+
+class Responses:
+    """POST /v1/responses."""
+
+    name = "responses"
+    path = "/v1/responses"
+    family = "responses"
+    media_type = "text/event-stream"
+    client_headers = ()
+
+    def read(self, payload: dict[str, Any]) -> ReadRequest:
+        return read_request(payload)
+
+    def streams(self, payload: Payload) -> bool:
+        return bool(typed(payload, "stream", bool, "a boolean"))
+
+    def keeps_form(self, payload: Payload) -> bool:
+        # llama.cpp's events are not numbered, and its answers repeat nothing of the request: OpenAI's libraries fail.
+        return ("sequence_number" if "type" in payload else "parallel_tool_calls") in payload
+
+    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+        writer = ResponseWriter(own)
+        writer.chunk(chunk_of(completion))
+        writer.end()
+        return writer.whole or {}
+
+    def writer(self, own: OwnForm) -> ResponseWriter:
+        return ResponseWriter(own)
+
+    def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
+        return envelope_json(error)
+
+
+API = Responses()

@@ -1,0 +1,215 @@
+"""A request of the Responses API, read as chat completions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from ai_router.apis import ReadRequest
+from ai_router.client_apis.reading import joined_turns, limit_of, not_offered, objects, typed
+from ai_router.errors import InvalidRequest
+
+_NOT_OFFERED = {
+    "background": "an answer is given at once, or streamed",
+    "conversation": "send 'input', or 'previous_response_id'",
+    "prompt": "templates of prompts are kept at OpenAI only",
+}
+_ONLY_HERE = frozenset(
+    {
+        *("background", "client_metadata", "context_management", "conversation", "include", "input", "instructions"),
+        *("max_output_tokens", "max_tool_calls", "model", "previous_response_id", "prompt", "reasoning", "store"),
+        *("stream", "stream_options", "text", "tool_choice", "tools", "truncation"),
+    }
+)
+"""Fields that chat completions do not have, or not in this form. All others are the same there."""
+_SEARCHES = ("web_search", "web_search_preview")
+"""How the types of tools for searches begin: some have a date behind."""
+_RUN_BY_SERVER = frozenset(
+    {"code_interpreter", "computer", "computer_use_preview", "file_search", "image_generation", "mcp", "tool_search"}
+)
+_SYSTEM_ROLES = ("system", "developer")
+_MESSAGE_ROLES = (*_SYSTEM_ROLES, "user", "assistant")
+_CALLS = ("function_call", "custom_tool_call")
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
+CUSTOM_INPUT = "input"
+"""The one parameter of a function that stands for a custom tool, which takes a text."""
+
+
+def read_request(payload: dict[str, Any]) -> ReadRequest:
+    """The request. Raises InvalidRequest."""
+    not_offered(payload, _NOT_OFFERED)
+    found = payload.get("input")
+    if found is None:
+        raise InvalidRequest("'input' is required", "input", code="missing_required_parameter")
+    instructions = typed(payload, "instructions", str, "a string")
+    turns = [{"role": "system", "content": instructions}] if instructions else []
+    untranslatable: list[str] = []
+    if isinstance(found, str):
+        turns.append({"role": "user", "content": found})
+    else:
+        for at, item in objects(found, "input"):
+            turns += _turns_of(item, at, untranslatable)
+    if not any(turn["role"] != "system" for turn in turns):
+        raise InvalidRequest("'input' must have something in it", "input")
+    tools, kept_tools, warnings = _tools(payload, untranslatable)
+    choice, searches = _tool_choice(payload, bool(kept_tools))
+    own = {name: value for name, value in payload.items() if name not in ("model", "stream", "previous_response_id")}
+    own |= {"store": False} | ({"tools": kept_tools} if "tools" in own else {})
+    if choice is None:
+        own.pop("tool_choice", None)
+    return ReadRequest(
+        messages=joined_turns(turns),
+        params=_params(payload, tools, choice),
+        own=own,
+        kept={
+            "untranslatable": untranslatable[0] if untranslatable else None,
+            "custom_tools": frozenset(tool["name"] for tool in kept_tools if tool.get("type") == "custom"),
+            "reasoning": _reasoning_ids(found),
+            "input": found,
+            "store": payload.get("store") is not False,
+            "previous": payload.get("previous_response_id"),
+        },
+        warnings=warnings,
+        searches=searches,
+    )
+
+
+def _turns_of(item: Mapping[str, Any], at: str, untranslatable: list[str]) -> Iterator[dict[str, Any]]:
+    """The messages of chat completions for one item; none for reasoning, which no other backend can use."""
+    kind = item.get("type") or "message"
+    if kind == "message":
+        role = item.get("role")
+        if role not in _MESSAGE_ROLES:
+            raise InvalidRequest(f"'{at}.role' must be one of {', '.join(_MESSAGE_ROLES)}", f"{at}.role")
+        content = _content(item.get("content"), f"{at}.content", untranslatable)
+        yield {"role": "system" if role in _SYSTEM_ROLES else role, "content": content}
+    elif kind in _CALLS:
+        name = typed(item, "name", str, "a string", at)
+        arguments = item.get("arguments") or ""
+        if kind == "custom_tool_call":
+            arguments = orjson.dumps({CUSTOM_INPUT: item.get("input") or ""}).decode()
+        call = {"id": item.get("call_id"), "type": "function", "function": {"name": name, "arguments": arguments}}
+        yield {"role": "assistant", "content": None, "tool_calls": [call]}
+    elif kind in _OUTPUTS:
+        output = item.get("output")
+        content = output if isinstance(output, str) else _content(output, f"{at}.output", untranslatable)
+        yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content or ""}
+    elif kind == "item_reference":
+        raise InvalidRequest(f"'{at}' refers to an item that is not kept here: send the item itself", at)
+    elif kind != "reasoning":
+        untranslatable.append(f"{at}.type")
+
+
+def _content(content: Any, where: str, untranslatable: list[str]) -> Any:
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = [_part(part, at, untranslatable) for at, part in objects(content, where)]
+    texts = [part["text"] for part in parts if part.get("type") == "text"]
+    return "\n".join(texts) if len(texts) == len(parts) else parts
+
+
+def _part(part: Mapping[str, Any], at: str, untranslatable: list[str]) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text", "summary_text", "reasoning_text"):
+        return {"type": "text", "text": typed(part, "text", str, "a string", at) or ""}
+    if kind == "refusal":
+        return {"type": "text", "text": str(part.get("refusal") or "")}
+    if kind == "input_image" and isinstance(part.get("image_url"), str):
+        detail = {"detail": part["detail"]} if part.get("detail") else {}
+        return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
+    if kind == "input_file" and isinstance(part.get("file_data"), str):
+        return {"type": "file", "file": {name: part[name] for name in ("filename", "file_data") if part.get(name)}}
+    if kind == "input_audio":
+        return dict(part)
+    untranslatable.append(at)
+    return {"type": str(kind)}
+
+
+def _tools(
+    payload: Mapping[str, Any], untranslatable: list[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], tuple[str, ...]]:
+    """The tools of chat completions, those of the body without searches, and warnings."""
+    if payload.get("tools") is None:
+        return [], [], ()
+    tools, kept, warnings = [], [], []
+    for at, tool in objects(payload["tools"], "tools"):
+        kind = tool.get("type")
+        if isinstance(kind, str) and kind.startswith(_SEARCHES):
+            warnings.append(f"the tool {kind} was taken out: the router decides whether the web is searched")
+            continue
+        if kind in _RUN_BY_SERVER:
+            raise InvalidRequest(f"'{at}': tools of the type {kind} are not offered", at, code="unsupported_tool")
+        kept.append(tool)
+        if kind in ("function", "custom"):
+            typed(tool, "name", str, "a string", at)
+            tools.append({"type": "function", "function": _function(tool)})
+        else:
+            untranslatable.append(f"{at}.type")
+    return tools, kept, tuple(dict.fromkeys(warnings))
+
+
+def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
+    if tool["type"] == "function":
+        return _set(tool, "name", "description", "parameters", "strict")
+    format_of = tool.get("format") or {}
+    grammar = f"\n\nThe input must match this {format_of.get('syntax')} grammar:\n{format_of.get('definition')}"
+    described = str(tool.get("description") or "") + (grammar if format_of.get("type") == "grammar" else "")
+    parameters = {
+        "type": "object",
+        "properties": {CUSTOM_INPUT: {"type": "string"}},
+        "required": [CUSTOM_INPUT],
+        "additionalProperties": False,
+    }
+    return {"name": tool.get("name"), "description": described, "parameters": parameters}
+
+
+def _set(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: fields[name] for name in names if fields.get(name) is not None}
+
+
+def _tool_choice(payload: Mapping[str, Any], has_tools: bool) -> tuple[Any, bool]:
+    """The ``tool_choice`` of chat completions (None: not sent), and whether the client wants a search."""
+    choice = payload.get("tool_choice")
+    if isinstance(choice, Mapping):
+        kind = choice.get("type")
+        if isinstance(kind, str) and kind.startswith(_SEARCHES):
+            return None, True
+        if kind in ("function", "custom"):
+            return {"type": "function", "function": {"name": choice.get("name")}}, False
+        return str(choice.get("mode") or "auto") if kind == "allowed_tools" else None, False
+    if choice == "required" and not has_tools:
+        # The only tool there was is the search.
+        return None, bool(payload.get("tools"))
+    return choice if has_tools else None, False
+
+
+def _params(payload: Mapping[str, Any], tools: list[dict[str, Any]], choice: Any) -> dict[str, Any]:
+    params = {name: value for name, value in payload.items() if name not in _ONLY_HERE}
+    if (limit := limit_of(payload, "max_output_tokens")) is not None:
+        params["max_tokens"] = limit
+    reasoning = typed(payload, "reasoning", dict, "an object") or {}
+    if (effort := reasoning.get("effort")) is not None:
+        params["reasoning_effort"] = effort
+    text = typed(payload, "text", dict, "an object") or {}
+    if (verbosity := text.get("verbosity")) is not None:
+        params["verbosity"] = verbosity
+    wanted = typed(text, "format", dict, "an object", "text") or {}
+    if wanted.get("type") == "json_schema":
+        schema = _set(wanted, "name", "description", "schema", "strict")
+        params["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif wanted.get("type") == "json_object":
+        params["response_format"] = {"type": "json_object"}
+    if tools:
+        params["tools"] = tools
+        if choice is not None:
+            params["tool_choice"] = choice
+    else:
+        params.pop("parallel_tool_calls", None)
+    return params
+
+
+def _reasoning_ids(found: Any) -> tuple[str, ...]:
+    items = found if isinstance(found, list) else ()
+    return tuple(str(item.get("id") or "") for item in items if item.get("type") == "reasoning")
