@@ -38,6 +38,7 @@ from ai_router.web import (
     chat,
     console,
     cors,
+    count_tokens,
     dry_run,
     feedback,
     health,
@@ -134,8 +135,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         traces_all=settings.tracing,
     )
     app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))
-    app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))
-    app.register_blueprint(models.blueprint(registry))
+    _register_beside_answers(app, pipeline, client, chat_settings)
     app.register_blueprint(
         health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)
     )
@@ -153,6 +153,15 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush)
     _register_console(app, parts, pipeline, telemetry, flush, files)
     return app
+
+
+def _register_beside_answers(
+    app: Flask, pipeline: Pipeline, client: UpstreamClient, chat_settings: chat.ChatSettings
+) -> None:
+    """What clients ask before they ask for an answer."""
+    app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))
+    app.register_blueprint(count_tokens.blueprint(client, pipeline.registry, chat_settings))
+    app.register_blueprint(models.blueprint(pipeline.registry))
 
 
 def _browser_rule(app: Flask, settings: Settings) -> access.BrowserRule | None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
+
+from ai_router.apis import Additions
+from ai_router.providers.chat_completions import appended, with_context
+
+SYSTEM_ROLES = ("system", "developer")
 CALLS = ("function_call", "custom_tool_call")
 """The types of items that are calls of tools."""
 
@@ -89,6 +95,41 @@ def tool_call_key(event: Mapping[str, Any], item_id: Any) -> str:
 def flattened_tool(tool: Any) -> Any:
     """A tool, or a choice of one, of chat completions without the nested ``function``, as this API has it."""
     return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
+
+
+def complete(body: dict[str, Any], additions: Additions, left_out: Collection[str]) -> None:
+    """Put the date and the web's context into the body of a request, and take the thoughts with these ids out."""
+    date, context = additions.date, additions.context
+    if date and isinstance(body.get("instructions"), str):
+        body["instructions"], date = f"{body['instructions']}\n\n{date}", ""
+    if isinstance(body["input"], str):
+        body["input"] = f"{context}\n\n{body['input']}" if context else body["input"]
+    elif date or context or left_out:
+        sent = [item for item in orjson.loads(orjson.dumps(body["input"])) if not _is_thought(item, left_out)]
+        if date and sent and sent[0].get("role") in SYSTEM_ROLES:
+            # Chat templates take one system message only, which this one becomes.
+            sent[0], date = {**sent[0], "content": appended(sent[0].get("content"), date, "input_text")}, ""
+        body["input"] = with_context(sent, context, "input_text") if context else sent
+    if date:
+        body["instructions"] = date
+
+
+def _is_thought(item: Mapping[str, Any], ids: Collection[str]) -> bool:
+    return item.get("type") == "reasoning" and str(item.get("id") or "") in ids
+
+
+def input_items(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The input items for a message of chat completions."""
+    role, content = message.get("role"), message.get("content")
+    if role == "tool":
+        yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": text_in(content)}
+        return
+    if content:
+        in_parts = isinstance(content, list) and role != "assistant"
+        parts = [input_part(part) for part in content] if in_parts else text_in(content)
+        yield {"type": "message", "role": role, "content": parts}
+    for called in mappings(message.get("tool_calls")):
+        yield {"type": "function_call", "call_id": called.get("id"), **(called.get("function") or {})}
 
 
 def input_part(part: Any) -> Any:

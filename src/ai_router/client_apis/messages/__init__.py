@@ -5,6 +5,7 @@ Source: platform.claude.com/docs/en/api/messages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -22,9 +23,9 @@ class Messages:
 
     name = "messages"
     path = "/v1/messages"
-    family = "messages"
+    family: str | None = "messages"
     media_type = "text/event-stream"
-    client_headers = ("anthropic-beta",)
+    client_headers: Sequence[str] = ("anthropic-beta",)
     """Fields of the body may need it."""
 
     def read(self, payload: dict[str, Any]) -> ReadRequest:

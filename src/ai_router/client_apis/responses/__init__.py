@@ -5,6 +5,7 @@ Source: openai 3.57.0 (types/responses), platform.openai.com/docs/api-reference/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ai_router.apis import OwnForm, Payload, ReadRequest
@@ -21,9 +22,9 @@ class Responses:
 
     name = "responses"
     path = "/v1/responses"
-    family = "responses"
+    family: str | None = "responses"
     media_type = "text/event-stream"
-    client_headers = ()
+    client_headers: Sequence[str] = ()
 
     def read(self, payload: dict[str, Any]) -> ReadRequest:
         return read_request(payload)

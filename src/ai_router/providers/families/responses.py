@@ -6,14 +6,13 @@ Shapes: openai 3.54.0 (types/responses), perplexityai 0.46.1, docs.perplexity.ai
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from ai_router.apis import Payload
 from ai_router.providers import response_items as items
-from ai_router.providers.chat_completions import appended, with_context
 from ai_router.providers.families import OwnParts, RequestParts
 
 _END_EVENTS = {"response.completed", "response.incomplete"}
@@ -25,16 +24,10 @@ _TEXT_DELTAS = {
     "response.reasoning_text.delta": "reasoning",
     "response.reasoning_summary_text.delta": "reasoning",
 }
-_TRANSLATED = [
-    "max_tokens",
-    "max_completion_tokens",
-    "reasoning_effort",
-    "response_format",
-    "tools",
-    "tool_choice",
+_TRANSLATED = (
+    *("max_tokens", "max_completion_tokens", "reasoning_effort", "response_format", "tools", "tool_choice"),
     "stream_options",
-]
-_SYSTEM_ROLES = ("system", "developer")
+)
 
 
 class Responses:
@@ -57,7 +50,7 @@ class Responses:
         body: dict[str, Any] = {parts.send_as: parts.model}
         body |= {name: params[name] for name in self.copied if params.get(name) is not None}
         if instructions := "\n\n".join(
-            items.text_in(m.get("content")) for m in messages if m.get("role") in _SYSTEM_ROLES
+            items.text_in(m.get("content")) for m in messages if m.get("role") in items.SYSTEM_ROLES
         ):
             body["instructions"] = instructions
         if limit := params.get("max_completion_tokens") or params.get("max_tokens"):
@@ -72,7 +65,8 @@ class Responses:
                 body["tool_choice"] = items.flattened_tool(choice)
         if parts.stream:
             body["stream"] = True
-        body["input"] = [item for m in messages if m.get("role") not in _SYSTEM_ROLES for item in _input_items(m)]
+        turns = [message for message in messages if message.get("role") not in items.SYSTEM_ROLES]
+        body["input"] = [item for message in turns for item in items.input_items(message)]
         return orjson.dumps(body)
 
     def own_body(self, parts: OwnParts) -> bytes:
@@ -80,21 +74,7 @@ class Responses:
         body: dict[str, Any] = {parts.send_as: parts.model, **parts.fields, "store": False}
         if parts.stream:
             body["stream"] = True
-        context, date = parts.additions.context, parts.additions.date
-        if date and isinstance(body.get("instructions"), str):
-            body["instructions"] = f"{body['instructions']}\n\n{date}"
-            date = ""
-        if isinstance(body["input"], str):
-            body["input"] = f"{context}\n\n{body['input']}" if context else body["input"]
-        elif date or context or parts.left_out:
-            items_sent = [item for item in orjson.loads(orjson.dumps(body["input"])) if not _left_out(item, parts)]
-            if date and items_sent and items_sent[0].get("role") in _SYSTEM_ROLES:
-                # Chat templates take one system message only, which this one becomes.
-                items_sent[0] = {**items_sent[0], "content": appended(items_sent[0].get("content"), date, "input_text")}
-                date = ""
-            body["input"] = with_context(items_sent, context, "input_text") if context else items_sent
-        if date:
-            body["instructions"] = date
+        items.complete(body, parts.additions, parts.left_out)
         return orjson.dumps(body)
 
     def response_format(self, response_format: Payload) -> Payload:
@@ -165,23 +145,6 @@ class ResponsesStream:
         self._role_sent = True
         choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": finish_reason}
         return {**_header(self._response, "chat.completion.chunk"), "choices": [choice]}
-
-
-def _input_items(message: Payload) -> Iterator[Payload]:
-    role, content = message.get("role"), message.get("content")
-    if role == "tool":
-        yield {"type": "function_call_output", "call_id": message.get("tool_call_id"), "output": items.text_in(content)}
-        return
-    if content:
-        in_parts = isinstance(content, list) and role != "assistant"
-        parts = [items.input_part(part) for part in content] if in_parts else items.text_in(content)
-        yield {"type": "message", "role": role, "content": parts}
-    for called in items.mappings(message.get("tool_calls")):
-        yield {"type": "function_call", "call_id": called.get("id"), **(called.get("function") or {})}
-
-
-def _left_out(item: Payload, parts: OwnParts) -> bool:
-    return item.get("type") == "reasoning" and str(item.get("id") or "") in parts.left_out
 
 
 def _header(response: Payload, kind: str) -> dict[str, Any]:
