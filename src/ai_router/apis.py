@@ -103,6 +103,9 @@ class ClientApi(Protocol):
     def streams(self, payload: Payload) -> bool:
         """Whether the client wants a stream. Raises InvalidRequest."""
 
+    def thoughts_in(self, answer: Payload) -> Sequence[str]:
+        """The names of the thoughts in an answer that only the backend which made them can read again."""
+
     def keeps_form(self, payload: Payload) -> bool:
         """Whether a backend's answer, or the first event of one, has what clients of this API rely on. Some servers
         have the API in part; what they say is written anew then."""

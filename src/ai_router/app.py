@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
-from ai_router.config import Settings
+from ai_router.apis import ClientApi
+from ai_router.client_apis.responses import API as RESPONSES
+from ai_router.config import SessionBodies, Settings
 from ai_router.console.assets import Assets
 from ai_router.console.doubt import Deciders, Doubts
 from ai_router.console.live import LivePart, LiveView
 from ai_router.console.now import live_parts
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
+from ai_router.dispatch.own_form import ThoughtOrigins
+from ai_router.dispatch.primary_facts import PrimaryFacts
+from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import PrimaryLoad
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import ShuttingDown
@@ -30,7 +36,8 @@ from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, build_registry
-from ai_router.storage.lazy_store import lazy_feedback, lazy_threads
+from ai_router.storage.lazy_store import lazy_feedback, lazy_responses, lazy_threads
+from ai_router.storage.response_keeper import ResponseKeeper
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import Telemetry, start_telemetry, watch_backends
 from ai_router.web import (
@@ -47,6 +54,7 @@ from ai_router.web import (
     models,
     reports,
     responses,
+    stored_responses,
     threads,
 )
 from ai_router.web.requests import Ids
@@ -106,7 +114,10 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     telemetry.metrics.watch(
         "ai_router_in_flight", "Chat requests under way", unlabelled(lambda: float(limit.in_flight))
     )
-    pipeline = build_pipeline(settings, registry, client, limiter, limit, load, thinking, telemetry, closing)
+    facts, thoughts = PrimaryFacts(session, registry.primary), ThoughtOrigins()
+    pipeline = build_pipeline(
+        settings, registry, client, limiter, limit, load, thinking, telemetry, facts, thoughts, closing
+    )
 
     # How clients ask.
     app = Flask(__name__, static_folder=None)
@@ -123,7 +134,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     access.init_app(app, keys, ids, limit, _browser_rule(app, settings))
-    subscribers = (log_lines.finished, telemetry.subscriber)
+    keeper = _response_keeper(settings, in_flight, closing)
+    subscribers = (log_lines.finished, telemetry.subscriber, thoughts.note, keeper.note)
     chat_settings = chat.ChatSettings(
         ids,
         settings.max_body_mb << 20,
@@ -134,8 +146,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         bodies=settings.session_bodies,
         traces_all=settings.tracing,
     )
-    app.register_blueprint(chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings))
-    _register_beside_answers(app, pipeline, client, chat_settings)
+    _register_answers(app, pipeline, client, subscribers, telemetry, chat_settings, keeper)
     app.register_blueprint(
         health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)
     )
@@ -155,13 +166,42 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     return app
 
 
-def _register_beside_answers(
-    app: Flask, pipeline: Pipeline, client: UpstreamClient, chat_settings: chat.ChatSettings
+def _response_keeper(settings: Settings, in_flight: InFlight, closing: ExitStack) -> ResponseKeeper:
+    """What keeps answers of the Responses API: where words may be kept in the database, else in memory."""
+    keeps_words = settings.session_bodies is SessionBodies.FULL
+    store = lazy_responses(settings.usage_database) if keeps_words else None
+    if store is not None:
+        closing.callback(store.close)
+    keeper = ResponseKeeper(store, partial(in_flight.wait_for_closing, _ENDING_S))
+    closing.callback(keeper.close)
+    return keeper
+
+
+def _with_earlier_turns(
+    keeper: ResponseKeeper, api: ClientApi, payload: dict[str, Any], client: str
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The body of a request with the turns before it, which the Responses API refers to by an id."""
+    return keeper.continued(payload, client) if api is RESPONSES else (payload, {})
+
+
+def _register_answers(
+    app: Flask,
+    pipeline: Pipeline,
+    client: UpstreamClient,
+    subscribers: Sequence[Subscriber],
+    telemetry: Telemetry,
+    chat_settings: chat.ChatSettings,
+    keeper: ResponseKeeper,
 ) -> None:
-    """What clients ask before they ask for an answer."""
+    """What answers, in every API, and what clients ask before and after it."""
+    in_flight, prepare = runtime_of(app).in_flight, partial(_with_earlier_turns, keeper)
+    app.register_blueprint(
+        chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings, prepare)
+    )
+    app.register_blueprint(stored_responses.blueprint(keeper))
     app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))
     app.register_blueprint(count_tokens.blueprint(client, pipeline.registry, chat_settings))
-    app.register_blueprint(models.blueprint(pipeline.registry))
+    app.register_blueprint(models.blueprint(pipeline.registry, pipeline.primary_facts))
 
 
 def _browser_rule(app: Flask, settings: Settings) -> access.BrowserRule | None:

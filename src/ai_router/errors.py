@@ -9,7 +9,8 @@
     |  |- NotFound             404   no such path, or no such request under way
     |  |  |- ModelNotFound     404   no model or route of that name
     |  |  |- SessionNotFound   404   no session of that id, or one of another client
-    |  |  `- ThreadNotFound    404   no such thread or message, or somebody else's (storage/thread_rows.py)
+    |  |  |- ThreadNotFound    404   no such thread or message, or somebody else's (storage/thread_rows.py)
+    |  |  `- ResponseNotFound  404   no such answer of the Responses API (storage/response_keeper.py)
     |  |- MethodNotAllowed     405
     |  |- SlowBody             408   the body did not arrive in time
     |  |- NoTextKept           409   feedback on a request without its text (web/feedback.py)
@@ -26,7 +27,8 @@
     |  |  `- IdleConnectionSilent 504  the same, where perhaps only the connection was dead
     |  |- UpstreamRefused      4xx   the backend refuses this request; another backend is not asked
     |  |  |- RaisedLimitRefused 4xx  the same, of a limit of tokens that the router had raised
-    |  |  `- ApiNotSpoken       4xx   the same, of an API that it does not have
+    |  |  |- ApiNotSpoken       4xx   the same, of an API that it does not have
+    |  |  `- CannotCarry        400   a field has no place in the backend's API (dispatch/own_form.py)
     |  |- UpstreamMisconfigured 502  the backend rejects our key, or redirects
     |  |- UpstreamFailed       5xx   5xx, an error inside a status 200, or something that is no answer
     |  |- UpstreamLimited      429   too many requests at the moment; the same request may work later
@@ -282,8 +284,7 @@ class UpstreamFailed(UpstreamError):
 
 
 class UpstreamLimited(UpstreamError):
-    """429: the backend has had too many requests. ``retry_after_s``: the wait it asks for. If it names none, the
-    dispatcher fills in the cooldown that the limiter has set."""
+    """429: too many requests. ``retry_after_s``: the wait that it asks for; else the dispatcher fills in a cooldown."""
 
     type = "rate_limit_error"
     status = 429
@@ -318,8 +319,7 @@ class UpstreamBroken(UpstreamError):
 class Aborted(RouterError):
     """499: the router ended the call on purpose; the subclass says why."""
 
-    status = 499
-    code = "aborted"
+    status, code = 499, "aborted"
 
 
 class ClientGone(Aborted):

@@ -31,7 +31,8 @@ from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
-from ai_router.dispatch.plan import Plan, plan_answer, unfit
+from ai_router.dispatch.plan import Plan, fitting, is_demanding, misfit, plan_answer
+from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculation import SpeculationController, SpeculativeCall
@@ -56,6 +57,7 @@ class Pipeline:
     registry: Registry
     router: Router
     forwarder: Forwarder
+    primary_facts: PrimaryFacts
     search: WebSearch
     speculations: Executor
     speculation_controller: SpeculationController
@@ -98,6 +100,7 @@ class _Request:
         self._dispatcher = Dispatcher(pipeline.retry_policy, record, scope)
         self._speculation: SpeculativeCall | None = None
         self._decided_at = 0.0
+        self._is_demanding = is_demanding(record.request)
         self._raises_limit = True
         """Whether the primary's limit of tokens may be raised; not once it has refused that."""
 
@@ -108,6 +111,9 @@ class _Request:
         if decision.warning is None and (warning := pipeline.router.name_warning(self._request)) is not None:
             decision = dataclasses.replace(decision, warning=warning)
         plan = plan_answer(decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
+        if self._is_demanding:
+            pipeline.primary_facts.want()
+            plan = fitting(plan, self._request)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.
@@ -148,10 +154,12 @@ class _Request:
     def _speculate(self, undecided: Undecided) -> None:
         """Call the primary, if what the head guesses and the primary's load make that worth it."""
         pipeline = self._pipeline
+        primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
+        if self._is_demanding and misfit(primary, self._request) is not None:
+            return
         permit = pipeline.speculation_controller.permit_for(undecided.guess)
         if permit is None:
             return
-        primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
         forward = partial(pipeline.forwarder.forward_request, self._request, primary, self._date_for(primary))
         call = self._scope.new_call(Purpose.SPECULATION)
         self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
@@ -185,9 +193,6 @@ class _Request:
 
         ``additions``: to the conversation; None: the date.
         """
-        first, *fallbacks = plan.candidates
-        unfitting = {candidate: why for candidate in fallbacks if (why := unfit(candidate, self._request))}
-        candidates = [first, *(candidate for candidate in fallbacks if candidate not in unfitting)]
         begun = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Answer]:
@@ -206,9 +211,9 @@ class _Request:
             return answer
 
         try:
-            return (yield from self._dispatcher.first_success(candidates, ask, begun))
+            return (yield from self._dispatcher.first_success(plan.candidates, ask, begun))
         except UpstreamError:
-            for candidate, why in unfitting.items():
+            for candidate, why in plan.left_out:
                 self._record.passed_over(candidate.backend.name, why)
             raise
 

@@ -11,6 +11,8 @@ from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
+from ai_router.dispatch.own_form import ThoughtOrigins
+from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.thinking import PrimaryThinking
@@ -154,6 +156,8 @@ def build_pipeline(
     load: PrimaryLoad,
     thinking: PrimaryThinking,
     telemetry: Telemetry,
+    facts: PrimaryFacts,
+    thoughts: ThoughtOrigins,
     closing: ExitStack,
 ) -> Pipeline:
     """A request's way, with the threads that it takes."""
@@ -187,7 +191,9 @@ def build_pipeline(
             primary_max_tokens=_primary_max_tokens(settings),
             thinking=thinking,
             request_timeout_s=settings.request_timeout_s,
+            thoughts=thoughts,
         ),
+        primary_facts=facts,
         search=WebSearch(
             client,
             registry.searchers,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from ai_router.config import load_settings
-from ai_router.dispatch.plan import Plan, plan_answer, unfit
+from ai_router.dispatch.plan import Plan, misfit, plan_answer
 from ai_router.providers.registry import Candidate, build_registry
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route
 from tests.chat_requests import chat_request
@@ -90,6 +91,7 @@ def test_a_named_provider_is_never_replaced() -> None:
         assert [(c.backend.name, c.model) for c in made.candidates] == [("openai", model or "gpt-6.1-sol")]
 
 
+TOOLS = orjson.Fragment(b'[{"type":"function"}]')
 IMAGE = [{"type": "image_url", "image_url": {"url": "u"}}]
 
 
@@ -99,9 +101,11 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "u"}}]
         ("perplexity/sonar", {}, None),
         ("perplexity/sonar", {"messages": [{"role": "user", "content": IMAGE}]}, "sees no pictures"),
         ("perplexity/sonar", {"total_chars": 10_000_000}, "has room for 127000 tokens"),
-        ("grok-4.7", {"messages": [{"role": "user", "content": IMAGE}], "params": {"tools": []}}, None),
-        ("blind", {"params": {"tools": []}}, "takes no tools"),
-        ("nobody-knows", {"params": {"tools": []}}, None),
+        ("grok-4.7", {"messages": [{"role": "user", "content": IMAGE}], "params": {"tools": TOOLS}}, None),
+        ("blind", {"params": {"tools": TOOLS}}, "takes no tools"),
+        ("blind", {"params": {"tools": []}}, None),
+        ("blind", {"params": {"tools": orjson.Fragment(b"[]")}}, None),
+        ("nobody-knows", {"params": {"tools": TOOLS}}, None),
     ],
 )
 def test_a_fallback_must_be_able_to_answer(
@@ -112,5 +116,5 @@ def test_a_fallback_must_be_able_to_answer(
     keys = {"XAI_API_KEY": "k", "PERPLEXITY_API_KEY": "k", "CATALOGUE_FILE": str(mine)}
     clouds = build_registry(load_settings({**BASE, **keys}, dotenv=None)).clouds
     backend = clouds["perplexity" if "/" in model else "xai"]
-    found = unfit(Candidate(backend, model), chat_request(**changes))
-    assert found is None if why is None else (found is not None and why in found)
+    found = misfit(Candidate(backend, model), chat_request(**changes))
+    assert found is None if why is None else (found is not None and why in found.why)

@@ -16,7 +16,7 @@ from ai_router.apis import Additions
 from ai_router.config import MaxTokensPolicy
 from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer, ms_since, parsed
 from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
-from ai_router.dispatch.own_form import SHAPE_ERRORS, AnswerForm, SpokenApis
+from ai_router.dispatch.own_form import SHAPE_ERRORS, AnswerForm, CannotCarry, SpokenApis, ThoughtOrigins
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import (
     InvalidRequest,
@@ -57,6 +57,7 @@ class Forwarder:
         primary_max_tokens: MaxTokensPolicy,
         thinking: PrimaryThinking,
         request_timeout_s: float,
+        thoughts: ThoughtOrigins | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -66,6 +67,7 @@ class Forwarder:
         self._request_timeout_s = request_timeout_s
         self._clock = clock
         self._spoken = SpokenApis()
+        self._thoughts = thoughts or ThoughtOrigins()
 
     def forward_request(
         self,
@@ -86,6 +88,10 @@ class Forwarder:
         """
         started = self._clock()
         own = None if request.own is None else self._spoken.family_for(request.own, candidate.backend)
+        if own is None and request.own is not None and (field := request.own.kept.get("untranslatable")):
+            permit.release()
+            message = f"'{field}' has no place in the API that it speaks"
+            raise CannotCarry(message, candidate.backend.source, param=field)
         fields = self._fields(request, candidate, own, raises_limit=raises_limit)
         permit.body = request.messages_json
         try:
@@ -103,6 +109,8 @@ class Forwarder:
             raise
         if fields.limit is not None or fields.dropped:
             answer.warnings = fields.warnings(candidate.backend.name)
+        if own is not None and request.own is not None and self._thoughts.foreign(request.own, candidate.backend):
+            answer.warnings = [*answer.warnings, f"{candidate.backend.name} is not sent the thoughts of another model"]
         return answer
 
     def _call_candidate(
@@ -182,7 +190,8 @@ class Forwarder:
         values = {**backend.defaults, **fields.values} if backend.defaults else fields.values
         send_as, headers = backend.facts(model).send_as, backend.headers
         if own is not None and request.own is not None:
-            body = own.own_body(OwnParts(model, send_as, request.stream, values, additions))
+            foreign = self._thoughts.foreign(request.own, backend)
+            body = own.own_body(OwnParts(model, send_as, request.stream, values, additions, foreign))
             headers = {**request.own.headers, **headers}
         else:
             messages_json = with_additions(request, additions)

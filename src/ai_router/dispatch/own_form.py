@@ -8,23 +8,63 @@ are written in the client's API (``AnswerWriter``); one of the two may be chat c
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from ai_router.apis import AnswerWriter, OwnForm, Payload
-from ai_router.errors import ApiNotSpoken
+from ai_router.errors import ApiNotSpoken, UpstreamRefused
 from ai_router.providers.families import FAMILIES, Family, SpokenFamily, Translation
 from ai_router.providers.registry import Backend
+from ai_router.types import Outcome
 
 _NOT_SPOKEN_STATUSES = frozenset({404, 405, 501})
 _REMEMBERED_S = 3600.0
+_REMEMBERED_THOUGHTS = 50_000
 _UNREADABLE = {"error": {"message": "an event is of no shape that is known"}}
 SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
 """Errors of code that reads JSON of an unexpected shape."""
+
+
+class CannotCarry(UpstreamRefused):
+    """400: a field of the request has no place in the API that the backend speaks. Another backend may be asked."""
+
+    recoverable = True
+    code = "unsupported_by_model"
+
+
+class ThoughtOrigins:
+    """Which backend has made which thoughts: another one cannot read them, and refuses what it cannot read.
+
+    The thoughts of the Responses API are encrypted, those of Anthropic's signed. A backend is sent its own only. Of
+    those that nobody knows (the router was started anew) nobody is sent any. Safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._origins: LRUCache[str, str] = LRUCache(_REMEMBERED_THOUGHTS)
+        self._lock = threading.Lock()
+
+    def note(self, outcome: Outcome) -> None:
+        """Remember who made the thoughts of an answer that was passed on."""
+        own = outcome.request.own
+        if own is None or outcome.own_answer is None or not outcome.attempts:
+            return
+        made = own.api.thoughts_in(outcome.own_answer)
+        with self._lock:
+            for name in made:
+                self._origins[name] = outcome.attempts[-1].backend
+
+    def foreign(self, own: OwnForm, backend: Backend) -> frozenset[str]:
+        """Those of a request's thoughts that this backend did not make."""
+        named: Sequence[str] = own.kept.get("reasoning", ())
+        if not named:
+            return frozenset()
+        with self._lock:
+            return frozenset(name for name in named if self._origins.get(name) != backend.name)
 
 
 class SpokenApis:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import orjson
+
+from ai_router.errors import InvalidRequest
 from ai_router.providers.catalogue import SEARCH
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Route
 
 _CHARS_PER_TOKEN = 6
-"""A high estimate: a fallback is left out only if the request certainly does not fit into its context."""
+"""A high estimate: a model is left out only if the request certainly does not fit into its context."""
+_SHORT_CHARS = 12_000
+"""No model of today has a context that is too small for so little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +23,14 @@ class Plan:
     """Who is asked for the answer: ``candidates``, best first, and the route to report for the first of them.
 
     ``wants_context``: whether the web is searched before. ``note``: why the plan is not what was decided; None: it is.
+    ``left_out``: who could not take the request, and why.
     """
 
     candidates: tuple[Candidate, ...]
     route: str
     wants_context: bool = False
     note: str | None = None
+    left_out: tuple[tuple[Candidate, str], ...] = ()
 
     def route_for(self, candidate: Candidate) -> str:
         """The route to report for an answer by ``candidate``."""
@@ -88,18 +95,64 @@ def _allowed(chain: tuple[Candidate, ...], *, cloud_fallback: bool) -> tuple[Can
 _PRIMARY_INSTEAD = "the primary stands in"
 
 
-def unfit(candidate: Candidate, request: ChatRequest) -> str | None:
-    """Why a fallback could not answer this request, as far as the catalogue says; None: it could."""
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why a candidate cannot take a request, and the field of the request that is the reason."""
+
+    why: str
+    param: str
+    code: str = "unsupported_by_model"
+
+
+def fitting(plan: Plan, request: ChatRequest) -> Plan:
+    """The plan without the candidates that cannot take the request. Raises InvalidRequest if none can."""
+    misfits = {candidate: found for candidate in plan.candidates if (found := misfit(candidate, request))}
+    if not misfits:
+        return plan
+    kept = tuple(candidate for candidate in plan.candidates if candidate not in misfits)
+    left_out = tuple((candidate, found.why) for candidate, found in misfits.items())
+    first = plan.candidates[0]
+    if first not in misfits:
+        return replace(plan, candidates=kept, left_out=left_out)
+    found = misfits[first]
+    if not kept:
+        message = f"{first.backend.name}: {found.why}, and nobody else may be asked"
+        raise InvalidRequest(message, found.param, found.code)
+    stays = plan.route in (Route.ENRICH, Route.META)
+    return Plan(
+        kept,
+        plan.route if stays else kept[0].backend.name,
+        plan.wants_context,
+        note="; ".join(note for note in (plan.note, f"{found.why}: {kept[0].backend.name} is asked") if note),
+        left_out=left_out,
+    )
+
+
+def misfit(candidate: Candidate, request: ChatRequest) -> Misfit | None:
+    """Why a candidate could not answer this request, as far as is known of its model; None: it could."""
     facts = candidate.backend.facts(candidate.model)
     if facts.context is not None and request.total_chars > facts.context * _CHARS_PER_TOKEN:
-        return f"{candidate.model} has room for {facts.context} tokens"
+        return Misfit(
+            f"{candidate.model} has room for {facts.context} tokens", "messages", code="context_length_exceeded"
+        )
     if facts.capabilities is None:
         return None
-    if "tools" not in facts.capabilities and "tools" in request.params:
-        return f"{candidate.model} takes no tools"
+    if "tools" not in facts.capabilities and has_tools(request):
+        return Misfit(f"{candidate.model} takes no tools", "tools")
     if "vision" not in facts.capabilities and _has_images(request.messages):
-        return f"{candidate.model} sees no pictures"
+        return Misfit(f"{candidate.model} sees no pictures", "messages")
     return None
+
+
+def is_demanding(request: ChatRequest) -> bool:
+    """Whether there are models that could not take the request: then it counts what a model can do."""
+    return request.total_chars > _SHORT_CHARS or "tools" in request.params or _has_images(request.messages)
+
+
+def has_tools(request: ChatRequest) -> bool:
+    """Whether the request has tools; an empty list of them is none."""
+    tools = request.params.get("tools")
+    return bool(tools) and (not isinstance(tools, orjson.Fragment) or orjson.dumps(tools) != b"[]")
 
 
 def _has_images(messages: Sequence[Message]) -> bool:

@@ -38,6 +38,17 @@ def api_root(base_url: str) -> str:
     return base_url if _VERSION_IN_PATH.search(base_url) else f"{base_url}/v1"
 
 
+class LearnedFacts:
+    """What is known of the primary's model: no catalogue has it, but its server may tell (dispatch/primary_facts.py).
+
+    ``may_change``: whether to ask the server. Whoever asks sets ``facts`` to a new value.
+    """
+
+    def __init__(self, facts: Model = _UNKNOWN_MODEL, *, may_change: bool = True) -> None:
+        self.facts = facts
+        self.may_change = may_change
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Backend:
     """A configured server. It compares by identity.
@@ -62,6 +73,7 @@ class Backend:
     """Values for fields that the client has not set."""
     takes_date: bool = True
     """Whether it is told the date, in a system message."""
+    learned: LearnedFacts = field(default_factory=LearnedFacts)
     not_spoken: frozenset[str] = frozenset()
     """The families that it is known to speak badly, where all others are tried."""
 
@@ -101,8 +113,10 @@ class Backend:
         return api_root(self.base_url) + path
 
     def facts(self, model: str) -> Model:
-        """The catalogue's entry of a model; one without any values for a model that it does not have."""
-        return _UNKNOWN_MODEL if self.provider is None else self.provider.models.get(model, _UNKNOWN_MODEL)
+        """The catalogue's entry of a model, or what is known of the primary's; one without any values for any other."""
+        if self.provider is None:
+            return self.learned.facts if model == self.model else _UNKNOWN_MODEL
+        return self.provider.models.get(model, _UNKNOWN_MODEL)
 
     def rules(self, model: str) -> Sequence[Rules]:
         """The catalogue's rules for the fields of a request for a model."""
@@ -114,6 +128,8 @@ _PACKAGED_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 with any system message but its own, which its template puts there, as well."""
 
 
+_PACKAGED_MODEL = Model(context=8_192, capabilities=frozenset())
+"""It sees no pictures, and llama.cpp would leave tools out of its prompt without a word."""
 _BADLY_SPOKEN_BY_LLAMA_CPP = frozenset({"responses"})
 """Its events are not numbered, and it does not say when an answer was cut at its limit (b7200)."""
 
@@ -242,6 +258,7 @@ def _primary(settings: Settings, url: str) -> Backend:
         key=settings.primary_key,
         defaults=_PACKAGED_DEFAULTS if settings.packaged_model else {},
         takes_date=not settings.packaged_model,
+        learned=LearnedFacts(_PACKAGED_MODEL, may_change=False) if settings.packaged_model else LearnedFacts(),
         not_spoken=_BADLY_SPOKEN_BY_LLAMA_CPP if settings.embedded else frozenset(),
     )
 

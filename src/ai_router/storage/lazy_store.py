@@ -13,6 +13,7 @@ from ai_router.errors import StoreGone
 
 if TYPE_CHECKING:
     from ai_router.storage.feedback import FeedbackStore
+    from ai_router.storage.responses import ResponseStore
     from ai_router.storage.threads import ThreadStore
 
 
@@ -74,5 +75,16 @@ def lazy_feedback(url: str) -> LazyStore[FeedbackStore]:
         from ai_router.storage.feedback import FeedbackStore  # noqa: PLC0415 - slow to load
 
         return FeedbackStore(url)
+
+    return LazyStore(opened)
+
+
+def lazy_responses(url: str) -> LazyStore[ResponseStore]:
+    """The answers of the Responses API in the database at ``url``."""
+
+    def opened() -> ResponseStore:
+        from ai_router.storage.responses import ResponseStore  # noqa: PLC0415 - slow to load
+
+        return ResponseStore(url)
 
     return LazyStore(opened)

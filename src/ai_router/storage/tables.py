@@ -122,3 +122,15 @@ feedback = Table(
     Column("messages", JSON, nullable=False),  # the conversation that was decided
     Index("feedback_at", "at"),
 )
+
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("client", String(64), primary_key=True),  # which key, never the key
+    Column("at", Float, nullable=False),  # seconds since 1970
+    Column("previous", String(128), nullable=True),  # the id of the turn before
+    Column("input", Text, nullable=False),  # JSON: the input items of this turn
+    Column("response", Text, nullable=False),  # JSON: the answer
+    Index("responses_at", "at"),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,8 +32,8 @@ from ai_router.web.requests import Arrival, Ids, check_values, object_in, parse_
 from ai_router.web.responses import EVENTS, contract_headers, on_response_closed, stream_response
 
 PATH = "/v1/chat/completions"
-Prepare = Callable[[ClientApi, dict[str, Any], str], dict[str, Any]]
-"""Takes an API, the body of a request, and whose it is."""
+Prepare = Callable[[ClientApi, dict[str, Any], str], tuple[dict[str, Any], Mapping[str, Any]]]
+"""Takes an API, the body of a request, and whose it is. Returns the completed body, and what is to be kept of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def blueprint(
     subscribers: Sequence[Subscriber],
     metrics: ResilienceMetrics,
     settings: ChatSettings,
-    prepare: Prepare = lambda _api, payload, _client: payload,
+    prepare: Prepare,
 ) -> Blueprint:
     """The routes. ``prepare`` completes the body of a request of another API. Authentication, ids, limits and errors
     are the application's hooks."""
@@ -128,7 +128,8 @@ def read_own_request(settings: ChatSettings, api: ClientApi, prepare: Prepare) -
     """The request of another API that is being made. Raises RouterError."""
     body = _body(settings)
     arrival = _arrival(settings)
-    return parse_own_request(prepare(api, object_in(body), arrival.client), arrival, api)
+    payload, kept = prepare(api, object_in(body), arrival.client)
+    return parse_own_request(payload, arrival, api, kept)
 
 
 def _body(settings: ChatSettings) -> bytes:

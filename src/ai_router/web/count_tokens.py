@@ -38,7 +38,7 @@ def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings
     @counting.post(PATH)
     def count_tokens() -> Response:
         """The count. Raises RouterError for a request that is wrong."""
-        asked = read(settings, API, lambda _api, payload, _client: {"max_tokens": 1, **payload})
+        asked = read(settings, API, lambda _api, payload, _client: ({"max_tokens": 1, **payload}, {}))
         named = resolve(registry, asked.model, asked.timestamp.date())
         backend = registry.clouds.get(named.route, registry.primary)
         call = UpstreamCall()

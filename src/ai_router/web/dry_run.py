@@ -7,7 +7,7 @@ from functools import partial
 from flask import Blueprint, Response, jsonify, request
 
 from ai_router.dispatch.dry_run import dry_run_document
-from ai_router.dispatch.plan import plan_answer
+from ai_router.dispatch.plan import fitting, is_demanding, plan_answer
 from ai_router.errors import ClientGone
 from ai_router.http.calls import CancelScope
 from ai_router.pipeline import Pipeline
@@ -31,7 +31,8 @@ def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             closing.callback(on_disconnect(lambda: scope.abort(ClientGone())))
         run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))
-        plan = plan_answer(run.decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
+        decided = plan_answer(run.decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
+        plan = fitting(decided, chat_request) if is_demanding(chat_request) else decided
         return jsonify(dry_run_document(run, plan, chat_request, pipeline.registry.searchers, settings.scrub))
 
     return dry_run

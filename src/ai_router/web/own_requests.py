@@ -13,8 +13,10 @@ from ai_router.web.requests import Arrival, as_fragments, model_of, organization
 _CHARS_PER_TOKEN = 4
 
 
-def parse_own_request(payload: dict[str, Any], arrival: Arrival, api: ClientApi) -> ChatRequest:
-    """The request. Raises InvalidRequest naming the field that is wrong."""
+def parse_own_request(
+    payload: dict[str, Any], arrival: Arrival, api: ClientApi, kept: Mapping[str, Any]
+) -> ChatRequest:
+    """The request. ``kept``: more for OwnForm.kept. Raises InvalidRequest naming the field that is wrong."""
     stream, asked, model = api.streams(payload), api.read(payload), model_of(payload)
     total_chars = sum(len(text_of(message)) for message in asked.messages)
     headers = {name.lower(): value for name, value in arrival.headers}
@@ -40,7 +42,7 @@ def parse_own_request(payload: dict[str, Any], arrival: Arrival, api: ClientApi)
             api,
             as_fragments(asked.own),
             headers=_sent_on(headers, api),
-            kept=asked.kept,
+            kept={**asked.kept, **kept},
             prompt_tokens=-(-total_chars // _CHARS_PER_TOKEN),
         ),
         warnings=asked.warnings,

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ai_router.apis import OwnForm, Payload, ReadRequest
-from ai_router.client_apis.messages.reading import read_request
+from ai_router.client_apis.messages.reading import read_request, signatures_in
 from ai_router.client_apis.messages.writing import MessageWriter, error_object
 from ai_router.client_apis.reading import typed
 from ai_router.errors import RouterError
@@ -33,6 +33,9 @@ class Messages:
 
     def streams(self, payload: Payload) -> bool:
         return bool(typed(payload, "stream", bool, "a boolean"))
+
+    def thoughts_in(self, answer: Payload) -> Sequence[str]:
+        return signatures_in([{"content": answer.get("content")}])
 
     def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - all known servers keep it
         return True

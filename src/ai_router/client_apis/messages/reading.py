@@ -52,15 +52,15 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
         own=own,
         kept={
             "untranslatable": untranslatable[0] if untranslatable else None,
-            "reasoning": _signatures(payload["messages"]),
+            "reasoning": signatures_in(payload["messages"]),
         },
         warnings=warnings,
         searches=searches,
     )
 
 
-def _signatures(messages: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Of the thoughts in the conversation."""
+def signatures_in(messages: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The signatures of the thoughts in a conversation."""
     contents = [message["content"] for message in messages if isinstance(message.get("content"), list)]
     return tuple(signature_of(block) for content in contents for block in content if block.get("type") == "thinking")
 

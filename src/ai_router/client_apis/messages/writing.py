@@ -137,7 +137,15 @@ class MessageWriter:
         return events + _event("message_stop")
 
     def passed_on(self, event: Payload) -> None:
-        """The client has the backend's own events, and nothing of them is needed again."""
+        # The signatures of the thoughts are all that is needed again. A block's comes before its end.
+        delta = event.get("delta") or {}
+        if delta.get("type") == "signature_delta":
+            self._texts.append(str(delta.get("signature") or ""))
+        elif event.get("type") == "content_block_stop" and self._texts:
+            self._blocks.append({"type": "thinking", "signature": "".join(self._texts)})
+            self._texts = []
+        elif event.get("type") == "message_stop":
+            self.whole = {"content": self._blocks}
 
     def error(self, error: RouterError) -> bytes:
         return _event(**error_object(error))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ai_router.apis import OwnForm, Payload, ReadRequest
 from ai_router.client_apis.reading import typed
-from ai_router.client_apis.responses.reading import read_request
+from ai_router.client_apis.responses.reading import read_request, thought_ids
 from ai_router.client_apis.responses.writing import ResponseWriter
 from ai_router.envelope import envelope_json
 from ai_router.errors import RouterError
@@ -31,6 +31,9 @@ class Responses:
 
     def streams(self, payload: Payload) -> bool:
         return bool(typed(payload, "stream", bool, "a boolean"))
+
+    def thoughts_in(self, answer: Payload) -> Sequence[str]:
+        return thought_ids(answer.get("output"))
 
     def keeps_form(self, payload: Payload) -> bool:
         # llama.cpp's events are not numbered, and its answers repeat nothing of the request: OpenAI's libraries fail.

@@ -66,8 +66,7 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
         kept={
             "untranslatable": untranslatable[0] if untranslatable else None,
             "custom_tools": frozenset(tool["name"] for tool in kept_tools if tool.get("type") == "custom"),
-            "reasoning": _reasoning_ids(found),
-            "input": found,
+            "reasoning": thought_ids(found),
             "store": payload.get("store") is not False,
             "previous": payload.get("previous_response_id"),
         },
@@ -210,6 +209,7 @@ def _params(payload: Mapping[str, Any], tools: list[dict[str, Any]], choice: Any
     return params
 
 
-def _reasoning_ids(found: Any) -> tuple[str, ...]:
+def thought_ids(found: Any) -> tuple[str, ...]:
+    """The ids of the thoughts among items."""
     items = found if isinstance(found, list) else ()
     return tuple(str(item.get("id") or "") for item in items if item.get("type") == "reasoning")
