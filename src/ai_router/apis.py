@@ -40,6 +40,8 @@ class OwnForm:
     kept: Payload = field(default_factory=dict)
     prompt_tokens: int = 0
     """A rough count, for APIs that tell it before the answer."""
+    arrived_at: float | None = None
+    """When the request came, in monotonic seconds, for APIs that tell how long it took; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class ReadRequest:
     warnings: tuple[str, ...] = ()
     searches: bool = False
     task: str | None = None
+    model: str | None = None
+    """The name of the model, where it is not the field ``model`` as it stands."""
 
 
 class AnswerWriter(Protocol):
@@ -76,8 +80,8 @@ class AnswerWriter(Protocol):
     def end(self) -> bytes:
         """The end of a complete answer."""
 
-    def passed_on(self, event: Payload) -> None:
-        """Note an event of the backend's that the client gets as it is."""
+    def passed_on(self, event: Payload) -> bool:
+        """Note an event of the backend's. Whether the client gets it, as it is."""
 
     def error(self, error: RouterError) -> bytes:
         """The last event of an answer that is not complete."""

@@ -19,6 +19,7 @@ from ai_router.console.assets import Assets
 from ai_router.console.doubt import Deciders, Doubts
 from ai_router.console.live import LivePart, LiveView
 from ai_router.console.now import live_parts
+from ai_router.dispatch.embeddings import Embeddings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.own_form import ThoughtOrigins
@@ -47,18 +48,20 @@ from ai_router.web import (
     cors,
     count_tokens,
     dry_run,
+    embeddings,
     feedback,
     health,
     live,
     metrics,
     models,
+    ollama,
     reports,
     responses,
     stored_responses,
     threads,
 )
 from ai_router.web.requests import Ids
-from ai_router.wiring import build_limiter, build_pipeline, build_thread_runner
+from ai_router.wiring import build_embeddings, build_limiter, build_pipeline, build_thread_runner
 
 EXTENSION = "ai_router"
 _ENDING_S = 0.25
@@ -135,7 +138,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     access.init_app(app, keys, ids, limit, _browser_rule(app, settings))
     keeper = _response_keeper(settings, in_flight, closing)
-    subscribers = (log_lines.finished, telemetry.subscriber, thoughts.note, keeper.note)
+    subscribers = (log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
         ids,
         settings.max_body_mb << 20,
@@ -146,7 +149,17 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         bodies=settings.session_bodies,
         traces_all=settings.tracing,
     )
-    _register_answers(app, pipeline, client, subscribers, telemetry, chat_settings, keeper)
+    _register_answers(
+        app,
+        pipeline,
+        client,
+        subscribers,
+        telemetry,
+        chat_settings,
+        keeper,
+        thoughts,
+        build_embeddings(settings, registry, client),
+    )
     app.register_blueprint(
         health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)
     )
@@ -192,16 +205,28 @@ def _register_answers(
     telemetry: Telemetry,
     chat_settings: chat.ChatSettings,
     keeper: ResponseKeeper,
+    thoughts: ThoughtOrigins,
+    made_embeddings: Embeddings,
 ) -> None:
     """What answers, in every API, and what clients ask before and after it."""
     in_flight, prepare = runtime_of(app).in_flight, partial(_with_earlier_turns, keeper)
     app.register_blueprint(
-        chat.blueprint(pipeline, in_flight, subscribers, telemetry.resilience, chat_settings, prepare)
+        chat.blueprint(
+            pipeline,
+            in_flight,
+            subscribers,
+            telemetry.resilience,
+            chat_settings,
+            prepare,
+            own_subscribers=(thoughts.note, keeper.note),
+        )
     )
     app.register_blueprint(stored_responses.blueprint(keeper))
     app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))
     app.register_blueprint(count_tokens.blueprint(client, pipeline.registry, chat_settings))
+    app.register_blueprint(embeddings.blueprint(made_embeddings, chat_settings))
     app.register_blueprint(models.blueprint(pipeline.registry, pipeline.primary_facts))
+    app.register_blueprint(ollama.blueprint(pipeline.registry, pipeline.primary_facts, chat_settings))
 
 
 def _browser_rule(app: Flask, settings: Settings) -> access.BrowserRule | None:

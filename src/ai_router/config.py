@@ -114,6 +114,9 @@ class Settings(BaseModel):
     xai_search_model: Text = _variable("grok-4.3", "the model that searches the web")
     openai_api_url: Url | None = _variable(None, "OpenAI's address; unset: the catalogue's")
     openai_api_key: Secret | None = _variable(None, "OpenAI's key; unset: none of its models", hidden=True)
+    embeddings_url: Url | None = _variable(
+        None, "a server for /v1/embeddings; unset: the primary's, if it has any, else this process"
+    )
     anthropic_api_url: Url | None = _variable(None, "Anthropic's address; unset: the catalogue's")
     anthropic_api_key: Secret | None = _variable(None, "Anthropic's key; unset: none of its models", hidden=True)
     gemini_api_url: Url | None = _variable(None, "Gemini's address; unset: the catalogue's")

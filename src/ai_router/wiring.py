@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
+from ai_router.dispatch.embeddings import Embeddings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.own_form import ThoughtOrigins
@@ -17,11 +18,12 @@ from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import WebSearch
+from ai_router.http.calls import Timeouts
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.pipeline import Pipeline
-from ai_router.providers.registry import CLASSIFIER, Registry
+from ai_router.providers.registry import CLASSIFIER, Backend, Registry
 from ai_router.resilience.breaker import Backoff, BreakerRules
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import RetryBudget
@@ -29,7 +31,8 @@ from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
 from ai_router.routing.fast_path import FastPath
-from ai_router.routing.head.store import HeadStore
+from ai_router.routing.head.sentences import SentenceVectors
+from ai_router.routing.head.store import HeadStore, packaged_slow_models
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.router import Router
 from ai_router.storage.lazy_store import LazyStore
@@ -63,6 +66,22 @@ def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
         {CLASSIFIER: settings.request_threads, **own},
         # A cap that somebody has set is what the backend can take; the default is for what holds a thread.
         counts_streams=settings.backend_cap is not None,
+    )
+
+
+def build_embeddings(settings: Settings, registry: Registry, client: UpstreamClient) -> Embeddings:
+    """Who makes embeddings."""
+    server = None
+    if settings.embeddings_url is not None:
+        server = Backend(
+            "embeddings", settings.embeddings_url, "", health_path="", ttft_s=settings.plain_timeout_s, local=True
+        )
+    return Embeddings(
+        client,
+        server,
+        None if settings.embedded else registry.primary,
+        lambda: cast(SentenceVectors, packaged_slow_models().vectors),
+        Timeouts(connect=settings.connect_timeout_s, total=settings.plain_timeout_s, idle=settings.plain_timeout_s),
     )
 
 

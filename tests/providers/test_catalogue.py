@@ -44,7 +44,7 @@ def test_no_name_in_use_falls_under_a_retirement() -> None:
         ('[providers.a]\nbase_url = "ftp://x"', "providers.a: base_url must look like http"),
         (
             '[providers.a]\nbase_url = "http://x"\nfamily = "soap"',
-            "family must be one of agent, chat, messages,",
+            "family must be one of agent, chat,",
         ),
         ('[providers.a]\nbase_url = "http://x"\nkey = "sk-123"', "must be the name of a variable"),
         ('[providers.a]\nbase_url = "http://x"\nbase = 1', "unknown field `base`"),

@@ -69,6 +69,7 @@ class Site:
                 (self.outcomes.append,),
                 None,  # type: ignore[arg-type]
                 settings,
+                lambda _api, payload, _client: (payload, {}),
             )
         )
 

@@ -1,7 +1,7 @@
 """The APIs in which clients may ask, besides chat completions. One module each; docs/design.md says how to add one.
 
 A module that is put here is an API by itself: it has an object API (see ``ClientApi`` in apis.py), and its path is
-served. ``reading`` and ``calls`` are what they share.
+served. What they share has no such object.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ai_router.apis import ClientApi
 
-_SHARED = ("calls", "reading")
+_SHARED = ("calls", "ollama", "reading")
 
 
 def _load_apis() -> Mapping[str, ClientApi]:

@@ -166,7 +166,7 @@ class Rewriting:
     @property
     def ends_with_done(self) -> bool:
         """Whether [DONE] is the end of the backend's answer."""
-        return self._translation is None
+        return self._translation is None or self._translation.ends_with_done
 
     def chunks(self, payload: Mapping[str, Any]) -> Sequence[Payload]:
         """The chunks of chat completions for one event. An error without a type is passed on unchanged."""
@@ -189,9 +189,9 @@ class Rewriting:
         """What the client gets of an event itself: it, or nothing. ``payload``: its data, if that is an object."""
         if not self.passes_on:
             return b""
-        if self.writer is not None and payload is not None:
-            self.writer.passed_on(payload)
-        return raw
+        if self.writer is None or payload is None or self.writer.passed_on(payload):
+            return raw
+        return b""
 
     def end(self) -> bytes:
         """The end of a complete answer, for the client."""

@@ -189,16 +189,18 @@ class StreamReply:
     def _wait_for_answer(self, driver: WaitDriver[Answer]) -> Iterator[bytes]:
         """Comments, until the answer has begun. Raises the error that the request ends with instead."""
         in_headers = (self._record.reason, self._record.warning)
-        yield self._comment(driver.notice())
+        if notice := self._comment(driver.notice()):
+            yield notice
         while not driver.run_for(self._notice_every_s):
-            yield self._comment(driver.notice())
+            if notice := self._comment(driver.notice()):
+                yield notice
         answer = driver.result
         if not isinstance(answer, StreamAnswer):
             raise TypeError("a stream was asked for")
         self._answer = answer
         for told, now in zip(in_headers, (self._record.reason, self._record.warning), strict=True):
-            if now != told:
-                yield self._comment(now)
+            if now != told and (notice := self._comment(now)):
+                yield notice
 
     def _end(self, problem: RouterError | None) -> bytes:
         """End the stream and record why. Returns the last event; b"" if there is none, or the client has left."""

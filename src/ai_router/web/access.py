@@ -42,7 +42,9 @@ ARRIVED_AT = "ai_router.arrived_at"
 ON_DISCONNECT = "ai_router.on_disconnect"
 """Where it holds a function that takes a callback, for when the client closes its connection, and returns a
 function that takes it back. The callback runs on the server's thread; at once, where the client has gone already."""
-BACKEND_PATHS = frozenset({"/v1/chat/completions", "/v1/route", *APIS})
+BACKEND_PATHS = frozenset(
+    {"/v1/chat/completions", "/v1/route", "/v1/embeddings", "/api/embed", "/api/embeddings", *APIS}
+)
 """Paths whose requests ask a backend: they take their time, and are counted."""
 _ANSWERED_IN_ONE_PIECE = re.compile(r"/api/threads/[^/]+/messages")
 """Others. A streamed message of a thread holds no thread of the server."""

@@ -61,15 +61,17 @@ def blueprint(
     metrics: ResilienceMetrics,
     settings: ChatSettings,
     prepare: Prepare,
+    own_subscribers: Sequence[Subscriber] = (),
 ) -> Blueprint:
-    """The routes. ``prepare`` completes the body of a request of another API. Authentication, ids, limits and errors
-    are the application's hooks."""
+    """The routes. ``prepare`` completes the body of a request of another API, and ``own_subscribers`` are told of those
+    requests, too. Authentication, ids, limits and errors are the application's hooks."""
     chat = Blueprint("chat", __name__)
 
     def answer(chat_request: ChatRequest) -> Response:
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
         scope = CancelScope(chat_request.trace)
-        record = g.record = RequestRecord(chat_request, subscribers, scope, settings.scrub, settings.bodies)
+        told = subscribers if chat_request.own is None else (*subscribers, *own_subscribers)
+        record = g.record = RequestRecord(chat_request, told, scope, settings.scrub, settings.bodies)
         streams: list[StreamReply] = []
         # Closed last first: stop watching, abort calls that are still open, close the stream, close the record.
         closing = on_response_closed()
@@ -96,7 +98,7 @@ def blueprint(
         return answer(read_own_request(settings, api, prepare))
 
     for path, api in APIS.items():
-        chat.add_url_rule(path, f"chat_{api.name}", partial(answer_in, api), methods=["POST"])
+        chat.add_url_rule(path, f"answer_{api.name}", partial(answer_in, api), methods=["POST"])
 
     @chat.post("/v1/requests/<request_id>/cancel")
     def cancel(request_id: str) -> Response:

@@ -25,7 +25,7 @@ def parse_own_request(
         session_id=arrival.session_id,
         timestamp=arrival.timestamp,
         arrived_at=arrival.arrived_at,
-        model=arrival.deployment or model,
+        model=arrival.deployment or asked.model or model,
         stream=stream,
         messages=asked.messages,
         messages_json=serialised("messages", list(asked.messages)),
@@ -44,6 +44,7 @@ def parse_own_request(
             headers=_sent_on(headers, api),
             kept={**asked.kept, **kept},
             prompt_tokens=-(-total_chars // _CHARS_PER_TOKEN),
+            arrived_at=arrival.arrived_at,
         ),
         warnings=asked.warnings,
     )

@@ -136,7 +136,7 @@ class MessageWriter:
         events += _event("message_delta", delta=delta, usage=self._bill())
         return events + _event("message_stop")
 
-    def passed_on(self, event: Payload) -> None:
+    def passed_on(self, event: Payload) -> bool:
         # The signatures of the thoughts are all that is needed again. A block's comes before its end.
         delta = event.get("delta") or {}
         if delta.get("type") == "signature_delta":
@@ -146,6 +146,7 @@ class MessageWriter:
             self._texts = []
         elif event.get("type") == "message_stop":
             self.whole = {"content": self._blocks}
+        return True
 
     def error(self, error: RouterError) -> bytes:
         return _event(**error_object(error))

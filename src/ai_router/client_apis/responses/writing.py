@@ -180,15 +180,16 @@ class ResponseWriter:
         self.whole = self._response("incomplete" if why else "completed", why)
         return events + self._event(f"response.{self.whole['status']}", response=self.whole)
 
-    def passed_on(self, event: Payload) -> None:
+    def passed_on(self, event: Payload) -> bool:
         number, response = event.get("sequence_number"), event.get("response")
         self._number = number + 1 if isinstance(number, int) else self._number + 1
         if not isinstance(response, Mapping):
-            return
+            return True
         self._begun, self._id = True, response.get("id") or self._id
         self._model = response.get("model") or self._model
         if event.get("type") in ("response.completed", "response.incomplete"):
             self.whole = response
+        return True
 
     def error(self, error: RouterError) -> bytes:
         details = envelope(error)["error"]

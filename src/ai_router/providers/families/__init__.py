@@ -55,7 +55,9 @@ class OwnParts:
 
 
 class Translation(Protocol):
-    """Translates one stream into events of chat completions."""
+    """Translates one stream into events of chat completions. ``ends_with_done``: whether [DONE] ends its streams."""
+
+    ends_with_done: bool
 
     def feed(self, payload: Payload) -> Sequence[Payload]:
         """The ``chat.completion.chunk`` objects for one event; for a failure, one object with ``error``."""

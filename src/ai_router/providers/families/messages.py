@@ -89,6 +89,8 @@ class Messages:
 class MessagesStream:
     """Translates the events of one stream into chunks of chat completions."""
 
+    ends_with_done = False
+
     def __init__(self) -> None:
         self.ended = False
         self._message: Payload = {}

@@ -103,6 +103,8 @@ class Responses:
 class ResponsesStream:
     """Translates the events of one stream into chunks of chat completions."""
 
+    ends_with_done = False
+
     def __init__(self) -> None:
         self.ended = False
         self._response: Payload = {}

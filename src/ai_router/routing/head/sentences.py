@@ -27,6 +27,8 @@ SIZE = 512
 """Numbers of a vector; its Euclidean length is 1."""
 READ_CHARS = 120
 """Of each text. A token costs about 0.07 ms, and a sentence that is longer says at its beginning what it is."""
+PIECE_CHARS = 1_000
+"""Of a text that is read whole: the model was made for sentences."""
 _SCALE = np.float32(8)
 """Brings the numbers of a vector, which are about 0.04, near to those of the other inputs of a network."""
 
@@ -62,8 +64,20 @@ class SentenceVectors:
 
     def of(self, texts: Sequence[str]) -> Array:
         """A vector for each text, (texts, SIZE). Raises what loading raised."""
+        return self._encoded([text[:READ_CHARS] for text in texts])
+
+    def of_whole(self, texts: Sequence[str]) -> Array:
+        """The same of whole texts, (texts, SIZE): a long one is the mean of its pieces. 0.025 ms a character."""
+        starts = [range(0, max(len(text), 1), PIECE_CHARS) for text in texts]
+        pieces = [text[at : at + PIECE_CHARS] for text, ats in zip(texts, starts, strict=True) for at in ats]
+        sums = np.zeros((len(texts), SIZE), np.float32)
+        np.add.at(sums, [number for number, ats in enumerate(starts) for _ in ats], self._encoded(pieces))
+        vectors: Array = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+        return vectors
+
+    def _encoded(self, texts: Sequence[str]) -> Array:
         # Half of a surrogate pair is no text that could be tokenized.
-        read = [text[:READ_CHARS].encode("utf-8", "replace").decode("utf-8") for text in texts]
+        read = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         vectors: Array = self._model.result().encode(read)
         return vectors
 

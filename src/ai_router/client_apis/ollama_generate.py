@@ -1,0 +1,93 @@
+"""Ollama's /api/generate, for clients: one text, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.client_apis import ollama
+from ai_router.client_apis.completions import CODE_COMPLETION
+from ai_router.client_apis.reading import typed
+from ai_router.errors import InvalidRequest, RouterError
+from ai_router.providers.chunks import chunk_of
+
+
+class OllamaGenerate:
+    """POST /api/generate."""
+
+    name = "ollama_generate"
+    path = "/api/generate"
+    family: str | None = None
+    media_type = "application/x-ndjson"
+    client_headers: Sequence[str] = ()
+
+    def read(self, payload: dict[str, Any]) -> ReadRequest:
+        prompt = typed(payload, "prompt", str, "a string")
+        if not prompt and not payload.get("images"):
+            raise InvalidRequest("'prompt' is required: nothing has to be loaded here", "prompt")
+        system = typed(payload, "system", str, "a string")
+        turns: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+        turns.append({"role": "user", "content": ollama.with_pictures(prompt or "", payload.get("images"))})
+        has_suffix = bool(payload.get("suffix"))
+        return ReadRequest(
+            turns,
+            ollama.params_of(payload),
+            own={},
+            kept={"untranslatable": "suffix" if has_suffix else None},
+            task=CODE_COMPLETION if has_suffix else None,
+            model=ollama.model_in(payload),
+        )
+
+    def streams(self, payload: Payload) -> bool:
+        return ollama.streams(payload)
+
+    def thoughts_in(self, answer: Payload) -> Sequence[str]:  # noqa: ARG002 - there are none
+        return ()
+
+    def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - no backend is asked in this API
+        return True
+
+    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+        writer = GenerateWriter(own)
+        writer.chunk(chunk_of(completion))
+        writer.end()
+        return writer.whole or {}
+
+    def writer(self, own: OwnForm) -> GenerateWriter:
+        return GenerateWriter(own)
+
+    def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
+        return ollama.error_body(error)
+
+
+class GenerateWriter(ollama.LineWriter):
+    """A line has a part of the answer as ``response``."""
+
+    def __init__(self, own: OwnForm) -> None:
+        super().__init__(own)
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+
+    def delta(self, delta: Mapping[str, Any]) -> dict[str, Any] | None:
+        text, thought = delta.get("content") or "", delta.get("reasoning") or delta.get("reasoning_content") or ""
+        if not text and not thought:
+            return None
+        self._texts.append(text)
+        self._thoughts.append(thought)
+        return {"response": text, **({"thinking": thought} if thought else {})}
+
+    def last(self) -> dict[str, Any]:
+        return {"response": ""}
+
+    def end(self) -> bytes:
+        line = super().end()
+        thought = "".join(self._thoughts)
+        told = {"response": "".join(self._texts), **({"thinking": thought} if thought else {})}
+        self.whole = {**orjson.loads(line), **told}
+        return line
+
+
+API = OllamaGenerate()
