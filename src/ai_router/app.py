@@ -28,6 +28,7 @@ from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import PrimaryLoad
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import ShuttingDown
+from ai_router.http.calls import Timeouts
 from ai_router.http.client import UpstreamClient
 from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
@@ -55,13 +56,14 @@ from ai_router.web import (
     metrics,
     models,
     ollama,
+    passing,
     reports,
     responses,
     stored_responses,
     threads,
 )
 from ai_router.web.requests import Ids
-from ai_router.wiring import build_embeddings, build_limiter, build_pipeline, build_thread_runner
+from ai_router.wiring import build_embeddings, build_limiter, build_pipeline, build_thread_runner, passing_timeouts
 
 EXTENSION = "ai_router"
 _ENDING_S = 0.25
@@ -159,6 +161,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         keeper,
         thoughts,
         build_embeddings(settings, registry, client),
+        passing_timeouts(settings),
     )
     app.register_blueprint(
         health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)
@@ -207,6 +210,7 @@ def _register_answers(
     keeper: ResponseKeeper,
     thoughts: ThoughtOrigins,
     made_embeddings: Embeddings,
+    timeouts: Timeouts,
 ) -> None:
     """What answers, in every API, and what clients ask before and after it."""
     in_flight, prepare = runtime_of(app).in_flight, partial(_with_earlier_turns, keeper)
@@ -220,6 +224,9 @@ def _register_answers(
             prepare,
             own_subscribers=(thoughts.note, keeper.note),
         )
+    )
+    app.register_blueprint(
+        passing.blueprint(client, pipeline.registry, in_flight, subscribers, chat_settings, timeouts)
     )
     app.register_blueprint(stored_responses.blueprint(keeper))
     app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))

@@ -15,7 +15,8 @@
     |  |- SlowBody             408   the body did not arrive in time
     |  |- NoTextKept           409   feedback on a request without its text (web/feedback.py)
     |  |- BodyTooLarge         413
-    |  `- UnknownEncoding      415   a compression of the body that is not known (web/unpacking.py)
+    |  |- UnknownEncoding      415   a compression of the body that is not known (web/unpacking.py)
+    |  `- NotSetUp             501   nobody is named for requests of this kind (web/passing.py)
     |- Overloaded              503   the limit of requests under way is reached
     |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
@@ -136,8 +137,7 @@ class SessionNotFound(NotFound):
 class MethodNotAllowed(ClientError):
     """405: the path exists, but not with this method."""
 
-    status = 405
-    code = "method_not_allowed"
+    status, code = 405, "method_not_allowed"
 
 
 class SlowBody(ClientError):

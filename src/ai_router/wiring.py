@@ -81,8 +81,13 @@ def build_embeddings(settings: Settings, registry: Registry, client: UpstreamCli
         server,
         None if settings.embedded else registry.primary,
         lambda: cast(SentenceVectors, packaged_slow_models().vectors),
-        Timeouts(connect=settings.connect_timeout_s, total=settings.plain_timeout_s, idle=settings.plain_timeout_s),
+        passing_timeouts(settings),
     )
+
+
+def passing_timeouts(settings: Settings) -> Timeouts:
+    """The deadlines for what is passed on without a decision: those of a plain answer."""
+    return Timeouts(connect=settings.connect_timeout_s, total=settings.plain_timeout_s, idle=settings.plain_timeout_s)
 
 
 def build_classifier(settings: Settings, registry: Registry, client: UpstreamClient) -> Classifier | None:

@@ -31,6 +31,8 @@ SEARCH = "search"
 """The chain of the providers that are asked to search the web for the route ENRICH."""
 
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
+DOORS = ("rerank", "audio", "images")
+"""What may be passed on without a decision: the endpoints below /v1 of that name."""
 _AUTO = "auto"
 _RESERVED_NAMES = frozenset({PRIMARY, _AUTO, "enrich", "meta", "classifier"})
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
@@ -164,13 +166,15 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     There is a chain for each label of the classifier, in lower case, and SEARCH for web searches. An entry of a chain
     is ``primary``, a provider's name, or ``provider/model``. ``server_fields``: fields of a request that only servers
     for one's own machines have, by the server; a cloud is not sent them. ``aliases``: further names that clients may
-    use, or globs of such names, and the names that they stand for.
+    use, or globs of such names, and the names that they stand for. ``doors``: who gets the requests that are passed on
+    without a decision, by their kind.
     """
 
     providers: Mapping[str, Provider]
     chains: Mapping[str, Sequence[str]]
     server_fields: Mapping[str, frozenset[str]] = {}
     aliases: Mapping[str, str] = {}
+    doors: Mapping[str, str] = {}
 
     def alias(self, model: str) -> str | None:
         """The name that ``model`` stands for: its own entry, else that of the longest glob; None without any."""
@@ -233,6 +237,11 @@ def _problems(catalogue: Catalogue) -> Iterator[str]:
         yield from (f"providers.{name}: {problem}" for problem in _provider_problems(name, provider))
     for name, chain in catalogue.chains.items():
         yield from (f"chains.{name}: {problem}" for problem in _chain_problems(name, chain, catalogue))
+    for kind, name in catalogue.doors.items():
+        if kind not in DOORS:
+            yield f"doors: there is no {kind!r}; there are {', '.join(DOORS)}"
+        if name != PRIMARY and name not in catalogue.providers:
+            yield f"doors.{kind}: {name!r} is no provider of the catalogue"
     for alias, target in catalogue.aliases.items():
         if not target or is_pattern(target) or (target != _AUTO and catalogue.alias(target) is not None):
             yield f"aliases.{alias!r}: {target!r} must be one name, and no alias itself"

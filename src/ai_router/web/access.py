@@ -30,6 +30,7 @@ from flask import Flask, Response, g, request
 from ai_router.client_apis import APIS
 from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.errors import BrowserRefused, Forbidden, Overloaded, RouterError, Unauthenticated
+from ai_router.providers.catalogue import DOORS
 from ai_router.web.paths import ASKED_PATH, DEPLOYMENT, canonical_path
 from ai_router.web.requests import Ids
 from ai_router.web.responses import on_response_closed
@@ -46,7 +47,7 @@ BACKEND_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/route", "/v1/embeddings", "/api/embed", "/api/embeddings", *APIS}
 )
 """Paths whose requests ask a backend: they take their time, and are counted."""
-_ANSWERED_IN_ONE_PIECE = re.compile(r"/api/threads/[^/]+/messages")
+_ALSO_ASK_BACKENDS = re.compile(rf"/api/threads/[^/]+/messages|/v1/(?:{'|'.join(DOORS)})(?:/.*)?")
 """Others. A streamed message of a thread holds no thread of the server."""
 
 
@@ -61,7 +62,7 @@ ADMIN = "admin"
 
 def asks_backends(method: str, path: str) -> bool:
     """Whether a request with this method and path may hold its thread for long."""
-    return method == "POST" and (path in BACKEND_PATHS or bool(_ANSWERED_IN_ONE_PIECE.fullmatch(path)))
+    return method == "POST" and (path in BACKEND_PATHS or bool(_ALSO_ASK_BACKENDS.fullmatch(path)))
 
 
 def is_open(path: str) -> bool:

@@ -123,13 +123,13 @@ def _close_all(streams: Sequence[StreamReply]) -> None:
 def read_chat_request(settings: ChatSettings) -> ChatRequest:
     """The chat request that is being made. Raises RouterError."""
     body = _body(settings)
-    return parse_chat_request(body, _arrival(settings))
+    return parse_chat_request(body, arrival_of(settings))
 
 
 def read_own_request(settings: ChatSettings, api: ClientApi, prepare: Prepare) -> ChatRequest:
     """The request of another API that is being made. Raises RouterError."""
     body = _body(settings)
-    arrival = _arrival(settings)
+    arrival = arrival_of(settings)
     payload, kept = prepare(api, object_in(body), arrival.client)
     return parse_own_request(payload, arrival, api, kept)
 
@@ -140,7 +140,8 @@ def _body(settings: ChatSettings) -> bytes:
     return body
 
 
-def _arrival(settings: ChatSettings) -> Arrival:
+def arrival_of(settings: ChatSettings) -> Arrival:
+    """What is known of the present request besides its body."""
     environ, now = request.environ, datetime.now(UTC)
     traceparent = environ.get("HTTP_TRACEPARENT")
     return Arrival(
