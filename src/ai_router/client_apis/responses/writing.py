@@ -32,6 +32,7 @@ _ECHOED: Mapping[str, Any] = {
     "truncation": "disabled",
 }
 """Fields of the request that an answer repeats, and their defaults."""
+_TOO_MANY_REQUESTS = 429
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -197,7 +198,9 @@ class ResponseWriter:
         event = self._event("error", **told)
         if not self._begun:
             return event
-        failed = self._response("failed") | {"error": {"code": told["code"], "message": told["message"]}}
+        # A response knows a few codes only.
+        code = "rate_limit_exceeded" if error.status == _TOO_MANY_REQUESTS else "server_error"
+        failed = self._response("failed") | {"error": {"code": code, "message": told["message"]}}
         return event + self._event("response.failed", response=failed)
 
     def comment(self, text: str) -> bytes:
@@ -239,7 +242,7 @@ def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
     given, made = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     return {
         "input_tokens": given,
-        "input_tokens_details": {"cached_tokens": cached},
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
         "output_tokens": made,
         "output_tokens_details": {"reasoning_tokens": thought},
         "total_tokens": usage.get("total_tokens") or given + made,
