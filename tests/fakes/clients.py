@@ -20,9 +20,14 @@ class RawClient:
         self.socket.sendall(data)
 
     def send_chat(self, *, text: str = "hello", headers: str = "", **fields: Any) -> None:
-        body = orjson.dumps({"messages": [{"role": "user", "content": text}], **fields})
+        self.send_json("/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields}, headers)
+
+    def send_json(self, path: str, payload: Any, headers: str = "") -> None:
+        body = orjson.dumps(payload)
         self.send(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"POST "
+            + path.encode()
+            + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             + headers.encode()
             + b"Content-Length: %d\r\n\r\n" % len(body)
             + body

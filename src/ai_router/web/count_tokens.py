@@ -48,7 +48,7 @@ def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings
         counted = _ask(client, backend, named.model or backend.model, fields, call)
         if counted is not None:
             return jsonify(input_tokens=counted)
-        chars = asked.total_chars + len(orjson.dumps(fields.get("tools") or ""))
+        chars = asked.total_chars + (len(orjson.dumps(fields["tools"])) if "tools" in fields else 0)
         response = jsonify(input_tokens=-(-chars // _CHARS_PER_TOKEN))
         response.headers["x-router-warning"] = f"an estimate: {_CHARS_PER_TOKEN} characters a token"
         return response
