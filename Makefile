@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+CLIENTS := .venv-clients
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
 .PHONY: run setup setup-dev test lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
@@ -13,7 +14,7 @@ setup: $(VENV)/installed ## a virtual environment with the router and the embedd
 
 setup-dev: $(VENV)/installed-dev ## and what the tests and checks need
 
-test: setup-dev ## all tests
+test: setup-dev $(CLIENTS)/installed ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: setup-dev ## format, lint, types
@@ -56,7 +57,7 @@ lock: ## write the pinned requirements anew
 	scripts/lock
 
 clean: ## everything that was made here, data excepted
-	rm -rf $(VENV) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("ai-router needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -67,4 +68,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(PIP) --require-hashes --no-deps -r requirements-dev.txt
+	@touch $@
+
+$(CLIENTS)/installed: requirements-clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements-clients.txt
 	@touch $@
