@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
+AGENTS  := .agents
+NPM_AGENTS := @openai/codex@0.171.0 @anthropic-ai/claude-code@2.1.197 opencode-ai@1.18.33 @qwen-code/qwen-code@0.15.10
+PIP_AGENTS := aider-chat==0.86.2
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
+.PHONY: run setup setup-dev test test-clients lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -16,6 +19,9 @@ setup-dev: $(VENV)/installed-dev ## and what the tests and checks need
 
 test: setup-dev $(CLIENTS)/installed ## all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: setup-dev $(AGENTS)/installed ## coding agents of the command line; those that cannot be installed are skipped
+	$(BIN)/python -m pytest tests/agents $(ARGS)
 
 lint: setup-dev ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -57,7 +63,7 @@ lock: ## write the pinned requirements anew
 	scripts/lock
 
 clean: ## everything that was made here, data excepted
-	rm -rf $(VENV) $(CLIENTS) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(AGENTS) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("ai-router needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -73,4 +79,11 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 $(CLIENTS)/installed: requirements-clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements-clients.txt
+	@touch $@
+
+# Each by itself, so that one that cannot be had does not keep the others away.
+$(AGENTS)/installed: Makefile
+	@mkdir -p $(AGENTS)
+	-for agent in $(NPM_AGENTS); do npm install --prefix $(AGENTS) --no-audit --no-fund $$agent; done
+	-$(PYTHON) -m venv $(AGENTS)/aider && $(AGENTS)/aider/bin/pip --disable-pip-version-check install --quiet $(PIP_AGENTS)
 	@touch $@

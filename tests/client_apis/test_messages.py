@@ -173,3 +173,10 @@ def test_the_signatures_of_thoughts_are_named() -> None:
     thoughts = [{"type": "thinking", "thinking": "hm", "signature": signature} for signature in ("abc", "")]
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": thoughts}]
     assert read(messages=[*messages, {"role": "user", "content": "so?"}]).kept["reasoning"] == ("abc", "")
+
+
+def test_a_later_system_message_is_a_reminder_behind_the_users_words() -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "system", "content": "agents: none"}]
+    turns = read(system="be brief", messages=messages).messages
+    assert [turn["role"] for turn in turns] == ["system", "user"]
+    assert turns[1]["content"] == "hi\n\n<system-reminder>\nagents: none\n</system-reminder>"

@@ -46,13 +46,18 @@ def not_offered(payload: Mapping[str, Any], names: Mapping[str, str]) -> None:
 
 
 def joined_turns(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages of chat completions, with those of one assistant's turn in one, and leading system messages in one.
+    """Messages of chat completions, with those of one assistant's turn in one, and one system message at most.
 
-    Other APIs have a call of a tool as an item of its own; and many chat templates take one system message only.
+    Other APIs have a call of a tool as an item of its own. Many chat templates take one system message only, and that
+    first: later ones (Claude Code has some) become reminders behind the user's words, as agents write them.
     """
     joined: list[dict[str, Any]] = []
-    for turn in turns:
+    for given in turns:
         last = joined[-1] if joined else None
+        turn = given if given["role"] != "system" or last is None or last["role"] == "system" else _reminder(given)
+        if turn is not given and last is not None and last["role"] == "user":
+            joined[-1] = {**last, "content": both(last["content"], turn["content"])}
+            continue
         if (
             last is not None
             and turn["role"] == last["role"] == "assistant"
@@ -64,6 +69,12 @@ def joined_turns(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             joined.append(turn)
     return joined
+
+
+def _reminder(turn: dict[str, Any]) -> dict[str, Any]:
+    content = turn.get("content")
+    text = content if isinstance(content, str) else "\n".join(str(part.get("text") or "") for part in content or ())
+    return {"role": "user", "content": f"<system-reminder>\n{text}\n</system-reminder>"}
 
 
 def _joined_assistant(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

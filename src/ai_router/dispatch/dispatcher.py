@@ -8,11 +8,11 @@ The rules, while the client has not got a byte and the request's deadline allows
 
 - For a backend at its cap, or in a cooldown after a 429, the request waits in the queue, within its queue budget. How
   a Retry-After becomes that wait: ``error_from_response`` (providers/errors.py) reads it, ``record_result``
-  (resilience/retry.py) reports it to the permit, and ``ConcurrencyLimiter.limit`` begins the cooldown. Then
-  ``_permit_from_queue`` (below) waits, at most ``_max_wait_s``, and ``QueueWait.notice`` is the text that a stream's
-  client gets in comments.
+  (resilience/retry.py) reports it to the permit, ``ConcurrencyLimiter.limit`` begins the cooldown, and
+  ``_permit_from_queue`` (below) waits, at most ``_max_wait_s``. A stream's client gets ``QueueWait.notice``.
 - A failure of the backend's own (5xx) is retried twice, after a pause, if the retry budget of all requests agrees.
 - After an error that is not the backend's (_ASKED_ANEW) it is asked once more, at once, if nobody else can be asked.
+  One that does not speak the client's API is asked again in its own, whoever else there is.
 - After any other failure the next candidate is asked at once. If the request itself is refused, none is.
 - A backend whose breaker is open is skipped. If all are open, the request waits for the first to let calls through.
 """
@@ -27,16 +27,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from ai_router.dispatch.nobody_asked import nobody_asked
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import (
     ApiNotSpoken,
     IdleConnectionSilent,
     RaisedLimitRefused,
     RouterError,
-    Source,
     UpstreamError,
     UpstreamLimited,
-    UpstreamUnavailable,
 )
 from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
@@ -162,11 +161,10 @@ BegunCall = tuple[float, Permit]
 """A call of the first candidate that is under way already: its start, in monotonic seconds, and its permit."""
 
 MAX_RETRIES = 2
-_ASKED_ANEW = (ApiNotSpoken, IdleConnectionSilent, RaisedLimitRefused)
-"""Errors that are not the backend's: it is asked once more, at once, on a new connection, without a raised limit..."""
+_ASKED_ANEW = (IdleConnectionSilent, RaisedLimitRefused)
+"""Errors that are not the backend's: it is asked once more, at once, on a new connection, or without a raised limit."""
 _WORTH_WAITING = (None, Why.LIMITED, Why.BUSY)
 """Full (None), or limited for a known time. A backend that fails or has no quota left is skipped instead."""
-_STATUS_AND_CODE = {Why.LIMITED: (429, "rate_limit_exceeded"), Why.EXHAUSTED: (429, "insufficient_quota")}
 MAX_GUESSED_WAITS = 4
 """How often a request waits after a 429 without a Retry-After: for the backend's cooldown, about 1, 2, 4 and 8 s."""
 
@@ -194,7 +192,7 @@ class Dispatcher:
         self._scope = scope
         self._retries = 0
         self._guessed_waits = 0
-        self._asked_anew: set[type] = set()
+        self._asked_anew = False
         self._queue_was_full = False
         self._waited_s = 0.0
         self._end = record.request.arrived_at + policy.total_s
@@ -219,6 +217,8 @@ class Dispatcher:
                 finally:
                     retry.pop_all().close()
                 remaining = yield from self._candidates_after(failures[-1], candidate, remaining, started, retry)
+                if isinstance(failures[-1], ApiNotSpoken):
+                    failures.pop()
         raise failures[0]
 
     def _candidates_after(
@@ -233,7 +233,7 @@ class Dispatcher:
             self._record.retrying(candidate.backend.name, delay_s)
             log_lines.provider_failed(problem.source.backend, told, f"asking it again in {delay_s:.1f} s")
             self._policy.metrics.retried(candidate.limiter_key)
-            if not isinstance(problem, (UpstreamLimited, *_ASKED_ANEW)):
+            if not isinstance(problem, (UpstreamLimited, ApiNotSpoken, *_ASKED_ANEW)):
                 self._record.phase = "backing off"
                 yield TimedWait(self._scope, delay_s, f"{candidate.backend.name} failed", self._policy.clock)
             return remaining
@@ -256,9 +256,11 @@ class Dispatcher:
         """
         if isinstance(problem, UpstreamLimited):
             return self._delay_after_limit_s(problem, candidate)
+        if isinstance(problem, ApiNotSpoken):
+            return 0.0
         if isinstance(problem, _ASKED_ANEW):
-            before, self._asked_anew = self._asked_anew, {*self._asked_anew, type(problem)}
-            return 0.0 if alone and type(problem) not in before else None
+            asked_anew, self._asked_anew = self._asked_anew, True
+            return 0.0 if alone and not asked_anew else None
         if not problem.transient or self._retries >= MAX_RETRIES:
             return None
         delay_s = problem.retry_after_s
@@ -298,7 +300,7 @@ class Dispatcher:
         ]
         permit = (yield from self._permit_from_queue(available)) if available and not self._queue_was_full else None
         if permit is None:
-            raise failures[0] if failures else self._unavailable(remaining)
+            raise failures[0] if failures else nobody_asked(limiter, remaining)
         return permit
 
     def _permit_from_queue(self, wanted: Sequence[str]) -> Waiting[Permit | None]:
@@ -332,19 +334,3 @@ class Dispatcher:
     def _max_wait_s(self) -> float:
         """Seconds that the request may still wait in queues."""
         return max(0.0, min(self._policy.queue_s - self._waited_s, self.left_s()))
-
-    def _unavailable(self, remaining: Sequence[Candidate]) -> UpstreamUnavailable:
-        """The error if no backend could be asked: why, and when to try again."""
-        blocked = [(*self._policy.limiter.blocked_for(candidate.limiter_key), candidate) for candidate in remaining]
-        seconds, why, candidate = min(blocked, key=lambda entry: entry[0])
-        source = Source(candidate.backend.name, candidate.model)
-        if why is None:
-            return UpstreamUnavailable("all its places are taken, and too many wait already", source, retry_after_s=1.0)
-        status, code = _STATUS_AND_CODE.get(why, (503, None))
-        return UpstreamUnavailable(
-            f"not asked, it is {why}; try again in {max(seconds, 1):.0f} s",
-            source,
-            status=status,
-            code=code,
-            retry_after_s=seconds,
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -33,6 +33,7 @@ _SYSTEM_ROLES = ("system", "developer")
 _MESSAGE_ROLES = (*_SYSTEM_ROLES, "user", "assistant")
 _CALLS = ("function_call", "custom_tool_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_JOINT = "__"
 CUSTOM_INPUT = "input"
 """The one parameter of a function that stands for a custom tool, which takes a text."""
 
@@ -65,7 +66,8 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
         own=own,
         kept={
             "untranslatable": untranslatable[0] if untranslatable else None,
-            "custom_tools": frozenset(tool["name"] for tool in kept_tools if tool.get("type") == "custom"),
+            "custom_tools": frozenset(tool["name"] for tool in _flattened(kept_tools) if tool.get("type") == "custom"),
+            "namespaces": _namespaces(kept_tools),
             "reasoning": thought_ids(found),
             "store": payload.get("store") is not False,
             "previous": payload.get("previous_response_id"),
@@ -85,7 +87,7 @@ def _turns_of(item: Mapping[str, Any], at: str, untranslatable: list[str]) -> It
         content = _content(item.get("content"), f"{at}.content", untranslatable)
         yield {"role": "system" if role in _SYSTEM_ROLES else role, "content": content}
     elif kind in _CALLS:
-        name = typed(item, "name", str, "a string", at)
+        name = flat_name(item.get("namespace"), typed(item, "name", str, "a string", at))
         arguments = item.get("arguments") or ""
         if kind == "custom_tool_call":
             arguments = orjson.dumps({CUSTOM_INPUT: item.get("input") or ""}).decode()
@@ -141,12 +143,37 @@ def _tools(
         if kind in _RUN_BY_SERVER:
             raise InvalidRequest(f"'{at}': tools of the type {kind} are not offered", at, code="unsupported_tool")
         kept.append(tool)
-        if kind in ("function", "custom"):
-            typed(tool, "name", str, "a string", at)
-            tools.append({"type": "function", "function": _function(tool)})
-        else:
-            untranslatable.append(f"{at}.type")
+        for each in _flattened([tool]):
+            if each.get("type") in ("function", "custom"):
+                typed(each, "name", str, "a string", at)
+                tools.append({"type": "function", "function": _function(each)})
+            else:
+                untranslatable.append(f"{at}.type")
     return tools, kept, tuple(dict.fromkeys(warnings))
+
+
+def flat_name(namespace: Any, name: Any) -> Any:
+    """The name of a tool of a namespace, which chat completions do not have."""
+    return f"{namespace}{_JOINT}{name}" if namespace else name
+
+
+def _flattened(tools: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The tools, with those of a namespace (Codex has some) one by one."""
+    for tool in tools:
+        if tool.get("type") == "namespace" and isinstance(tool.get("tools"), list):
+            yield from ({**each, "name": flat_name(tool.get("name"), each.get("name"))} for each in tool["tools"])
+        else:
+            yield tool
+
+
+def _namespaces(tools: Sequence[dict[str, Any]]) -> Mapping[str, tuple[str, str]]:
+    """The namespace and the name of each tool in one, by its flat name."""
+    grouped = [tool for tool in tools if tool.get("type") == "namespace"]
+    return {
+        str(flat_name(tool.get("name"), each.get("name"))): (str(tool.get("name")), str(each.get("name")))
+        for tool in grouped
+        for each in tool.get("tools") or ()
+    }
 
 
 def _function(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,11 +130,13 @@ class ResponseWriter:
         if item is None:
             events += self._close()
             is_custom = part.name in self._own.kept.get("custom_tools", ())
+            namespace, name = self._own.kept.get("namespaces", {}).get(part.name, (None, part.name))
             fields = {
                 "id": _id("ctc" if is_custom else "fc"),
                 "type": "custom_tool_call" if is_custom else "function_call",
                 "call_id": part.call_id or _id("call"),
-                "name": part.name,
+                "name": name,
+                **({"namespace": namespace} if namespace else {}),
                 **({"input": ""} if is_custom else {"arguments": "", "status": "in_progress"}),
             }
             item = self._open = self._calls[part.number] = _Item(len(self._items), fields)
