@@ -98,6 +98,9 @@ def _completion(text: str, usage: object) -> bytes:
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+_NOT_SPOKEN = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
 def _delta(text: str, field: str = "content") -> object:
     return {"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, "delta": {field: text}}]}
 
@@ -177,8 +180,10 @@ class _Connection(asyncio.Protocol):
         model = self._model = self._simulation.model
         model.seen += 1
         self._busy = True
-        if not path.endswith(b"/chat/completions"):
+        if path.endswith(b"/responses") and b'"tools"' in body:
             self._later(model.whole_s(), lambda: self._end(model.search))
+        elif not path.endswith(b"/chat/completions"):
+            self._end(_NOT_SPOKEN)
         elif model.timing.classifies and b'"structured_outputs"' in body:
             self._later(model.first_token_s(), lambda: self._end(model.labels[_label(body)]))
         elif model.timing.classifies:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.apis import apis
 from benchmarks.compare import compare, other_side
 from benchmarks.conditions import eight_hours, long_history, telemetry, two_processes
 from benchmarks.deciding import deciding
@@ -43,6 +44,10 @@ def _strategies(folder: Path, report: Report, options: argparse.Namespace) -> No
 
 def _deciding(folder: Path, report: Report, options: argparse.Namespace) -> None:
     deciding(folder, report, options.n)
+
+
+def _apis(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    apis(folder, report, options.n)
 
 
 def _extras(folder: Path, report: Report, options: argparse.Namespace) -> None:
@@ -90,6 +95,7 @@ PARTS: Mapping[str, Part] = {
     "six": Part("the first design's six: routes, throughput, long context, ten at once, first token, overhead", _six),
     "strategies": Part("from the sequential classifier to today's default: the first event of a stream", _strategies),
     "deciding": Part("the first token of a MODERATE stream, by the stage of the head that decides", _deciding),
+    "apis": Part("a request in each API of clients, beside chat completions", _apis),
     "extras": Part("GET /health, session files, the cold start, cancelling phase by phase", _extras),
     "load": Part("closed loops of 1, 8 and 32 connections, an open loop and ab, beside a bare hop", _load),
     "streams": Part("the cost of a chunk, and up to a thousand streams at once, beside a bare hop", _streams),
