@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
 AGENTS  := .agents
+VLLM    := .vllm
 NPM_AGENTS := @openai/codex@0.171.0 @anthropic-ai/claude-code@2.1.197 opencode-ai@1.18.33 @qwen-code/qwen-code@0.15.10
 PIP_AGENTS := aider-chat==0.86.2
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test test-clients lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
+.PHONY: run setup setup-dev test test-clients test-vllm lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -22,6 +23,9 @@ test: setup-dev $(CLIENTS)/installed ## all tests
 
 test-clients: setup-dev $(AGENTS)/installed ## coding agents of the command line; those that cannot be installed are skipped
 	$(BIN)/python -m pytest tests/agents $(ARGS)
+
+test-vllm: setup-dev $(VLLM)/installed ## a real vLLM on this processor, as classifier and primary; 2.4 GB
+	$(BIN)/python -m pytest tests/vllm $(ARGS)
 
 lint: setup-dev ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -63,7 +67,7 @@ lock: ## write the pinned requirements anew
 	scripts/lock
 
 clean: ## everything that was made here, data excepted
-	rm -rf $(VENV) $(CLIENTS) $(AGENTS) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(AGENTS) $(VLLM) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("ai-router needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -86,4 +90,9 @@ $(AGENTS)/installed: Makefile
 	@mkdir -p $(AGENTS)
 	-for agent in $(NPM_AGENTS); do npm install --prefix $(AGENTS) --no-audit --no-fund $$agent; done
 	-$(PYTHON) -m venv $(AGENTS)/aider && $(AGENTS)/aider/bin/pip --disable-pip-version-check install --quiet $(PIP_AGENTS)
+	@touch $@
+
+# Where it cannot be had, the tests are skipped, and say so.
+$(VLLM)/installed: scripts/make_vllm
+	-scripts/make_vllm $(VLLM) $(PYTHON)
 	@touch $@

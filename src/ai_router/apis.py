@@ -91,12 +91,14 @@ class AnswerWriter(Protocol):
 
 
 class ClientApi(Protocol):
-    """An API in which clients ask. ``path``: where. ``family``: the API of backends that take its bodies
+    """An API in which clients ask. ``path``: where. ``error_paths``: further paths of the same API, whose errors have
+    its form. ``family``: the API of backends that take its bodies
     (providers/families); None: none does. ``media_type``: of its streams. ``client_headers``: as in OwnForm, in lower
     case."""
 
     name: str
     path: str
+    error_paths: Sequence[str]
     family: str | None
     media_type: str
     client_headers: Sequence[str]

@@ -139,7 +139,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     access.init_app(app, keys, ids, limit, _browser_rule(app, settings))
-    keeper = _response_keeper(settings, in_flight, closing)
+    keeper = _response_keeper(settings, in_flight, telemetry.scrubber.json, closing)
     subscribers = (log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
         ids,
@@ -182,13 +182,15 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     return app
 
 
-def _response_keeper(settings: Settings, in_flight: InFlight, closing: ExitStack) -> ResponseKeeper:
+def _response_keeper(
+    settings: Settings, in_flight: InFlight, scrub: Callable[[bytes], bytes], closing: ExitStack
+) -> ResponseKeeper:
     """What keeps answers of the Responses API: where words may be kept in the database, else in memory."""
     keeps_words = settings.session_bodies is SessionBodies.FULL
     store = lazy_responses(settings.usage_database) if keeps_words else None
     if store is not None:
         closing.callback(store.close)
-    keeper = ResponseKeeper(store, partial(in_flight.wait_for_closing, _ENDING_S))
+    keeper = ResponseKeeper(store, partial(in_flight.wait_for_closing, _ENDING_S), scrub)
     closing.callback(keeper.close)
     return keeper
 

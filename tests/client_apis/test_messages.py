@@ -140,10 +140,12 @@ def test_results_of_tools_stand_before_the_text_of_their_turn() -> None:
             {"role": "user", "content": [*results, {"type": "text", "text": "and now?"}]},
         ]
     ).messages
-    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "tool", "user", "user"]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "tool", "user"]
     assert [call["function"]["arguments"] for call in turns[1]["tool_calls"]] == ['{"n":1}', '{"n":2}']
     assert [turn["content"] for turn in turns[2:4]] == ["sunny", "error: no"]
-    assert turns[4]["content"][0]["image_url"]["url"] == "data:image/png;base64,AAAA"
+    picture, text = turns[4]["content"]
+    assert picture["image_url"]["url"] == "data:image/png;base64,AAAA"
+    assert text == {"type": "text", "text": "and now?"}
 
 
 def test_a_search_tool_is_taken_out_and_a_forced_one_means_a_search() -> None:
@@ -180,3 +182,32 @@ def test_a_later_system_message_is_a_reminder_behind_the_users_words() -> None:
     turns = read(system="be brief", messages=messages).messages
     assert [turn["role"] for turn in turns] == ["system", "user"]
     assert turns[1]["content"] == "hi\n\n<system-reminder>\nagents: none\n</system-reminder>"
+
+
+def test_a_call_that_was_cut_is_no_call_to_make() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "rm", "arguments": '{"path": "/etc'}}
+    whole = API.answer(completion({"content": None, "tool_calls": [call]}, "length"), own_form(API, ASKED))
+    assert whole["stop_reason"] == "max_tokens"
+
+
+def test_text_between_the_parts_of_a_call_waits_for_its_end() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "look", "arguments": '{"n":'}}
+    deltas = [
+        {"tool_calls": [call]},
+        {"content": "hm"},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
+    ]
+    chunks = [{"model": "m", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    stream, whole = written(API, own_form(API, ASKED), chunks)
+    assert [block["type"] for block in whole["content"]] == ["tool_use", "text"]
+    assert whole["content"][0]["input"] == {"n": 1}
+    opened = [event for event in events_in(stream) if event["type"] == "content_block_start"]
+    assert [event["index"] for event in opened] == [0, 1]
+
+
+def test_encrypted_thoughts_are_thoughts_of_somebody_too() -> None:
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]},
+    ]
+    assert read(messages=[*messages, {"role": "user", "content": "so?"}]).kept["reasoning"] == ("x",)

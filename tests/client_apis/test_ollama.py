@@ -106,6 +106,10 @@ def test_a_failure_is_a_line_and_there_are_no_comments() -> None:
         (CHAT, {"messages": [{"role": "boss", "content": ""}]}, "messages[0].role"),
         (CHAT, {**HELLO, "format": 5}, "format"),
         (CHAT, {**HELLO, "options": []}, "options"),
+        (CHAT, {**HELLO, "options": {"num_predict": "abc"}}, "options.num_predict"),
+        (CHAT, {**HELLO, "think": {}}, "think"),
+        (CHAT, {"messages": [{"role": "user", "content": "x", "images": "AAAA"}]}, "messages[0].images"),
+        (CHAT, {"messages": [{"role": "assistant", "tool_calls": [3]}]}, "messages[0].tool_calls[0]"),
         (GENERATE, {}, "prompt"),
         (COMPLETIONS, {}, "prompt"),
         (COMPLETIONS, {"prompt": 5}, "prompt"),
@@ -136,3 +140,10 @@ def test_the_usage_of_a_text_is_shown_to_those_who_want_it(fields: dict[str, Any
 @pytest.mark.parametrize(("payload", "field"), [({"echo": True}, "echo"), ({"prompt": ["a", "b"]}, "prompt")])
 def test_what_needs_a_backend_with_this_api_is_named(payload: dict[str, Any], field: str) -> None:
     assert COMPLETIONS.read({"prompt": "x", **payload}).kept["untranslatable"] == field
+
+
+def test_a_call_that_was_cut_is_left_out() -> None:
+    cut = {"id": "c", "type": "function", "function": {"name": "rm", "arguments": '{"path": "/etc'}}
+    *_, last = lines(CHAT, HELLO, completion({"content": None, "tool_calls": [cut]}, "length"))
+    assert not last["message"].get("tool_calls")
+    assert last["done_reason"] == "length"

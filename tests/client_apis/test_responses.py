@@ -96,6 +96,13 @@ def test_a_failure_is_an_event_and_never_a_clean_end(begun: bool) -> None:
         ({"tools": [FUNCTION, {"type": "mcp"}]}, "tools[1]"),
         ({"text": {"format": 5}}, "text.format"),
         ({"instructions": 5}, "instructions"),
+        ({"previous_response_id": 5}, "previous_response_id"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"tool_choice": "zzz"}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tool_choice": {"type": "mcp"}}, "tool_choice.type"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].name"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": 1}]}, "tools[0].tools"),
     ],
 )
 def test_what_is_wrong_or_not_offered_is_refused_by_its_name(fields: dict[str, Any], param: str) -> None:
@@ -171,3 +178,47 @@ def test_what_chat_completions_have_no_place_for_is_named() -> None:
     part = {"type": "input_image", "file_id": "file_1"}
     items = [{"role": "user", "content": [part]}]
     assert API.read({"input": items}).kept["untranslatable"] == "input[0].content[0]"
+
+
+def test_only_the_tools_that_are_allowed_are_offered() -> None:
+    tools = [{**FUNCTION, "name": name} for name in ("safe", "danger")]
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "safe"}]}
+    asked = read(tools=tools, tool_choice=choice)
+    assert [tool["function"]["name"] for tool in asked.params["tools"]] == ["safe"]
+    assert (asked.params["tool_choice"], asked.own["tool_choice"]) == ("required", choice)
+
+
+def test_tools_of_a_namespace_are_functions_with_a_joint_name_and_their_calls_have_both_again() -> None:
+    asked = {"input": "hi", "tools": [{"type": "namespace", "name": "agents", "tools": [FUNCTION]}]}
+    choice = {"type": "function", "namespace": "agents", "name": "look"}
+    params = API.read({**asked, "tool_choice": choice}).params
+    assert params["tools"][0]["function"]["name"] == params["tool_choice"]["function"]["name"] == "agents__look"
+    call = {"id": "c", "type": "function", "function": {"name": "agents__look", "arguments": "{}"}}
+    whole = API.answer(completion({"content": None, "tool_calls": [call]}), own_form(API, asked))
+    (item,) = whole["output"]
+    assert (item["namespace"], item["name"]) == ("agents", "look")
+    turns = API.read({"input": [{"role": "user", "content": "go"}, item]}).messages
+    assert turns[1]["tool_calls"][0]["function"]["name"] == "agents__look"
+
+
+def test_text_behind_a_call_belongs_to_the_turn_of_the_call() -> None:
+    items = [
+        {"role": "user", "content": "hi"},
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+        {"role": "assistant", "content": "looking"},
+        {"type": "function_call_output", "call_id": "c", "output": "seen"},
+    ]
+    turns = API.read({"input": items}).messages
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool"]
+    assert turns[1]["content"] == "looking"
+
+
+def test_a_call_that_was_cut_is_incomplete() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"path": "/etc'}}
+    whole = API.answer(completion({"content": None, "tool_calls": [call]}, "length"), own_form(API, {"input": "hi"}))
+    assert (whole["status"], whole["output"][0]["status"]) == ("incomplete", "incomplete")
+
+
+def test_null_is_answered_with_the_default() -> None:
+    whole = API.answer(completion({"content": "so"}), own_form(API, {"input": "hi", "tools": None, "metadata": None}))
+    assert (whole["tools"], whole["metadata"]) == ([], {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from ai_router.apis import OwnForm
@@ -11,12 +12,13 @@ from ai_router.client_apis.messages import API as MESSAGES
 from ai_router.client_apis.ollama_chat import API as OLLAMA
 from ai_router.client_apis.responses import API as RESPONSES
 from ai_router.config import load_settings
-from ai_router.dispatch.own_form import SpokenApis, ThoughtOrigins
+from ai_router.dispatch.own_form import AnswerForm, SpokenApis, ThoughtOrigins
 from ai_router.errors import ApiNotSpoken
 from ai_router.providers.families import FAMILIES
 from ai_router.providers.registry import Registry, build_registry
-from ai_router.types import Attempt
+from ai_router.types import Attempt, ChatRequest
 from tests.chat_requests import chat_request
+from tests.client_apis.answers import completion
 from tests.outcomes import outcome
 
 
@@ -28,6 +30,10 @@ def registry() -> Registry:
 
 def own(api: Any, **kept: Any) -> OwnForm:
     return OwnForm(api, {}, kept=kept)
+
+
+def asks(api: Any, request_id: str = "req_1") -> ChatRequest:
+    return chat_request(own=own(api), request_id=request_id)
 
 
 @pytest.mark.parametrize(
@@ -45,26 +51,57 @@ def own(api: Any, **kept: Any) -> OwnForm:
 def test_who_may_speak_what(registry: Registry, backend: str, speaks: set[str]) -> None:
     asked = registry.clouds.get(backend, registry.primary)
     spoken = SpokenApis()
-    found = {api.name for api in (RESPONSES, MESSAGES, OLLAMA) if spoken.family_for(own(api), asked) is not None}
+    found = {api.name for api in (RESPONSES, MESSAGES, OLLAMA) if spoken.family_for(asks(api), asked) is not None}
     assert found == speaks
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
-def test_what_a_server_does_not_have_is_remembered(registry: Registry, status: int) -> None:
-    spoken = SpokenApis()
-    family = spoken.family_for(own(RESPONSES), registry.primary)
+def test_what_a_server_does_not_have_is_remembered_once_it_has_answered_otherwise(
+    registry: Registry, status: int
+) -> None:
+    spoken, primary, first = SpokenApis(), registry.primary, asks(RESPONSES, "req_1")
+    family = spoken.family_for(first, primary)
     assert family is not None
-    spoken.check(400, family, registry.primary)
+    spoken.check(400, family, primary, first)
     with pytest.raises(ApiNotSpoken):
-        spoken.check(status, family, registry.primary)
-    assert spoken.family_for(own(RESPONSES), registry.primary) is None
-    assert spoken.family_for(own(MESSAGES), registry.primary) is not None
+        spoken.check(status, family, primary, first)
+    # Perhaps only the model was wrong: this request asks in another API now, the others as before.
+    assert spoken.family_for(first, primary) is None
+    assert spoken.family_for(asks(RESPONSES, "req_2"), primary) is not None
+    spoken.answered(first, primary)
+    assert spoken.family_for(asks(RESPONSES, "req_2"), primary) is None
+    assert spoken.family_for(asks(MESSAGES, "req_2"), primary) is not None
 
 
 def test_a_backends_first_api_is_never_given_up(registry: Registry) -> None:
-    spoken, anthropic = SpokenApis(), registry.clouds["anthropic"]
-    spoken.check(404, FAMILIES["messages"], anthropic)  # type: ignore[arg-type]
-    assert spoken.family_for(own(MESSAGES), anthropic) is not None
+    spoken, anthropic, asked = SpokenApis(), registry.clouds["anthropic"], asks(MESSAGES)
+    spoken.check(404, FAMILIES["messages"], anthropic, asked)  # type: ignore[arg-type]
+    assert spoken.family_for(asked, anthropic) is not None
+
+
+EVENT = {"type": "response.created", "response": {"id": "r"}}
+
+
+def test_an_error_as_the_first_event_says_nothing_of_the_form() -> None:
+    noted: list[bool] = []
+    form = AnswerForm(
+        FAMILIES["responses"], own(RESPONSES), passes_on=True, on_partly_spoken=lambda: noted.append(True)
+    )
+    rewriting = form.rewriting()
+    assert rewriting is not None
+    rewriting.chunks({"error": {"message": "overloaded"}})
+    assert rewriting.passes_on
+    assert not noted
+    rewriting.chunks(EVENT)
+    assert not rewriting.passes_on
+    assert noted
+
+
+def test_an_answer_that_is_not_strict_json_is_written_anew() -> None:
+    form = AnswerForm(FAMILIES["messages"], own(MESSAGES), passes_on=True)
+    body, answer = form.whole(b'{"content": NaN}', completion({"content": "so"}), is_whole=True)
+    assert answer is not None
+    assert orjson.loads(body)["content"] == [{"type": "text", "text": "so"}]
 
 
 def thought(api: Any, answer: dict[str, Any], backend: str) -> Any:

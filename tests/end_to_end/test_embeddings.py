@@ -16,6 +16,7 @@ from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.upstream import FakeUpstream, Plain, fake_upstream
 
 EMBEDDINGS = "/v1/embeddings"
+NANO = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8"
 LOCAL = "universal-sentence-encoder-multilingual-3"
 VECTOR = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "theirs"}
 
@@ -124,3 +125,21 @@ def test_a_server_of_ones_own_goes_before_all(tmp_path: Path, primary: FakeUpstr
         assert [call.body["model"] for call in upstream.calls(EMBEDDINGS)] == ["bge-m3", "my-model"]
         upstream.on(EMBEDDINGS, Plain({"detail": "Not Found"}, status=404))
         assert ask(router, model="my-model", input="hi")[0] == 404
+
+
+@pytest.mark.parametrize("broken", [{"data": []}, {"data": [{}]}, {"data": None}, []])
+def test_an_answer_without_vectors_is_a_failure_of_the_server(
+    tmp_path: Path, upstream: FakeUpstream, broken: Any
+) -> None:
+    upstream.on(EMBEDDINGS, Plain(broken))
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        assert ask(router, model="auto", input="hi")[0] == 502
+        told = {"error": f"primary ({NANO}): the answer holds no embeddings"}
+        assert ask(router, "/api/embed", model="auto", input="hi") == (502, told)
+
+
+def test_no_backend_is_sent_an_address_or_a_key_of_the_body(tmp_path: Path, upstream: FakeUpstream) -> None:
+    upstream.on(EMBEDDINGS, Plain(VECTOR))
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        ask(router, model="auto", input="hi", api_base="http://evil", api_key="k", user="me")
+    assert upstream.calls(EMBEDDINGS)[0].body == {"model": NANO, "input": ["hi"], "user": "me"}

@@ -343,6 +343,24 @@ def test_tokens_are_counted_by_the_primary_or_estimated(lab: Lab) -> None:
     assert "x-router-warning" not in headers
 
 
+def test_a_completion_that_ends_without_its_end_gets_one(tmp_path: Path, upstream: FakeUpstream) -> None:
+    text = {"object": "text_completion", "choices": [{"text": "x", "index": 0, "finish_reason": "stop"}]}
+    upstream.on("/v1/completions", Stream([b"data: " + orjson.dumps(text) + b"\n\n"]))
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        _, _, body = APIS["completions"].ask(router, stream=True, model="primary")
+    assert body == b"data: " + orjson.dumps(text) + b"\n\ndata: [DONE]\n\n"
+
+
+def test_a_wrong_model_says_nothing_of_what_a_server_speaks(tmp_path: Path, upstream: FakeUpstream) -> None:
+    missing = Plain({"error": {"message": "no model nope"}}, status=404)
+    upstream.on(RESPONSES, missing, speaks_responses())
+    upstream.on(CHAT, missing)
+    with running_router(tmp_path, PRIMARY_URL=upstream.url) as router:
+        status, _, body = APIS["responses"].ask(router, model="primary/nope")
+        assert (status, "no model nope" in orjson.loads(body)["error"]["message"]) == (404, True)
+        assert orjson.loads(APIS["responses"].ask(router, model="primary")[2])["id"] == "resp_1"
+
+
 def test_a_request_that_hangs_is_listed_with_its_id_whatever_its_api(lab: Lab, api: Api, raw: Connect) -> None:
     lab.primary.on(CHAT, Hang())
     client = raw(lab.router.port)

@@ -90,3 +90,26 @@ def test_a_body_that_is_too_large_is_413(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         sdk.audio.transcriptions.create(model="whisper-1", file=("a.wav", bytes(1_100_000)))
     assert caught.value.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/audio/%2e%2e/fine_tuning/jobs",
+        "/v1/audio/../files",
+        "/v1/audio/speech%3Fx=1",
+        "/v1/audio/a%20HTTP/1.1%0dX-Evil:%201",
+        "/v1/audio/%00",
+        "/v1/audio/%ff",
+        "/v1/audio/...",
+    ],
+)
+def test_no_other_endpoint_of_the_provider_can_be_reached(
+    router: RunningRouter, cloud: FakeUpstream, path: str
+) -> None:
+    before = len(cloud.requests)
+    connection = router.connection()
+    connection.request("POST", path, b"{}")
+    assert connection.getresponse().status == 404
+    connection.close()
+    assert not [call for call in cloud.requests[before:] if call.method == "POST"]

@@ -41,7 +41,7 @@ def test_what_it_becomes_is_bounded() -> None:
     assert unpacked_limit(MIB, 32 * MIB) == 32 * MIB
 
 
-@pytest.mark.parametrize("broken", [b"no gzip", gzip.compress(b'{"a": 1}')[:-9], b""])
+@pytest.mark.parametrize("broken", [b"no gzip", gzip.compress(b'{"a": 1}')[:-9], b"", gzip.compress(b"{}") + b"more"])
 def test_a_broken_one_is_the_clients_mistake(broken: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read(broken, "gzip")

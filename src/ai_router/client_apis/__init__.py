@@ -15,7 +15,7 @@ from ai_router.apis import ClientApi
 _SHARED = ("calls", "ollama", "reading")
 
 
-def _load_apis() -> Mapping[str, ClientApi]:
+def _load_apis() -> dict[str, ClientApi]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED)
     found = [importlib.import_module(f"{__name__}.{name}").API for name in names]
     return {api.path: api for api in found}
@@ -23,3 +23,5 @@ def _load_apis() -> Mapping[str, ClientApi]:
 
 APIS = _load_apis()
 """By the path at which each is served."""
+ERROR_FORMS: Mapping[str, ClientApi] = APIS | {path: api for api in APIS.values() for path in api.error_paths}
+"""By path, the API that says what an error looks like; any other path has the form of chat completions."""

@@ -29,6 +29,7 @@ class Completions:
 
     name = "completions"
     path = "/v1/completions"
+    error_paths: Sequence[str] = ()
     family: str | None = "completions"
     media_type = "text/event-stream"
     client_headers: Sequence[str] = ()

@@ -29,6 +29,7 @@ _OPTIONS = {
     "top_p": "top_p",
 }
 """Options, and their names in chat completions or on vLLM and llama.cpp. The others are Ollama's own affair."""
+_NUMBERS = _OPTIONS.keys() - {"stop"}
 _EFFORTS = {True: "medium", False: "none"}
 _TAG = ":latest"
 _NS = 1_000_000_000
@@ -49,6 +50,8 @@ def streams(payload: Mapping[str, Any]) -> bool:
 def params_of(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of chat completions for options, format and thinking."""
     options = typed(payload, "options", dict, "an object") or {}
+    for name in _NUMBERS & options.keys():
+        typed(options, name, (int, float), "a number", "options")
     params = {_OPTIONS[name]: value for name, value in options.items() if name in _OPTIONS and value is not None}
     limit = params.get("max_tokens")
     if isinstance(limit, int) and limit < 1:
@@ -61,23 +64,32 @@ def params_of(payload: Mapping[str, Any]) -> dict[str, Any]:
         params["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}
     elif wanted:
         raise InvalidRequest("'format' must be 'json' or a schema", "format", code="invalid_type")
-    think = payload.get("think")
+    think = typed_flag(payload, "think")
     if think is not None:
         params["reasoning_effort"] = _EFFORTS[think] if isinstance(think, bool) else think
     return params
 
 
-def picture(data: Any) -> dict[str, Any]:
+def typed_flag(payload: Mapping[str, Any], name: str) -> bool | str | None:
+    """A field that is true, false or a text. Raises InvalidRequest."""
+    value = payload.get(name)
+    if value is not None and not isinstance(value, (bool, str)):
+        raise InvalidRequest(f"'{name}' must be true, false or a string", name, code="invalid_type")
+    return value
+
+
+def picture(text: str) -> dict[str, Any]:
     """A picture, which is base64 without a type here, as a part of a message. Its first bytes tell the type."""
-    text = str(data)
     kinds = (("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"))
     kind = next((kind for begin, kind in kinds if text.startswith(begin)), "png")
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{text}"}}
 
 
-def with_pictures(text: str, images: Any) -> Any:
-    """The content of a message with a text and pictures."""
-    if not isinstance(images, list) or not images:
+def with_pictures(text: str, images: Any, where: str) -> Any:
+    """The content of a message with a text and pictures. Raises InvalidRequest."""
+    if images is not None and not (isinstance(images, list) and all(isinstance(image, str) for image in images)):
+        raise InvalidRequest(f"'{where}' must be an array of strings", where, code="invalid_type")
+    if not images:
         return text
     return [*([{"type": "text", "text": text}] if text else []), *(picture(image) for image in images)]
 

@@ -10,7 +10,7 @@ import orjson
 from ai_router.apis import OwnForm, Payload, ReadRequest
 from ai_router.client_apis import ollama
 from ai_router.client_apis.calls import CallPart, CallsInOrder
-from ai_router.client_apis.reading import joined_turns, objects, typed
+from ai_router.client_apis.reading import as_json, joined_turns, objects, typed
 from ai_router.errors import InvalidRequest, RouterError
 from ai_router.providers.chunks import chunk_of
 
@@ -22,6 +22,7 @@ class OllamaChat:
 
     name = "ollama_chat"
     path = "/api/chat"
+    error_paths: Sequence[str] = ("/api/tags", "/api/show", "/api/ps", "/api/version", "/api/embed", "/api/embeddings")
     family: str | None = None
     media_type = "application/x-ndjson"
     client_headers: Sequence[str] = ()
@@ -84,7 +85,10 @@ class ChatWriter(ollama.LineWriter):
         for part in self._in_order.rest():
             self._add(part)
         calls = [
-            {"function": {"name": call.name, "arguments": _arguments(call.arguments)}} for call in self._calls.values()
+            {"function": {"name": call.name, "arguments": arguments}}
+            for call in self._calls.values()
+            # What was cut in the middle must not be run.
+            if (arguments := _arguments(call.arguments)) is not None
         ]
         return {"message": {"role": "assistant", "content": "", **({"tool_calls": calls} if calls else {})}}
 
@@ -114,18 +118,19 @@ def _turn(message: Mapping[str, Any], at: str, earlier: Sequence[Mapping[str, An
     if role == "tool":
         # The call has no id here: the result belongs to the first one of that name which has none yet.
         return {"role": "tool", "tool_call_id": _open_call(earlier, message.get("tool_name")), "content": text}
-    turn: dict[str, Any] = {"role": role, "content": ollama.with_pictures(text, message.get("images"))}
+    turn: dict[str, Any] = {"role": role, "content": ollama.with_pictures(text, message.get("images"), f"{at}.images")}
     if calls := message.get("tool_calls"):
         turn["content"] = turn["content"] or None
         turn["tool_calls"] = [
-            _call(call, f"call_{len(earlier)}_{number}") for number, (_, call) in enumerate(objects(calls, at))
+            _call(call, where, f"call_{len(earlier)}_{number}")
+            for number, (where, call) in enumerate(objects(calls, f"{at}.tool_calls"))
         ]
     return turn
 
 
-def _call(call: Mapping[str, Any], call_id: str) -> dict[str, Any]:
-    function = call.get("function") or {}
-    arguments = orjson.dumps(function.get("arguments") or {}).decode()
+def _call(call: Mapping[str, Any], at: str, call_id: str) -> dict[str, Any]:
+    function = typed(call, "function", dict, "an object", at) or {}
+    arguments = as_json(function.get("arguments") or {})
     return {"id": call_id, "type": "function", "function": {"name": function.get("name"), "arguments": arguments}}
 
 
@@ -137,10 +142,11 @@ def _open_call(earlier: Sequence[Mapping[str, Any]], name: Any) -> str:
 
 
 def _arguments(text: str) -> Any:
+    """The arguments of a call; None where they are not whole."""
     try:
         return orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
-        return {}
+        return None
 
 
 API = OllamaChat()

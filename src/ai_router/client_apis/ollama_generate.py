@@ -20,6 +20,7 @@ class OllamaGenerate:
 
     name = "ollama_generate"
     path = "/api/generate"
+    error_paths: Sequence[str] = ()
     family: str | None = None
     media_type = "application/x-ndjson"
     client_headers: Sequence[str] = ()
@@ -30,7 +31,7 @@ class OllamaGenerate:
             raise InvalidRequest("'prompt' is required: nothing has to be loaded here", "prompt")
         system = typed(payload, "system", str, "a string")
         turns: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": ollama.with_pictures(prompt or "", payload.get("images"))})
+        turns.append({"role": "user", "content": ollama.with_pictures(prompt or "", payload.get("images"), "images")})
         has_suffix = bool(payload.get("suffix"))
         return ReadRequest(
             turns,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from ai_router.errors import InvalidRequest
 
@@ -45,6 +48,21 @@ def not_offered(payload: Mapping[str, Any], names: Mapping[str, str]) -> None:
             raise InvalidRequest(f"'{name}' is not offered: {why}", name, code="unsupported_parameter")
 
 
+def as_json(value: Any) -> str:
+    """JSON of a value that was read as JSON: also with whole numbers beyond 64 bits, which orjson does not write."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def one_of(value: Any, names: Collection[str], where: str) -> Any:
+    """The value, which is one of these texts, or None. Raises InvalidRequest."""
+    if value is not None and (not isinstance(value, str) or value not in names):
+        raise InvalidRequest(f"'{where}' must be one of {', '.join(names)}", where)
+    return value
+
+
 def joined_turns(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages of chat completions, with those of one assistant's turn in one, and one system message at most.
 
@@ -58,11 +76,7 @@ def joined_turns(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if turn is not given and last is not None and last["role"] == "user":
             joined[-1] = {**last, "content": both(last["content"], turn["content"])}
             continue
-        if (
-            last is not None
-            and turn["role"] == last["role"] == "assistant"
-            and not (last.get("tool_calls") and turn.get("content"))
-        ):
+        if last is not None and turn["role"] == last["role"] == "assistant":
             joined[-1] = _joined_assistant(last, turn)
         elif last is not None and turn["role"] == last["role"] == "system" and len(joined) == 1:
             joined[-1] = {"role": "system", "content": both(last["content"], turn["content"])}

@@ -292,7 +292,9 @@ class StreamAnswer:
                     return b"".join(relayed)
             relayed.append(rewriting.passed_on(event.raw, payload))
             if not self.done and (rewriting.ended or (rewriting.ends_with_done and told == b"[DONE]")):
-                relayed.append(self._relayed_done())
+                last = self._relayed_done()
+                # The backend's own end has been passed on.
+                relayed.append(b"" if rewriting.passes_on else last)
         return b"".join(relayed)
 
     def _finish_decoding(self) -> bytes:

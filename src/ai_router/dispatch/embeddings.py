@@ -13,10 +13,9 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
-from cachetools import TTLCache
 
 from ai_router.errors import InvalidRequest, UpstreamFailed
 from ai_router.http.calls import FetchedResponse, Timeouts, UpstreamCall, UpstreamRequest
@@ -66,7 +65,8 @@ class Embeddings:
         self._primary = primary
         self._vectors = vectors
         self._timeouts = timeouts
-        self._primary_has_none: TTLCache[str, bool] = TTLCache(1, _REMEMBERED_S)
+        self._primary_again_at = 0.0
+        """When the primary is asked again, after it has said that it makes none, in monotonic seconds."""
 
     def answer(self, request: EmbeddingsRequest, call: Callable[[], UpstreamCall], request_id: str) -> dict[str, Any]:
         """The object of OpenAI's API. Raises InvalidRequest, UpstreamError, or what a call was aborted for."""
@@ -83,11 +83,11 @@ class Embeddings:
             named = request.model not in _ROUTES
             model = request.model if named else self._first_model(self._server, call())
             return self._server.name, self._asked(self._server, model, request, call(), request_id)
-        if self._primary is not None and not self._primary_has_none.get(self._primary.name):
+        if self._primary is not None and time.monotonic() >= self._primary_again_at:
             try:
                 return self._primary.name, self._asked(self._primary, self._primary.model, request, call(), request_id)
             except _HasNone:
-                self._primary_has_none[self._primary.name] = True
+                self._primary_again_at = time.monotonic() + _REMEMBERED_S
         return "here", self._made_here(request)
 
     def _asked(
@@ -104,9 +104,10 @@ class Embeddings:
             payload = orjson.loads(response.body)
         except orjson.JSONDecodeError:
             payload = None
-        if not isinstance(payload, dict) or "data" not in payload:
+        entries = payload.get("data") if isinstance(payload, dict) else None
+        if not isinstance(entries, list) or not entries or not all(_is_embedding(entry) for entry in entries):
             raise UpstreamFailed("the answer holds no embeddings", asked.source)
-        return payload
+        return cast(dict[str, Any], payload)
 
     def _first_model(self, backend: Backend, call: UpstreamCall) -> str:
         """The model that a server has, for a client that names none of its."""
@@ -143,6 +144,10 @@ class Embeddings:
         tokens = sum(-(-len(text) // _CHARS_PER_TOKEN) for text in texts)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": data, "model": LOCAL_MODEL, "usage": usage}
+
+
+def _is_embedding(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and isinstance(entry.get("embedding"), (list, str))
 
 
 class _HasNone(Exception):

@@ -42,7 +42,7 @@ _MAX_ERROR_BYTES = 1 << 20
 _GOOD_STATUSES = frozenset({200, 201, 202, 203})
 _PASS_ON = MaxTokensPolicy("pass")
 _CHAT = FAMILIES["chat"]
-_OF_LIMITS = re.compile(r"max_tokens|max_completion_tokens|context|too long|too large", re.IGNORECASE)
+_OF_LIMITS = re.compile(r"max_tokens|max_completion_tokens|max_output_tokens|context|too long|too large", re.IGNORECASE)
 """In the message of a refusal that may be about a limit. A wrong guess costs one more call."""
 
 
@@ -87,7 +87,7 @@ class Forwarder:
         RaisedLimitRefused and ApiNotSpoken among them, InvalidRequest, or the reason for which ``call`` was aborted.
         """
         started = self._clock()
-        own = None if request.own is None else self._spoken.family_for(request.own, candidate.backend)
+        own = None if request.own is None else self._spoken.family_for(request, candidate.backend)
         if own is None and request.own is not None and (field := request.own.kept.get("untranslatable")):
             permit.release()
             message = f"'{field}' has no place in the API that it speaks"
@@ -107,6 +107,8 @@ class Forwarder:
         except BaseException:  # raised again; the permit must not stay taken
             permit.release()
             raise
+        if own is None and request.own is not None:
+            self._spoken.answered(request, candidate.backend)
         if fields.limit is not None or fields.dropped:
             answer.warnings = fields.warnings(candidate.backend.name)
         if own is not None and request.own is not None and self._thoughts.foreign(request.own, candidate.backend):
@@ -129,7 +131,7 @@ class Forwarder:
         form = self._answer_form(request, candidate.backend, own)
         try:
             if own is not None:
-                self._spoken.check(response.status, own, candidate.backend)
+                self._spoken.check(response.status, own, candidate.backend, request)
             _raise_for_status(response, upstream_request)
             if request.stream:
                 deadline = self._deadline(request)
@@ -191,7 +193,8 @@ class Forwarder:
         send_as, headers = backend.facts(model).send_as, backend.headers
         if own is not None and request.own is not None:
             foreign = self._thoughts.foreign(request.own, backend)
-            body = own.own_body(OwnParts(model, send_as, request.stream, values, additions, foreign))
+            thinks = "reasoning" in (backend.facts(model).capabilities or ())
+            body = own.own_body(OwnParts(model, send_as, request.stream, values, additions, foreign, thinks))
             headers = {**request.own.headers, **headers}
         else:
             messages_json = with_additions(request, additions)

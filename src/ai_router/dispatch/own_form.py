@@ -8,6 +8,7 @@ are written in the client's API (``AnswerWriter``); one of the two may be chat c
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,12 @@ from ai_router.apis import AnswerWriter, OwnForm, Payload
 from ai_router.errors import ApiNotSpoken, UpstreamRefused
 from ai_router.providers.families import FAMILIES, Family, SpokenFamily, Translation
 from ai_router.providers.registry import Backend
-from ai_router.types import Outcome
+from ai_router.types import ChatRequest, Outcome
 
 _NOT_SPOKEN_STATUSES = frozenset({404, 405, 501})
 _REMEMBERED_S = 3600.0
+_REQUEST_S = 900.0
+"""Longer than any request."""
 _REMEMBERED_THOUGHTS = 50_000
 _UNREADABLE = {"error": {"message": "an event is of no shape that is known"}}
 SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
@@ -45,7 +48,8 @@ class ThoughtOrigins:
     """
 
     def __init__(self) -> None:
-        self._origins: LRUCache[str, str] = LRUCache(_REMEMBERED_THOUGHTS)
+        self._origins: LRUCache[bytes, str] = LRUCache(_REMEMBERED_THOUGHTS)
+        """By a digest: the names may be long."""
         self._lock = threading.Lock()
 
     def note(self, outcome: Outcome) -> None:
@@ -56,7 +60,7 @@ class ThoughtOrigins:
         made = own.api.thoughts_in(outcome.own_answer)
         with self._lock:
             for name in made:
-                self._origins[name] = outcome.attempts[-1].backend
+                self._origins[_digest(name)] = outcome.attempts[-1].backend
 
     def foreign(self, own: OwnForm, backend: Backend) -> frozenset[str]:
         """Those of a request's thoughts that this backend did not make."""
@@ -64,35 +68,56 @@ class ThoughtOrigins:
         if not named:
             return frozenset()
         with self._lock:
-            return frozenset(name for name in named if self._origins.get(name) != backend.name)
+            return frozenset(name for name in named if self._origins.get(_digest(name)) != backend.name)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=16).digest()
 
 
 class SpokenApis:
     """Which backends speak which API. A provider's entry in the catalogue says so; a server of one's own is asked, and
-    what it does not have is remembered for an hour. Safe from any thread."""
+    what it does not have is remembered for an hour. Safe from any thread.
+
+    A model that is not there has the same status as an API that is not there. So a status is held against a backend
+    only once the same request, in chat completions, has been answered.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._not_spoken: TTLCache[tuple[str, str], bool] = TTLCache(256, _REMEMBERED_S)
+        self._suspected: TTLCache[tuple[str, str, str], bool] = TTLCache(4_096, _REQUEST_S)
+        """By the id of the request in which it was asked."""
 
-    def family_for(self, own: OwnForm, backend: Backend) -> SpokenFamily | None:
+    def family_for(self, request: ChatRequest, backend: Backend) -> SpokenFamily | None:
         """The family of the client's own API, if the backend speaks it, as far as is known; None: it does not."""
-        name = own.api.family
-        if name is None or not backend.may_speak(name) or (backend.name, name) in self._not_spoken:
+        name = None if request.own is None else request.own.api.family
+        if name is None or not backend.may_speak(name):
             return None
+        with self._lock:
+            if (backend.name, name) in self._not_spoken or (request.request_id, backend.name, name) in self._suspected:
+                return None
         return cast(SpokenFamily, FAMILIES[name])
+
+    def check(self, status: int, family: SpokenFamily, backend: Backend, request: ChatRequest) -> None:
+        """Raises ApiNotSpoken if the status of a response may say that the backend does not have this API."""
+        if status in _NOT_SPOKEN_STATUSES and family is not backend.family:
+            with self._lock:
+                self._suspected[request.request_id, backend.name, family.name] = True
+            raise ApiNotSpoken(f"HTTP {status}: it does not have {family.path}", backend.source, status=status)
+
+    def answered(self, request: ChatRequest, backend: Backend) -> None:
+        """The backend has answered the request in its own first API: what was suspected is so."""
+        name = None if request.own is None else request.own.api.family
+        if name is not None:
+            with self._lock:
+                if self._suspected.pop((request.request_id, backend.name, name), False):
+                    self._not_spoken[backend.name, name] = True
 
     def note_partly_spoken(self, family: SpokenFamily, backend: Backend) -> None:
         """The backend has only a part of this API."""
-        self._not_spoken[backend.name, family.name] = True
-
-    def check(self, status: int, family: SpokenFamily, backend: Backend) -> None:
-        """Raises ApiNotSpoken if the status of a response says that the backend does not have this API.
-
-        A model that is not there has the same status. Then the next call, in the backend's first API, says so.
-        """
-        if status in _NOT_SPOKEN_STATUSES and family is not backend.family:
+        with self._lock:
             self._not_spoken[backend.name, family.name] = True
-            raise ApiNotSpoken(f"HTTP {status}: it does not have {family.path}", backend.source, status=status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +158,18 @@ class AnswerForm:
         """
         if self.own is None:
             return orjson.dumps(completion), None
-        if self.passes_on and is_whole and self._keeps_form(parsed := orjson.loads(body)):
-            return body, cast(Payload, parsed)
+        if self.passes_on and is_whole and (parsed := _strictly(body)) is not None and self._keeps_form(parsed):
+            return body, parsed
         answer = self.own.api.answer(completion, self.own)
         return orjson.dumps(answer), answer
+
+
+def _strictly(body: bytes) -> Payload | None:
+    """The JSON object; None for JSON that is not strict, which clients could not read."""
+    try:
+        return cast(Payload, orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return None
 
 
 class Rewriting:
@@ -170,7 +203,7 @@ class Rewriting:
 
     def chunks(self, payload: Mapping[str, Any]) -> Sequence[Payload]:
         """The chunks of chat completions for one event. An error without a type is passed on unchanged."""
-        if self._keeps_form is not None:
+        if self._keeps_form is not None and not _is_error(payload):
             self.passes_on, self._keeps_form = self._keeps_form(payload), None
         if self._translation is None or ("error" in payload and "type" not in payload):
             return (payload,)
@@ -194,10 +227,14 @@ class Rewriting:
         return b""
 
     def end(self) -> bytes:
-        """The end of a complete answer, for the client."""
+        """The end of a complete answer, for the client, where the backend has sent none."""
         if self.passes_on:
-            return b""
+            return DONE if self.ends_with_done else b""
         return DONE if self.writer is None else self.writer.end()
+
+
+def _is_error(payload: Mapping[str, Any]) -> bool:
+    return bool(payload.get("error")) or payload.get("type") == "error"
 
 
 DONE = b"data: [DONE]\n\n"

@@ -92,7 +92,8 @@ def with_context(turns: Sequence[Message], context: str, text_type: str = "text"
     There, because the conversation before it stays in the backend's prefix cache. ``text_type``: the ``type`` of a
     part that is text, in the API of the turns.
     """
-    index = next((i for i in range(len(turns) - 1, -1, -1) if turns[i].get("role") == "user"), None)
+    users = [i for i, turn in enumerate(turns) if turn.get("role") == "user"]
+    index = next((i for i in reversed(users) if _says_something(turns[i])), users[-1] if users else None)
     if index is None:
         return [*turns, {"role": "user", "content": context}]
     turn = turns[index]
@@ -110,9 +111,20 @@ def appended(content: Any, text: str, text_type: str = "text") -> Any:
     return f"{content}\n\n{text}" if content else text
 
 
+def _says_something(turn: Message) -> bool:
+    """Whether there is more in a turn than results of tools, which are the user's turn in Anthropic's API."""
+    content = turn.get("content")
+    return not isinstance(content, list) or any(part.get("type") != _RESULT for part in content)
+
+
+_RESULT = "tool_result"
+
+
 def _prepended(content: Any, text: str, text_type: str) -> Any:
     if isinstance(content, list):
-        return [{"type": text_type, "text": text}, *content]
+        # Results of tools have to stand first.
+        results = sum(part.get("type") == _RESULT for part in content)
+        return [*content[:results], {"type": text_type, "text": text}, *content[results:]]
     return f"{text}\n\n{content}" if content else text
 
 

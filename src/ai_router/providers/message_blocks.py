@@ -75,14 +75,20 @@ def without_thoughts(turn: dict[str, Any], left_out: Collection[str]) -> dict[st
     content = turn.get("content")
     if not isinstance(content, list):
         return turn
-    kept = [block for block in content if block.get("type") != "thinking" or signature_of(block) not in left_out]
+    kept = [block for block in content if not is_thought(block) or signature_of(block) not in left_out]
     # A turn must have something in it.
     return {**turn, "content": kept or [{"type": "text", "text": "..."}]}
 
 
+def is_thought(block: Any) -> bool:
+    """Whether a block is a thought, which only the provider that made it can read again."""
+    return isinstance(block, Mapping) and block.get("type") in ("thinking", "redacted_thinking")
+
+
 def signature_of(block: Mapping[str, Any]) -> str:
-    """What the provider has signed a thought with; empty: the router wrote the block, which cannot sign."""
-    return str(block.get("signature") or "")
+    """What tells whose thought it is: what it was signed with, or its encrypted text; empty: the router wrote the
+    block, which cannot sign."""
+    return str(block.get("signature") or block.get("data") or "")
 
 
 def tool_fields(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import orjson
 from ai_router.apis import Additions
 from ai_router.providers.chat_completions import appended, with_context
 
+THOUGHTS = "reasoning.encrypted_content"
+"""What ``include`` asks for, to have thoughts in a form in which they can be sent again."""
 SYSTEM_ROLES = ("system", "developer")
 CALLS = ("function_call", "custom_tool_call")
 """The types of items that are calls of tools."""
@@ -97,14 +99,20 @@ def flattened_tool(tool: Any) -> Any:
     return {"type": "function", **tool["function"]} if isinstance(tool, dict) and "function" in tool else tool
 
 
-def complete(body: dict[str, Any], additions: Additions, left_out: Collection[str]) -> None:
-    """Put the date and the web's context into the body of a request, and take the thoughts with these ids out."""
+def complete(body: dict[str, Any], additions: Additions, left_out: Collection[str], *, thinks: bool) -> None:
+    """Put the date and the web's context into the body of a request, and take the thoughts with these ids out.
+
+    ``thinks``: the model has thoughts. Nothing is kept there, so that they have to come along with the next turn.
+    """
+    if thinks:
+        wanted = orjson.loads(orjson.dumps(body.get("include") or []))
+        body["include"] = wanted if THOUGHTS in wanted else [*wanted, THOUGHTS]
     date, context = additions.date, additions.context
     if date and isinstance(body.get("instructions"), str):
         body["instructions"], date = f"{body['instructions']}\n\n{date}", ""
     if isinstance(body["input"], str):
         body["input"] = f"{context}\n\n{body['input']}" if context else body["input"]
-    elif date or context or left_out:
+    elif date or context or left_out or b'"reasoning"' in orjson.dumps(body["input"]):
         sent = [item for item in orjson.loads(orjson.dumps(body["input"])) if not _is_thought(item, left_out)]
         if date and sent and sent[0].get("role") in SYSTEM_ROLES:
             # Chat templates take one system message only, which this one becomes.
@@ -115,7 +123,10 @@ def complete(body: dict[str, Any], additions: Additions, left_out: Collection[st
 
 
 def _is_thought(item: Mapping[str, Any], ids: Collection[str]) -> bool:
-    return item.get("type") == "reasoning" and str(item.get("id") or "") in ids
+    """Whether an item is a thought that is left out: it has one of these ids, or nothing in it but a name."""
+    if item.get("type") != "reasoning":
+        return False
+    return str(item.get("id") or "") in ids or not (item.get("encrypted_content") or item.get("content"))
 
 
 def input_items(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -11,11 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from cachetools import TTLCache
 
+from ai_router.client_apis.reading import as_json
 from ai_router.errors import NotFound, StoreUnavailable
 from ai_router.storage.kept_response import KeptResponse
 from ai_router.storage.lazy_store import LazyStore
@@ -44,12 +46,16 @@ class ResponseNotFound(NotFound):
 
 
 class ResponseKeeper:
-    """Keeps answers. ``open_store``: the database; None: memory only. ``settle`` waits for what is just ending. Safe
-    from any thread."""
+    """Keeps answers. ``open_store``: the database; None: memory only. ``settle`` waits for what is just ending.
+    ``scrub`` takes known keys out of JSON. Safe from any thread."""
 
     def __init__(
-        self, open_store: LazyStore[ResponseStore] | None, settle: Callable[[], object] = lambda: None
+        self,
+        open_store: LazyStore[ResponseStore] | None,
+        settle: Callable[[], object] = lambda: None,
+        scrub: Callable[[bytes], bytes] = bytes,
     ) -> None:
+        self._scrub = scrub
         self._open_store = open_store
         self._settle = settle
         self._lock = threading.Lock()
@@ -73,8 +79,8 @@ class ResponseKeeper:
         if not isinstance(response_id, str) or len(response_id) > 128:
             return
         answer |= {"store": True, "previous_response_id": previous}
-        turn = orjson.dumps(own.kept["input"])
-        kept = KeptResponse(response_id, outcome.request.client, previous, turn, orjson.dumps(answer))
+        turn = as_json(own.kept["input"]).encode()
+        kept = KeptResponse(response_id, outcome.request.client, previous, turn, as_json(answer).encode())
         with self._lock:
             if len(turn) + len(kept.response_json) < _IN_MEMORY_BYTES:
                 self._recent[kept.client, kept.id] = kept
@@ -86,7 +92,10 @@ class ResponseKeeper:
     def _write(self, kept: KeptResponse) -> None:
         try:
             if self._open_store is not None:
-                self._open_store.store().add(kept)
+                cleaned = replace(
+                    kept, input_json=self._scrub(kept.input_json), response_json=self._scrub(kept.response_json)
+                )
+                self._open_store.store().add(cleaned)
         except StoreUnavailable as problem:
             log.warning("Response not saved: %s error=%s", kept.id, problem.detail)
         finally:
@@ -124,7 +133,9 @@ class ResponseKeeper:
             return payload, {"input": turn}
         earlier: list[list[Any]] = []
         following: str | None = previous
-        while following is not None and len(earlier) < _MAX_TURNS:
+        seen: set[str] = set()
+        while following is not None and following not in seen and len(earlier) < _MAX_TURNS:
+            seen.add(following)
             kept = self.get(following, client, "previous_response_id")
             earlier.append([*orjson.loads(kept.input_json), *(orjson.loads(kept.response_json).get("output") or ())])
             following = kept.previous

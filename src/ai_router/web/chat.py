@@ -28,7 +28,7 @@ from ai_router.types import ChatRequest
 from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.own_requests import parse_own_request
 from ai_router.web.paths import DEPLOYMENT
-from ai_router.web.requests import Arrival, Ids, check_values, object_in, parse_chat_request, read_body
+from ai_router.web.requests import Arrival, Ids, check_values, model_of, object_in, parse_chat_request, read_body
 from ai_router.web.responses import EVENTS, contract_headers, on_response_closed, stream_response
 
 PATH = "/v1/chat/completions"
@@ -154,7 +154,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         client=g.client,
         organization=environ.get("HTTP_OPENAI_ORGANIZATION", ""),
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
-        deployment=environ.get(DEPLOYMENT, ""),
+        deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
     )
 
 

@@ -31,14 +31,14 @@ _SENT = ("messages", "system", "tools", "tool_choice", "thinking")
 
 
 def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings) -> Blueprint:
-    """The route. The backend counts that would answer the model of the request, as far as that is named, else the
-    primary: its tokens are what matters here. Where it cannot, the count is an estimate, and says so."""
+    """The route. A local backend counts: the one that is named, else the primary. Where it cannot, and for a model of a
+    cloud, which is not sent the words for that, the count is an estimate, and says so."""
     counting = Blueprint("count_tokens", __name__)
 
     @counting.post(PATH)
     def count_tokens() -> Response:
         """The count. Raises RouterError for a request that is wrong."""
-        asked = read(settings, API, lambda _api, payload, _client: ({"max_tokens": 1, **payload}, {}))
+        asked = read(settings, API, lambda _api, payload, _client: ({**payload, "max_tokens": 1}, {}))
         named = resolve(registry, asked.model, asked.timestamp.date())
         backend = registry.clouds.get(named.route, registry.primary)
         call = UpstreamCall()
@@ -60,7 +60,8 @@ def _ask(
     client: UpstreamClient, backend: Backend, model: str, fields: Mapping[str, Any], call: UpstreamCall
 ) -> int | None:
     """The backend's count; None if it has none."""
-    if not backend.may_speak(API.name):
+    if not backend.local or not backend.may_speak(API.name):
+        # A count is not worth sending the conversation to a cloud.
         return None
     upstream_request = UpstreamRequest(
         source=backend.source._replace(model=model),

@@ -15,7 +15,8 @@ from ai_router.providers.registry import AUTO
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import json_fields
-from ai_router.web.requests import model_of
+from ai_router.web.paths import DEPLOYMENT
+from ai_router.web.requests import as_fragments, model_of
 from ai_router.web.responses import on_response_closed
 
 
@@ -24,7 +25,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     made = Blueprint("embeddings", __name__)
 
     def answer(model: str, inputs: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        asked = EmbeddingsRequest(model, _inputs(inputs), fields)
+        asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(fields))
         return embeddings.answer(asked, _new_call, g.request_id)
 
     @made.post("/v1/embeddings")
@@ -32,7 +33,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
         """Raises RouterError."""
         payload = json_fields(settings.max_body, settings.max_values)
         rest = {name: value for name, value in payload.items() if name not in ("model", "input")}
-        return jsonify(answer(model_of(payload), payload.get("input"), rest))
+        return jsonify(answer(request.environ.get(DEPLOYMENT) or model_of(payload), payload.get("input"), rest))
 
     @made.post("/api/embed")
     def ollama() -> Response:

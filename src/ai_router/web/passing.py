@@ -7,6 +7,7 @@ answers. Such a request is logged, kept and counted like any other, without the 
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from flask import Blueprint, Response, g, request
 
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import RequestRecord, Subscriber
-from ai_router.errors import ClientError, ClientGone, RouterError
+from ai_router.errors import ClientError, ClientGone, NotFound, RouterError
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.providers.catalogue import DOORS, PRIMARY
@@ -28,6 +29,7 @@ from ai_router.web.requests import organization_of, read_body
 from ai_router.web.responses import contract_headers, on_response_closed
 
 _MAX_ERROR_BYTES = 1 << 20
+_PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PASSED_HEADERS = ("content-type", "content-disposition")
 
 
@@ -56,6 +58,7 @@ def blueprint(
 
     def pass_on(kind: str, rest: str) -> Response:
         backend = _backend(registry, kind)
+        parts = _parts(rest)
         body = read_body(request.environ, settings.max_body)
         asked, scope = _chat_request(settings), CancelScope()
         record = g.record = RequestRecord(asked, subscribers, scope, settings.scrub, settings.bodies)
@@ -72,7 +75,7 @@ def blueprint(
             # Which model it is stands in the body, which nobody reads here.
             source=backend.source._replace(model=kind),
             method="POST",
-            url=backend.url("/" + "/".join(part for part in (kind, rest) if part)),
+            url=backend.url("/".join(("", kind, *parts))),
             timeouts=timeouts,
             secret=backend.key,
             headers={**backend.headers, **_content_type(), "X-Request-Id": asked.request_id},
@@ -138,6 +141,14 @@ def _backend(registry: Registry, kind: str) -> Backend:
     if backend is None:
         raise NotSetUp(kind)
     return backend
+
+
+def _parts(rest: str) -> list[str]:
+    """The parts of the path behind the kind. Raises NotFound for anything that could lead elsewhere at the provider."""
+    parts = rest.split("/") if rest else []
+    if not all(_PART.fullmatch(part) and part.strip(".") for part in parts):
+        raise NotFound("there is no such endpoint")
+    return parts
 
 
 def _content_type() -> dict[str, str]:

@@ -13,7 +13,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as HTTPMethodNotAllowed
 
-from ai_router.client_apis import APIS
+from ai_router.client_apis import ERROR_FORMS
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import EventStream
 from ai_router.envelope import envelope_json
@@ -115,7 +115,7 @@ def error_response(error: RouterError, scrub: Callable[[bytes], bytes]) -> Respo
         headers = contract_headers(g.record)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(ceil(error.retry_after_s))
-    api = APIS.get(request.path)
+    api = ERROR_FORMS.get(request.path)
     body = envelope_json(error) if api is None else api.error_body(error, headers.get("x-request-id", ""))
     return Response(scrub(body), error.status, headers, content_type="application/json")
 

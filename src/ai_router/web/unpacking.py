@@ -44,6 +44,8 @@ def unpacked(body: bytes, encoding: str, limit: int) -> bytes:
         raise InvalidRequest(f"the request body is not valid {encoding}: {problem}", "body") from None
     if unpacker.unconsumed_tail:
         raise BodyTooLarge(f"the request body, unpacked, is larger than {most} bytes")
+    if unpacker.unused_data:
+        raise InvalidRequest(f"the request body has something behind its {encoding} data", "body")
     if not unpacker.eof:
         raise InvalidRequest(f"the request body, which is {encoding}, is not complete", "body")
     return whole

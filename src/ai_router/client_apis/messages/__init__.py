@@ -23,6 +23,7 @@ class Messages:
 
     name = "messages"
     path = "/v1/messages"
+    error_paths: Sequence[str] = ("/v1/messages/count_tokens",)
     family: str | None = "messages"
     media_type = "text/event-stream"
     client_headers: Sequence[str] = ("anthropic-beta",)

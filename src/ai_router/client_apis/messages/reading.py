@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from ai_router.apis import ReadRequest
-from ai_router.client_apis.reading import joined_turns, limit_of, objects, typed
+from ai_router.client_apis.reading import as_json, joined_turns, limit_of, objects, one_of, typed
 from ai_router.errors import InvalidRequest
-from ai_router.providers.message_blocks import signature_of
+from ai_router.providers.message_blocks import is_thought, signature_of
 
 _ONLY_HERE = frozenset(
     {
@@ -62,7 +60,7 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
 def signatures_in(messages: list[dict[str, Any]]) -> tuple[str, ...]:
     """The signatures of the thoughts in a conversation."""
     contents = [message["content"] for message in messages if isinstance(message.get("content"), list)]
-    return tuple(signature_of(block) for content in contents for block in content if block.get("type") == "thinking")
+    return tuple(signature_of(block) for content in contents for block in content if is_thought(block))
 
 
 def _system(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -81,13 +79,17 @@ def _turns_of(message: Mapping[str, Any], at: str, untranslatable: list[str]) ->
         raise InvalidRequest(f"'{at}.role' must be 'user' or 'assistant'", f"{at}.role")
     if isinstance(content, str):
         return [{"role": role, "content": content}]
-    results, parts, calls = [], [], []
+    results: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
     for where, block in objects(content, f"{at}.content"):
         kind = block.get("type")
         if kind == "tool_result":
-            results += _result(block, where, untranslatable)
+            result, pictures = _result(block, where, untranslatable)
+            results.append(result)
+            parts += pictures
         elif kind == "tool_use":
-            calls.append(_call(block))
+            calls.append(_call(block, where))
         elif kind not in ("thinking", "redacted_thinking"):
             parts.append(_part(block, where, untranslatable))
     texts = [part["text"] for part in parts if part["type"] == "text"]
@@ -96,23 +98,24 @@ def _turns_of(message: Mapping[str, Any], at: str, untranslatable: list[str]) ->
     return [*results, turn] if joined or calls else results
 
 
-def _call(block: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = orjson.dumps(block.get("input") or {}).decode()
-    return {"id": block.get("id"), "type": "function", "function": {"name": block.get("name"), "arguments": arguments}}
+def _call(block: Mapping[str, Any], at: str) -> dict[str, Any]:
+    function = {"name": typed(block, "name", str, "a string", at), "arguments": as_json(block.get("input") or {})}
+    return {"id": block.get("id"), "type": "function", "function": function}
 
 
-def _result(block: Mapping[str, Any], at: str, untranslatable: list[str]) -> list[dict[str, Any]]:
-    """The result of a tool. A picture in it becomes a part of the user's turn behind it: chat completions have only
-    text here."""
-    content = block.get("content")
+def _result(
+    block: Mapping[str, Any], at: str, untranslatable: list[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The result of a tool, and the pictures in it. They become parts of the user's turn behind all results: chat
+    completions have only text in a result, and nothing between two."""
+    content = typed(block, "content", (str, list), "a string or an array", at)
     pictures: list[dict[str, Any]] = []
     if isinstance(content, list):
         parts = [_part(part, where, untranslatable) for where, part in objects(content, f"{at}.content")]
         pictures = [part for part in parts if part["type"] != "text"]
         content = "\n\n".join(part["text"] for part in parts if part["type"] == "text")
     told = f"error: {content}" if block.get("is_error") and content else content
-    result = {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": told or ""}
-    return [result, {"role": "user", "content": pictures}] if pictures else [result]
+    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": told or ""}, pictures
 
 
 def _part(block: Mapping[str, Any], at: str, untranslatable: list[str]) -> dict[str, Any]:
@@ -163,6 +166,9 @@ def _tool_choice(payload: Mapping[str, Any], has_tools: bool) -> tuple[Any, bool
     """The ``tool_choice`` of chat completions (None: not sent), and whether the client wants a search."""
     choice = typed(payload, "tool_choice", dict, "an object") or {}
     kind = choice.get("type")
+    one_of(kind, ("auto", "any", "tool", "none"), "tool_choice.type")
+    if kind == "tool":
+        typed(choice, "name", str, "a string", "tool_choice")
     if kind == "tool" and str(choice.get("name")).startswith(_SEARCHES) and _has_search(payload):
         return None, True
     if kind == "any" and not has_tools:
@@ -179,7 +185,7 @@ def _has_search(payload: Mapping[str, Any]) -> bool:
 def _params(payload: Mapping[str, Any], limit: int | None, tools: list[dict[str, Any]], choice: Any) -> dict[str, Any]:
     params: dict[str, Any] = {name: value for name, value in payload.items() if name not in _ONLY_HERE}
     params["max_tokens"] = limit
-    if stop := payload.get("stop_sequences"):
+    if stop := typed(payload, "stop_sequences", list, "an array"):
         params["stop"] = stop
     metadata = typed(payload, "metadata", dict, "an object") or {}
     if metadata.get("user_id"):
@@ -191,7 +197,8 @@ def _params(payload: Mapping[str, Any], limit: int | None, tools: list[dict[str,
         if (payload.get("tool_choice") or {}).get("disable_parallel_tool_use"):
             params["parallel_tool_calls"] = False
     config = typed(payload, "output_config", dict, "an object") or {}
-    wanted = config.get("format") or payload.get("output_format") or {}
+    wanted = typed(config, "format", dict, "an object", "output_config")
+    wanted = wanted or typed(payload, "output_format", dict, "an object") or {}
     if wanted.get("type") == "json_schema":
         schema = {"name": "answer", "schema": wanted.get("schema"), "strict": True}
         params["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -54,6 +54,7 @@ class MessageWriter:
         self._calls: set[int] = set()
         """The calls that have begun, by their indices."""
         self._in_order = CallsInOrder()
+        self._held: list[tuple[str, str]] = []
         self._made_chars = 0
         self._finish_reason: str | None = None
         self._stop_sequence: str | None = None
@@ -87,9 +88,17 @@ class MessageWriter:
                 events += self._text("text", text)
         for call in delta.get("tool_calls") or ():
             events += b"".join(self._call(part) for part in self._in_order.feed(call))
-        return events
+        return events if self._in_order.is_open else events + self._held_back()
+
+    def _held_back(self) -> bytes:
+        held, self._held = self._held, []
+        return b"".join(self._text(kind, text) for kind, text in held)
 
     def _text(self, kind: str, text: str) -> bytes:
+        if self._in_order.is_open:
+            # A block ends before the next one begins: this text waits for the end of the call.
+            self._held.append((kind, text))
+            return b""
         events = b""
         if not self._is_open or self._blocks[-1]["type"] != kind:
             # A thought without a signature: the provider's own cannot be made.
@@ -127,8 +136,12 @@ class MessageWriter:
         return _event("content_block_stop", index=index)
 
     def end(self) -> bytes:
-        events = b"".join(self._call(part) for part in self._in_order.rest()) + self._close()
-        stop_reason = "tool_use" if self._calls else STOP_REASONS.get(self._finish_reason or "", "end_turn")
+        events = b"".join(self._call(part) for part in self._in_order.rest())
+        self._in_order.close()
+        events += self._held_back() + self._close()
+        stop_reason = STOP_REASONS.get(self._finish_reason or "", "end_turn")
+        if self._calls and stop_reason == "end_turn":
+            stop_reason = "tool_use"
         if self._stop_sequence is not None and stop_reason == "end_turn":
             stop_reason = "stop_sequence"
         self.whole = self._message(stop_reason) | {"usage": self._bill()}
@@ -138,8 +151,8 @@ class MessageWriter:
 
     def passed_on(self, event: Payload) -> bool:
         # The signatures of the thoughts are all that is needed again. A block's comes before its end.
-        delta = event.get("delta") or {}
-        if delta.get("type") == "signature_delta":
+        delta = event.get("delta")
+        if isinstance(delta, Mapping) and delta.get("type") == "signature_delta":
             self._texts.append(str(delta.get("signature") or ""))
         elif event.get("type") == "content_block_stop" and self._texts:
             self._blocks.append({"type": "thinking", "signature": "".join(self._texts)})

@@ -22,6 +22,7 @@ class Responses:
 
     name = "responses"
     path = "/v1/responses"
+    error_paths: Sequence[str] = ()
     family: str | None = "responses"
     media_type = "text/event-stream"
     client_headers: Sequence[str] = ()

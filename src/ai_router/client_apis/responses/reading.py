@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from ai_router.apis import ReadRequest
-from ai_router.client_apis.reading import joined_turns, limit_of, not_offered, objects, typed
+from ai_router.client_apis.reading import as_json, joined_turns, limit_of, not_offered, objects, one_of, typed
 from ai_router.errors import InvalidRequest
 
 _NOT_OFFERED = {
@@ -41,6 +39,7 @@ CUSTOM_INPUT = "input"
 def read_request(payload: dict[str, Any]) -> ReadRequest:
     """The request. Raises InvalidRequest."""
     not_offered(payload, _NOT_OFFERED)
+    typed(payload, "previous_response_id", str, "a string")
     found = payload.get("input")
     if found is None:
         raise InvalidRequest("'input' is required", "input", code="missing_required_parameter")
@@ -55,7 +54,9 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
     if not any(turn["role"] != "system" for turn in turns):
         raise InvalidRequest("'input' must have something in it", "input")
     tools, kept_tools, warnings = _tools(payload, untranslatable)
-    choice, searches = _tool_choice(payload, bool(kept_tools))
+    choice, searches, allowed = _tool_choice(payload, bool(kept_tools))
+    if allowed is not None:
+        tools = [tool for tool in tools if tool["function"]["name"] in allowed]
     own = {name: value for name, value in payload.items() if name not in ("model", "stream", "previous_response_id")}
     own |= {"store": False} | ({"tools": kept_tools} if "tools" in own else {})
     if choice is None:
@@ -88,13 +89,13 @@ def _turns_of(item: Mapping[str, Any], at: str, untranslatable: list[str]) -> It
         yield {"role": "system" if role in _SYSTEM_ROLES else role, "content": content}
     elif kind in _CALLS:
         name = flat_name(item.get("namespace"), typed(item, "name", str, "a string", at))
-        arguments = item.get("arguments") or ""
+        arguments = typed(item, "arguments", str, "a string", at) or ""
         if kind == "custom_tool_call":
-            arguments = orjson.dumps({CUSTOM_INPUT: item.get("input") or ""}).decode()
+            arguments = as_json({CUSTOM_INPUT: typed(item, "input", str, "a string", at) or ""})
         call = {"id": item.get("call_id"), "type": "function", "function": {"name": name, "arguments": arguments}}
         yield {"role": "assistant", "content": None, "tool_calls": [call]}
     elif kind in _OUTPUTS:
-        output = item.get("output")
+        output = typed(item, "output", (str, list), "a string or an array", at)
         content = output if isinstance(output, str) else _content(output, f"{at}.output", untranslatable)
         yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": content or ""}
     elif kind == "item_reference":
@@ -136,16 +137,20 @@ def _tools(
         return [], [], ()
     tools, kept, warnings = [], [], []
     for at, tool in objects(payload["tools"], "tools"):
-        kind = tool.get("type")
+        kind = typed(tool, "type", str, "a string", at)
         if isinstance(kind, str) and kind.startswith(_SEARCHES):
             warnings.append(f"the tool {kind} was taken out: the router decides whether the web is searched")
             continue
         if kind in _RUN_BY_SERVER:
             raise InvalidRequest(f"'{at}': tools of the type {kind} are not offered", at, code="unsupported_tool")
         kept.append(tool)
+        if kind == "namespace":
+            list(objects(tool.get("tools"), f"{at}.tools"))
         for each in _flattened([tool]):
             if each.get("type") in ("function", "custom"):
-                typed(each, "name", str, "a string", at)
+                typed(each, "format", dict, "an object", at)
+                if not isinstance(each.get("name"), str):
+                    raise InvalidRequest(f"'{at}.name' must be a string", f"{at}.name", code="invalid_type")
                 tools.append({"type": "function", "function": _function(each)})
             else:
                 untranslatable.append(f"{at}.type")
@@ -195,20 +200,31 @@ def _set(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
-def _tool_choice(payload: Mapping[str, Any], has_tools: bool) -> tuple[Any, bool]:
-    """The ``tool_choice`` of chat completions (None: not sent), and whether the client wants a search."""
-    choice = payload.get("tool_choice")
-    if isinstance(choice, Mapping):
-        kind = choice.get("type")
-        if isinstance(kind, str) and kind.startswith(_SEARCHES):
-            return None, True
-        if kind in ("function", "custom"):
-            return {"type": "function", "function": {"name": choice.get("name")}}, False
-        return str(choice.get("mode") or "auto") if kind == "allowed_tools" else None, False
-    if choice == "required" and not has_tools:
-        # The only tool there was is the search.
-        return None, bool(payload.get("tools"))
-    return choice if has_tools else None, False
+def _tool_choice(payload: Mapping[str, Any], has_tools: bool) -> tuple[Any, bool, Collection[str] | None]:
+    """The ``tool_choice`` of chat completions (None: not sent), whether the client wants a search, and the names of
+    the tools that may be called (None: all)."""
+    choice = typed(payload, "tool_choice", (str, dict), "a string or an object")
+    if isinstance(choice, str):
+        one_of(choice, ("auto", "none", "required"), "tool_choice")
+        if choice == "required" and not has_tools:
+            # The only tool there was is the search.
+            return None, bool(payload.get("tools")), None
+        return choice if has_tools else None, False, None
+    if choice is None:
+        return None, False, None
+    kind = typed(choice, "type", str, "a string", "tool_choice") or ""
+    if kind.startswith(_SEARCHES):
+        return None, True, None
+    if kind in ("function", "custom"):
+        name = flat_name(choice.get("namespace"), typed(choice, "name", str, "a string", "tool_choice"))
+        if not name:
+            raise InvalidRequest("'tool_choice.name' is required", "tool_choice.name")
+        return {"type": "function", "function": {"name": name}}, False, None
+    if kind == "allowed_tools":
+        named = [tool for _, tool in objects(choice.get("tools"), "tool_choice.tools")]
+        allowed = {str(flat_name(tool.get("namespace"), tool.get("name"))) for tool in named}
+        return one_of(choice.get("mode"), ("auto", "required"), "tool_choice.mode") or "auto", False, allowed
+    raise InvalidRequest(f"'tool_choice' of the type '{kind[:40]}' is not offered", "tool_choice.type")
 
 
 def _params(payload: Mapping[str, Any], tools: list[dict[str, Any]], choice: Any) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class ResponseWriter:
         self._open: _Item | None = None
         self._calls: dict[int, _Item] = {}
         self._in_order = CallsInOrder()
+        self._held: list[tuple[str, str, str, str]] = []
         self._finish_reason: str | None = None
         self._usage: Mapping[str, Any] | None = None
         self._annotations: list[dict[str, Any]] = []
@@ -106,9 +107,17 @@ class ResponseWriter:
             events += self._text("message", "refusal", "response.refusal.delta", refusal)
         for call in delta.get("tool_calls") or ():
             events += b"".join(self._call(part) for part in self._in_order.feed(call))
-        return events
+        return events if self._in_order.is_open else events + self._held_back()
+
+    def _held_back(self) -> bytes:
+        held, self._held = self._held, []
+        return b"".join(self._text(*text) for text in held)
 
     def _text(self, kind: str, part: str, event: str, text: str) -> bytes:
+        if self._in_order.is_open:
+            # An item ends before the next one begins: this text waits for the end of the call.
+            self._held.append((kind, part, event, text))
+            return b""
         events = b""
         if self._open is None or (self._open.fields["type"], self._open.part) != (kind, part):
             events += self._close()
@@ -148,8 +157,8 @@ class ResponseWriter:
                 events += self._event("response.function_call_arguments.delta", **place, delta=part.arguments)
         return events
 
-    def _close(self) -> bytes:
-        """The events that end the item that is open."""
+    def _close(self, *, is_cut: bool = False) -> bytes:
+        """The events that end the item that is open. ``is_cut``: the model was stopped in the middle of it."""
         item, self._open = self._open, None
         if item is None:
             return b""
@@ -173,12 +182,15 @@ class ResponseWriter:
             events = self._event(
                 "response.function_call_arguments.done", **place, name=fields["name"], arguments=text or "{}"
             )
-            done = {**fields, "status": "completed", "arguments": text or "{}"}
+            done = {**fields, "status": "incomplete" if is_cut else "completed", "arguments": text or "{}"}
         self._items.append(done)
         return events + self._event("response.output_item.done", output_index=item.index, item=done)
 
     def end(self) -> bytes:
-        events = b"".join(self._call(part) for part in self._in_order.rest()) + self._close()
+        events = b"".join(self._call(part) for part in self._in_order.rest())
+        is_cut = self._in_order.is_open and self._finish_reason in _INCOMPLETE
+        self._in_order.close()
+        events += self._close(is_cut=is_cut) + self._held_back() + self._close()
         why = _INCOMPLETE.get(self._finish_reason or "")
         self.whole = self._response("incomplete" if why else "completed", why)
         return events + self._event(f"response.{self.whole['status']}", response=self.whole)
@@ -217,7 +229,8 @@ class ResponseWriter:
         return {"item_id": item.fields["id"], "output_index": item.index, "content_index": 0}
 
     def _response(self, status: str, why_incomplete: str | None = None) -> dict[str, Any]:
-        echoed = {name: self._own.fields.get(name, default) for name, default in _ECHOED.items()}
+        asked = self._own.fields
+        echoed = {name: default if asked.get(name) is None else asked[name] for name, default in _ECHOED.items()}
         return {
             "id": self._id,
             "object": "response",

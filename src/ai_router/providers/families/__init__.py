@@ -51,7 +51,9 @@ class OwnParts:
     fields: Mapping[str, Any]
     additions: Additions
     left_out: Collection[str] = ()
-    """The ids of items that are not sent: another backend made them, and this one cannot read them."""
+    """The names of thoughts that are not sent: another backend made them, and this one cannot read them."""
+    thinks: bool = False
+    """Whether the model is known to think."""
 
 
 class Translation(Protocol):

@@ -74,7 +74,7 @@ class Responses:
         body: dict[str, Any] = {parts.send_as: parts.model, **parts.fields, "store": False}
         if parts.stream:
             body["stream"] = True
-        items.complete(body, parts.additions, parts.left_out)
+        items.complete(body, parts.additions, parts.left_out, thinks=parts.thinks)
         return orjson.dumps(body)
 
     def response_format(self, response_format: Payload) -> Payload:
