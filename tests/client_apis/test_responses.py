@@ -222,3 +222,16 @@ def test_a_call_that_was_cut_is_incomplete() -> None:
 def test_null_is_answered_with_the_default() -> None:
     whole = API.answer(completion({"content": "so"}), own_form(API, {"input": "hi", "tools": None, "metadata": None}))
     assert (whole["tools"], whole["metadata"]) == ([], {})
+
+
+def test_pictures_in_results_of_tools_are_the_users_behind_all_results() -> None:
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+    calls = [{"type": "function_call", "call_id": f"c{n}", "name": "look", "arguments": "{}"} for n in (1, 2)]
+    outputs = [
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "seen"}, picture]},
+        {"type": "function_call_output", "call_id": "c2", "output": "done"},
+    ]
+    turns = API.read({"input": [{"role": "user", "content": "go"}, *calls, *outputs]}).messages
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "tool", "user"]
+    assert [turn["content"] for turn in turns[2:4]] == ["seen", "done"]
+    assert turns[4]["content"][0]["image_url"]["url"] == picture["image_url"]

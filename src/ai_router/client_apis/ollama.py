@@ -6,7 +6,7 @@ Source: docs/api.md of Ollama, and its Python client (ollama 0.6.3).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ import orjson
 from ai_router.apis import OwnForm, Payload
 from ai_router.client_apis.reading import typed
 from ai_router.errors import InvalidRequest, RouterError
+from ai_router.providers.chunks import chunk_of
 
 _OPTIONS = {
     "frequency_penalty": "frequency_penalty",
@@ -39,12 +40,6 @@ def model_in(payload: Mapping[str, Any]) -> str | None:
     """The name of the model, without the tag that Ollama's clients put behind it."""
     model: str | None = typed(payload, "model", str, "a string")
     return model.removesuffix(_TAG) if model else None
-
-
-def streams(payload: Mapping[str, Any]) -> bool:
-    """Whether the client wants a stream, which it does unless it says otherwise."""
-    wanted = typed(payload, "stream", bool, "a boolean")
-    return True if wanted is None else bool(wanted)
 
 
 def params_of(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +87,42 @@ def with_pictures(text: str, images: Any, where: str) -> Any:
     if not images:
         return text
     return [*([{"type": "text", "text": text}] if text else []), *(picture(image) for image in images)]
+
+
+class OllamaApi:
+    """What both APIs have in common. No backend is asked in them: all is translated."""
+
+    family: str | None = None
+    media_type = "application/x-ndjson"
+    client_headers: Sequence[str] = ()
+
+    def streams(self, payload: Payload) -> bool:
+        """Whether the client wants a stream, which it does unless it says otherwise. Raises InvalidRequest."""
+        wanted = typed(payload, "stream", bool, "a boolean")
+        return True if wanted is None else bool(wanted)
+
+    def writer(self, own: OwnForm) -> LineWriter:
+        """Subclasses have one."""
+        raise NotImplementedError
+
+    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+        """A whole answer: all that its lines say, in one."""
+        writer = self.writer(own)
+        writer.chunk(chunk_of(completion))
+        writer.end()
+        return writer.whole or {}
+
+    def thoughts_in(self, answer: Payload) -> Sequence[str]:  # noqa: ARG002 - there are none
+        """None."""
+        return ()
+
+    def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - no backend is asked in this API
+        """True."""
+        return True
+
+    def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
+        """``{"error": text}``."""
+        return error_body(error)
 
 
 class LineWriter:

@@ -7,25 +7,21 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.apis import OwnForm, ReadRequest
 from ai_router.client_apis import ollama
 from ai_router.client_apis.calls import CallPart, CallsInOrder
 from ai_router.client_apis.reading import as_json, joined_turns, objects, typed
-from ai_router.errors import InvalidRequest, RouterError
-from ai_router.providers.chunks import chunk_of
+from ai_router.errors import InvalidRequest
 
 _ROLES = ("system", "user", "assistant", "tool")
 
 
-class OllamaChat:
+class OllamaChat(ollama.OllamaApi):
     """POST /api/chat."""
 
     name = "ollama_chat"
     path = "/api/chat"
     error_paths: Sequence[str] = ("/api/tags", "/api/show", "/api/ps", "/api/version", "/api/embed", "/api/embeddings")
-    family: str | None = None
-    media_type = "application/x-ndjson"
-    client_headers: Sequence[str] = ()
 
     def read(self, payload: dict[str, Any]) -> ReadRequest:
         turns: list[dict[str, Any]] = []
@@ -38,26 +34,8 @@ class OllamaChat:
             params["tools"] = tools
         return ReadRequest(joined_turns(turns), params, own={}, model=ollama.model_in(payload))
 
-    def streams(self, payload: Payload) -> bool:
-        return ollama.streams(payload)
-
-    def thoughts_in(self, answer: Payload) -> Sequence[str]:  # noqa: ARG002 - there are none
-        return ()
-
-    def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - no backend is asked in this API
-        return True
-
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:
-        writer = ChatWriter(own)
-        writer.chunk(chunk_of(completion))
-        writer.end()
-        return writer.whole or {}
-
     def writer(self, own: OwnForm) -> ChatWriter:
         return ChatWriter(own)
-
-    def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
-        return ollama.error_body(error)
 
 
 class ChatWriter(ollama.LineWriter):

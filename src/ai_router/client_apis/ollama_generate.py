@@ -7,23 +7,19 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.apis import OwnForm, ReadRequest
 from ai_router.client_apis import ollama
 from ai_router.client_apis.completions import CODE_COMPLETION
 from ai_router.client_apis.reading import typed
-from ai_router.errors import InvalidRequest, RouterError
-from ai_router.providers.chunks import chunk_of
+from ai_router.errors import InvalidRequest
 
 
-class OllamaGenerate:
+class OllamaGenerate(ollama.OllamaApi):
     """POST /api/generate."""
 
     name = "ollama_generate"
     path = "/api/generate"
     error_paths: Sequence[str] = ()
-    family: str | None = None
-    media_type = "application/x-ndjson"
-    client_headers: Sequence[str] = ()
 
     def read(self, payload: dict[str, Any]) -> ReadRequest:
         prompt = typed(payload, "prompt", str, "a string")
@@ -42,26 +38,8 @@ class OllamaGenerate:
             model=ollama.model_in(payload),
         )
 
-    def streams(self, payload: Payload) -> bool:
-        return ollama.streams(payload)
-
-    def thoughts_in(self, answer: Payload) -> Sequence[str]:  # noqa: ARG002 - there are none
-        return ()
-
-    def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - no backend is asked in this API
-        return True
-
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:
-        writer = GenerateWriter(own)
-        writer.chunk(chunk_of(completion))
-        writer.end()
-        return writer.whole or {}
-
     def writer(self, own: OwnForm) -> GenerateWriter:
         return GenerateWriter(own)
-
-    def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
-        return ollama.error_body(error)
 
 
 class GenerateWriter(ollama.LineWriter):

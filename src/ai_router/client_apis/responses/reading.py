@@ -49,8 +49,7 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
     if isinstance(found, str):
         turns.append({"role": "user", "content": found})
     else:
-        for at, item in objects(found, "input"):
-            turns += _turns_of(item, at, untranslatable)
+        turns += _turns(found, untranslatable)
     if not any(turn["role"] != "system" for turn in turns):
         raise InvalidRequest("'input' must have something in it", "input")
     tools, kept_tools, warnings = _tools(payload, untranslatable)
@@ -76,6 +75,25 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
         warnings=warnings,
         searches=searches,
     )
+
+
+def _turns(items: Any, untranslatable: list[str]) -> Iterator[dict[str, Any]]:
+    """The messages of chat completions for the input. Pictures in results of tools become a turn of the user's behind
+    all results: chat completions have only text in a result, and nothing between two."""
+    pictures: list[dict[str, Any]] = []
+    for at, item in objects(items, "input"):
+        if item.get("type") not in _OUTPUTS and pictures:
+            yield {"role": "user", "content": pictures}
+            pictures = []
+        for turn in _turns_of(item, at, untranslatable):
+            if turn["role"] == "tool" and isinstance(turn["content"], list):
+                pictures += [part for part in turn["content"] if part["type"] != "text"]
+                texts = [part["text"] for part in turn["content"] if part["type"] == "text"]
+                yield {**turn, "content": "\n".join(texts)}
+            else:
+                yield turn
+    if pictures:
+        yield {"role": "user", "content": pictures}
 
 
 def _turns_of(item: Mapping[str, Any], at: str, untranslatable: list[str]) -> Iterator[dict[str, Any]]:
