@@ -136,6 +136,7 @@ def test_the_session_the_log_and_the_usage_are_those_of_any_request(lab: Lab, ap
     session = lab.router.session(headers["x-session-id"])
     assert session["client_messages"][-1] == {"role": "user", "content": text}
     assert (session["status"], session["route"]) == ("ok", "primary")
+    assert APIS[session["api"]] is api
     assert session["response"]["content"] == "from the primary"
     lab.router.wait_for_log(rf"REQUEST session={headers['x-session-id']} route=primary .*stream=True.*")
     assert session["usage"]["completion_tokens"] == 3

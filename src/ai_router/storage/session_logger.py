@@ -260,6 +260,7 @@ def session_document(
         "error": outcome.error,
         "model": request.model,
         "answered_by": outcome.model,
+        "api": "chat" if request.own is None else request.own.api.name,
         "stream": request.stream,
         "route": outcome.route,
         "reason": outcome.reason,
