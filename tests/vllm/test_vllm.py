@@ -141,11 +141,14 @@ def test_tools_reach_its_parser(sdk: openai.OpenAI) -> None:
         messages=[{"role": "user", "content": "The weather in Paris?"}],
         tools=[TOOL],  # type: ignore[list-item]
         tool_choice=chosen,  # type: ignore[arg-type]
-        max_tokens=400,
+        max_tokens=200,
+        temperature=0,
     )
     (call,) = answer.choices[0].message.tool_calls or ()
     assert call.type == "function"
     assert call.function.name == "get_weather"
+    # Of any shape: this vLLM does not hold the model to the schema of a tool that is named.
+    assert json.loads(call.function.arguments) is not None
 
 
 def test_the_list_of_models_has_its_context(sdk: openai.OpenAI) -> None:
