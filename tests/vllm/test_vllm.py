@@ -108,7 +108,11 @@ def test_responses_are_passed_on_and_a_limit_that_was_raised_too_far_is_asked_an
     assert events[-1]["type"] in ("response.completed", "response.incomplete")
     answer = sdk.responses.create(model="auto", input=anew(), max_output_tokens=8)
     again = sdk.responses.create(model="auto", input="And?", previous_response_id=answer.id, max_output_tokens=8)
-    assert again.output_text
+    # What so small a model says, or whether it says anything, is chance.
+    assert again.output[0].type == "message"
+    assert again.usage is not None
+    assert answer.usage is not None
+    assert again.usage.input_tokens > answer.usage.input_tokens
 
 
 def _post(router: RunningRouter, path: str, **payload: Any) -> Any:
@@ -122,16 +126,18 @@ def _post(router: RunningRouter, path: str, **payload: Any) -> Any:
 def test_messages_and_completions_are_passed_on(router: RunningRouter) -> None:
     messages = [{"role": "user", "content": anew()}]
     answer = _post(router, "/v1/messages", model="auto", max_tokens=8, messages=messages)
-    assert (answer["type"], answer["stop_reason"]) == ("message", "max_tokens")
+    assert answer["type"] == "message"
+    assert answer["stop_reason"] in ("max_tokens", "end_turn")
     assert _post(router, "/v1/messages/count_tokens", model="auto", messages=messages)["input_tokens"] > 5
-    assert _post(router, "/v1/completions", model="auto", prompt="Once upon", max_tokens=4)["choices"][0]["text"]
+    text = _post(router, "/v1/completions", model="auto", prompt="Once upon", max_tokens=4, ignore_eos=True)
+    assert text["choices"][0]["text"]
 
 
 def test_ollamas_api_is_translated_for_it(router: RunningRouter) -> None:
     messages = [{"role": "user", "content": anew()}]
     answer = _post(router, "/api/chat", model="auto", stream=False, messages=messages, options={"num_predict": 8})
-    assert answer["message"]["content"]
-    assert answer["eval_count"] <= 8
+    assert answer["message"]["role"] == "assistant"
+    assert 0 < answer["eval_count"] <= 8
 
 
 def test_tools_reach_its_parser(sdk: openai.OpenAI) -> None:
