@@ -91,10 +91,12 @@ class AnswerWriter(Protocol):
 
 
 class ClientApi(Protocol):
-    """An API in which clients ask. ``path``: where. ``error_paths``: further paths of the same API, whose errors have
-    its form. ``family``: the API of backends that take its bodies
-    (providers/families); None: none does. ``media_type``: of its streams. ``client_headers``: as in OwnForm, in lower
-    case."""
+    """An API in which clients ask.
+
+    ``path``: where. ``error_paths``: further paths of the same API, whose errors have its form. ``family``: the API of
+    backends that take its bodies (providers/families); None: none does. ``media_type``: of its streams.
+    ``client_headers``: the names of the headers that a backend of this API is sent, in lower case.
+    """
 
     name: str
     path: str
