@@ -51,6 +51,16 @@ def test_a_whole_answer_has_everything_in_one_object() -> None:
     assert (generated["response"], generated["done"]) == ("hello", True)
 
 
+@pytest.mark.parametrize(("api", "asked"), [(CHAT, HELLO), (GENERATE, {"prompt": "hi"})])
+def test_only_a_stream_tells_when_its_first_token_came(api: ClientApi, asked: dict[str, Any]) -> None:
+    times = {"prompt_eval_duration", "eval_duration"}
+    *_, last = lines(api, asked, completion({"content": "hello"}))
+    assert times <= last.keys()
+    whole = api.answer(completion({"content": "hello"}), own_form(api, asked))
+    assert not times & whole.keys()
+    assert whole["total_duration"] > 0
+
+
 def test_options_and_names_are_translated() -> None:
     asked = CHAT.read(
         {

@@ -34,6 +34,8 @@ _NUMBERS = _OPTIONS.keys() - {"stop"}
 _EFFORTS = {True: "medium", False: "none"}
 _TAG = ":latest"
 _NS = 1_000_000_000
+_TIMES_OF_STREAMS = frozenset({"prompt_eval_duration", "eval_duration"})
+"""Nobody knows when the first token of a whole answer came. In its Python client they are optional, like all times."""
 
 
 def model_in(payload: Mapping[str, Any]) -> str | None:
@@ -106,11 +108,11 @@ class OllamaApi:
         raise NotImplementedError
 
     def answer(self, completion: Payload, own: OwnForm) -> Payload:
-        """A whole answer: all that its lines say, in one."""
+        """A whole answer: all that its lines say, in one, but for the times up to its first token and after it."""
         writer = self.writer(own)
         writer.chunk(chunk_of(completion))
         writer.end()
-        return writer.whole or {}
+        return {name: value for name, value in (writer.whole or {}).items() if name not in _TIMES_OF_STREAMS}
 
     def thoughts_in(self, answer: Payload) -> Sequence[str]:  # noqa: ARG002 - there are none
         """None."""
