@@ -17,7 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from ai_router.config import Settings, load_settings
+from ai_router.config import Settings
+from ai_router.config_loading import load_settings
 from ai_router.storage.session_logger import MAX_FILES, SessionLogger
 from ai_router.storage.usage import UsageStore
 from ai_router.storage.usage_rows import rows_of

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ai_router.config import MaxTokensPolicy, SettingsError, load_settings
+from ai_router.config import MaxTokensPolicy, SettingsError
 from ai_router.config_docs import documented_settings
+from ai_router.config_loading import load_settings
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 

@@ -16,7 +16,8 @@ from openai import OpenAI
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
 from ai_router.app import close_app, create_app
-from ai_router.config import MaxTokensPolicy, load_settings
+from ai_router.config import MaxTokensPolicy
+from ai_router.config_loading import load_settings
 from ai_router.errors import InvalidRequest
 from ai_router.providers.catalogue import load_catalogue
 from ai_router.providers.families import RequestParts

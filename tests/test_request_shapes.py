@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ai_router.apis import Additions
-from ai_router.config import ClassifierMode, MaxTokensPolicy, load_settings
+from ai_router.config import ClassifierMode, MaxTokensPolicy
+from ai_router.config_loading import load_settings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import fetch_enrichment_context

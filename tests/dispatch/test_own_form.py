@@ -11,7 +11,7 @@ from ai_router.apis import OwnForm
 from ai_router.client_apis.messages import API as MESSAGES
 from ai_router.client_apis.ollama_chat import API as OLLAMA
 from ai_router.client_apis.responses import API as RESPONSES
-from ai_router.config import load_settings
+from ai_router.config_loading import load_settings
 from ai_router.dispatch.own_form import AnswerForm, SpokenApis, ThoughtOrigins
 from ai_router.errors import ApiNotSpoken
 from ai_router.providers.families import FAMILIES

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.config import load_settings
+from ai_router.config_loading import load_settings
 from ai_router.dispatch.plan import Plan, misfit, plan_answer
 from ai_router.providers.registry import Candidate, build_registry
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.config import load_settings
+from ai_router.config_loading import load_settings
 from ai_router.dispatch.web_search import findings, search_body
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import Timeouts, UpstreamRequest

@@ -13,7 +13,7 @@ import openai
 import orjson
 import pytest
 
-from ai_router.config import load_settings
+from ai_router.config_loading import load_settings
 from ai_router.embedded.start import KEY_VARIABLE, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.providers.registry import build_registry
 from tests.fakes.clients import RawClient

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ai_router.config import SettingsError, load_settings
+from ai_router.config import SettingsError
+from ai_router.config_loading import load_settings
 from ai_router.providers.registry import Backend, Candidate, Registry, api_root, build_registry
 
 TODAY = date(2026, 11, 22)

@@ -11,7 +11,8 @@ from typing import NoReturn
 import click
 import orjson
 
-from ai_router.config import Settings, SettingsError, load_settings
+from ai_router.config import Settings, SettingsError
+from ai_router.config_loading import load_settings
 from ai_router.embedded.start import name_of
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from ai_router.apis import Additions
-from ai_router.config import load_settings
+from ai_router.config_loading import load_settings
 from ai_router.providers.families import FAMILIES, OwnParts, RequestParts
 from ai_router.providers.families.messages import FAMILY
 from ai_router.providers.registry import build_registry
