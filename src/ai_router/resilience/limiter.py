@@ -15,9 +15,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.resilience.breaker import Backoff, Breaker, BreakerRules, State, Why
+from ai_router.resilience.backend_limit import BackendLimit
+from ai_router.resilience.breaker import Backoff, BreakerRules, State, Why
 
-_NEWEST_WEIGHT = 0.2
 _MAX_COOLDOWN_S = 60.0
 """However long a backend asks to be left alone, a call is tried once a minute: such numbers are often wrong, and quotas
 are raised. (A Retry-After of 31 years has been seen.)"""
@@ -39,47 +39,6 @@ class LimiterReport:
     waiting: int
 
 
-class _BackendLimit:
-    """The cap and the breaker of one backend. Guarded by the limiter's lock."""
-
-    def __init__(self, cap: int, rules: BreakerRules, *, counts_streams: bool = True) -> None:
-        self.cap = cap
-        self.counts_streams = counts_streams
-        """Whether a stream that has begun still counts for the cap."""
-        self.streaming = 0
-        self.breaker = Breaker(rules)
-        self.in_flight = 0
-        self.ramp: int | None = None
-        """A lower cap after a cooldown: 2, then doubled with each success, so that the queue returns slowly."""
-        self.limits_in_a_row = 0
-        self.interval_s = 0.0
-        """Seconds between the ends of two calls: a moving average."""
-        self._ended_at: float | None = None
-
-    def admits(self, now: float) -> bool:
-        limit = self.cap if self.ramp is None else min(self.cap, self.ramp)
-        counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
-        return counted < limit and self.breaker.admits(now)
-
-    def call_started(self, now: float) -> None:
-        self.in_flight += 1
-        self.breaker.call_started(now)
-
-    def call_ended(self, now: float) -> None:
-        self.in_flight -= 1
-        if self._ended_at is not None:
-            self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
-        self._ended_at = now
-
-    def succeeded(self, now: float) -> None:
-        if self.breaker.state(now) is State.HALF_OPEN:
-            self.ramp = 2
-        elif self.ramp is not None:
-            self.ramp = None if self.ramp >= self.cap else 2 * self.ramp
-        self.limits_in_a_row = 0
-        self.breaker.succeeded(now)
-
-
 class Permit:
     """Permission for one call of ``backend``: report the result of the call, then release. Safe from any thread."""
 
@@ -98,7 +57,7 @@ class Permit:
     def succeeded(self) -> None:
         """The backend answered."""
         self._reported = True
-        self._limiter.record(self.backend, _BackendLimit.succeeded, self._epoch)
+        self._limiter.record(self.backend, BackendLimit.succeeded, self._epoch)
 
     def failed(self, *, answered: bool = False) -> None:
         """The backend did not answer, or broke off in the middle. ``answered``: it said itself that it has failed."""
@@ -188,8 +147,8 @@ class ConcurrencyLimiter:
         self._clock = clock
         self._lock = threading.RLock()
         self._caps = dict(caps or {})
-        self._backends: dict[str, _BackendLimit] = defaultdict(
-            lambda: _BackendLimit(cap, rules, counts_streams=counts_streams)
+        self._backends: dict[str, BackendLimit] = defaultdict(
+            lambda: BackendLimit(cap, rules, counts_streams=counts_streams)
         )
         self._backoff = Backoff(rules.open_s)
         self._random_source = random_source
@@ -258,7 +217,7 @@ class ConcurrencyLimiter:
         """How many requests wait in the queue."""
         return len(self._waiting)
 
-    def record(self, name: str, update: Callable[[_BackendLimit, float], None], epoch: int) -> None:
+    def record(self, name: str, update: Callable[[BackendLimit, float], None], epoch: int) -> None:
         """Record the result of a call of ``name``. Ignored if the breaker has opened since: it is out of date then."""
         with self._lock:
             backend = self._backend(name)
@@ -326,7 +285,7 @@ class ConcurrencyLimiter:
                 for name in ticket.wanted
             )
 
-    def _wake_waiting(self, name: str, backend: _BackendLimit) -> None:
+    def _wake_waiting(self, name: str, backend: BackendLimit) -> None:
         """After a result: grant what can be granted. If the breaker is open now, wake those who wait for it, so that
         they wait for the breaker instead."""
         self.admit_waiting()
@@ -342,7 +301,7 @@ class ConcurrencyLimiter:
     def _has_waiters(self, name: str) -> bool:
         return any(name in ticket.wanted for ticket in self._waiting)
 
-    def _backend(self, name: str) -> _BackendLimit:
+    def _backend(self, name: str) -> BackendLimit:
         backend = self._backends[name]
         if (cap := self._caps.get(name)) is not None:
             # A cap that is set for this backend says what it can take, streams included.

@@ -1,0 +1,48 @@
+"""What the limiter knows of one backend: its cap, its breaker, and the calls under way."""
+
+from __future__ import annotations
+
+from ai_router.resilience.breaker import Breaker, BreakerRules, State
+
+_NEWEST_WEIGHT = 0.2
+
+
+class BackendLimit:
+    """The cap and the breaker of one backend. Guarded by the limiter's lock."""
+
+    def __init__(self, cap: int, rules: BreakerRules, *, counts_streams: bool = True) -> None:
+        self.cap = cap
+        self.counts_streams = counts_streams
+        """Whether a stream that has begun still counts for the cap."""
+        self.streaming = 0
+        self.breaker = Breaker(rules)
+        self.in_flight = 0
+        self.ramp: int | None = None
+        """A lower cap after a cooldown: 2, then doubled with each success, so that the queue returns slowly."""
+        self.limits_in_a_row = 0
+        self.interval_s = 0.0
+        """Seconds between the ends of two calls: a moving average."""
+        self._ended_at: float | None = None
+
+    def admits(self, now: float) -> bool:
+        limit = self.cap if self.ramp is None else min(self.cap, self.ramp)
+        counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
+        return counted < limit and self.breaker.admits(now)
+
+    def call_started(self, now: float) -> None:
+        self.in_flight += 1
+        self.breaker.call_started(now)
+
+    def call_ended(self, now: float) -> None:
+        self.in_flight -= 1
+        if self._ended_at is not None:
+            self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
+        self._ended_at = now
+
+    def succeeded(self, now: float) -> None:
+        if self.breaker.state(now) is State.HALF_OPEN:
+            self.ramp = 2
+        elif self.ramp is not None:
+            self.ramp = None if self.ramp >= self.cap else 2 * self.ramp
+        self.limits_in_a_row = 0
+        self.breaker.succeeded(now)
