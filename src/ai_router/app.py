@@ -20,6 +20,7 @@ from ai_router.console.doubt import Deciders, Doubts
 from ai_router.console.live import LivePart, LiveView
 from ai_router.console.now import live_parts
 from ai_router.dispatch.embeddings import Embeddings
+from ai_router.dispatch.everywhere import InFlightEverywhere, flush_everywhere
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.own_form import ThoughtOrigins
@@ -38,6 +39,8 @@ from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, build_registry
+from ai_router.shared.peers import Peers
+from ai_router.shared.start import start_shared
 from ai_router.storage.lazy_store import lazy_feedback, lazy_responses, lazy_threads
 from ai_router.storage.response_keeper import ResponseKeeper
 from ai_router.storage.session_reader import SessionFiles
@@ -89,6 +92,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     """
     keys, closing, timers = access.Keys(settings.api_keys, settings.admin_key), ExitStack(), TimerThread()
     closing.callback(timers.close)
+    shared = start_shared(settings.redis_url, closing)
 
     # What is known of the backends, and who is told of what happens.
     registry = build_registry(settings)
@@ -106,7 +110,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     # What the backends are asked with.
     client = UpstreamClient(timers, pool_size=2 * settings.request_threads)
     closing.callback(client.close)
-    limiter = build_limiter(settings, registry)
+    limiter = build_limiter(settings, registry, shared)
     watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
     checker = HealthChecker(session, registry.backends(), limiter)
     closing.callback(checker.close)
@@ -121,7 +125,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     )
     facts, thoughts = PrimaryFacts(session, registry.primary), ThoughtOrigins()
     pipeline = build_pipeline(
-        settings, registry, client, limiter, limit, load, thinking, telemetry, facts, thoughts, closing
+        settings, registry, client, limiter, limit, load, thinking, telemetry, facts, thoughts, shared, closing
     )
 
     # How clients ask.
@@ -133,9 +137,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     cast(DefaultJSONProvider, app.json).sort_keys = False
     ids = Ids()
 
-    def flush() -> None:
-        in_flight.wait_for_closing(_ENDING_S)
-        telemetry.flush()
+    flush = _flush_everywhere(in_flight, telemetry, shared.peers)
+    everywhere = InFlightEverywhere(in_flight, shared.peers)
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     access.init_app(app, keys, ids, limit, _browser_rule(app, settings))
@@ -160,6 +163,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         chat_settings,
         keeper,
         thoughts,
+        everywhere,
         build_embeddings(settings, registry, client),
         passing_timeouts(settings),
     )
@@ -180,6 +184,22 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush)
     _register_console(app, parts, pipeline, telemetry, flush, files)
     return app
+
+
+def _flush_everywhere(in_flight: InFlight, telemetry: Telemetry, peers: Peers) -> Callable[[], None]:
+    """Have all requests recorded that have ended, in all processes."""
+
+    def flush() -> None:
+        in_flight.wait_for_closing(_ENDING_S)
+        telemetry.flush()
+
+    def flush_for_others() -> None:
+        flush()
+        telemetry.sessions.flush()
+        if telemetry.usage is not None:
+            telemetry.usage.flush()
+
+    return flush_everywhere(flush, flush_for_others, peers)
 
 
 def _response_keeper(
@@ -211,6 +231,7 @@ def _register_answers(
     chat_settings: chat.ChatSettings,
     keeper: ResponseKeeper,
     thoughts: ThoughtOrigins,
+    everywhere: InFlightEverywhere,
     made_embeddings: Embeddings,
     timeouts: Timeouts,
 ) -> None:
@@ -224,6 +245,7 @@ def _register_answers(
             telemetry.resilience,
             chat_settings,
             prepare,
+            everywhere,
             own_subscribers=(thoughts.note, keeper.note),
         )
     )

@@ -22,6 +22,7 @@ from ai_router.config_values import (
     MaxTokensPolicy,
     Names,
     Origins,
+    RedisUrl,
     Seconds,
     Secret,
     Secrets,
@@ -34,6 +35,7 @@ from ai_router.config_values import (
     UnknownModel,
     Url,
     UserPath,
+    Workers,
     between,
     one_of_kind,
 )
@@ -88,7 +90,12 @@ class Settings(BaseModel):
         None, "gives local answers a cost; unset: they cost GPU-seconds only"
     )
     gpu_watts: Amount = _variable("350", "what the machine draws while it answers")
-    workers: Annotated[int, between(1, 64)] = _variable("1", "processes; must be 1 for now")
+    workers: Workers = _variable("1", "processes that serve: a number, or auto, one for each processor")
+    redis_url: RedisUrl | None = _variable(
+        None,
+        "where processes share state: redis://host:6379/0; unset: with several WORKERS one of their own",
+        hidden=True,
+    )
     threads: Annotated[int, between(4, 4096)] = _variable(
         "72", "threads that answer requests; one in eight is kept for /health"
     )
@@ -197,6 +204,9 @@ class Settings(BaseModel):
     embedded: bool = False
     """True when the primary is the model we started ourselves; set by ``serve``, not by the environment."""
 
+    own_redis: bool = False
+    """True when REDIS_URL is that of a Valkey that ``serve`` has started itself."""
+
     primary_key: str | None = Field(None, repr=False)
     """The key of the embedded primary, made up at each start; a configured primary has none."""
 
@@ -249,12 +259,12 @@ class Settings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Everything that must not be seen: keys, and the database's password."""
+        """Everything that must not be seen: keys, and the passwords of the database and of Redis."""
         ours = [self.admin_key, self.primary_key, *(self.api_keys or ())]
         theirs = [getattr(self, field) for field in FIELDS.values() if field.endswith("_api_key")]
         others = [value for name, value in self.of_providers.items() if name.endswith("_KEY")]
-        password = unquote(urlsplit(self.database_url or "").password or "")
-        return tuple(dict.fromkeys(found for found in (*ours, *theirs, *others, password) if found))
+        passwords = [unquote(urlsplit(url or "").password or "") for url in (self.database_url, self.redis_url)]
+        return tuple(dict.fromkeys(found for found in (*ours, *theirs, *others, *passwords) if found))
 
     @property
     def session_path(self) -> Path:

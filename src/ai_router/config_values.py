@@ -7,6 +7,7 @@ value. Its ValueError has the rest of a sentence that begins with the variable's
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -102,6 +103,20 @@ def seconds(text: str) -> float:
     if not 0 < number <= 86_400:
         raise ValueError(f"must be more than 0 and at most 86400 seconds, not {text}")
     return number
+
+
+def workers(text: str) -> int:
+    """A whole number from 1 to 64, or ``auto``: as many as this process has processors, at most 64."""
+    if text.lower() == "auto":
+        return min(_processors(), 64)
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise ValueError(f"must be auto, or a whole number from 1 to 64, not {text!r}")
+    return int(text)
+
+
+def _processors() -> int:
+    """How many this process may use; where the system does not tell that, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(text: str) -> float:
@@ -246,6 +261,20 @@ def database_url(text: str) -> str:
     return f"postgresql://{rest}"
 
 
+def redis_url(text: str) -> str:
+    """``redis://``, ``rediss://`` (TLS) or ``unix://``. The message never repeats the value: it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL (it is not shown here)") from None
+    if parts.scheme not in ("redis", "rediss", "unix") or not (
+        parts.hostname or (parts.scheme == "unix" and parts.path)
+    ):
+        raise ValueError("must look like redis://host:6379/0 or unix:///path/to/socket (it is not shown here)")
+    return text
+
+
 def max_tokens_policy(text: str) -> MaxTokensPolicy:
     """``auto``, ``strip``, ``pass`` or ``add:N``; capitals do not matter."""
     kind, _, extra = text.lower().partition(":")
@@ -275,6 +304,8 @@ Amount = Annotated[float, PlainValidator(amount)]
 UserPath = Annotated[Path, PlainValidator(path)]
 Url = Annotated[str, PlainValidator(base_url)]
 DatabaseUrl = Annotated[str, PlainValidator(database_url)]
+RedisUrl = Annotated[str, PlainValidator(redis_url)]
+Workers = Annotated[int, PlainValidator(workers)]
 Secret = Annotated[str, PlainValidator(secret)]
 Secrets = Annotated[tuple[str, ...], PlainValidator(secrets)]
 Names = Annotated[tuple[str, ...], PlainValidator(host_names)]

@@ -15,6 +15,7 @@ from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
+from ai_router.dispatch.shared_breakers import share_breakers
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import WebSearch
@@ -35,6 +36,9 @@ from ai_router.routing.head.sentences import SentenceVectors
 from ai_router.routing.head.store import HeadStore, packaged_slow_models
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.router import Router
+from ai_router.routing.shared_decisions import SharedDecisions
+from ai_router.shared.start import ALONE, Shared
+from ai_router.shared.values import Values
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.telemetry import Telemetry
 from ai_router.threads.runner import RunnerSettings, ThreadRunner
@@ -49,8 +53,8 @@ _DISAGREEMENT_LIMIT = 0.1
 _UNKNOWN = float("nan")
 
 
-def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
-    """One gate a backend. With several that answer chats, none of them may take all places."""
+def build_limiter(settings: Settings, registry: Registry, shared: Shared = ALONE) -> ConcurrencyLimiter:
+    """A limit for each backend. With several that answer chats, none of them may take all places."""
     cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.request_threads
     own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
     rules = BreakerRules(
@@ -59,7 +63,7 @@ def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
         open_s=settings.backoff_s,
         max_open_s=30 * settings.backoff_s,
     )
-    return ConcurrencyLimiter(
+    limiter = ConcurrencyLimiter(
         cap,
         settings.queue_limit,
         rules,
@@ -67,6 +71,8 @@ def build_limiter(settings: Settings, registry: Registry) -> ConcurrencyLimiter:
         # A cap that somebody has set is what the backend can take; the default is for what holds a thread.
         counts_streams=settings.backend_cap is not None,
     )
+    share_breakers(limiter, shared, [backend.name for backend in registry.backends()])
+    return limiter
 
 
 def build_embeddings(settings: Settings, registry: Registry, client: UpstreamClient) -> Embeddings:
@@ -113,6 +119,7 @@ def build_fast_path(
     monitor: Monitor,
     metrics: RoutingMetrics,
     shadow: ShadowClassifier | None = None,
+    values: Values = ALONE.values,
 ) -> FastPath:
     """The in-process deciders as the settings want them."""
     return FastPath(
@@ -122,6 +129,7 @@ def build_fast_path(
         monitor=monitor,
         metrics=metrics,
         context_chars=settings.classifier_context_chars,
+        shared=SharedDecisions(values, settings.decision_cache_s),
         shadow=shadow,
     )
 
@@ -131,6 +139,7 @@ def start_fast_path(
     classifier: Classifier | None,
     decisions: RoutingMetrics,
     metrics: Metrics,
+    values: Values,
     closing: ExitStack,
 ) -> FastPath:
     """The in-process deciders with their threads, watched."""
@@ -144,7 +153,7 @@ def start_fast_path(
         shadow = ShadowClassifier(classifier, monitor, decisions, settings.shadow_share)
         shadow.start()
         closing.callback(shadow.close)
-    fast_path = build_fast_path(settings, heads, monitor, decisions, shadow)
+    fast_path = build_fast_path(settings, heads, monitor, decisions, shadow, values)
     metrics.watch(
         "ai_router_head_in_service",
         "1 while the head decides",
@@ -182,6 +191,7 @@ def build_pipeline(
     telemetry: Telemetry,
     facts: PrimaryFacts,
     thoughts: ThoughtOrigins,
+    shared: Shared,
     closing: ExitStack,
 ) -> Pipeline:
     """A request's way, with the threads that it takes."""
@@ -198,7 +208,7 @@ def build_pipeline(
         closing.callback(probe.close)
     fast_path = None
     if settings.fast_routing:
-        fast_path = start_fast_path(settings, classifier, telemetry.routing, telemetry.metrics, closing)
+        fast_path = start_fast_path(settings, classifier, telemetry.routing, telemetry.metrics, shared.values, closing)
     return Pipeline(
         registry=registry,
         router=Router(
@@ -224,6 +234,7 @@ def build_pipeline(
             searches,
             timeout_s=settings.search_timeout_s,
             connect_s=settings.connect_timeout_s,
+            values=shared.values,
         ),
         speculations=speculations,
         speculation_controller=SpeculationController(

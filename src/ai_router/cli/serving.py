@@ -7,7 +7,7 @@ import resource
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -22,6 +22,7 @@ from ai_router.http.session import BackendSession
 from ai_router.observability.log_file import OWN_STREAMS
 from ai_router.providers.registry import Backend
 from ai_router.server.application import Server
+from ai_router.shared.own_server import OwnServerUnavailable, start_own_server
 
 _CALLS_A_THREAD = 3
 """A request with a thread has at most so many calls at once: the classifier twice, the speculation."""
@@ -39,16 +40,24 @@ def serve() -> None:
         click.echo(f"ai-router: {note}", err=True)
     for problem in _session_problems(settings):
         click.echo(f"ai-router: no sessions will be saved: {problem}", err=True)
+    # Children that end when nobody holds their stdin any more: a forked worker must not keep them alive.
+    releases: list[Callable[[], None]] = []
+    settings = _with_shared_state(_with_primary(settings, releases), releases)
+    Server(settings, when_ready=lambda: _announce(settings), after_fork=lambda: _call_all(releases)).run()
+
+
+def _with_primary(settings: Settings, releases: list[Callable[[], None]]) -> Settings:
+    """The settings with a primary: where none is set, the model on this processor, started now."""
     if settings.primary_url is not None:
-        Server(settings, when_ready=lambda: _announce(settings)).run()
-        return
+        return settings
     name = name_of(settings.embedded_model)
     click.echo(f"PRIMARY_URL is not set: starting {name} on this CPU ...", err=True)
     try:
         embedded = start_embedded(settings.data_dir / "embedded.log", settings.embedded_model)
     except EmbeddedUnavailable as problem:
         exit_with(str(problem))
-    with_model = settings.model_copy(
+    releases.append(embedded.release)
+    return settings.model_copy(
         update={
             "primary_url": embedded.url,
             "primary_model": embedded.model,
@@ -56,7 +65,23 @@ def serve() -> None:
             "embedded": True,
         }
     )
-    Server(with_model, when_ready=lambda: _announce(with_model), after_fork=embedded.release).run()
+
+
+def _with_shared_state(settings: Settings, releases: list[Callable[[], None]]) -> Settings:
+    """The settings with a place for what workers share: where none is set, a Valkey of their own, started now."""
+    if settings.workers == 1 or settings.redis_url is not None:
+        return settings
+    try:
+        own = start_own_server(settings.data_dir / "valkey.log")
+    except OwnServerUnavailable as problem:
+        exit_with(str(problem))
+    releases.append(own.release)
+    return settings.model_copy(update={"redis_url": own.url, "own_redis": True})
+
+
+def _call_all(functions: Sequence[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 @click.command()

@@ -6,6 +6,7 @@ Facts (2026-11-21): xAI's ``search_parameters`` on chat completions answers 410;
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
@@ -33,6 +34,8 @@ from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
 from ai_router.routing.conversations import TurnKey, turn_keys
 from ai_router.routing.prompt import render_conversation
+from ai_router.shared.start import ALONE
+from ai_router.shared.values import Values
 from ai_router.types import ChatRequest, Purpose
 
 _MAX_RESULT_BYTES = 4 << 20
@@ -122,6 +125,7 @@ class WebSearch:
         *,
         timeout_s: float,
         connect_s: float,
+        values: Values = ALONE.values,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -131,6 +135,7 @@ class WebSearch:
         self._connect_s = connect_s
         self._recent: TTLCache[_Turn, str] = TTLCache(_RECENT_TURNS, _RECENT_S, clock)
         self._lock = threading.Lock()
+        self._values = values
 
     def fetch_context(self, record: RequestRecord, scope: CancelScope, dispatcher: Dispatcher) -> Waiting[str | None]:
         """The web context, at most 24,000 characters; None if no searcher found any. Raises the reason if the request
@@ -171,15 +176,20 @@ class WebSearch:
         return found.text
 
     def _found_before(self, turn: _Turn) -> str | None:
+        """What was found for the turn, here or in another process, which then keeps it longer."""
         with self._lock:
             context = self._recent.get(turn)
-            if context is not None:
-                self._recent[turn] = context
-            return context
+        if context is None:
+            (value,) = self._values.get([_value_name(turn)]) or (None,)
+            context = None if value is None else value.decode()
+        if context is not None:
+            self._keep(turn, context)
+        return context
 
     def _keep(self, turn: _Turn, context: str) -> None:
         with self._lock:
             self._recent[turn] = context
+        self._values.put(_value_name(turn), context.encode("utf-8", "replace"), _RECENT_S)
 
     def _search(
         self, request: ChatRequest, searcher: Searcher, call: UpstreamCall, permit: Permit, timeout_s: float
@@ -197,6 +207,11 @@ class WebSearch:
             return found
         finally:
             permit.release()
+
+
+def _value_name(turn: _Turn) -> str:
+    client, key = turn
+    return f"findings:{hashlib.blake2b(client.encode() + key, digest_size=16).hexdigest()}"
 
 
 def search_body(request: ChatRequest, searcher: Searcher) -> bytes:

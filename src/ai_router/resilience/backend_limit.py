@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ai_router.resilience.breaker import Breaker, BreakerRules, State
+from ai_router.resilience.breaker import Breaker, BreakerChange, BreakerRules, State
 
 _NEWEST_WEIGHT = 0.2
 
@@ -38,6 +38,15 @@ class BackendLimit:
         if self._ended_at is not None:
             self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
         self._ended_at = now
+
+    def follow(self, now: float, change: BreakerChange) -> None:
+        """Another process has seen the breaker open or close."""
+        if change.seconds is not None and change.why is not None:
+            if self.breaker.admits_in(now) < change.seconds:
+                self.breaker.open(now, change.seconds, change.why)
+        elif self.breaker.state(now) is not State.CLOSED:
+            self.ramp, self.limits_in_a_row = 2, 0
+            self.breaker.close()
 
     def succeeded(self, now: float) -> None:
         if self.breaker.state(now) is State.HALF_OPEN:

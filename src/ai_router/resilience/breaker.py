@@ -39,6 +39,15 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerChange:
+    """The breaker of ``backend`` has opened for ``seconds``, for the reason ``why``; both None: it has closed."""
+
+    backend: str
+    seconds: float | None
+    why: Why | None
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerRules:
     """When a breaker opens, and for how long.
 
@@ -101,8 +110,7 @@ class Breaker:
         self._recent.append((now, True))
         self._failures_in_a_row = 0
         if self.state(now) is State.HALF_OPEN:
-            self._state, self.why, self._openings, self._probing = State.CLOSED, None, 0, False
-            self._recent.clear()
+            self.close()
 
     def failed(self, now: float, why: Why = Why.FAILING, body: bytes | None = None) -> None:
         """A call ended without an answer, or with half of one. ``Why.MISCONFIGURED`` opens the breaker at once.
@@ -129,6 +137,12 @@ class Breaker:
         self._half_open_at = max(now + seconds, self._half_open_at if self._state is State.OPEN else 0.0)
         self._state, self.why, self._probing = State.OPEN, why, False
         self.epoch += 1
+
+    def close(self) -> None:
+        """Let all calls through again: a probe has succeeded, here or in another process."""
+        self._state, self.why, self._openings, self._probing = State.CLOSED, None, 0, False
+        self._failures_in_a_row = 0
+        self._recent.clear()
 
     def ended_without_result(self, now: float) -> None:
         """A call ended and says nothing of the backend, as one that was aborted. Another may be the probe."""

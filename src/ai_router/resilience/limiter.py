@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_router.resilience.backend_limit import BackendLimit
-from ai_router.resilience.breaker import Backoff, BreakerRules, State, Why
+from ai_router.resilience.breaker import Backoff, BreakerChange, BreakerRules, State, Why
 
 _MAX_COOLDOWN_S = 60.0
 """However long a backend asks to be left alone, a call is tried once a minute: such numbers are often wrong, and quotas
@@ -150,6 +150,8 @@ class ConcurrencyLimiter:
         self._backends: dict[str, BackendLimit] = defaultdict(
             lambda: BackendLimit(cap, rules, counts_streams=counts_streams)
         )
+        self.on_breaker: Callable[[BreakerChange], None] = lambda _change: None
+        """Is told when a breaker has opened or closed for what was seen here. It must return at once."""
         self._backoff = Backoff(rules.open_s)
         self._random_source = random_source
         self._waiting: list[QueueTicket] = []
@@ -222,7 +224,9 @@ class ConcurrencyLimiter:
         with self._lock:
             backend = self._backend(name)
             if backend.breaker.epoch == epoch:
+                was_closed = backend.breaker.state(self._clock()) is State.CLOSED
                 update(backend, self._clock())
+                self._tell(name, backend, epoch, was_closed=was_closed)
                 self._wake_waiting(name, backend)
 
     def limit(self, name: str, seconds: float | None, why: Why) -> None:
@@ -233,8 +237,17 @@ class ConcurrencyLimiter:
             backend.limits_in_a_row += 1
             again = backend.limits_in_a_row if seconds is None else backend.limits_in_a_row - 1
             least_s = self._backoff.delay_s(again, self._random_source()) if again else 0.0
+            epoch = backend.breaker.epoch
             backend.breaker.open(self._clock(), min(max(seconds or 0.0, least_s), _MAX_COOLDOWN_S), why)
+            self._tell(name, backend, epoch, was_closed=False)
             self._wake_waiting(name, backend)
+
+    def follow(self, change: BreakerChange) -> None:
+        """Do as another process, which has seen a breaker open or close."""
+        with self._lock:
+            backend = self._backend(change.backend)
+            backend.follow(self._clock(), change)
+            self._wake_waiting(change.backend, backend)
 
     def stream_begun(self, name: str) -> None:
         """A stream of ``name`` has begun. If streams do not count, a waiting request may get a permit."""
@@ -284,6 +297,14 @@ class ConcurrencyLimiter:
                 max(self._backend(name).breaker.admits_in(now), self._backend(name).interval_s * position)
                 for name in ticket.wanted
             )
+
+    def _tell(self, name: str, backend: BackendLimit, epoch: int, *, was_closed: bool) -> None:
+        """Tell of the breaker, if it is another than it was: of ``epoch``, and closed or not."""
+        now, breaker = self._clock(), backend.breaker
+        if breaker.epoch != epoch:
+            self.on_breaker(BreakerChange(name, breaker.admits_in(now), breaker.why))
+        elif not was_closed and breaker.state(now) is State.CLOSED:
+            self.on_breaker(BreakerChange(name, None, None))
 
     def _wake_waiting(self, name: str, backend: BackendLimit) -> None:
         """After a result: grant what can be granted. If the breaker is open now, wake those who wait for it, so that

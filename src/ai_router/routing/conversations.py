@@ -199,10 +199,17 @@ class Conversations:
         with self._lock:
             self._own[key] = label
 
-    def remember(self, previous: TurnKey | None, current: TurnKey, label: Label) -> None:
-        """Keep ``label`` for the current turn. A turn with another label than those kept takes the previous turn's."""
+    def remember(
+        self, previous: TurnKey | None, current: TurnKey, label: Label, previous_label: Label | None = None
+    ) -> Label | None:
+        """Keep ``label`` for the current turn. A turn with another label than those kept takes the previous turn's:
+        ``previous_label``, or what is known of ``previous``. Returns what the next turn may stay with."""
         with self._lock:
             self._own[current] = label
-            kept = label if label in _STICKY_LABELS else self._labels.get(previous) if previous is not None else None
+            if label in _STICKY_LABELS:
+                kept: Label | None = label
+            else:
+                kept = previous_label or (None if previous is None else self._labels.get(previous))
             if kept is not None:
                 self._labels[current] = kept
+            return kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,7 +12,8 @@ from ai_router.routing.conversations import Conversations, TurnKey
 from ai_router.routing.head.model import FirstGuess, Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
-from ai_router.types import ChatRequest, DecidedBy, Decision, Label
+from ai_router.routing.shared_decisions import Remembered, SharedDecisions
+from ai_router.types import ChatRequest, Decision, Label
 
 
 class HeadGuess(NamedTuple):
@@ -29,6 +29,7 @@ class FastPath:
     """What decides in this process, without a call, and what it remembers.
 
     ``context_chars``: how many characters of conversation the classifier is shown, which is what the cache goes by.
+    ``shared``: what other processes remember.
     ``shadow`` is None where there is no classifier to compare with, or where no share of decisions is to be compared.
     """
 
@@ -38,24 +39,26 @@ class FastPath:
     monitor: Monitor
     metrics: RoutingMetrics
     context_chars: int
+    shared: SharedDecisions
     shadow: ShadowClassifier | None = None
 
     def key(self, request: ChatRequest) -> Key:
         """The request's key in the decision cache."""
         return cache_key(request, self.context_chars)
 
-    def cached_decision(self, key: Key | None) -> Decision | None:
-        """The classifier's decision on the same question, as one of the cache; None if it is not there."""
+    def recall(self, keys: tuple[TurnKey | None, TurnKey], key: Key | None, *, goes_on: bool) -> Remembered:
+        """What this process and others remember: of the turn before, of this one where the request ``goes_on`` with
+        it, and of the question. At most one round trip."""
+        previous = self.conversations.label_at(keys[0])
+        own = self.conversations.own_label(keys[1]) if goes_on else None
         decision = self.cache.get(key) if key is not None else None
-        if decision is None:
-            return None
-        return dataclasses.replace(
-            decision,
-            decided_by=DecidedBy.CACHE,
-            reason=f"decided before ({decision.reason})",
-            duration_ms=None,
-            finish_reason=None,
+        elsewhere = self.shared.recall(
+            keys[0] if previous is None else None,
+            # Another process may have answered the last round, and changed it.
+            keys[1] if goes_on else None,
+            key if decision is None else None,
         )
+        return Remembered(previous or elsewhere.previous, elsewhere.own or own, decision or elsewhere.decision)
 
     def first_guess(self, request: ChatRequest) -> HeadGuess:
         """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
@@ -85,6 +88,7 @@ class FastPath:
         """The classifier decided: keep the decision, and compare it with the head's guess where that was sure."""
         if key is not None:
             self.cache.put(key, decision)
+            self.shared.remember_decision(key, decision)
         if guess is not None and guess.sure:
             self.monitor.record_comparison(agreed=guess.label == decision.label)
 
@@ -93,21 +97,21 @@ class FastPath:
         if self.shadow is not None:
             self.shadow.offer(request, guess)
 
-    def label_at(self, key: TurnKey | None) -> Label | None:
-        """The label to stay with, of the turn with this key; None if there is none."""
-        return self.conversations.label_at(key)
-
-    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label) -> None:
-        """Keep the label of a turn; ``keys`` are those of the previous and the current one."""
-        self.conversations.remember(*keys, label)
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label, previous: Label | None) -> None:
+        """Keep the label of a turn; ``keys`` are those of the previous and the current one, ``previous`` the label to
+        stay with."""
+        self.shared.remember_turn(keys[1], label, self.conversations.remember(*keys, label, previous))
 
     def remember_own(self, key: TurnKey, label: Label) -> None:
         """Keep the label of a turn for its own tool loop only."""
         self.conversations.remember_own(key, label)
+        self.shared.remember_turn(key, label, self.conversations.label_at(key))
 
     def dry(self) -> DryFastPath:
         """The same for a dry run."""
-        return DryFastPath(self.heads, self.cache, self.conversations, self.monitor, self.metrics, self.context_chars)
+        return DryFastPath(
+            self.heads, self.cache, self.conversations, self.monitor, self.metrics, self.context_chars, self.shared
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +125,5 @@ class DryFastPath(FastPath):
 
     def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None: ...
     def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None: ...
-    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label) -> None: ...
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label, previous: Label | None) -> None: ...
     def remember_own(self, key: TurnKey, label: Label) -> None: ...

@@ -22,6 +22,7 @@ from ai_router.routing.conversations import CIRCLES, TurnKey, goes_in_circles, g
 from ai_router.routing.fast_path import FastPath, HeadGuess
 from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.prompt import job_in_messages
+from ai_router.routing.shared_decisions import Remembered
 from ai_router.routing.verdict import Verdict
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
@@ -176,7 +177,7 @@ class Router:
         if self._fast_path is not None:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
             decision = stay(decision, undecided.previous_label)
-            self._fast_path.remember(undecided.turn_keys, decision.label)
+            self._fast_path.remember(undecided.turn_keys, decision.label, undecided.previous_label)
         return decision
 
     def _fallback(self, undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
@@ -204,13 +205,14 @@ class Router:
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages, request.client)
-        previous_label = self._fast_path.label_at(keys[0])
-        if (continued := self._continued_decision(request, keys, previous_label)) is not None:
-            return continued
         key = self._fast_path.key(request) if self._classifier is not None else None
-        if (cached := self._fast_path.cached_decision(key)) is not None:
-            decision = stay(cached, previous_label)
-            self._fast_path.remember(keys, decision.label)
+        known = self._fast_path.recall(keys, key, goes_on=goes_on(request.messages))
+        previous_label = known.previous
+        if (continued := self._continued_decision(request, keys, known)) is not None:
+            return continued
+        if known.decision is not None:
+            decision = stay(_cached_decision(known.decision), previous_label)
+            self._fast_path.remember(keys, decision.label, previous_label)
             return decision
         found = self._fast_path.first_guess(request)
         guess = found.first.guess
@@ -222,21 +224,22 @@ class Router:
         return self._decided_by_head(request, guessed, guess, previous_label, keys)
 
     def _continued_decision(
-        self, request: ChatRequest, keys: tuple[TurnKey | None, TurnKey], previous_label: Label | None
+        self, request: ChatRequest, keys: tuple[TurnKey | None, TurnKey], known: Remembered
     ) -> Decision | None:
         """The decision where the conversation has made it already: in a tool loop, and after "go on"."""
         if self._fast_path is None:
             return None
+        previous_label = known.previous
         if goes_on(request.messages):
-            label = self._fast_path.conversations.own_label(keys[1])
+            label = known.own
             if label is None:
                 return None
             if label is not Label.COMPLEX and self._escalates and goes_in_circles(request.messages):
-                self._fast_path.remember(keys, Label.COMPLEX)
+                self._fast_path.remember(keys, Label.COMPLEX, previous_label)
                 return _conversation_decision(Label.COMPLEX, f"{CIRCLES} equal tool calls in a row led nowhere")
             return _conversation_decision(label, f"goes on with a turn that was decided as {label}")
         if previous_label is not None and is_continuation(request.messages):
-            self._fast_path.remember(keys, previous_label)
+            self._fast_path.remember(keys, previous_label, previous_label)
             return _conversation_decision(previous_label, f"says to go on, after a turn of {previous_label}")
         return None
 
@@ -251,7 +254,7 @@ class Router:
         if self._fast_path is None:
             raise ValueError("there is no head")
         decision = stay(decision, previous_label)
-        self._fast_path.remember(keys, decision.label)
+        self._fast_path.remember(keys, decision.label, previous_label)
         self._fast_path.offer_to_shadow(request, guess)
         return decision
 
@@ -267,6 +270,14 @@ def _meta_decision(request: ChatRequest) -> Decision | None:
     if job is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {job}", confidence=1.0)
+
+
+def _cached_decision(decision: Decision) -> Decision:
+    """A decision of the classifier's, used again."""
+    reason = f"decided before ({decision.reason})"
+    return dataclasses.replace(
+        decision, decided_by=DecidedBy.CACHE, reason=reason, duration_ms=None, finish_reason=None
+    )
 
 
 def _conversation_decision(label: Label, reason: str) -> Decision:

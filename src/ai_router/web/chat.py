@@ -14,6 +14,7 @@ from flask import Blueprint, Response, g, jsonify, request
 from ai_router.apis import ClientApi
 from ai_router.client_apis import APIS
 from ai_router.config import SessionBodies
+from ai_router.dispatch.everywhere import InFlightEverywhere
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.dispatch.reply import PlainReply, StreamReply
@@ -61,10 +62,12 @@ def blueprint(
     metrics: ResilienceMetrics,
     settings: ChatSettings,
     prepare: Prepare,
+    everywhere: InFlightEverywhere,
     own_subscribers: Sequence[Subscriber] = (),
 ) -> Blueprint:
-    """The routes. ``prepare`` completes the body of a request of another API, and ``own_subscribers`` are told of those
-    requests, too. Authentication, ids, limits and errors are the application's hooks."""
+    """The routes. Requests are registered ``in_flight`` and cancelled ``everywhere``. ``prepare`` completes the body of
+    a request of another API, and ``own_subscribers`` are told of those requests, too. Authentication, ids, limits and
+    errors are the application's hooks."""
     chat = Blueprint("chat", __name__)
 
     def answer(chat_request: ChatRequest) -> Response:
@@ -104,13 +107,12 @@ def blueprint(
     def cancel(request_id: str) -> Response:
         """Cancel the requests of that id. A client reaches its own only: those made with the same key; the admin key
         reaches all."""
-        found = in_flight.cancel(request_id, None if g.client == ADMIN else g.client)
+        found = everywhere.cancel(request_id, None if g.client == ADMIN else g.client)
         if found is None:
             raise NotFound(f"no request '{request_id[:128]}' is under way; it may have ended")
-        cancelled, fresh = found
-        for entry in cancelled if fresh else ():
+        for entry in found.requests if found.fresh else ():
             metrics.cancelled(entry.phase)
-        return jsonify(id=request_id, object="request.cancelled", cancelled=[asdict(entry) for entry in cancelled])
+        return jsonify(id=request_id, object="request.cancelled", cancelled=[asdict(entry) for entry in found.requests])
 
     return chat
 

@@ -1,0 +1,86 @@
+"""What other processes have decided: the classifier's decisions, and the labels of turns, by digests.
+
+All that a request may need is read in one round trip. Writing waits for nothing. No word of a prompt is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from ai_router.routing.cache import ENRICH_TTL_S, Key
+from ai_router.routing.conversations import TurnKey
+from ai_router.shared.values import Values
+from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
+
+_TURN_S = 6 * 3600.0
+"""How long a conversation may pause and still be known to other processes."""
+
+
+class Remembered(NamedTuple):
+    """What other processes know. ``previous``: the label to stay with; ``own``: what this turn was decided as;
+    ``decision``: the classifier's on the same question. Each None: unknown."""
+
+    previous: Label | None = None
+    own: Label | None = None
+    decision: Decision | None = None
+
+
+_NOTHING = Remembered()
+
+
+class SharedDecisions:
+    """``ttl_s``: how long a decision is good for, in seconds. Safe from any thread."""
+
+    def __init__(self, values: Values, ttl_s: float) -> None:
+        self._values = values
+        self._ttl_s = ttl_s
+
+    def recall(self, previous: TurnKey | None, own: TurnKey | None, key: Key | None) -> Remembered:
+        """What is known of the turn before, of this one, and of the question; None for what is not asked."""
+        wanted: dict[str, str] = {}
+        if previous is not None:
+            wanted["previous"] = _turn_name(previous)
+        if own is not None:
+            wanted["own"] = _turn_name(own)
+        if key is not None:
+            wanted["decision"] = _decision_name(key)
+        found = self._values.get(list(wanted.values())) if wanted else None
+        if found is None:
+            return _NOTHING
+        known = {what: orjson.loads(value) for what, value in zip(wanted, found, strict=True) if value is not None}
+        return Remembered(
+            _label(known.get("previous", {}).get("keep")),
+            _label(known.get("own", {}).get("own")),
+            _decision(known["decision"]) if "decision" in known else None,
+        )
+
+    def remember_turn(self, turn: TurnKey, own: Label, keep: Label | None) -> None:
+        """Keep what a turn was decided as, and what the next one may stay with; None: with nothing."""
+        self._values.put(_turn_name(turn), orjson.dumps({"own": own, "keep": keep}), _TURN_S)
+
+    def remember_decision(self, key: Key, decision: Decision) -> None:
+        """Keep a decision of the classifier's."""
+        ttl_s = min(self._ttl_s, ENRICH_TTL_S) if decision.label is Label.ENRICH else self._ttl_s
+        value = orjson.dumps({"label": decision.label, "confidence": decision.confidence})
+        self._values.put(_decision_name(key), value, ttl_s)
+
+
+def _turn_name(turn: TurnKey) -> str:
+    return f"turn:{turn.hex()}"
+
+
+def _decision_name(key: Key) -> str:
+    return f"decision:{key.hex()}"
+
+
+def _label(name: str | None) -> Label | None:
+    return None if name is None else Label(name)
+
+
+def _decision(value: Mapping[str, Any]) -> Decision:
+    label = Label(value["label"])
+    reason = f"classifier: {label}"
+    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, reason, value["confidence"])
