@@ -13,6 +13,8 @@ RANKS = [
     {"cli"},
     {"server"},
     {"app"},
+    {"endpoints"},
+    {"runtime"},
     {"wiring"},
     {"telemetry"},
     {"embedded"},
@@ -33,7 +35,7 @@ RANKS = [
     {"trace_context", "config_values"},
 ]
 FOREIGN = {
-    "flask": {"web", "app", "server"},
+    "flask": {"web", "app", "endpoints", "runtime", "server"},
     "werkzeug": {"web"},
     "gunicorn": {"server"},
     "requests": {"http"},

@@ -15,7 +15,7 @@ import pytest
 from openai import OpenAI
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
-from ai_router.app import close_app, create_app
+from ai_router.app import create_app
 from ai_router.config import MaxTokensPolicy
 from ai_router.config_loading import load_settings
 from ai_router.errors import InvalidRequest
@@ -23,6 +23,7 @@ from ai_router.providers.catalogue import load_catalogue
 from ai_router.providers.families import RequestParts
 from ai_router.providers.fields import sent_fields
 from ai_router.providers.registry import Backend
+from ai_router.runtime import close_app
 from ai_router.types import ChatRequest
 from ai_router.web.requests import Arrival, parse_chat_request
 

@@ -21,12 +21,15 @@ from ai_router.apis import AnswerWriter, OwnForm, Payload
 from ai_router.errors import ApiNotSpoken, UpstreamRefused
 from ai_router.providers.families import FAMILIES, Family, SpokenFamily, Translation
 from ai_router.providers.registry import Backend
+from ai_router.shared.start import ALONE
+from ai_router.shared.values import Values
 from ai_router.types import ChatRequest, Outcome
 
 _NOT_SPOKEN_STATUSES = frozenset({404, 405, 501})
 _REMEMBERED_S = 3600.0
 _REQUEST_S = 900.0
 """Longer than any request."""
+_SHARED_THOUGHTS_S = 6 * 3600.0
 _REMEMBERED_THOUGHTS = 50_000
 _UNREADABLE = {"error": {"message": "an event is of no shape that is known"}}
 SHAPE_ERRORS = (KeyError, ValueError, TypeError, AttributeError)
@@ -45,9 +48,12 @@ class ThoughtOrigins:
 
     The thoughts of the Responses API are encrypted, those of Anthropic's signed. A backend is sent its own only. Of
     those that nobody knows (the router was started anew) nobody is sent any. Safe from any thread.
+
+    ``values``: where other processes find what this one has noted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values: Values = ALONE.values) -> None:
+        self._values = values
         self._origins: LRUCache[bytes, str] = LRUCache(_REMEMBERED_THOUGHTS)
         """By a digest: the names may be long."""
         self._lock = threading.Lock()
@@ -57,10 +63,12 @@ class ThoughtOrigins:
         own = outcome.request.own
         if own is None or outcome.own_answer is None or not outcome.attempts:
             return
-        made = own.api.thoughts_in(outcome.own_answer)
+        made, backend = own.api.thoughts_in(outcome.own_answer), outcome.attempts[-1].backend
         with self._lock:
             for name in made:
-                self._origins[_digest(name)] = outcome.attempts[-1].backend
+                self._origins[_digest(name)] = backend
+        for name in made:
+            self._values.put(_value_name(name), backend.encode(), _SHARED_THOUGHTS_S)
 
     def foreign(self, own: OwnForm, backend: Backend) -> frozenset[str]:
         """Those of a request's thoughts that this backend did not make."""
@@ -68,11 +76,19 @@ class ThoughtOrigins:
         if not named:
             return frozenset()
         with self._lock:
-            return frozenset(name for name in named if self._origins.get(_digest(name)) != backend.name)
+            origins = {name: self._origins.get(_digest(name)) for name in named}
+        if unknown := [name for name, origin in origins.items() if origin is None]:
+            found = self._values.get([_value_name(name) for name in unknown]) or ()
+            origins |= {name: value.decode() for name, value in zip(unknown, found, strict=False) if value is not None}
+        return frozenset(name for name, origin in origins.items() if origin != backend.name)
 
 
 def _digest(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def _value_name(thought: str) -> str:
+    return f"thought:{_digest(thought).hex()}"
 
 
 class SpokenApis:

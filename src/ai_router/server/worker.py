@@ -31,10 +31,10 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.base import Worker as BaseWorker
 
-from ai_router.app import close_app, drain_app, end_live_views, runtime_of, stop_app
 from ai_router.dispatch.reply import EventStream
 from ai_router.envelope import envelope_json
 from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterError
+from ai_router.runtime import close_app, drain_app, end_live_views, runtime_of, stop_app
 from ai_router.server.connection import Connection, Limits
 from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.poller import make_poller

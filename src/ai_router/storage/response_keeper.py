@@ -2,16 +2,19 @@
 
 No backend keeps anything: the router does, for each client apart, and puts the whole conversation together again. So
 each turn can be decided anew. An answer is in memory at once, for an hour, and in the database a moment later, for 30
-days. Where sessions keep no words (SESSION_BODIES), these are in memory only.
+days. Where sessions keep no words (SESSION_BODIES), these are in memory only: of this process, and of what it shares
+with others. One that is not found may be another process's that has just answered: the others are asked to write
+theirs, before it is said not to be there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -19,6 +22,8 @@ from cachetools import TTLCache
 
 from ai_router.client_apis.reading import as_json
 from ai_router.errors import NotFound, StoreUnavailable
+from ai_router.shared.client import SharedUnavailable
+from ai_router.shared.start import ALONE, Shared
 from ai_router.storage.kept_response import KeptResponse
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.types import Outcome, Status
@@ -31,6 +36,8 @@ log = logging.getLogger(__name__)
 _IN_MEMORY_S = 3600.0
 _IN_MEMORY_BYTES = 64 << 20
 _MAX_UNWRITTEN = 1_000
+_OTHERS_S = 1.0
+"""How long to wait for other processes to write theirs."""
 _MAX_TURNS = 1_000
 """Of a conversation that is put together again."""
 
@@ -47,15 +54,17 @@ class ResponseNotFound(NotFound):
 
 class ResponseKeeper:
     """Keeps answers. ``open_store``: the database; None: memory only. ``settle`` waits for what is just ending.
-    ``scrub`` takes known keys out of JSON. Safe from any thread."""
+    ``scrub`` takes known keys out of JSON. ``shared``: with other processes. Safe from any thread."""
 
     def __init__(
         self,
         open_store: LazyStore[ResponseStore] | None,
         settle: Callable[[], object] = lambda: None,
         scrub: Callable[[bytes], bytes] = bytes,
+        shared: Shared = ALONE,
     ) -> None:
         self._scrub = scrub
+        self._shared = shared
         self._open_store = open_store
         self._settle = settle
         self._lock = threading.Lock()
@@ -64,6 +73,8 @@ class ResponseKeeper:
         )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="responses")
         self._unwritten = 0
+        shared.peers.on("write_responses", self._write_for_another)
+        shared.peers.on("forget_response", self._forget_for_another)
 
     def close(self) -> None:
         """Write what has not been written yet."""
@@ -86,21 +97,24 @@ class ResponseKeeper:
                 self._recent[kept.client, kept.id] = kept
             is_written = self._open_store is not None and self._unwritten < _MAX_UNWRITTEN
             self._unwritten += is_written
-        if is_written:
+        if self._open_store is None:
+            value = _as_value(self._scrubbed(kept))
+            self._shared.values.put(_value_name(kept.client, kept.id), value, _IN_MEMORY_S)
+        elif is_written:
             self._writer.submit(self._write, kept)
 
     def _write(self, kept: KeptResponse) -> None:
         try:
             if self._open_store is not None:
-                cleaned = replace(
-                    kept, input_json=self._scrub(kept.input_json), response_json=self._scrub(kept.response_json)
-                )
-                self._open_store.store().add(cleaned)
+                self._open_store.store().add(self._scrubbed(kept))
         except StoreUnavailable as problem:
             log.warning("Response not saved: %s error=%s", kept.id, problem.detail)
         finally:
             with self._lock:
                 self._unwritten -= 1
+
+    def _scrubbed(self, kept: KeptResponse) -> KeptResponse:
+        return replace(kept, input_json=self._scrub(kept.input_json), response_json=self._scrub(kept.response_json))
 
     def get(self, response_id: str, client: str, param: str | None = None) -> KeptResponse:
         """The client's answer of that id. Raises ResponseNotFound, which names ``param``, and StoreUnavailable."""
@@ -109,20 +123,50 @@ class ResponseKeeper:
             # A client can have its answer a moment before the response has closed.
             self._settle()
             found = self._in_memory(response_id, client)
-        if found is None and self._open_store is not None:
-            found = self._open_store.store().get(response_id, client)
+        found = found or self._written(response_id, client)
+        if found is None and self._asked_others("write_responses", None):
+            found = self._written(response_id, client)
         if found is None:
             raise ResponseNotFound(response_id, param)
         return found
 
+    def _written(self, response_id: str, client: str) -> KeptResponse | None:
+        """The answer in the database, or where processes share what is not to be in it."""
+        if self._open_store is not None:
+            return self._open_store.store().get(response_id, client)
+        (value,) = self._shared.values.get([_value_name(client, response_id)]) or (None,)
+        return None if value is None else _from_value(value)
+
     def delete(self, response_id: str, client: str) -> None:
-        """Forget an answer. Raises as ``get`` does."""
+        """Forget an answer. Raises as ``get`` does, and SharedUnavailable where others could still know it."""
         self.get(response_id, client)
-        with self._lock:
-            self._recent.pop((client, response_id), None)
+        self._shared.peers.ask("forget_response", {"id": response_id, "client": client}, _OTHERS_S)
+        self._forget(response_id, client)
+        self._shared.values.delete(_value_name(client, response_id))
         if self._open_store is not None:
             # Behind what is still to be written.
             self._writer.submit(self._open_store.store().delete, response_id, client).result()
+
+    def _forget(self, response_id: str, client: str) -> None:
+        with self._lock:
+            self._recent.pop((client, response_id), None)
+
+    def _asked_others(self, topic: str, payload: Any) -> bool:
+        """Whether any other process has done what was asked."""
+        try:
+            return bool(self._shared.peers.ask(topic, payload, _OTHERS_S))
+        except SharedUnavailable:
+            return False
+
+    def _write_for_another(self, _payload: object) -> bool:
+        self._settle()
+        self._writer.submit(bool).result(_OTHERS_S)
+        self._shared.values.flush()
+        return True
+
+    def _forget_for_another(self, payload: Mapping[str, str]) -> bool:
+        self._forget(payload["id"], payload["client"])
+        return self._write_for_another(None)
 
     def continued(self, payload: dict[str, Any], client: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The body of a request with the whole conversation as its input, and the input of this turn alone, as
@@ -146,3 +190,18 @@ class ResponseKeeper:
         with self._lock:
             found: KeptResponse | None = self._recent.get((client, response_id))
         return found
+
+
+def _value_name(client: str, response_id: str) -> str:
+    return f"response:{hashlib.blake2b(f'{client}/{response_id}'.encode(), digest_size=16).hexdigest()}"
+
+
+def _as_value(kept: KeptResponse) -> bytes:
+    texts = {"input_json": kept.input_json.decode(), "response_json": kept.response_json.decode()}
+    return orjson.dumps(asdict(kept) | texts)
+
+
+def _from_value(value: bytes) -> KeptResponse:
+    fields = orjson.loads(value)
+    texts = {name: fields[name].encode() for name in ("input_json", "response_json")}
+    return KeptResponse(**{**fields, **texts})
