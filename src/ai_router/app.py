@@ -70,7 +70,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     # The packaged model does not think.
     thinking = PrimaryThinking(reasons=False if settings.packaged_model else None)
     sinks: list[Sink] = [load.finished, thinking.finished]
-    telemetry = start_telemetry(settings, registry, process_start, sinks, closing)
+    telemetry = start_telemetry(settings, registry, process_start, sinks, shared.peers, closing)
 
     # What the backends are asked with.
     client = UpstreamClient(timers, pool_size=2 * settings.request_threads)
@@ -146,7 +146,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     app.register_blueprint(threads.blueprint(open_threads, runner, chat_settings))
     files = SessionFiles(settings.session_path)
     register_reports(app, settings, chat_settings, telemetry, flush, files)
-    parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush)
+    parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush, shared.peers)
     register_console(app, parts, pipeline, telemetry, flush, files)
     return app
 

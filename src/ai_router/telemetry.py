@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ai_router.observability.request_metrics import LossMetrics, ModelNames, Req
 from ai_router.observability.windows import WINDOWS, ColdStart, Windows, preload
 from ai_router.providers.pricing import Baseline, Pricing, baseline_of
 from ai_router.providers.registry import Registry
+from ai_router.shared.all_windows import AllWindows
+from ai_router.shared.peers import Peers
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.usage_rows import SpillFile, rows_of
 from ai_router.storage.usage_writer import UsageWriter, open_usage_store
@@ -45,7 +48,7 @@ class Telemetry:
     resilience: ResilienceMetrics
     log: LogWriter
     sessions: SessionLogger
-    windows: Windows
+    windows: AllWindows
     usage: UsageWriter[UsageStore] | None
     cold_start: ColdStart
     baseline: Baseline | None
@@ -62,9 +65,10 @@ class Telemetry:
 
 
 def start_telemetry(
-    settings: Settings, registry: Registry, born: float, sinks: Sequence[Sink], closing: ExitStack
+    settings: Settings, registry: Registry, born: float, sinks: Sequence[Sink], peers: Peers, closing: ExitStack
 ) -> Telemetry:
-    """All of it, running."""
+    """All of it, running. ``born``: when the first process was started, in seconds since 1970."""
+    started = time.time()
     scrubber = Scrubber(settings.secrets)
     log = LogWriter(
         settings.log_path,
@@ -85,12 +89,12 @@ def start_telemetry(
     sessions.start()
     closing.callback(sessions.close)
     routing, resilience = RoutingMetrics(metrics.registry), ResilienceMetrics(metrics.registry)
-    windows, cold_start = Windows(), ColdStart(born)
+    windows, earlier, cold_start = Windows(), Windows(), ColdStart(born)
     _watch_start(metrics, cold_start)
     baseline = baseline_of(registry.catalogue, settings.xai_model)
     pricing = Pricing(registry, baseline, settings.usd_per_gpu_s)
     names = ModelNames(_models(registry))
-    usage = _usage_writer(settings, windows, names, metrics, losses, closing) if settings.telemetry else None
+    usage = _usage_writer(settings, born, earlier, names, metrics, losses, closing) if settings.telemetry else None
     tracing = _tracing(scrubber, closing) if settings.tracing else None
     all_sinks: list[Sink] = [*sinks, sessions.record, cold_start.finished, routing.finished, resilience.finished]
     requests = None
@@ -108,7 +112,7 @@ def start_telemetry(
         resilience=resilience,
         log=log,
         sessions=sessions,
-        windows=windows,
+        windows=AllWindows(windows, earlier, started, peers),
         usage=usage,
         cold_start=cold_start,
         baseline=baseline,
@@ -133,10 +137,16 @@ def _watch_start(metrics: Metrics, cold_start: ColdStart) -> None:
 
 
 def _usage_writer(
-    settings: Settings, windows: Windows, names: ModelNames, metrics: Metrics, losses: LossMetrics, closing: ExitStack
+    settings: Settings,
+    born: float,
+    windows: Windows,
+    names: ModelNames,
+    metrics: Metrics,
+    losses: LossMetrics,
+    closing: ExitStack,
 ) -> UsageWriter[UsageStore]:
     usage = UsageWriter(
-        _seeding(settings.usage_database, windows, names),
+        _seeding(settings.usage_database, born, windows, names),
         SpillFile(settings.data_dir / "usage-unsaved.jsonl"),
         keep_days=settings.usage_days,
         on_lost=losses.rows,
@@ -185,8 +195,8 @@ def watch_backends(metrics: Metrics, checker: HealthChecker) -> None:
     metrics.watch("ai_router_backend_up", "1 for a backend that is well", reading, ["backend"], "livemin")
 
 
-def _seeding(url: str, windows: Windows, names: ModelNames) -> Callable[[], UsageStore]:
-    """Opens the database and, the first time, tells the windows of what happened before this start."""
+def _seeding(url: str, born: float, windows: Windows, names: ModelNames) -> Callable[[], UsageStore]:
+    """Opens the database and, the first time, tells the windows of what had ended before ``born``."""
     seeded = False
 
     def opened() -> UsageStore:
@@ -194,7 +204,7 @@ def _seeding(url: str, windows: Windows, names: ModelNames) -> Callable[[], Usag
         store = open_usage_store(url)
         if not seeded:
             rows = store.since(windows.now() - WINDOWS["24h"], _SEEDED_ROWS)
-            preload(windows, [_with_label(row, names) for row in rows])
+            preload(windows, [_with_label(row, names) for row in rows], born)
             seeded = True
         return store
 

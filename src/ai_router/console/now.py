@@ -1,10 +1,14 @@
-"""The parts of the live view: requests under way, backends, and the day so far. Their values are JSON."""
+"""The parts of the live view: requests under way, backends, and the day so far. Their values are JSON.
+
+Each is of all processes: they ask each other.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ai_router.console.live import LivePart
@@ -12,9 +16,12 @@ from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.record import RequestRecord
 from ai_router.errors import StoreUnavailable
-from ai_router.observability.windows import WINDOWS, Windows, cell_json, merge_cells, targets
+from ai_router.observability.windows import WINDOWS, cell_json, merge_cells, targets
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
+from ai_router.shared.all_windows import AllWindows
+from ai_router.shared.client import SharedUnavailable
+from ai_router.shared.peers import Peers
 from ai_router.storage.usage_writer import UsageWriter
 from ai_router.types import DecidedBy
 
@@ -26,6 +33,8 @@ _HEALTH_S = 10.0
 _DATABASE_S = 5.0
 """How long to wait for the database."""
 _STALE_S = 30.0
+_PEERS_S = 0.3
+"""How long to wait for other processes."""
 _REQUESTS_EVERY_S, _BACKENDS_EVERY_S, _TODAY_EVERY_S = 0.25, 1.0, 2.0
 
 
@@ -34,24 +43,47 @@ def live_parts(
     registry: Registry,
     limiter: ConcurrencyLimiter,
     checker: HealthChecker,
-    windows: Windows,
+    windows: AllWindows,
     usage: UsageWriter[UsageStore] | None,
     flush: Callable[[], None],
+    peers: Peers,
 ) -> Sequence[LivePart]:
     """All parts. ``usage``: None with TELEMETRY=off; ``flush`` has all requests that have ended recorded."""
     today = Today(windows, usage, flush)
+    peers.on("requests", lambda sees: requests_json(in_flight, sees))
+    peers.on("calls", lambda _: {name: _calls(limiter, name) for name in limiter.names()})
+
+    def requests(sees: str | None) -> Mapping[str, Any]:
+        answers = [requests_json(in_flight, sees), *_of_peers(peers, "requests", sees)]
+        return {"requests": sorted((one for each in answers for one in each), key=itemgetter("began_at"))}
+
+    def backends(_sees: str | None) -> Mapping[str, Any]:
+        return backends_json(registry, limiter, checker, _of_peers(peers, "calls", None))
+
     return (
-        LivePart("requests", _REQUESTS_EVERY_S, lambda sees: requests_json(in_flight, sees)),
-        LivePart("backends", _BACKENDS_EVERY_S, lambda _: backends_json(registry, limiter, checker)),
+        LivePart("requests", _REQUESTS_EVERY_S, requests),
+        LivePart("backends", _BACKENDS_EVERY_S, backends),
         LivePart("today", _TODAY_EVERY_S, today.read),
     )
 
 
-def requests_json(in_flight: InFlight, sees: str | None) -> Mapping[str, Any]:
-    """The requests under way, oldest first; those that wait have their position. Without a word of what they say."""
-    records = [record for record in in_flight.records() if sees in (None, record.request.client)]
-    records.sort(key=lambda record: record.request.arrived_at)
-    return {"requests": [_request_json(record) for record in records]}
+def _of_peers(peers: Peers, topic: str, payload: Any) -> Sequence[Any]:
+    """What the other processes answer; nothing while they cannot be asked."""
+    try:
+        return peers.ask(topic, payload, _PEERS_S)
+    except SharedUnavailable:
+        return ()
+
+
+def _calls(limiter: ConcurrencyLimiter, name: str) -> tuple[int, int]:
+    """A backend's calls under way, and the requests that wait for it."""
+    report = limiter.report(name)
+    return report.in_flight, report.waiting
+
+
+def requests_json(in_flight: InFlight, sees: str | None) -> Sequence[Mapping[str, Any]]:
+    """The requests under way in this process; those that wait have their position. Without a word of what they say."""
+    return [_request_json(record) for record in in_flight.records() if sees in (None, record.request.client)]
 
 
 def _request_json(record: RequestRecord) -> Mapping[str, Any]:
@@ -78,8 +110,16 @@ def _request_json(record: RequestRecord) -> Mapping[str, Any]:
     }
 
 
-def backends_json(registry: Registry, limiter: ConcurrencyLimiter, checker: HealthChecker) -> Mapping[str, Any]:
-    """All backends: the breaker, calls under way and waiting, and what the last look at their health found."""
+def backends_json(
+    registry: Registry,
+    limiter: ConcurrencyLimiter,
+    checker: HealthChecker,
+    elsewhere: Sequence[Mapping[str, tuple[int, int]]] = (),
+) -> Mapping[str, Any]:
+    """All backends: the breaker, calls under way and waiting, and what the last look at their health found.
+
+    ``elsewhere``: the calls under way and waiting of other processes, by backend.
+    """
     health = checker.latest(_HEALTH_S)
     now, found = time.time(), []
     # A tier of models may have limits of its own.
@@ -98,8 +138,8 @@ def backends_json(registry: Registry, limiter: ConcurrencyLimiter, checker: Heal
                 "breaker": report.state,
                 "why": report.why,
                 "opens_at": round(now + blocked_s) if blocked_s > 0 else None,
-                "calls": report.in_flight,
-                "waiting": report.waiting,
+                "calls": report.in_flight + sum(calls.get(name, (0, 0))[0] for calls in elsewhere),
+                "waiting": report.waiting + sum(calls.get(name, (0, 0))[1] for calls in elsewhere),
                 "ok": known.ok if known else None,
                 "last_error": known.last_error if known else None,
             }
@@ -120,7 +160,7 @@ class Today:
     The database is asked again when a request has ended, and else every _STALE_S seconds: other processes write, too.
     """
 
-    def __init__(self, windows: Windows, usage: UsageWriter[UsageStore] | None, flush: Callable[[], None]) -> None:
+    def __init__(self, windows: AllWindows, usage: UsageWriter[UsageStore] | None, flush: Callable[[], None]) -> None:
         self._windows = windows
         self._usage = usage
         self._flush = flush

@@ -28,29 +28,32 @@ _LOG_GROWTH = math.log(1.04)
 
 
 class Durations:
-    """A histogram of durations in milliseconds. Two of them can be merged, which percentiles cannot."""
+    """A histogram of durations in milliseconds. Two of them can be merged, which percentiles cannot.
 
-    __slots__ = ("_buckets", "count")
+    ``buckets``: how many there are in each.
+    """
 
-    def __init__(self) -> None:
-        self._buckets: Counter[int] = Counter()
-        self.count = 0
+    __slots__ = ("buckets", "count")
+
+    def __init__(self, buckets: Mapping[int, int] | None = None) -> None:
+        self.buckets: Counter[int] = Counter(buckets or {})
+        self.count = sum(self.buckets.values())
 
     def add(self, ms: float) -> None:
         """Count a duration."""
-        self._buckets[math.ceil(math.log(max(ms, 0.01)) / _LOG_GROWTH)] += 1
+        self.buckets[math.ceil(math.log(max(ms, 0.01)) / _LOG_GROWTH)] += 1
         self.count += 1
 
     def merge(self, other: Durations) -> None:
         """Add all durations of another."""
-        self._buckets.update(other._buckets)
+        self.buckets.update(other.buckets)
         self.count += other.count
 
     def percentile(self, share: float) -> float | None:
         """The duration that ``share`` (0 to 1) of all do not exceed, in milliseconds; None without any."""
         rank, seen = math.ceil(share * self.count), 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
             if seen >= rank:
                 # The middle of the bucket, on the logarithmic scale.
                 return math.exp((bucket - 0.5) * _LOG_GROWTH)
@@ -135,14 +138,16 @@ class Windows:
                 cell = slot[key] = Cell()
             cell.add(row)
 
-    def within(self, seconds: float) -> dict[Key, Cell]:
-        """The requests of the last ``seconds``, by route and model. The oldest slot counts as a whole."""
+    def within(self, seconds: float, before: float = math.inf) -> dict[Key, Cell]:
+        """The requests of the last ``seconds``, by route and model, in slots that began ``before`` that moment, in
+        seconds since 1970. The oldest slot counts as a whole."""
         merged: dict[Key, Cell] = {}
         with self._lock:
             for slots, length in ((self._fine, _FINE_S), (self._coarse, _COARSE_S)):
                 first = int((self.now() - seconds) // length)
-                for cells in (cells for number, cells in slots.items() if number >= first):
-                    _merge_into(cells, merged)
+                for number, cells in slots.items():
+                    if number >= first and number * length < before:
+                        _merge_into(cells, merged)
         return merged
 
     def _expire(self, now: float) -> None:
@@ -204,10 +209,12 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 1)
 
 
-def preload(windows: Windows, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Count requests of earlier processes. ``rows``: of the database, with ``at`` in seconds since 1970."""
+def preload(windows: Windows, rows: Sequence[Mapping[str, Any]], before: float = math.inf) -> None:
+    """Count requests of earlier processes, that had ended ``before`` that moment. ``rows``: of the database. Times in
+    seconds since 1970."""
     for row in rows:
-        windows.add(row, row["at"] + row["total_ms"] / 1000)
+        if (ended := row["at"] + row["total_ms"] / 1000) < before:
+            windows.add(row, ended)
 
 
 OK, MISSED, NO_DATA = "ok", "missed", "no data"

@@ -14,7 +14,6 @@ from ai_router.observability.metrics import Metrics
 from ai_router.observability.windows import (
     WINDOWS,
     ColdStart,
-    Windows,
     by_model,
     by_route,
     cell_json,
@@ -22,6 +21,7 @@ from ai_router.observability.windows import (
     targets,
     uptime,
 )
+from ai_router.shared.all_windows import AllWindows
 from ai_router.storage.usage_writer import UsageWriter
 
 _DAY_S = WINDOWS["24h"]
@@ -29,7 +29,7 @@ _DAY_S = WINDOWS["24h"]
 
 def blueprint(
     metrics: Metrics,
-    windows: Windows,
+    windows: AllWindows,
     cold_start: ColdStart,
     usage: UsageWriter[Any] | None,
     flush: Callable[[], None],
@@ -62,7 +62,7 @@ def blueprint(
     return blueprint
 
 
-def _window(windows: Windows, seconds: float) -> dict[str, Any]:
+def _window(windows: AllWindows, seconds: float) -> dict[str, Any]:
     cells = windows.within(seconds)
     return {
         "all": cell_json(merge_cells(cells.values())),
