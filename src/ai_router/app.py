@@ -141,7 +141,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     open_threads = lazy_threads(settings.usage_database)
     closing.callback(open_threads.close)
     runner = build_thread_runner(
-        settings, pipeline, in_flight, limit, subscribers, telemetry, open_threads, timers, closing
+        settings, pipeline, in_flight, limit, subscribers, telemetry, open_threads, timers, shared.peers, closing
     )
     app.register_blueprint(threads.blueprint(open_threads, runner, chat_settings))
     files = SessionFiles(settings.session_path)

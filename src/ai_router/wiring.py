@@ -37,6 +37,7 @@ from ai_router.routing.head.store import HeadStore, packaged_slow_models
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.router import Router
 from ai_router.routing.shared_decisions import SharedDecisions
+from ai_router.shared.peers import Peers
 from ai_router.shared.start import ALONE, Shared
 from ai_router.shared.values import Values
 from ai_router.storage.lazy_store import LazyStore
@@ -268,6 +269,7 @@ def build_thread_runner(
     telemetry: Telemetry,
     open_threads: LazyStore[ThreadStore],
     timers: TimerThread,
+    peers: Peers,
     closing: ExitStack,
 ) -> ThreadRunner:
     """What answers the messages of threads. It starts no thread before the first of them."""
@@ -285,6 +287,7 @@ def build_thread_runner(
             scrub=telemetry.scrubber.text,
             bodies=settings.session_bodies,
         ),
+        peers,
     )
     closing.callback(runner.close)
     return runner

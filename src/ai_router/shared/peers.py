@@ -47,15 +47,19 @@ class Peers(Protocol):
     """The other processes. Safe from any thread."""
 
     @property
+    def name(self) -> str:
+        """The name of this process among them."""
+
+    @property
     def count(self) -> int:
         """How many processes there are, with this one, as far as was last known."""
 
     def on(self, topic: str, handler: Handler) -> None:
         """Answer what others ask or tell about ``topic``. The handler runs on a thread of its own."""
 
-    def tell(self, topic: str, payload: Any) -> None:
-        """Tell all others, who hear it in the order in which it was told. Returns at once; where they cannot be
-        reached, they do not hear it."""
+    def tell(self, topic: str, payload: Any, to: str = "") -> None:
+        """Tell all others, or the one named ``to``. They hear it in the order in which it was told. Returns at once;
+        where they cannot be reached, they do not hear it."""
 
     def ask(self, topic: str, payload: Any, timeout_s: float) -> Sequence[Any]:
         """What the others answer, without those who have nothing to say or do not answer within ``timeout_s``.
@@ -66,10 +70,11 @@ class Peers(Protocol):
 class NoPeers:
     """For a process that is alone."""
 
+    name = ""
     count = 1
 
     def on(self, topic: str, handler: Handler) -> None: ...
-    def tell(self, topic: str, payload: Any) -> None: ...
+    def tell(self, topic: str, payload: Any, to: str = "") -> None: ...
     def ask(self, topic: str, payload: Any, timeout_s: float) -> Sequence[Any]:  # noqa: ARG002 - nobody answers
         return ()
 
@@ -98,7 +103,6 @@ class RedisPeers:
     def __init__(self, client: SharedClient) -> None:
         self._client = client
         self.name = uuid.uuid4().hex
-        self._own_channel = f"{PREFIX}peer:{self.name}"
         self._handlers: dict[str, Handler] = {}
         self._questions: dict[str, _Question] = {}
         self._stop = threading.Event()
@@ -135,9 +139,10 @@ class RedisPeers:
     def on(self, topic: str, handler: Handler) -> None:
         self._handlers[topic] = handler
 
-    def tell(self, topic: str, payload: Any) -> None:
+    def tell(self, topic: str, payload: Any, to: str = "") -> None:
         if not self._stop.is_set():
-            self._telling.submit(self._publish_quietly, _EVERYBODY, self._message(topic, payload))
+            channel = _channel_of(to) if to else _EVERYBODY
+            self._telling.submit(self._publish_quietly, channel, self._message(topic, payload))
 
     def ask(self, topic: str, payload: Any, timeout_s: float) -> Sequence[Any]:
         question, name = _Question(), uuid.uuid4().hex
@@ -179,7 +184,7 @@ class RedisPeers:
         while not self._stop.is_set():
             subscription = self._client.listen()
             try:
-                subscription.subscribe(_EVERYBODY, self._own_channel)
+                subscription.subscribe(_EVERYBODY, _channel_of(self.name))
                 while not self._stop.is_set():
                     message = subscription.get_message(timeout=_BEAT_S / 4)
                     if message is None:
@@ -213,4 +218,8 @@ class RedisPeers:
             log.exception("a message of another process (%s) was not understood", message["topic"])
         if message["question"]:
             told = orjson.dumps({"answers": message["question"], "payload": answer})
-            self._publish_quietly(f"{PREFIX}peer:{message['from']}", told)
+            self._publish_quietly(_channel_of(message["from"]), told)
+
+
+def _channel_of(name: str) -> str:
+    return f"{PREFIX}peer:{name}"

@@ -24,9 +24,12 @@ from ai_router.http.calls import CancelScope
 from ai_router.http.sse import SSEDecoder
 from ai_router.http.timers import TimerThread
 from ai_router.pipeline import Pipeline
+from ai_router.shared.peers import Peers
+from ai_router.shared.start import ALONE
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import LEASE_S, STREAMING
 from ai_router.threads.answer import ThreadAnswer
+from ai_router.threads.elsewhere import AnswersElsewhere
 from ai_router.threads.events import decision_json, last_event, message_values, publish_event
 from ai_router.types import ChatRequest, Cost, Outcome
 
@@ -61,6 +64,7 @@ class ThreadRunner:
         open_threads: LazyStore[ThreadStore],
         timers: TimerThread,
         settings: RunnerSettings,
+        peers: Peers = ALONE.peers,
     ) -> None:
         self._pipeline = pipeline
         self._in_flight = in_flight
@@ -77,6 +81,8 @@ class ThreadRunner:
         self._answers: dict[str, ThreadAnswer] = {}
         self._closing = threading.Event()
         self._leases: threading.Thread | None = None
+        self.elsewhere = AnswersElsewhere(peers, self.find, self._cancel_thread_here)
+        """The answers that other processes give."""
 
     def start(
         self,
@@ -125,15 +131,20 @@ class ThreadRunner:
             return self._answers.get(message)
 
     def cancel(self, message: str) -> bool:
-        """End an answer early; False if it is not under way here."""
+        """End an answer early; False if it is not under way. Raises SharedUnavailable if it is not under way here, and
+        the other processes cannot be asked."""
         answer = self.find(message)
         if answer is None:
-            return False
+            return self.elsewhere.cancel(message)
         answer.cancel(RequestCancelled())
         return True
 
     def cancel_thread(self, thread: str) -> None:
         """End all answers of a thread early."""
+        self._cancel_thread_here(thread)
+        self.elsewhere.cancel_thread(thread)
+
+    def _cancel_thread_here(self, thread: str) -> None:
         with self._lock:
             answers = [answer for answer in self._answers.values() if answer.thread == thread]
         for answer in answers:
@@ -142,6 +153,7 @@ class ThreadRunner:
     def close(self) -> None:
         """End what is under way."""
         self._closing.set()
+        self.elsewhere.close()
         with self._lock:
             answers = list(self._answers.values())
         for answer in answers:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from flask import Blueprint, Response, g, jsonify, request
 
-from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded
+from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, RouterError, StoreUnavailable
 from ai_router.routing.prompt import date_context
 from ai_router.storage.lazy_store import LazyStore
-from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row
+from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row, ThreadNotFound
 from ai_router.threads.answer import ThreadAnswer
 from ai_router.threads.events import last_event, rows_as_messages
 from ai_router.threads.runner import ThreadRunner
@@ -85,14 +85,10 @@ def add_stream_routes(
         store, after = store_with(open_threads, thread), _event_id()
         if (answer := runner.find(message)) is not None and answer.thread == thread:
             return _streamed(answer, after)
-        row = store.message(thread, message)
-        if row["status"] == STREAMING:
-            raise Overloaded("another process answers this message; try again in a few seconds")
+        if store.message(thread, message)["status"] == STREAMING:
+            return _streamed_elsewhere(store, runner, thread, message, after)
         events = LiveEvents()
-        shown = orjson.dumps({"message_id": message, "saved": True, **_message_json(row)})
-        name = last_event(row["status"]).encode()
-        events.send(b"id: %d\nevent: %s\ndata: %s\n\n" % (after + 1, name, shown))
-        events.end()
+        _send_last(events, store.message(thread, message), after)
         return live_response(events)
 
     @threads.get("/api/threads/<thread>/messages/<message>")
@@ -114,6 +110,43 @@ def _streamed(answer: ThreadAnswer, after: int = 0) -> Response:
     events = LiveEvents(on_close=lambda: [function() for function in leave])
     leave.append(answer.join(events, after))
     return live_response(events)
+
+
+def _streamed_elsewhere(store: ThreadStore, runner: ThreadRunner, thread: str, message: str, after: int) -> Response:
+    """The events of an answer that another process gives. Raises Overloaded if none says that it does."""
+    leave: list[Callable[[], None]] = []
+    events = LiveEvents(on_close=lambda: [function() for function in leave])
+
+    def is_over() -> bool:
+        try:
+            return bool(store.message(thread, message)["status"] != STREAMING)
+        except StoreUnavailable:
+            return False
+        except ThreadNotFound:
+            return True
+
+    def on_lost() -> None:
+        try:
+            _send_last(events, store.message(thread, message), after)
+        except RouterError:  # deleted meanwhile, or the database is gone: there is nothing to say any more
+            events.end()
+
+    left = runner.elsewhere.follow(message, thread, after, events, is_over, on_lost)
+    if left is not None:
+        leave.append(left)
+    elif is_over():
+        on_lost()
+    else:
+        raise Overloaded("another process answers this message; try again in a few seconds")
+    return live_response(events)
+
+
+def _send_last(events: LiveEvents, row: Row, after: int) -> None:
+    """The last event of an answer that has ended."""
+    shown = orjson.dumps({"message_id": row["id"], "saved": True, **_message_json(row)})
+    name = last_event(row["status"]).encode()
+    events.send(b"id: %d\nevent: %s\ndata: %s\n\n" % (after + 1, name, shown))
+    events.end()
 
 
 def _begin(
