@@ -133,7 +133,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         passing_timeouts(settings),
     )
     app.register_blueprint(
-        health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, runtime.draining)
+        health.blueprint(checker, telemetry.log, telemetry.sessions, telemetry.usage, limit, shared, runtime.draining)
     )
     app.register_blueprint(
         metrics.blueprint(telemetry.metrics, telemetry.windows, telemetry.cold_start, telemetry.usage, flush)

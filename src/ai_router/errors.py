@@ -20,6 +20,7 @@
     |- Overloaded              503   the limit of requests under way is reached
     |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
+    |- SharedUnavailable       503   Redis cannot be reached, and this needs it (shared/client.py)
     |- StoreUnavailable        503   the database does not answer, or is switched off
     |  `- StoreGone            503   its file is gone or broken: it has to be opened anew
     |- UpstreamError                 a backend could not answer (carries backend and model)
@@ -143,8 +144,7 @@ class MethodNotAllowed(ClientError):
 class SlowBody(ClientError):
     """408: the request body did not arrive in time."""
 
-    status = 408
-    code = "request_timeout"
+    status, code = 408, "request_timeout"
 
 
 class BodyTooLarge(ClientError):

@@ -101,3 +101,18 @@ def test_the_process_s_own_output_is_written_to_also_where_it_is_a_file(tmp_path
     with (tmp_path / "out").open("wb") as output:
         subprocess.run([sys.executable, "-c", code], stdout=output, check=True)
     assert (tmp_path / "out").read_bytes() == b"one two"
+
+
+def test_two_processes_rotate_one_log_once_and_lose_no_line(path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from ai_router.observability.log_file import LogFile\n"
+        "log = LogFile(Path(sys.argv[1]), max_bytes=1000, keep=1000)\n"
+        "for number in range(400): log.write(b'%s %04d %s\\n' % (sys.argv[2].encode(), number, b'x' * 40))\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in ("a", "b")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    files = list(path.parent.iterdir())
+    lines = [line.split()[:2] for file in files for line in file.read_text().splitlines()]
+    assert sorted(lines) == sorted([name, f"{number:04d}"] for name in ("a", "b") for number in range(400))
+    # Each was full when it was renamed, but for what a line takes.
+    assert all(file.stat().st_size >= 1000 for file in files if file != path)

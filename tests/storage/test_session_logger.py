@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import stat
 import time
@@ -137,6 +138,16 @@ def test_what_an_earlier_process_left_half_written_is_swept(tmp_path: Path) -> N
     sessions = SessionLogger(tmp_path)
     sessions.save(outcome())
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_what_another_process_is_just_writing_stays(tmp_path: Path) -> None:
+    half = tmp_path / f".20260101T000000.000000Z-x.json.{os.getppid()}.tmp"
+    half.write_text("{")
+    SessionLogger(tmp_path).save(outcome())
+    assert half.exists()
+    os.utime(half, (0, 0))
+    SessionLogger(tmp_path).save(outcome())
+    assert not half.exists()
 
 
 def test_a_disk_that_refuses_loses_the_session_and_says_so_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -17,7 +18,7 @@ class LogFile:
     ``keep``; older ones are deleted. None: it grows for ever. Raises OSError where it cannot be opened.
 
     What others do with the file is followed before each write: it was renamed (logrotate), deleted, or its folder was
-    moved away and came back. Not safe from several threads.
+    moved away and came back. Several processes may write to one log. Not safe from several threads.
     """
 
     def __init__(self, path: Path, *, max_bytes: int | None = None, keep: int = 3) -> None:
@@ -34,7 +35,7 @@ class LogFile:
         while view:
             view = view[os.write(descriptor, view) :]
         if self._max_bytes is not None and str(self._path) not in OWN_STREAMS and _size(descriptor) >= self._max_bytes:
-            self._rotate()
+            self._rotate(descriptor)
 
     def close(self) -> None:
         """Close it. Idempotent."""
@@ -48,16 +49,11 @@ class LogFile:
             return self._open()
         if str(self._path) in OWN_STREAMS:
             return self._descriptor
-        ours = os.fstat(self._descriptor)
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            # Moved away with its folder: it may come back. Deleted, or renamed alone: a new one is due.
-            if ours.st_nlink and not self._path.parent.exists():
-                return self._descriptor
-        else:
-            if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                return self._descriptor
+        if self._is_current(self._descriptor):
+            return self._descriptor
+        # Moved away with its folder: it may come back. Deleted, or renamed alone: a new one is due.
+        if os.fstat(self._descriptor).st_nlink and not self._path.parent.exists():
+            return self._descriptor
         self.close()
         return self._open()
 
@@ -75,7 +71,24 @@ class LogFile:
         self._descriptor = descriptor
         return descriptor
 
-    def _rotate(self) -> None:
+    def _rotate(self, descriptor: int) -> None:
+        """Rename the files, unless another process that writes to the same log has just done so."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if self._is_current(descriptor):
+            self._rename()
+        # Whoever waits for the lock sees then that the file is no longer the log.
+        self.close()
+        self._open()
+
+    def _is_current(self, descriptor: int) -> bool:
+        ours = os.fstat(descriptor)
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def _rename(self) -> None:
         for number in range(self._keep, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")
             newer = self._path if number == 1 else self._path.with_name(f"{self._path.name}.{number - 1}")
@@ -83,8 +96,6 @@ class LogFile:
                 newer.replace(older)
         if not self._keep:
             self._path.unlink(missing_ok=True)
-        self.close()
-        self._open()
 
 
 def _size(descriptor: int) -> int:

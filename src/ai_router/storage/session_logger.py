@@ -39,6 +39,8 @@ CLEANUP_PERIOD_S = 60.0
 _QUEUE_LIMIT = 2_000
 """How many outcomes wait at most; any beyond that are lost, and counted."""
 _TMP_SUFFIX = ".tmp"
+_LEFTOVER_S = 60.0
+"""How old a half-written file is that nobody is writing any more."""
 
 
 class SessionLogger:
@@ -80,8 +82,7 @@ class SessionLogger:
     """Serialise a conversation: done once, when it arrives, for the backends and for the session file alike."""
 
     def start(self) -> None:
-        """Start the thread, and delete half-written files of an earlier process. One process writes to the
-        directory."""
+        """Start the thread, and delete half-written files of an earlier process."""
         # A directory that cannot be made is reported with the first session that is lost.
         with contextlib.suppress(OSError):
             self._prepare()
@@ -140,12 +141,13 @@ class SessionLogger:
             return
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in self._directory.glob(f".*{_TMP_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+            if not _is_being_written(leftover):
+                leftover.unlink(missing_ok=True)
         self._prepared = True
 
     def _write(self, outcome: Outcome, cost: Cost | None) -> None:
         name = file_name(outcome.request.timestamp, outcome.request.session_id)
-        temporary = f"{self._prefix}.{name}{_TMP_SUFFIX}"
+        temporary = f"{self._prefix}.{name}.{os.getpid()}{_TMP_SUFFIX}"
         body = self._scrubber.json(_serialise(session_document(outcome, cost, self._bodies)))
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -199,6 +201,21 @@ class SessionLogger:
         if self.last_error != reason:
             log.warning("Session not saved: %s (%d lost so far)", reason, self.lost)
         self.last_error = reason
+
+
+def _is_being_written(half: Path) -> bool:
+    """Whether another process of this machine is writing this half-written file; that takes it milliseconds."""
+    writer = half.name.split(".")[-2]
+    try:
+        is_new = time.time() - half.stat().st_mtime < _LEFTOVER_S
+        if not is_new or not writer.isdecimal() or int(writer) == os.getpid():
+            return False
+        os.kill(int(writer), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except PermissionError:  # it lives, and is somebody else's
+        return True
+    return True
 
 
 def _serialise(document: dict[str, Any]) -> bytes:

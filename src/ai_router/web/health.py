@@ -14,6 +14,7 @@ from ai_router import __version__
 from ai_router.dispatch.health import DEGRADED, HEALTHY, UNHEALTHY, HealthChecker
 from ai_router.dispatch.in_flight import RequestLimit
 from ai_router.observability.log import LogWriter
+from ai_router.shared.start import Shared
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.usage_writer import UsageWriter
 
@@ -24,6 +25,7 @@ def blueprint(
     sessions: SessionLogger,
     usage: UsageWriter[Any] | None,
     limit: RequestLimit,
+    shared: Shared,
     draining: threading.Event,
 ) -> Blueprint:
     """All three routes. ``/health`` checks the backends, at most once a second; ``live`` and ``ready`` call nothing.
@@ -37,7 +39,8 @@ def blueprint(
     def report() -> tuple[Response, int]:
         found = checker.report()
         unwritten = sessions.last_error or log.last_error or (usage and usage.last_error)
-        status = DEGRADED if found.status == HEALTHY and unwritten else found.status
+        alone = shared.client is not None and not shared.client.works
+        status = DEGRADED if found.status == HEALTHY and (unwritten or alone) else found.status
         body = jsonify(
             status=status,
             version=__version__,
@@ -47,6 +50,7 @@ def blueprint(
             sessions={"lost": sessions.lost, "last_error": sessions.last_error},
             log={"lost": log.lost, "last_error": log.last_error},
             usage=_usage_json(usage),
+            shared=None if shared.client is None else {"ok": not alone, "processes": shared.peers.count},
         )
         return body, 503 if status == UNHEALTHY else 200
 
