@@ -44,7 +44,14 @@ from ai_router.web import (
     threads,
 )
 from ai_router.web.requests import Ids
-from ai_router.wiring import build_embeddings, build_limiter, build_pipeline, build_thread_runner, passing_timeouts
+from ai_router.wiring import (
+    build_embeddings,
+    build_limiter,
+    build_pipeline,
+    build_thread_runner,
+    passing_timeouts,
+    start_directory,
+)
 
 _ENDING_S = 0.25
 """How long a look at what has happened waits for what is just ending."""
@@ -55,9 +62,10 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
 
     ``started_at``: when the process that starts it began, in seconds since 1970; None: this one.
     """
-    keys, closing, timers = access.Keys(settings.api_keys, settings.admin_key), ExitStack(), TimerThread()
+    closing, timers = ExitStack(), TimerThread()
     closing.callback(timers.close)
     shared = start_shared(settings.redis_url, closing)
+    keys = access.Keys(settings.api_keys, settings.admin_key, start_directory(settings, closing))
 
     # What is known of the backends, and who is told of what happens.
     registry = build_registry(settings)
@@ -94,12 +102,9 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     )
 
     # How clients ask.
-    app = Flask(__name__, static_folder=None)
-    app.wsgi_app = access.with_canonical_paths(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    app = _flask_app()
     runtime = app.extensions[EXTENSION] = Runtime(timers, access.RequestPolicy(keys, limit), closing)
     in_flight = runtime.in_flight
-    # People read these: the order in which things are said is the order in which they are meant.
-    cast(DefaultJSONProvider, app.json).sort_keys = False
     ids = Ids()
 
     flush = _flush_everywhere(in_flight, telemetry, shared.peers)
@@ -148,6 +153,14 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     register_reports(app, settings, chat_settings, telemetry, flush, files)
     parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush, shared.peers)
     register_console(app, parts, pipeline, telemetry, flush, files)
+    return app
+
+
+def _flask_app() -> Flask:
+    app = Flask(__name__, static_folder=None)
+    app.wsgi_app = access.with_canonical_paths(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    # People read what is sent: the order in which things are said is the order in which they are meant.
+    cast(DefaultJSONProvider, app.json).sort_keys = False
     return app
 
 

@@ -193,6 +193,7 @@ class Settings(BaseModel):
     api_keys: Secrets | None = _variable(
         None, "keys clients must show, comma-separated; unset: none", hidden=True, name="AI_ROUTER_API_KEYS"
     )
+    virtual_keys: Switch = _variable("off", "require a key, and know those of 'ai-router keys', too")
     allow_unauthenticated: Switch = _variable("off", "listen beyond this machine without keys")
     cors_origins: Origins | None = _variable(
         None, "pages that may ask from a browser, by their origins, or *; unset: none but the console"
@@ -270,6 +271,16 @@ class Settings(BaseModel):
     def session_path(self) -> Path:
         """SESSION_DIR, or its place under DATA_DIR."""
         return self.session_dir or self.data_dir / "sessions"
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether clients must show a key."""
+        return self.virtual_keys or bool(self.api_keys)
+
+    @property
+    def shares_state(self) -> bool:
+        """Whether something must be counted outside a single process: workers together, or what a key has used."""
+        return self.workers > 1 or self.virtual_keys
 
     @property
     def classifier_enabled(self) -> bool:

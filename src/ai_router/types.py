@@ -14,6 +14,7 @@ from typing import Any
 
 from ai_router.apis import OwnForm
 from ai_router.trace_context import Trace
+from ai_router.virtual_key import VirtualKey
 
 Message = Mapping[str, Any]
 
@@ -107,7 +108,8 @@ class ChatRequest:
     empty: none. ``total_chars``: characters of all messages. ``task``: which job of a chat UI it is; None: none.
     ``wants_usage``: whether the client asked for usage in a stream. ``client``: a name made from the client's key;
     empty if no keys are needed. ``organization``: what the client says about itself. ``searches``: whether the client
-    wants the web to be searched. ``own``: the request in the form of the client's API; None: that is chat completions.
+    wants the web to be searched. ``key``: the virtual key, if it is one's. ``own``: the request in the form of the
+    client's API; None: that is chat completions.
     """
 
     request_id: str
@@ -130,6 +132,7 @@ class ChatRequest:
     own: OwnForm | None = None
     warnings: tuple[str, ...] = ()
     """What the client should know of its fields, before any backend is asked."""
+    key: VirtualKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ai_router.dispatch.web_search import WebSearch
 from ai_router.http.calls import Timeouts
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
+from ai_router.keys.directory import KeyDirectory
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, Backend, Registry
@@ -40,7 +41,7 @@ from ai_router.routing.shared_decisions import SharedDecisions
 from ai_router.shared.peers import Peers
 from ai_router.shared.start import ALONE, Shared
 from ai_router.shared.values import Values
-from ai_router.storage.lazy_store import LazyStore
+from ai_router.storage.lazy_store import LazyStore, lazy_keys
 from ai_router.telemetry import Telemetry
 from ai_router.threads.runner import RunnerSettings, ThreadRunner
 
@@ -52,6 +53,16 @@ _REMEMBERED_TURNS = 50_000
 _DISAGREEMENT_LIMIT = 0.1
 """Three times what the head's threshold allows at calibration: traffic differs from examples, and from day to day."""
 _UNKNOWN = float("nan")
+
+
+def start_directory(settings: Settings, closing: ExitStack) -> KeyDirectory | None:
+    """The virtual keys, being read; None: there are none."""
+    if not settings.virtual_keys:
+        return None
+    directory = KeyDirectory(lazy_keys(settings.usage_database))
+    directory.start()
+    closing.callback(directory.close)
+    return directory
 
 
 def build_limiter(settings: Settings, registry: Registry, shared: Shared = ALONE) -> ConcurrencyLimiter:

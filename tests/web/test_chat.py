@@ -9,9 +9,11 @@ import orjson
 import pytest
 from flask import Flask, Response, request
 
+from ai_router.dispatch.everywhere import InFlightEverywhere
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.reply import StreamReply
 from ai_router.errors import Overloaded, RouterError, Source, UpstreamUnavailable
+from ai_router.shared.start import ALONE
 from ai_router.web import access, chat, responses
 from ai_router.web.chat import PATH
 from ai_router.web.requests import Ids
@@ -70,6 +72,7 @@ class Site:
                 None,  # type: ignore[arg-type]
                 settings,
                 lambda _api, payload, _client: (payload, {}),
+                InFlightEverywhere(self.in_flight, ALONE.peers),
             )
         )
 

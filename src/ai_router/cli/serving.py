@@ -69,7 +69,7 @@ def _with_primary(settings: Settings, releases: list[Callable[[], None]]) -> Set
 
 def _with_shared_state(settings: Settings, releases: list[Callable[[], None]]) -> Settings:
     """The settings with a place for what workers share: where none is set, a Valkey of their own, started now."""
-    if settings.workers == 1 or settings.redis_url is not None:
+    if not settings.shares_state or settings.redis_url is not None:
         return settings
     try:
         own = start_own_server(settings.data_dir / "valkey.log")

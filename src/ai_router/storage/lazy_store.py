@@ -13,6 +13,7 @@ from ai_router.errors import StoreGone
 
 if TYPE_CHECKING:
     from ai_router.storage.feedback import FeedbackStore
+    from ai_router.storage.keys import KeyStore
     from ai_router.storage.responses import ResponseStore
     from ai_router.storage.threads import ThreadStore
 
@@ -86,5 +87,16 @@ def lazy_responses(url: str) -> LazyStore[ResponseStore]:
         from ai_router.storage.responses import ResponseStore  # noqa: PLC0415 - slow to load
 
         return ResponseStore(url)
+
+    return LazyStore(opened)
+
+
+def lazy_keys(url: str) -> LazyStore[KeyStore]:
+    """The virtual keys in the database at ``url``."""
+
+    def opened() -> KeyStore:
+        from ai_router.storage.keys import KeyStore  # noqa: PLC0415 - slow to load
+
+        return KeyStore(url)
 
     return LazyStore(opened)

@@ -134,3 +134,28 @@ responses = Table(
     Column("response", Text, nullable=False),  # JSON: the answer
     Index("responses_at", "at"),
 )
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("revision", Integer, nullable=False),  # grows with each change of the row
+    Column("name", String(128), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the secret, never the secret
+    Column("shown", String(32), nullable=False),  # how the secret begins
+    Column("old_digest", String(64), nullable=True),  # of the secret before, which is good until old_until
+    Column("old_until", Float, nullable=True),
+    Column("organization", String(64), nullable=False),  # empty: what the client says
+    Column("user", String(128), nullable=False),
+    Column("routes", JSON, nullable=False),
+    Column("models", JSON, nullable=False),  # patterns
+    Column("requests_per_minute", Integer, nullable=True),
+    Column("tokens_per_minute", Integer, nullable=True),
+    Column("concurrency", Integer, nullable=True),
+    Column("daily_usd", Float, nullable=True),
+    Column("monthly_usd", Float, nullable=True),
+    Column("at_limit", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),  # seconds since 1970
+    Column("expires_at", Float, nullable=True),
+    Column("revoked_at", Float, nullable=True),
+)

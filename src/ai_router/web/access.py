@@ -4,33 +4,27 @@ Two things are counted apart. Threads: a request holds one until its answer is o
 counts those and lets requests wait (ai_router.server.connection). Requests under way, streams included: counted here,
 for every server, so that memory and file descriptors last.
 
-Keys: AI_ROUTER_API_KEYS and AI_ROUTER_ADMIN_KEY, compared in constant time.
-
-A router that asks for no key takes whoever reaches it for its owner. Web pages reach it, too: any page can have the
-browser that shows it send a request to an address on that machine (cross-site request forgery), and a page whose own
-name its owner makes point to 127.0.0.1 can read the answers (DNS rebinding). What browsers say of a request tells both
-apart from the owner's: ``Origin`` and ``Sec-Fetch-Site`` (Fetch Metadata), which a page cannot change, and ``Host``,
-the name under which the browser knows the router. Not the content type: curl sends JSON as a form. And what a browser
-sends to change something must have a header that no form can have, whatever else it says.
+Keys: AI_ROUTER_API_KEYS and AI_ROUTER_ADMIN_KEY, compared in constant time, and virtual keys, found by their digests.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, Response, g, request
 
 from ai_router.client_apis import APIS
 from ai_router.dispatch.in_flight import RequestLimit
-from ai_router.errors import BrowserRefused, Forbidden, Overloaded, RouterError, Unauthenticated
+from ai_router.errors import Forbidden, Overloaded, RouterError, Unauthenticated
+from ai_router.keys.directory import KeyDirectory
 from ai_router.providers.catalogue import DOORS
+from ai_router.virtual_key import VirtualKey, digest_of
+from ai_router.web.browsers import BrowserRule, browser_headers
 from ai_router.web.paths import ASKED_PATH, DEPLOYMENT, canonical_path
 from ai_router.web.requests import Ids
 from ai_router.web.responses import on_response_closed
@@ -56,6 +50,8 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
 _OPEN_FOLDER = "/assets/"
 """The console's page and its files are open, too: they hold nothing of anybody's."""
+_OF_EVERYBODY = frozenset({"/metrics", "/api/metrics"})
+"""Sums over all keys, which are not for those who hold a virtual one."""
 ADMIN = "admin"
 """The name of whoever shows the admin key."""
 
@@ -70,28 +66,59 @@ def is_open(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER)
 
 
-class Keys:
-    """The keys there are, and whose they are. Without ``keys`` everybody may ask."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: ``name`` as in usage and sessions; empty without a key. ``key``: the virtual key, if it is one."""
 
-    def __init__(self, keys: Sequence[str] | None, admin_key: str | None = None) -> None:
-        self._needed = bool(keys)
+    name: str
+    key: VirtualKey | None = None
+
+
+_NOBODY = Caller("")
+
+
+class Keys:
+    """The keys there are, and whose they are. ``directory``: the virtual ones; None: there are none.
+
+    Without ``keys`` and directory everybody may ask.
+    """
+
+    def __init__(
+        self, keys: Sequence[str] | None, admin_key: str | None = None, directory: KeyDirectory | None = None
+    ) -> None:
+        self._needed = bool(keys) or directory is not None
         self._names = {key.encode(): key_name(key) for key in keys or ()}
+        self._directory = directory
         if admin_key is not None:
             self._names[admin_key.encode()] = ADMIN
 
+    def caller(self, authorization: str, x_api_key: str) -> Caller:
+        """Whose keys these headers show: ``key-`` and a few digits, ``admin``, or a virtual key; nobody without any.
+
+        Raises StoreUnavailable if it may be a virtual key and nobody knows.
+        """
+        for shown in _shown(authorization, x_api_key):
+            if (name := self._known(shown)) is not None:
+                return Caller(name)
+            if self._directory is not None and (key := self._directory.find(shown)) is not None:
+                return Caller(key.id, key)
+        return _NOBODY
+
     def client(self, authorization: str, x_api_key: str) -> str:
-        """Whose keys these headers show: ``key-`` and a few digits, ``admin``, or "" without any."""
-        for shown in _shown(authorization, x_api_key) if self._names else ():
+        """The name of whoever shows these headers, as far as that is known at once; "" for others."""
+        for shown in _shown(authorization, x_api_key):
             if (name := self._known(shown)) is not None:
                 return name
+            if self._directory is not None and self._directory.may_be_known(shown):
+                return digest_of(shown)
         return ""
 
-    def admit(self, authorization: str, x_api_key: str) -> str:
-        """The same. Raises Unauthenticated where a key is needed and none is known."""
-        client = self.client(authorization, x_api_key)
-        if self._needed and not client:
+    def admit(self, authorization: str, x_api_key: str) -> Caller:
+        """As ``caller``. Raises Unauthenticated, too, where a key is needed and none is known."""
+        caller = self.caller(authorization, x_api_key)
+        if self._needed and not caller.name:
             raise Unauthenticated("this router needs a key: Authorization: Bearer ..., x-api-key or api-key")
-        return client
+        return caller
 
     def admits(self, method: str, path: str, authorization: str, x_api_key: str) -> bool:
         """Whether somebody with these headers may ask for ``path``. What a path takes (OPTIONS) is told to all."""
@@ -101,7 +128,7 @@ class Keys:
     def sees(self, client: str) -> str | None:
         """Whose requests a client may look at: its own, by its name; None: everybody's; "": nobody's."""
         # Without any key everybody who can reach the router is its owner; with an admin's, whoever shows that one is.
-        return None if client == ADMIN or not self._names else client
+        return None if client == ADMIN or not (self._names or self._needed) else client
 
     def _known(self, shown: bytes) -> str | None:
         # Every key is compared, so that the time does not tell which one came close.
@@ -130,8 +157,8 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
 
     ``browser_rule``: what browsers must keep to where no key is required; None: nothing.
 
-    Sets ``g.request_id``, ``g.client`` (whose key it was) and ``g.sees`` (whose sessions and usage it may see). Raises
-    RouterError from a ``before_request`` hook.
+    Sets ``g.request_id``, ``g.client`` (whose key it was), ``g.key`` (the virtual key, else None) and ``g.sees`` (whose
+    sessions and usage it may see). Raises RouterError from a ``before_request`` hook.
     """
 
     @app.before_request
@@ -143,12 +170,15 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
     @app.before_request
     def authenticate() -> None:
         if browser_rule is not None and not is_open(request.path):
-            browser_rule.admit(_browser_headers())
-        find, environ = keys.client if is_open(request.path) else keys.admit, request.environ
+            browser_rule.admit(browser_headers())
+        find, environ = keys.caller if is_open(request.path) else keys.admit, request.environ
         # Azure's clients call it api-key.
         own_header = environ.get("HTTP_X_API_KEY") or environ.get("HTTP_API_KEY", "")
-        g.client = find(environ.get("HTTP_AUTHORIZATION", ""), own_header)
+        caller = find(environ.get("HTTP_AUTHORIZATION", ""), own_header)
+        g.client, g.key = caller.name, caller.key
         g.sees = keys.sees(g.client)
+        if caller.key is not None and request.path in _OF_EVERYBODY:
+            raise Forbidden("what all keys do together is shown to the router's owner")
 
     @app.before_request
     def count_in() -> None:
@@ -204,19 +234,6 @@ def key_name(key: str) -> str:
     return f"key-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def _browser_headers() -> BrowserHeaders:
-    environ = request.environ
-    return BrowserHeaders(
-        request.scheme,
-        environ.get("HTTP_HOST", ""),
-        environ.get("HTTP_ORIGIN", ""),
-        environ.get("HTTP_SEC_FETCH_SITE", ""),
-        from_browser=any(name in environ for name in _SAID_BY_BROWSERS),
-        writes=request.method not in _SAFE_METHODS,
-        deliberate=any(name in environ for name in _NOT_IN_FORMS),
-    )
-
-
 def whose() -> str | None:
     """Whose sessions and usage this request may see: a client's name, or None for everybody's. Raises Forbidden."""
     sees: str | None = g.sees
@@ -231,103 +248,3 @@ def _shown(authorization: str, x_api_key: str) -> Iterator[bytes]:
     if scheme.lower() == "bearer":
         yield token.strip().encode("utf-8", "surrogateescape")
     yield x_api_key.encode("utf-8", "surrogateescape")
-
-
-# Without keys: browsers.
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SAID_BY_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_DEST", "HTTP_SEC_FETCH_USER")
-"""Headers by their names in a WSGI environment. Not sec-fetch-mode: Node's fetch sends it, too."""
-_NOT_IN_FORMS = ("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_API_KEY")
-"""A page needs the router's consent (CORS) for each of them, and gets it only if its origin is in CORS_ORIGINS."""
-
-
-@dataclass(frozen=True, slots=True)
-class BrowserHeaders:
-    """What a request says of where it comes from; an empty text: it has no such header. ``scheme``: http or https.
-
-    ``from_browser``: it has a header that only browsers send. ``writes``: its method may change something.
-    ``deliberate``: it has a header that a page cannot have sent without asking the router first.
-    """
-
-    scheme: str
-    host: str
-    origin: str
-    sec_fetch_site: str
-    from_browser: bool = False
-    writes: bool = False
-    deliberate: bool = False
-
-
-class BrowserRule:
-    """Which requests of browsers are let in. ``names``: under which the router may be asked, besides addresses.
-    ``origins``: those of pages that may ask it like its own (CORS_ORIGINS)."""
-
-    def __init__(self, names: Iterable[str], origins: Iterable[str] = ()) -> None:
-        self._names = frozenset(_normal_name(name) for name in ("localhost", *names))
-        self._origins = frozenset(origins)
-
-    def admit(self, headers: BrowserHeaders) -> None:
-        """Raises BrowserRefused."""
-        asked = _split(f"//{headers.host}")
-        if headers.host and (asked is None or not self._may_be_asked_as(asked.hostname or "")):
-            raise BrowserRefused(
-                "this router needs no key, so that it answers under names that it knows only: add this one to "
-                "ALLOWED_HOSTS, or set AI_ROUTER_API_KEYS",
-                "host_not_allowed",
-            )
-        if headers.origin.lower() in self._origins:
-            return
-        if headers.sec_fetch_site.strip().lower() == "cross-site" or (
-            headers.origin and not _is_same(headers.origin, headers.scheme, asked)
-        ):
-            raise BrowserRefused(
-                "this router needs no key, so that it answers no page of another origin: set AI_ROUTER_API_KEYS, and "
-                "have the page send one",
-                "origin_not_allowed",
-            )
-        if headers.writes and headers.from_browser and not headers.deliberate:
-            raise BrowserRefused(
-                "a request of a browser that may change something needs a header that no form can send: "
-                "x-requested-with, or the authorization of an SDK",
-                "header_missing",
-            )
-
-    def _may_be_asked_as(self, name: str) -> bool:
-        return _normal_name(name) in self._names or _is_address(name)
-
-
-def _is_same(origin: str, scheme: str, asked: SplitResult | None) -> bool:
-    """Whether an origin has the scheme, host and port under which the request was sent."""
-    from_page = _split(origin)
-    if from_page is None or asked is None or from_page.scheme != scheme:
-        return False
-    default = _DEFAULT_PORTS.get(scheme)
-    return (_normal_name(from_page.hostname or ""), from_page.port or default) == (
-        _normal_name(asked.hostname or ""),
-        asked.port or default,
-    )
-
-
-def _split(url: str) -> SplitResult | None:
-    """The parts of a URL; None where it has no host or no port that could be one."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return None
-    return parts if parts.hostname else None
-
-
-def _normal_name(name: str) -> str:
-    """A name in lower case, without the dot that says that it is complete, and an address without brackets."""
-    return name.strip().lower().removesuffix(".").strip("[]")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

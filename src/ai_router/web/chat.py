@@ -154,7 +154,8 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         headers=_headers(environ),
         date_context=date_context(now.astimezone()) if settings.tell_date else "",
         client=g.client,
-        organization=environ.get("HTTP_OPENAI_ORGANIZATION", ""),
+        organization=environ.get("HTTP_X_ORG_ID") or environ.get("HTTP_OPENAI_ORGANIZATION", ""),
+        key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
     )

@@ -7,6 +7,7 @@ from functools import partial
 from flask import Blueprint, Response, jsonify, request
 
 from ai_router.dispatch.dry_run import dry_run_document
+from ai_router.dispatch.permission import permitted
 from ai_router.dispatch.plan import fitting, is_demanding, plan_answer
 from ai_router.errors import ClientGone
 from ai_router.http.calls import CancelScope
@@ -33,6 +34,7 @@ def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
         run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))
         decided = plan_answer(run.decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
         plan = fitting(decided, chat_request) if is_demanding(chat_request) else decided
+        plan = permitted(plan, run.decision, chat_request.key)
         return jsonify(dry_run_document(run, plan, chat_request, pipeline.registry.searchers, settings.scrub))
 
     return dry_run

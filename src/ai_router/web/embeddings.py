@@ -9,6 +9,7 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.client_apis.ollama import model_in
 from ai_router.dispatch.embeddings import Embeddings, EmbeddingsRequest
+from ai_router.dispatch.permission import check_route
 from ai_router.errors import ClientGone, InvalidRequest
 from ai_router.http.calls import UpstreamCall
 from ai_router.providers.registry import AUTO
@@ -25,6 +26,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     made = Blueprint("embeddings", __name__)
 
     def answer(model: str, inputs: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        check_route("embeddings", g.key)
         asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(fields))
         return embeddings.answer(asked, _new_call, g.request_id)
 

@@ -36,6 +36,7 @@ def parse_own_request(
         wants_usage=True,
         client=arrival.client,
         organization=organization_of(arrival),
+        key=arrival.key,
         trace=arrival.trace,
         searches=asked.searches,
         own=OwnForm(

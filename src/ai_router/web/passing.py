@@ -15,6 +15,7 @@ from functools import partial
 from flask import Blueprint, Response, g, request
 
 from ai_router.dispatch.in_flight import InFlight
+from ai_router.dispatch.permission import check_route
 from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.errors import ClientError, ClientGone, NotFound, RouterError
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamRequest
@@ -57,6 +58,7 @@ def blueprint(
     passing = Blueprint("passing", __name__)
 
     def pass_on(kind: str, rest: str) -> Response:
+        check_route(kind, g.key, priced=False)
         backend = _backend(registry, kind)
         parts = _parts(rest)
         body = read_body(request.environ, settings.max_body)
@@ -174,5 +176,6 @@ def _chat_request(settings: ChatSettings) -> ChatRequest:
         total_chars=0,
         client=arrival.client,
         organization=organization_of(arrival),
+        key=arrival.key,
         trace=arrival.trace,
     )

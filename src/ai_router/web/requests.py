@@ -25,6 +25,7 @@ from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
+from ai_router.virtual_key import VirtualKey
 from ai_router.web.unpacking import unpacked
 
 _BEFORE_VALUES = (b",", b"[", b"{")
@@ -60,6 +61,7 @@ class Arrival:
     client: str = ""
     organization: str = ""
     trace: Trace | None = None
+    key: VirtualKey | None = None
     deployment: str = ""
     """The model that the address names (Azure's clients); it goes before that of the body."""
 
@@ -160,6 +162,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         wants_usage=options.get("include_usage") is True,
         client=arrival.client,
         organization=organization_of(arrival),
+        key=arrival.key,
         trace=arrival.trace,
     )
 
@@ -239,7 +242,9 @@ def as_fragments(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def organization_of(arrival: Arrival) -> str:
-    """What the client says about itself, if that may be kept."""
+    """The org that the key is bound to; else what the client says about itself, if that may be kept."""
+    if arrival.key is not None and arrival.key.organization:
+        return arrival.key.organization
     return arrival.organization if _ORGANIZATION.fullmatch(arrival.organization) else ""
 
 

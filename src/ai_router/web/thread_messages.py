@@ -202,6 +202,7 @@ def _chat_request(
         date_context=date_context(now.astimezone()) if settings.tell_date else "",
         client=g.client,
         organization=organization_of_request(),
+        key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
     )
     return parse_chat_request(body, arrival)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from flask import request
+from flask import g, request
 
 from ai_router.errors import InvalidRequest
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import Owner
+from ai_router.virtual_key import VirtualKey
 from ai_router.web.access import whose
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ def owner_of_request() -> Owner:
 
 
 def organization_of_request() -> str:
-    """``x-org-id``, else ``OpenAI-Organization``, else ``default``. Raises InvalidRequest."""
+    """The org that the key is bound to; else ``x-org-id``, else ``OpenAI-Organization``, else ``default``.
+
+    Raises InvalidRequest.
+    """
+    key: VirtualKey | None = g.key
+    if key is not None and key.organization:
+        return key.organization
     for header in ("x-org-id", "openai-organization"):
         if value := request.headers.get(header):
             if not _ORGANIZATION.fullmatch(value):

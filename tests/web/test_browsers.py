@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_router.errors import BrowserRefused
-from ai_router.web.access import BrowserHeaders, BrowserRule
+from ai_router.web.browsers import BrowserHeaders, BrowserRule
 
 RULE = BrowserRule(["192.168.1.5", "router.lan"])
 

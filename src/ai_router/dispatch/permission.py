@@ -1,0 +1,73 @@
+"""What of a plan a virtual key permits. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ai_router.dispatch.plan import Plan
+from ai_router.errors import Forbidden
+from ai_router.providers.registry import Candidate
+from ai_router.types import DecidedBy, Decision, Route
+from ai_router.virtual_key import VirtualKey
+
+
+class NotPermitted(Forbidden):
+    """403: the key may not use this route or model."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = "model"
+
+
+def permitted(plan: Plan, decision: Decision, key: VirtualKey | None) -> Plan:
+    """The plan, without what the key may not use. Raises NotPermitted for what the client has named itself, and where
+    nothing is left.
+
+    A route permits all that answers it: ``xai`` all clouds of its chain, ``primary`` what is local.
+    """
+    if key is None:
+        return plan
+    if decision.decided_by is DecidedBy.EXPLICIT:
+        _check_named(plan, decision, key)
+    searches = plan.wants_context and Route.ENRICH in key.routes
+    kept = tuple(candidate for candidate in plan.candidates if _may_answer(candidate, plan, key))
+    if not kept:
+        raise NotPermitted(f"this key may not use the route '{plan.route}'", "route_not_allowed")
+    if kept == plan.candidates and searches == plan.wants_context:
+        return plan
+    route = plan.route if kept[0] == plan.candidates[0] and searches == plan.wants_context else kept[0].backend.name
+    note = f"the key does not permit {plan.route}" if route != plan.route else None
+    notes = [one for one in (plan.note, note) if one]
+    return replace(plan, candidates=kept, route=route, wants_context=searches, note="; ".join(notes) or None)
+
+
+def check_route(route: str, key: VirtualKey | None, *, priced: bool = True) -> None:
+    """Raises NotPermitted if the key may not use what is passed on without a decision; or if it has a budget and
+    nobody knows what that costs (not ``priced``)."""
+    if key is None:
+        return
+    if route not in key.routes:
+        raise NotPermitted(f"this key may not use /v1/{route}", "route_not_allowed")
+    if key.limits.has_budget and not priced:
+        raise NotPermitted(f"this key has a budget, and what /v1/{route} costs is not known", "price_unknown")
+
+
+def _check_named(plan: Plan, decision: Decision, key: VirtualKey) -> None:
+    """Raises NotPermitted where the client has named what the key does not permit."""
+    first = plan.candidates[0]
+    if decision.route in (Route.XAI, Route.ENRICH) and decision.model is None:
+        if decision.route not in key.routes:
+            raise NotPermitted(f"this key may not use the route '{decision.route}'", "route_not_allowed")
+    elif not _may_answer(first, plan, key, named=True):
+        raise NotPermitted(f"this key may not name the model '{_name_of(first)}'", "model_not_allowed")
+
+
+def _may_answer(candidate: Candidate, plan: Plan, key: VirtualKey, *, named: bool = False) -> bool:
+    if candidate.backend.local:
+        return bool({Route.PRIMARY, plan.route} & key.routes) or key.may_name(_name_of(candidate))
+    return (Route.XAI in key.routes and not named) or key.may_name(_name_of(candidate))
+
+
+def _name_of(candidate: Candidate) -> str:
+    return f"{candidate.backend.name}/{candidate.model}"
