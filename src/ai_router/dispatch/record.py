@@ -12,6 +12,7 @@ from ai_router.apis import Payload
 from ai_router.config import SessionBodies
 from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
+from ai_router.keys.admission import RateState
 from ai_router.observability.redaction import kept_detail, kept_error
 from ai_router.resilience.limiter import QueueTicket
 from ai_router.types import (
@@ -70,6 +71,8 @@ class RequestRecord:
         self.model: str | None = None
         self.ticket: QueueTicket | None = None
         """Its place in the queue, while it is ``queued``."""
+        self.rates: RateState | None = None
+        """What is left of the limits of its key; None: it has none, or that is not known yet."""
         self.events_unread = 0
         """How many events of the answer were not valid JSON."""
         self.own_answer: Payload | None = None

@@ -104,9 +104,11 @@ class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How to have a provider search the web, with the Responses API.
 
     ``model``: the model to ask. ``path``: the endpoint, below the API's root. ``fields``: more fields for the body.
+    ``max_usd``: the most that a search is expected to cost, for budgets of keys; None: those do not search with it.
     """
 
     model: str
+    max_usd: NotNegative | None = None
     path: str = "/responses"
     fields: Mapping[str, Any] = {}
 

@@ -13,6 +13,7 @@ from ai_router.routing.head.model import FirstGuess, Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.shared_decisions import Remembered, SharedDecisions
+from ai_router.shared.values import Values
 from ai_router.types import ChatRequest, Decision, Label
 
 
@@ -46,9 +47,11 @@ class FastPath:
         """The request's key in the decision cache."""
         return cache_key(request, self.context_chars)
 
-    def recall(self, keys: tuple[TurnKey | None, TurnKey], key: Key | None, *, goes_on: bool) -> Remembered:
+    def recall(
+        self, keys: tuple[TurnKey | None, TurnKey], key: Key | None, values: Values | None = None, *, goes_on: bool
+    ) -> Remembered:
         """What this process and others remember: of the turn before, of this one where the request ``goes_on`` with
-        it, and of the question. At most one round trip."""
+        it, and of the question. At most one round trip. ``values``: as of SharedDecisions.recall."""
         previous = self.conversations.label_at(keys[0])
         own = self.conversations.own_label(keys[1]) if goes_on else None
         decision = self.cache.get(key) if key is not None else None
@@ -57,6 +60,7 @@ class FastPath:
             # Another process may have answered the last round, and changed it.
             keys[1] if goes_on else None,
             key if decision is None else None,
+            values,
         )
         return Remembered(previous or elsewhere.previous, elsewhere.own or own, decision or elsewhere.decision)
 

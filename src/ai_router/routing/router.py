@@ -24,6 +24,7 @@ from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.shared_decisions import Remembered
 from ai_router.routing.verdict import Verdict
+from ai_router.shared.values import Values
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
 SHOWN_ASK_CHARS = 80
@@ -119,8 +120,9 @@ class Router:
         decision = router.determine_route(request, found, new_call) if isinstance(found, Undecided) else found
         return DryRun(decision, fast_path.guesses[-1] if fast_path is not None and fast_path.guesses else None)
 
-    def decide_at_once(self, request: ChatRequest) -> Decision | Undecided:
-        """The decision, if it needs neither slow models nor a call, or nobody can be asked now.
+    def decide_at_once(self, request: ChatRequest, values: Values | None = None) -> Decision | Undecided:
+        """The decision, if it needs neither slow models nor a call, or nobody can be asked now. ``values``: as of
+        SharedDecisions.recall.
 
         Raises ModelNotFound.
         """
@@ -128,7 +130,7 @@ class Router:
         if explicit is not None and explicit.model is not None:
             return explicit
         # A background job is not worth a web search or a cloud call, also where the chat has a route for its model.
-        found = _meta_decision(request) or explicit or self._fast_decision(request)
+        found = _meta_decision(request) or explicit or self._fast_decision(request, values)
         return self._unless_blocked(found) if isinstance(found, Undecided) and found.first is None else found
 
     def decide_with_slow_models(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
@@ -200,13 +202,13 @@ class Router:
             warning=named.warning,
         )
 
-    def _fast_decision(self, request: ChatRequest) -> Decision | Undecided:
+    def _fast_decision(self, request: ChatRequest, values: Values | None) -> Decision | Undecided:
         """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages, request.client)
         key = self._fast_path.key(request) if self._classifier is not None else None
-        known = self._fast_path.recall(keys, key, goes_on=goes_on(request.messages))
+        known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages))
         previous_label = known.previous
         if (continued := self._continued_decision(request, keys, known)) is not None:
             return continued

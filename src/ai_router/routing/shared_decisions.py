@@ -38,8 +38,13 @@ class SharedDecisions:
         self._values = values
         self._ttl_s = ttl_s
 
-    def recall(self, previous: TurnKey | None, own: TurnKey | None, key: Key | None) -> Remembered:
-        """What is known of the turn before, of this one, and of the question; None for what is not asked."""
+    def recall(
+        self, previous: TurnKey | None, own: TurnKey | None, key: Key | None, values: Values | None = None
+    ) -> Remembered:
+        """What is known of the turn before, of this one, and of the question; None for what is not asked.
+
+        ``values``: where to look, if it is not where it is kept: together with something else that has to be asked.
+        """
         wanted: dict[str, str] = {}
         if previous is not None:
             wanted["previous"] = _turn_name(previous)
@@ -47,7 +52,7 @@ class SharedDecisions:
             wanted["own"] = _turn_name(own)
         if key is not None:
             wanted["decision"] = _decision_name(key)
-        found = self._values.get(list(wanted.values())) if wanted else None
+        found = (values or self._values).get(list(wanted.values())) if wanted else None
         if found is None:
             return _NOTHING
         known = {what: orjson.loads(value) for what, value in zip(wanted, found, strict=True) if value is not None}

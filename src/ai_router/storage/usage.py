@@ -90,6 +90,12 @@ class UsageStore(Store):
             select(*key, *sums).where(_within(egress, since, until, client)).group_by(*key).order_by(*key)
         )
 
+    def spent(self, client: str, since: str, until: str) -> float:
+        """What clouds have charged for a client's requests between two days in UTC, both included, as far as known."""
+        query = select(func.sum(egress.c.cost_usd)).where(_within(egress, since, until, client))
+        with self.begin() as connection:
+            return float(connection.execute(query).scalar() or 0.0)
+
     def egress_calls(self, client: str | None, limit: int, before: str | None) -> list[Row]:
         """The newest calls that left the local network, each with the session and the route of its request. ``before``:
         only those whose ``id`` is less, which begins with the time."""

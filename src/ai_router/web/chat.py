@@ -42,7 +42,8 @@ class ChatSettings:
     """What the endpoint needs besides the pipeline: ``max_body`` in bytes, ``max_values`` in JSON values; ``trace_of``
     takes a traceparent header; ``scrub`` takes known keys out of a text; ``bodies``: what is kept of what was said.
 
-    ``traces_all``: a request without that header belongs to a trace, too.
+    ``traces_all``: a request without that header belongs to a trace, too. ``admit`` keeps those to the limits of their
+    keys that do not go through the pipeline: it takes about how many tokens they have.
     """
 
     ids: Ids
@@ -53,6 +54,7 @@ class ChatSettings:
     scrub: Callable[[str], str] = str
     bodies: SessionBodies = SessionBodies.FULL
     traces_all: bool = False
+    admit: Callable[[int], None] = lambda _tokens: None
 
 
 def blueprint(

@@ -39,6 +39,7 @@ def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings
     def count_tokens() -> Response:
         """The count. Raises RouterError for a request that is wrong."""
         asked = read(settings, API, lambda _api, payload, _client: ({**payload, "max_tokens": 1}, {}))
+        settings.admit(0)
         named = resolve(registry, asked.model, asked.timestamp.date())
         backend = registry.clouds.get(named.route, registry.primary)
         call = UpstreamCall()

@@ -18,6 +18,7 @@ from ai_router.web.chat import ChatSettings, read_chat_request
 from ai_router.web.responses import on_response_closed
 
 PATH = "/v1/route"
+_CHARS_PER_TOKEN = 4
 
 
 def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
@@ -29,6 +30,7 @@ def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
         """The decision. Raises RouterError."""
         chat_request, scope, closing = read_chat_request(settings), CancelScope(), on_response_closed()
         closing.callback(scope.close)
+        settings.admit(chat_request.total_chars // _CHARS_PER_TOKEN)
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             closing.callback(on_disconnect(lambda: scope.abort(ClientGone())))
         run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))

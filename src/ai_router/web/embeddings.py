@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.client_apis.ollama import model_in
@@ -20,6 +21,8 @@ from ai_router.web.paths import DEPLOYMENT
 from ai_router.web.requests import as_fragments, model_of
 from ai_router.web.responses import on_response_closed
 
+_CHARS_PER_TOKEN = 4
+
 
 def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     """The routes."""
@@ -27,6 +30,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
 
     def answer(model: str, inputs: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         check_route("embeddings", g.key)
+        settings.admit(len(orjson.dumps(inputs)) // _CHARS_PER_TOKEN)
         asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(fields))
         return embeddings.answer(asked, _new_call, g.request_id)
 

@@ -62,6 +62,7 @@ def blueprint(
         backend = _backend(registry, kind)
         parts = _parts(rest)
         body = read_body(request.environ, settings.max_body)
+        settings.admit(0)
         asked, scope = _chat_request(settings), CancelScope()
         record = g.record = RequestRecord(asked, subscribers, scope, settings.scrub, settings.bodies)
         closing = on_response_closed()

@@ -1,0 +1,112 @@
+"""What a request of a key with a budget may cost at most, and what of its plan the key can afford."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import orjson
+
+from ai_router.dispatch.permission import NotPermitted
+from ai_router.dispatch.plan import Plan
+from ai_router.errors import RouterError
+from ai_router.providers.fields import TOKEN_LIMITS
+from ai_router.providers.pricing import price_of
+from ai_router.providers.registry import Candidate, Searcher
+from ai_router.types import ChatRequest, DecidedBy, Decision, Usage
+from ai_router.virtual_key import AtLimit, VirtualKey
+
+DEFAULT_LIMIT = 4096
+"""Tokens of an answer, where the client sets no limit."""
+_BYTES_PER_TOKEN = 3
+"""Fewer than any language needs."""
+_PICTURE_TOKENS = 4096
+"""Of one that stands in the request as an address. One that stands in it itself has more bytes than that."""
+_CONTEXT_BYTES = 24_000
+"""What a web search adds at most (dispatch/web_search.py)."""
+_LIMIT_FIELD = {"responses": "max_output_tokens"}
+"""The limit's name in APIs that do not call it max_tokens."""
+
+Reserve = Callable[[float], str]
+"""Reserves USD. Returns the period whose budget does not suffice; "": it does."""
+
+
+def with_token_limit(request: ChatRequest) -> ChatRequest:
+    """The request, with DEFAULT_LIMIT for its answer if it has no limit."""
+    if _limit_in(request.params) is not None:
+        return request
+    own = request.own
+    if own is not None and _limit_in(own.fields) is None:
+        name = _LIMIT_FIELD.get(own.api.name, TOKEN_LIMITS[0])
+        own = replace(own, fields={**own.fields, name: DEFAULT_LIMIT})
+    return replace(request, params={**request.params, TOKEN_LIMITS[0]: DEFAULT_LIMIT}, own=own)
+
+
+def affordable(
+    plan: Plan,
+    decision: Decision,
+    request: ChatRequest,
+    key: VirtualKey,
+    searchers: Sequence[Searcher],
+    reserve: Reserve,
+    exhausted: Callable[[str], RouterError],
+) -> Plan:
+    """The plan, as far as the key's budgets suffice for the most that it can cost, which is reserved.
+
+    A model or a search without a known price is left out, or refused where the client has named it. ``searchers``: all
+    who may search. Raises NotPermitted, and what ``exhausted`` makes of a period.
+    """
+    priced = _priced(plan, decision, request, searchers)
+    usd = sum(_most_usd(candidate, request, priced) or 0.0 for candidate in priced.candidates)
+    if priced.wants_context:
+        usd += sum(searcher.search.max_usd or 0.0 for searcher in searchers)
+    period = reserve(usd) if usd > 0 else ""
+    if not period:
+        return priced
+    local = tuple(candidate for candidate in priced.candidates if candidate.backend.local)
+    if key.at_limit is AtLimit.LOCAL and local:
+        note = f"the budget for the {period} is used up"
+        return replace(priced, candidates=local, route=local[0].backend.name, wants_context=False, note=note)
+    raise exhausted(period)
+
+
+def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Sequence[Searcher]) -> Plan:
+    """The plan without what has no known price."""
+    kept = tuple(one for one in plan.candidates if _most_usd(one, request, plan) is not None)
+    searches = plan.wants_context and all(searcher.search.max_usd is not None for searcher in searchers)
+    first = plan.candidates[0]
+    named = decision.decided_by is DecidedBy.EXPLICIT and first not in kept
+    if not kept or named:
+        message = f"this key has a budget, and what '{first.backend.name}/{first.model}' costs is not known"
+        raise NotPermitted(message, "price_unknown")
+    if kept == plan.candidates and searches == plan.wants_context:
+        return plan
+    route = plan.route if searches or not plan.wants_context else kept[0].backend.name
+    note = plan.note or "what has no known price is left out for a key with a budget"
+    return replace(plan, candidates=kept, route=route, wants_context=searches, note=note)
+
+
+def _most_usd(candidate: Candidate, request: ChatRequest, plan: Plan) -> float | None:
+    """The most that one answer can cost; None: there is no price."""
+    if candidate.backend.local:
+        return 0.0
+    price = candidate.backend.facts(candidate.model).price
+    if price is None:
+        return None
+    size = len(request.messages_json) + sum(len(_json(value)) for value in request.params.values())
+    size += _CONTEXT_BYTES if plan.wants_context else 0
+    pictures = request.messages_json.count(b'"image_url"')
+    tokens = -(-size // _BYTES_PER_TOKEN) + pictures * _PICTURE_TOKENS
+    choices = request.params.get("n")
+    output = (_limit_in(request.params) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
+    return price_of(Usage(tokens, output), price)
+
+
+def _limit_in(fields: Mapping[str, object]) -> int | None:
+    """The largest limit of tokens in a body."""
+    found = [value for name in TOKEN_LIMITS if isinstance(value := fields.get(name), int) and value > 0]
+    return max(found) if found else None
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value)
