@@ -124,10 +124,9 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     everywhere = InFlightEverywhere(in_flight, shared.peers)
 
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
-    rate_limits.init_app(app)
     access.init_app(app, keys, ids, limit, browser_rule(app, settings))
     keeper = _response_keeper(settings, in_flight, telemetry.scrubber.json, shared, closing)
-    subscribers = (admission.closed, log_lines.finished, telemetry.subscriber)
+    subscribers = (log_lines.finished, telemetry.subscriber)
     chat_settings = chat.ChatSettings(
         ids,
         settings.max_body_mb << 20,

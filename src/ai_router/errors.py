@@ -5,10 +5,12 @@
     |  |- InvalidRequest       400   malformed JSON, a wrong type, an empty list
     |  |- Unauthenticated      401   no key, or a wrong one
     |  |- Forbidden            403   a valid key that may not see this
+    |  |  |- NotPermitted     403   a route or model that the key may not use (dispatch/permission.py)
     |  |  `- BrowserRefused   403   without keys: another web page, or a name that is not known
     |  |- NotFound             404   no such path, or no such request under way
     |  |  |- ModelNotFound     404   no model or route of that name
     |  |  |- SessionNotFound   404   no session of that id, or one of another client
+    |  |  |- KeyNotFound       404   no virtual key of that id (storage/keys.py)
     |  |  |- ThreadNotFound    404   no such thread or message, or somebody else's (storage/thread_rows.py)
     |  |  `- ResponseNotFound  404   no such answer of the Responses API (storage/response_keeper.py)
     |  |- MethodNotAllowed     405
@@ -18,6 +20,9 @@
     |  |- UnknownEncoding      415   a compression of the body that is not known (web/unpacking.py)
     |  `- NotSetUp             501   nobody is named for requests of this kind (web/passing.py)
     |- Overloaded              503   the limit of requests under way is reached
+    |- RateLimited             429   a key's limit for a minute, or of requests at a time (keys/errors.py)
+    |- BudgetExhausted         429   a key's budget does not suffice
+    |- BudgetUnavailable       503   what a key has spent cannot be found out
     |- InternalError           500   a defect of the router
     |- ShuttingDown            503   the router is being stopped
     |- SharedUnavailable       503   Redis cannot be reached, and this needs it (shared/client.py)
@@ -87,17 +92,13 @@ class InvalidRequest(ClientError):
 class Unauthenticated(ClientError):
     """401: a key is needed, or the given one is wrong."""
 
-    status = 401
-    type = "authentication_error"
-    code = "invalid_api_key"
+    status, type, code = 401, "authentication_error", "invalid_api_key"
 
 
 class Forbidden(ClientError):
     """403: the key is valid, but may not see this."""
 
-    status = 403
-    type = "permission_error"
-    code = "forbidden"
+    status, type, code = 403, "permission_error", "forbidden"
 
 
 class BrowserRefused(Forbidden):
@@ -111,8 +112,7 @@ class BrowserRefused(Forbidden):
 class NotFound(ClientError):
     """404: no such path, or no such request under way."""
 
-    status = 404
-    code = "not_found"
+    status, code = 404, "not_found"
 
 
 class ModelNotFound(NotFound):
@@ -150,8 +150,7 @@ class SlowBody(ClientError):
 class BodyTooLarge(ClientError):
     """413: the request body is over the limit."""
 
-    status = 413
-    code = "request_too_large"
+    status, code = 413, "request_too_large"
 
 
 class Overloaded(RouterError):

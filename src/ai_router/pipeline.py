@@ -29,7 +29,7 @@ from functools import partial
 
 from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
-from ai_router.dispatch.budget import affordable, with_token_limit
+from ai_router.dispatch.budget import affordable, most_usd, with_token_limit
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.permission import permitted
@@ -39,15 +39,23 @@ from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculation import SpeculationController, SpeculativeCall
 from ai_router.dispatch.web_search import WebSearch
-from ai_router.errors import INTERNAL, InternalError, RaisedLimitRefused, RouterError, UpstreamError
+from ai_router.errors import (
+    INTERNAL,
+    InternalError,
+    RaisedLimitRefused,
+    RouterError,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 from ai_router.http.calls import CancelScope
-from ai_router.keys.admission import Admission
+from ai_router.keys.admission import Admission, Admitting
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import web_context
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.routing.router import Router, Undecided
-from ai_router.types import Decision, Purpose, Route, SpeculationResult
+from ai_router.types import ChatRequest, Decision, Purpose, Route, SpeculationResult
+from ai_router.virtual_key import VirtualKey
 
 _CHARS_PER_TOKEN = 4
 WAIT_BEFORE_HEADERS_S = 0.5
@@ -99,11 +107,11 @@ class _Request:
 
     def __init__(self, pipeline: Pipeline, record: RequestRecord, scope: CancelScope) -> None:
         self._pipeline = pipeline
-        key, tokens = record.request.key, record.request.total_chars // _CHARS_PER_TOKEN
-        has_budget = key is not None and key.limits.has_budget
-        self._request = with_token_limit(record.request) if has_budget else record.request
-        self._admitting = pipeline.admission.begin(key, record.request.session_id, tokens, record.request.timestamp)
+        self._request = record.request
         self._record = record
+        self._admitting: Admitting | None = None
+        if record.request.key is not None:
+            self._begin_admitting(record.request, record.request.key)
         self._scope = scope
         self._dispatcher = Dispatcher(pipeline.retry_policy, record, scope)
         self._speculation: SpeculativeCall | None = None
@@ -122,7 +130,8 @@ class _Request:
         if self._is_demanding:
             pipeline.primary_facts.want()
             plan = fitting(plan, self._request)
-        plan = self._afford(permitted(plan, decision, self._request.key), decision)
+        if self._request.key is not None:
+            plan = self._afford(permitted(plan, decision, self._request.key), decision)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.
@@ -134,6 +143,15 @@ class _Request:
             if context is not None:
                 additions = Additions(self._request.date_context, web_context(context))
         return (yield from self._dispatch(plan, additions))
+
+    def _begin_admitting(self, request: ChatRequest, key: VirtualKey) -> None:
+        """Prepare to let a request of a virtual key in; it is let in with the decision."""
+        if key.limits.has_budget:
+            self._request = with_token_limit(request)
+        tokens, admission = request.total_chars // _CHARS_PER_TOKEN, self._pipeline.admission
+        self._admitting = admission.begin(key, request.session_id, tokens, request.timestamp)
+        if self._admitting is not None:
+            self._record.subscribers.append(admission.closed)
 
     def _afford(self, plan: Plan, decision: Decision) -> Plan:
         """What of the plan the budgets of the key suffice for."""
@@ -227,6 +245,8 @@ class _Request:
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Answer]:
             # A generator that waits for nothing: other askers of the dispatcher do wait.
             yield from ()
+            if candidate is not plan.candidates[0]:
+                self._reserve_for(candidate, plan, permit)
             speculation, self._speculation = self._speculation, None
             self._record.phase = "asking"
             added = self._date_for(candidate) if additions is None else additions
@@ -245,6 +265,17 @@ class _Request:
             for candidate, why in plan.left_out:
                 self._record.passed_over(candidate.backend.name, why)
             raise
+
+    def _reserve_for(self, candidate: Candidate, plan: Plan, permit: Permit) -> None:
+        """Reserve what a further candidate can cost. Raises UpstreamUnavailable if the key's budgets do not suffice."""
+        asking = self._admitting
+        if asking is None or not asking.key.limits.has_budget:
+            return
+        usd = most_usd(candidate, self._request, plan) or 0.0
+        if usd > 0 and asking.reserve(usd):
+            permit.release()
+            source = candidate.backend.source._replace(model=candidate.model)
+            raise UpstreamUnavailable("not asked, the key's budget does not suffice", source)
 
     def _forward(
         self, candidate: Candidate, permit: Permit, additions: Additions, speculation: SpeculativeCall | None

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ai_router.resilience.breaker import BreakerRules, State, Why
-from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull, QueueTicket
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueTicket
+from ai_router.resilience.queue_ticket import QueueFull
 
 RULES = BreakerRules(failures_in_a_row=2, open_s=1.0)
 

@@ -71,7 +71,12 @@ def keys() -> None:
 @click.option("--concurrency", type=_COUNT, help="Requests at a time.")
 @click.option("--daily-usd", type=_USD, help="Budget per day (UTC).")
 @click.option("--monthly-usd", type=_USD, help="Budget per month (UTC).")
-@click.option("--at-limit", type=click.Choice(list(AtLimit)), default=AtLimit.REFUSE, help="Once a budget is used up.")
+@click.option(
+    "--at-limit",
+    type=click.Choice([each.value for each in AtLimit]),
+    default=AtLimit.REFUSE.value,
+    help="Once a budget is used up.",
+)
 @click.option("--expires", callback=_duration, help="After how long it is good for nothing: 30d, 12h.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(
@@ -85,7 +90,7 @@ def create(
     concurrency: int | None,
     daily_usd: float | None,
     monthly_usd: float | None,
-    at_limit: AtLimit,
+    at_limit: str,
     expires: float | None,
     *,
     as_json: bool,

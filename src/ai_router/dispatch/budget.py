@@ -51,13 +51,14 @@ def affordable(
     reserve: Reserve,
     exhausted: Callable[[str], RouterError],
 ) -> Plan:
-    """The plan, as far as the key's budgets suffice for the most that it can cost, which is reserved.
+    """The plan, as far as the key's budgets suffice for the most that it can cost, which is reserved: the search and
+    the first candidate. What a further candidate can cost is reserved when it is asked.
 
     A model or a search without a known price is left out, or refused where the client has named it. ``searchers``: all
     who may search. Raises NotPermitted, and what ``exhausted`` makes of a period.
     """
     priced = _priced(plan, decision, request, searchers)
-    usd = sum(_most_usd(candidate, request, priced) or 0.0 for candidate in priced.candidates)
+    usd = most_usd(priced.candidates[0], request, priced) or 0.0
     if priced.wants_context:
         usd += sum(searcher.search.max_usd or 0.0 for searcher in searchers)
     period = reserve(usd) if usd > 0 else ""
@@ -72,7 +73,7 @@ def affordable(
 
 def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Sequence[Searcher]) -> Plan:
     """The plan without what has no known price."""
-    kept = tuple(one for one in plan.candidates if _most_usd(one, request, plan) is not None)
+    kept = tuple(one for one in plan.candidates if most_usd(one, request, plan) is not None)
     searches = plan.wants_context and all(searcher.search.max_usd is not None for searcher in searchers)
     first = plan.candidates[0]
     named = decision.decided_by is DecidedBy.EXPLICIT and first not in kept
@@ -86,7 +87,7 @@ def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Seq
     return replace(plan, candidates=kept, route=route, wants_context=searches, note=note)
 
 
-def _most_usd(candidate: Candidate, request: ChatRequest, plan: Plan) -> float | None:
+def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan) -> float | None:
     """The most that one answer can cost; None: there is no price."""
     if candidate.backend.local:
         return 0.0

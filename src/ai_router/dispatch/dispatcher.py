@@ -42,7 +42,8 @@ from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.providers.registry import Candidate
 from ai_router.resilience.breaker import Backoff, Why
-from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueFull, QueueTicket
+from ai_router.resilience.limiter import ConcurrencyLimiter, Permit, QueueTicket
+from ai_router.resilience.queue_ticket import QueueFull
 from ai_router.resilience.retry import RetryBudget
 
 T = TypeVar("T")

@@ -20,14 +20,12 @@ class NotPermitted(Forbidden):
         self.param = "model"
 
 
-def permitted(plan: Plan, decision: Decision, key: VirtualKey | None) -> Plan:
+def permitted(plan: Plan, decision: Decision, key: VirtualKey) -> Plan:
     """The plan, without what the key may not use. Raises NotPermitted for what the client has named itself, and where
     nothing is left.
 
     A route permits all that answers it: ``xai`` all clouds of its chain, ``primary`` what is local.
     """
-    if key is None:
-        return plan
     if decision.decided_by is DecidedBy.EXPLICIT:
         _check_named(plan, decision, key)
     searches = plan.wants_context and Route.ENRICH in key.routes

@@ -47,8 +47,7 @@ class RequestRecord:
     """Collects what happens to one request. ``close`` makes the Outcome and hands it to the subscribers, once.
 
     ``scope`` has the request's calls. ``scrub`` takes known keys out of a text. ``bodies``: what may be kept of errors
-    that quote. Moments (``started``) are monotonic seconds. Steps, attempts and ``close`` are safe from any thread.
-    """
+    that quote. Moments (``started``) are monotonic seconds. Steps, attempts, ``close`` are safe from any thread."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class RequestRecord:
         self.ticket: QueueTicket | None = None
         """Its place in the queue, while it is ``queued``."""
         self.rates: RateState | None = None
-        """What is left of the limits of its key; None: it has none, or that is not known yet."""
+        """What is left of its key's limits."""
         self.events_unread = 0
         """How many events of the answer were not valid JSON."""
         self.own_answer: Payload | None = None
@@ -90,7 +89,7 @@ class RequestRecord:
         self._timings: dict[str, float] = {}
         self._error: RouterError | None = None
         self._complete = False
-        self._subscribers = subscribers
+        self.subscribers = list(subscribers)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -297,7 +296,7 @@ class RequestRecord:
             self.fail(self._scope.reason or ClientGone())
         self.phase = self._phase
         outcome = self._outcome()
-        for subscriber in self._subscribers:
+        for subscriber in self.subscribers:
             subscriber(outcome)
 
     def _step(self, kind: str, started: float, detail: Mapping[str, Any]) -> None:
@@ -335,10 +334,10 @@ class RequestRecord:
     def _all_timings(self) -> Mapping[str, float]:
         """The timings with ``total_ms``, and ``cancel_ms`` (from the abort to the close) if it was aborted."""
         # The phases end at this moment: so their parts add up to the total.
-        total = {"total_ms": self.ms(self._phase_began_at)}
-        if self._scope.aborted_at is not None and isinstance(self._error, Aborted):
-            total["cancel_ms"] = max(0.0, (self._phase_began_at - self._scope.aborted_at) * 1000)
-        return {**self._timings, **total}
+        total, aborted_at = {"total_ms": self.ms(self._phase_began_at)}, self._scope.aborted_at
+        if aborted_at is not None and isinstance(self._error, Aborted):
+            total["cancel_ms"] = max(0.0, (self._phase_began_at - aborted_at) * 1000)
+        return self._timings | total
 
     def _status(self) -> Status:
         if self._error is None:

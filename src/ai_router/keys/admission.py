@@ -185,7 +185,7 @@ class Admission:
         if not short:
             with self._lock:
                 if (found := self._under_way.get(asking.request_id)) is not None:
-                    found.usd = usd
+                    found.usd = (found.usd or 0.0) + usd
         return short
 
     # On the thread.
@@ -300,6 +300,9 @@ def _limited(key: VirtualKey, admitted: Admitted) -> RateLimited:
 
 def _bill(cost: Cost) -> tuple[float | None, int | None]:
     """What clouds have charged for a request, None: not all of that is known; and its tokens, as far as they are."""
-    charged = sum(call.usd or 0.0 for call in cost.by_call.values())
+    calls = cost.by_call.values()
+    # An estimate is what the router has seen of an answer that broke off: there may have been more.
+    known = not cost.unknown and not any(call.usage.estimated for call in calls)
+    charged = sum(call.usd or 0.0 for call in calls)
     tokens = None if cost.usage is None else cost.usage.input + cost.usage.output
-    return (None if cost.unknown else charged), tokens
+    return (charged if known else None), tokens

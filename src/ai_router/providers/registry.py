@@ -9,6 +9,8 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from ai_router.config import Settings, SettingsError
 from ai_router.config_values import UnknownModel
 from ai_router.errors import Source
@@ -316,7 +318,7 @@ def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Ba
     for name in catalogue.chains.get(SEARCH, ()):
         backend, search = clouds.get(name), catalogue.providers[name].search
         if backend is not None and search is not None:
-            own_search = Search(model=settings.xai_search_model, path=search.path, fields=search.fields)
+            own_search = msgspec.structs.replace(search, model=settings.xai_search_model)
             yield Searcher(backend, own_search if name == XAI else search)
 
 

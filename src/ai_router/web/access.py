@@ -24,8 +24,9 @@ from ai_router.errors import Forbidden, Overloaded, RouterError, Unauthenticated
 from ai_router.keys.directory import KeyDirectory
 from ai_router.providers.catalogue import DOORS
 from ai_router.virtual_key import VirtualKey, digest_of
-from ai_router.web.browsers import BrowserRule, browser_headers
+from ai_router.web.browsers import SAID_BY_BROWSERS, BrowserRule, browser_headers
 from ai_router.web.paths import ASKED_PATH, DEPLOYMENT, canonical_path
+from ai_router.web.rate_limits import rate_headers
 from ai_router.web.requests import Ids
 from ai_router.web.responses import on_response_closed
 
@@ -52,6 +53,7 @@ _OPEN_FOLDER = "/assets/"
 """The console's page and its files are open, too: they hold nothing of anybody's."""
 _OF_EVERYBODY = frozenset({"/metrics", "/api/metrics"})
 """Sums over all keys, which are not for those who hold a virtual one."""
+_MAX_KNOWN_HOSTS = 100
 ADMIN = "admin"
 """The name of whoever shows the admin key."""
 
@@ -166,11 +168,12 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
         g.request_id = ids.request_id(request.headers.get("x-request-id"))
 
     _answer_options(app)
+    _tell_rates(app)
 
     @app.before_request
     def authenticate() -> None:
         if browser_rule is not None and not is_open(request.path):
-            browser_rule.admit(browser_headers())
+            _check_browser(browser_rule)
         find, environ = keys.caller if is_open(request.path) else keys.admit, request.environ
         # Azure's clients call it api-key.
         own_header = environ.get("HTTP_X_API_KEY") or environ.get("HTTP_API_KEY", "")
@@ -190,6 +193,28 @@ def init_app(app: Flask, keys: Keys, ids: Ids, limit: RequestLimit, browser_rule
         if asks_backends(request.method, request.path):
             limit.acquire(g.client)
             on_response_closed().callback(limit.release, g.client)
+
+
+def _check_browser(rule: BrowserRule) -> None:
+    """Raises BrowserRefused. Most requests are of programs, under a name that is known by then: those are let in at
+    once."""
+    environ = request.environ
+    host = environ.get("HTTP_HOST", "")
+    if host not in rule.known_hosts or any(name in environ for name in SAID_BY_BROWSERS):
+        rule.admit(browser_headers())
+        if len(rule.known_hosts) < _MAX_KNOWN_HOSTS:
+            rule.known_hosts.add(host)
+
+
+def _tell_rates(app: Flask) -> None:
+    """Tell in headers what is left of a virtual key's limits."""
+
+    @app.after_request
+    def tell_rates(response: Response) -> Response:
+        rates = g.get("rates") or getattr(g.get("record"), "rates", None)
+        if rates is not None:
+            response.headers.update(rate_headers(rates))
+        return response
 
 
 def _answer_options(app: Flask) -> None:

@@ -21,7 +21,7 @@ from ai_router.errors import BrowserRefused
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SAID_BY_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_DEST", "HTTP_SEC_FETCH_USER")
+SAID_BY_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_DEST", "HTTP_SEC_FETCH_USER")
 """Headers by their names in a WSGI environment. Not sec-fetch-mode: Node's fetch sends it, too."""
 _NOT_IN_FORMS = ("HTTP_X_REQUESTED_WITH", "HTTP_AUTHORIZATION", "HTTP_X_API_KEY", "HTTP_API_KEY")
 """A page needs the router's consent (CORS) for each of them, and gets it only if its origin is in CORS_ORIGINS."""
@@ -51,6 +51,8 @@ class BrowserRule:
     def __init__(self, names: Iterable[str], origins: Iterable[str] = ()) -> None:
         self._names = frozenset(_normal_name(name) for name in ("localhost", *names))
         self._origins = frozenset(origins)
+        self.known_hosts: set[str] = set()
+        """Values of the header Host under which a request was let in."""
 
     def admit(self, headers: BrowserHeaders) -> None:
         """Raises BrowserRefused."""
@@ -124,7 +126,7 @@ def browser_headers() -> BrowserHeaders:
         environ.get("HTTP_HOST", ""),
         environ.get("HTTP_ORIGIN", ""),
         environ.get("HTTP_SEC_FETCH_SITE", ""),
-        from_browser=any(name in environ for name in _SAID_BY_BROWSERS),
+        from_browser=any(name in environ for name in SAID_BY_BROWSERS),
         writes=request.method not in _SAFE_METHODS,
         deliberate=any(name in environ for name in _NOT_IN_FORMS),
     )

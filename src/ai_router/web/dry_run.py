@@ -36,7 +36,8 @@ def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
         run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))
         decided = plan_answer(run.decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
         plan = fitting(decided, chat_request) if is_demanding(chat_request) else decided
-        plan = permitted(plan, run.decision, chat_request.key)
+        if chat_request.key is not None:
+            plan = permitted(plan, run.decision, chat_request.key)
         return jsonify(dry_run_document(run, plan, chat_request, pipeline.registry.searchers, settings.scrub))
 
     return dry_run

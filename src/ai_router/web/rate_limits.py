@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from math import ceil
 
-from flask import Flask, Response, g
+from flask import g
 
 from ai_router.keys.admission import Admission, RateState
 from ai_router.web.requests import Ids
@@ -31,17 +31,6 @@ def admits_with(admission: Admission, ids: Ids) -> Admit:
             g.rates = asking.rates
 
     return admit
-
-
-def init_app(app: Flask) -> None:
-    """Tell in headers what is left of a key's limits, in the form that OpenAI's clients know."""
-
-    @app.after_request
-    def tell_rates(response: Response) -> Response:
-        rates: RateState | None = g.get("rates") or getattr(g.get("record"), "rates", None)
-        if rates is not None:
-            response.headers.update(rate_headers(rates))
-        return response
 
 
 def rate_headers(rates: RateState) -> dict[str, str]:
