@@ -146,3 +146,18 @@ def test_modules_stay_short() -> None:
         name: lines for name in map(str, SOURCE.rglob("*.py")) if (lines := Path(name).read_text().count("\n")) > 350
     }
     assert not long
+
+
+def test_msgspec_first_meets_its_types_on_one_thread() -> None:
+    """Two threads that do it at once crash the process: so nothing that requests call may convert. These are called at
+    the start, and by commands."""
+    at_the_start = {"providers/catalogue.py", "routing/head/store.py", "routing/ask.py"}
+    inside_functions = {
+        name
+        for name, tree in modules()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("convert", "msgspec.convert")
+    }
+    assert {name for name in inside_functions if not name.startswith(("learning/", "cli/"))} <= at_the_start

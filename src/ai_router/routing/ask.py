@@ -13,7 +13,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 
 from msgspec import Struct, convert
@@ -65,14 +64,17 @@ class _Known:
         )
 
 
-@cache
-def _known() -> _Known:
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+def _read_known() -> _Known:
     table = tomllib.loads(files("ai_router.routing").joinpath("wrappings.toml").read_text("utf-8"))
     return _Known(convert(table["wrappings"], tuple[Wrapping, ...]))
 
 
-def _any_of(words: Iterable[str]) -> str:
-    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+# Now, as in routing/prompt.py: msgspec does not bear it on several threads at once.
+_KNOWN = _read_known()
 
 
 def unwrap(text: str) -> str:
@@ -123,7 +125,7 @@ def _without_blocks(text: str) -> str:
     """The body of the last tag that is known to hold the ask; else what stands outside of all blocks."""
     if "</" not in text:
         return text
-    known, asks, unknown, outside, at = _known(), [], [], [], 0
+    known, asks, unknown, outside, at = _KNOWN, [], [], [], 0
     for block in _blocks(text):
         if block.name in known.ask_tags:
             asks.append(block.body.strip())
@@ -173,7 +175,7 @@ def _within_marks(text: str) -> str:
 def _within_transcript(text: str) -> str:
     """What stands behind the last label of an ask, where the label for the answer ends the text, or where the text
     before is a template's."""
-    known = _known()
+    known = _KNOWN
     labels = list(known.ask_label.finditer(text))
     if not labels:
         return known.answer_label.sub("", text) if _ends_in_bare_label(text) else text
@@ -260,7 +262,7 @@ _DEAR = re.compile(r"\A(?:dear|hi|hello|hey|liebe[rs]?|hallo|sehr geehrte)\b[^\n
 
 def _without_mail(text: str) -> str:
     """The text of a mail, without headers, salutation and sign-off."""
-    known = _known()
+    known = _KNOWN
     is_mail = bool(_FORWARDED.search(text) or _WROTE.search(text)) or len(known.mail_header.findall(text[:1_000])) >= 2
     if is_mail:
         text = _SENT_FROM.sub("", known.mail_header.sub("", _WROTE.sub("", _FORWARDED.sub("", text)))).strip()

@@ -16,7 +16,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from importlib.resources import files
 from typing import Literal
 
@@ -118,11 +117,9 @@ class _Known(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     jobs: tuple[_Job, ...]
 
 
-@cache
-def _known() -> _Known:
-    return convert(
-        tomllib.loads(files("ai_router.routing").joinpath("background_jobs.toml").read_text("utf-8")), _Known
-    )
+# Now, and not with the first request: msgspec crashes where two threads use a type for the first time at once (seen
+# with 0.22 on CPython 3.11).
+_KNOWN = convert(tomllib.loads(files("ai_router.routing").joinpath("background_jobs.toml").read_text("utf-8")), _Known)
 
 
 def job_in_headers(headers: Iterable[tuple[str, str]]) -> str | None:
@@ -131,7 +128,7 @@ def job_in_headers(headers: Iterable[tuple[str, str]]) -> str | None:
     Any header whose name contains "task" is read: the user of the chat UI picks its name. Its value has to be a job's.
     """
     for name, value in headers:
-        if "task" in name.lower() and (job := value.strip().lower()) in _known().header_values:
+        if "task" in name.lower() and (job := value.strip().lower()) in _KNOWN.header_values:
             return job
     return None
 
@@ -145,7 +142,7 @@ def job_in_messages(messages: Sequence[Message]) -> str | None:
         return None
     last = _plain(text_of(messages[-1]))
     system = _plain(text_of(messages[0])) if messages[0].get("role") in ("system", "developer") else ""
-    for job in _known().jobs:
+    for job in _KNOWN.jobs:
         if (job.where != "user" and system and job.matches(system)) or (job.where != "system" and job.matches(last)):
             return job.job
     # An agent's own prompt is long, and may speak of summaries and titles.
