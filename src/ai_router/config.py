@@ -22,6 +22,7 @@ from ai_router.config_values import (
     MaxTokensPolicy,
     Names,
     Origins,
+    Pause,
     RedisUrl,
     Seconds,
     Secret,
@@ -179,6 +180,7 @@ class Settings(BaseModel):
     request_timeout_s: Seconds = _variable("600", "for a whole request, streamed or not")
     body_timeout_s: Seconds = _variable("30", "for a client to send its headers, and then its body")
     write_timeout_s: Seconds = _variable("30", "for a client to take one chunk of the answer")
+    drain_s: Pause = _variable("5", "how long a router that is told to stop goes on, while /health/ready says 503")
     thread_resume_s: Seconds = _variable("30", "how long a thread's answer goes on without a reader")
     keepalive_s: Seconds = _variable("5", "between two SSE comments while a stream has nothing to say")
     max_body_mb: Annotated[int, between(1, 1024)] = _variable("32", "the largest request body, MiB")

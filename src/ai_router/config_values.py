@@ -105,6 +105,17 @@ def seconds(text: str) -> float:
     return number
 
 
+def pause(text: str) -> float:
+    """From 0 seconds to an hour."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number of seconds, not {text!r}") from None
+    if not 0 <= number <= 3600:
+        raise ValueError(f"must be from 0 to 3600 seconds, not {text}")
+    return number
+
+
 def workers(text: str) -> int:
     """A whole number from 1 to 64, or ``auto``: as many as this process has processors, at most 64."""
     if text.lower() == "auto":
@@ -299,6 +310,7 @@ def is_loopback(host: str) -> bool:
 Text = Annotated[str, SkipValidation]
 Switch = Annotated[bool, PlainValidator(switch)]
 Seconds = Annotated[float, PlainValidator(seconds)]
+Pause = Annotated[float, PlainValidator(pause)]
 Share = Annotated[float, PlainValidator(share)]
 Amount = Annotated[float, PlainValidator(amount)]
 UserPath = Annotated[Path, PlainValidator(path)]

@@ -94,20 +94,26 @@ def clean_environment(**settings: str) -> dict[str, str]:
     return {**keep, **settings}
 
 
-@contextmanager
-def running_router(
-    folder: Path, *, command: Sequence[str | Path] | None = None, **settings: str
-) -> Iterator[RunningRouter]:
-    """``ai-router serve``, or ``command``, with these settings, ready to be asked; stopped in the end."""
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_router(
+    folder: Path, *, command: Sequence[str | Path] | None = None, port: int = 0, **settings: str
+) -> Iterator[RunningRouter]:
+    """``ai-router serve``, or ``command``, with these settings, ready to be asked; stopped in the end."""
+    port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stderr.txt").open("wb") as stderr:
         process = subprocess.Popen(
             command or [COMMAND, "serve"],
             cwd=folder,
-            env=clean_environment(PORT=str(port), DATA_DIR=str(folder / "data"), **settings),
+            env=clean_environment(**{"PORT": str(port), "DATA_DIR": str(folder / "data"), "DRAIN_S": "0", **settings}),
             stdout=stderr,
             stderr=stderr,
         )

@@ -47,7 +47,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": settings.threads,
             "keepalive": _IDLE_S,
             # No request outlives its own deadline, so a stop may wait for the longest stream.
-            "graceful_timeout": int(settings.request_timeout_s) + _LAST_WORDS_S,
+            "graceful_timeout": int(settings.drain_s + settings.request_timeout_s) + _LAST_WORDS_S,
             # A restart after so many requests would cut streams.
             "max_requests": 0,
             "accesslog": None,
@@ -90,7 +90,9 @@ def _worker_class(settings: Settings) -> type[Worker]:
         total_s=settings.request_timeout_s,
         idle_s=_IDLE_S,
     )
-    return type("Worker", (Worker,), {"limits": limits, "stream_keepalive_s": settings.keepalive_s})
+    return type(
+        "Worker", (Worker,), {"limits": limits, "stream_keepalive_s": settings.keepalive_s, "drain_s": settings.drain_s}
+    )
 
 
 def _bind(host: str, port: int) -> str:

@@ -59,11 +59,13 @@ class Listeners:
             self._watch(listener)
 
     def close(self) -> None:
-        """New connections are refused."""
-        for listener in self._listeners:
+        """New connections are refused. Those that the kernel has made already are accepted: it would reset them, and
+        with them requests that have been sent."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
             self._loop.forget(listener)
+            self._accept(listener, READ)
             listener.close()
-        self._listeners.clear()
 
     def resume(self, now: float) -> None:
         """Accept again, if the time for a pause is over. To be called about once a second."""

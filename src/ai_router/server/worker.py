@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import select
 import socket
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 _NEXT_REQUEST_S = 0.1
 """How long a thread waits for the next request of its client: by way of the loop it takes two threads to wake and half
 a dozen system calls."""
+_CLOSING_S = 1.0
+"""How long answers close their connections before it stops to listen."""
 _NOTIFY_S = 1.0
 """How often to notify the arbiter, which waits 30 s; each time is a system call."""
 _ERROR_DELIVERY_S = 2.0
@@ -66,8 +69,13 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     limits: ClassVar[Limits]
     stream_keepalive_s: ClassVar[float]
+    drain_s: ClassVar[float]
     _loop: Any = None
     _quitting = False
+    _last_answers_at = math.inf
+    """When answers begin to close their connections, in monotonic seconds."""
+    _stops_at = math.inf
+    """When it stops to listen."""
     _notified_at = 0.0
 
     def init_process(self) -> None:
@@ -97,12 +105,17 @@ class Worker(BaseWorker):  # type: ignore[misc]
         loop.shut_down()
 
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ARG002 - as signal handlers are called
-        """SIGTERM: what is under way ends; new connections are refused."""
-        # First this: from then on each connection closes behind its answer, and what is asked on it meanwhile must say
-        # so. Nothing else sets this flag, so that its lock is free, also in a signal handler.
+        """SIGTERM: /health/ready says so, so that whoever distributes requests sends no more; then answers close their
+        connections; then new connections are refused, and what is under way ends."""
+        # Nothing else sets this flag, so that its lock is free, also in a signal handler.
         if isinstance(app := getattr(self, "wsgi", None), Flask):
             drain_app(app)
-        self._stop()
+        if self._loop is None or not self.drain_s:
+            self._stop()
+        elif self._stops_at == math.inf:
+            self._last_answers_at = time.monotonic() + self.drain_s
+            self._stops_at = self._last_answers_at + _CLOSING_S
+            self._loop.poller.wake()
 
     def handle_quit(self, _sig: int, _frame: Any) -> None:
         """SIGINT or SIGQUIT: streams are sent an error and end, what is queued is written, nothing else is awaited.
@@ -125,7 +138,10 @@ class Worker(BaseWorker):  # type: ignore[misc]
 
     def _run_once(self) -> None:
         """Run the loop once. Now and then notify the arbiter that this process lives, and see whether it does."""
-        if (now := self._loop.run_once()) - self._notified_at > _NOTIFY_S:
+        now = self._loop.run_once()
+        if now >= self._stops_at and self.alive:
+            self._stop()
+        if now - self._notified_at > _NOTIFY_S:
             self._notified_at = now
             self.notify()
             if self.ppid != os.getppid():
@@ -205,7 +221,8 @@ class Worker(BaseWorker):  # type: ignore[misc]
         environ[ON_DISCONNECT] = partial(_on_disconnect, conn)
         if conn.refusal is not None:
             environ[REFUSAL] = conn.refusal
-        if not (conn.reader.complete and self.alive and self._loop.has_room()):
+        stays = self.alive and time.monotonic() < self._last_answers_at
+        if not (conn.reader.complete and stays and self._loop.has_room()):
             response.force_close()
         portions = self.wsgi(environ, response.start_response)
         # An answer that came at the last moment has the time for one portion.
