@@ -273,15 +273,18 @@ class Shared:
 
 
 def two_processes(folder: Path, report: Report, rounds: int, seconds: float) -> None:
-    """A closed loop of plain requests through one router, then spread over two, in turn."""
+    """A closed loop of plain requests through one router, spread over two that share nothing, and through one with two
+    workers that share their state, in turn."""
     with ExitStack() as running:
         model = running.enter_context(backend(INSTANT, folder / "instant"))
         settings = {"PRIMARY_URL": model.url}
         both = [running.enter_context(router(folder / name, settings)) for name in ("first", "second")]
-        found: dict[str, list[Shared]] = {"one process": [], "two processes": []}
+        workers = running.enter_context(router(folder / "workers", {**settings, "WORKERS": "2"}))
+        found: dict[str, list[Shared]] = {"one process": [], "two processes": [], "two workers": []}
         for number in range(rounds + 1):
             # Each of them is the one by itself every other round.
-            for name, routers in (("one process", [both[number % 2]]), ("two processes", both)):
+            chosen = (("one process", [both[number % 2]]), ("two processes", both), ("two workers", [workers]))
+            for name, routers in chosen:
                 report.begin(f"{name}, {number} of {rounds}")
                 turn = _shared_turn(routers, model, seconds)
                 if number:  # the first round warms up
@@ -323,8 +326,8 @@ def _two_note(found: Mapping[str, Sequence[Shared]], cores: int) -> str:
         f"Shares are of one core. The generator and the model share the {cores} cores with the routers; with two, all "
         f"together used {used:.2f}, and the rest was idle or somebody else's. At the processor time that a request "
         f"takes of one ({each[0]:.2f} ms), no more than {times:.2f} times its rate can come of these cores; where each "
-        f"has half of the connections it is {each[1]:.2f} ms. It does not show what workers of one router would do, "
-        "which share their state, nor a machine with more cores."
+        f"has half of the connections it is {each[1]:.2f} ms. The two workers are one router, and share their state "
+        "through a Valkey of its own. It does not show a machine with more cores."
     )
 
 
