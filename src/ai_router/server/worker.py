@@ -38,6 +38,7 @@ from ai_router.errors import INTERNAL, InternalError, InvalidRequest, RouterErro
 from ai_router.runtime import close_app, drain_app, end_live_views, runtime_of, stop_app
 from ai_router.server.connection import Connection, Limits
 from ai_router.server.event_loop import READ_SIZE, EventLoop
+from ai_router.server.garbage import settle
 from ai_router.server.poller import make_poller
 from ai_router.server.response import RequestBody, TogetherResponse
 from ai_router.server.stream_relay import StreamRelay
@@ -90,6 +91,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
         self._relay = StreamRelay(
             loop, runtime.timers, write_timeout_s=self.limits.write_s, keepalive_s=self.stream_keepalive_s
         )
+        settle(runtime.timers)
         loop.listen(self.sockets)
         while self.alive:
             self._run_once()
