@@ -13,7 +13,7 @@ RANKS = [
     {"cli"},
     {"server"},
     {"app"},
-    {"endpoints"},
+    {"endpoints", "reloading"},
     {"runtime"},
     {"wiring"},
     {"telemetry"},

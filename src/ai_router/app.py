@@ -28,6 +28,7 @@ from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.providers.registry import Registry, build_registry
+from ai_router.reloading import Reloader
 from ai_router.runtime import EXTENSION, Runtime
 from ai_router.shared.peers import Peers
 from ai_router.shared.start import Shared, start_shared
@@ -116,9 +117,13 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         closing,
     )
 
+    reloader = Reloader(settings, registry, pipeline, limiter, checker, telemetry)
+
     # How clients ask.
     app = _flask_app()
-    runtime = app.extensions[EXTENSION] = Runtime(timers, access.RequestPolicy(keys, limit), closing, in_flight)
+    runtime = app.extensions[EXTENSION] = Runtime(
+        timers, access.RequestPolicy(keys, limit), closing, reloader.reload, in_flight
+    )
     ids = Ids()
 
     everywhere = InFlightEverywhere(in_flight, shared.peers)

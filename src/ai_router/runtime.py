@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flask import Flask
 
+from ai_router.config import Settings
 from ai_router.console.live import LiveView
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.errors import ShuttingDown
@@ -24,9 +27,16 @@ class Runtime:
     timers: TimerThread
     policy: access.RequestPolicy
     closing: ExitStack
+    reload: Callable[[], None]
+    """Take over changed settings, or say in the log why not."""
     in_flight: InFlight = field(default_factory=InFlight)
     live: list[LiveView] = field(default_factory=list)
     draining: threading.Event = field(default_factory=threading.Event)
+
+
+def pid_file(settings: Settings) -> Path:
+    """Where the number of the router's first process stands while it serves."""
+    return settings.data_dir / "ai-router.pid"
 
 
 def runtime_of(app: Flask) -> Runtime:

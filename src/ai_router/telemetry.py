@@ -60,6 +60,8 @@ class Telemetry:
     """Have counted what has ended until now."""
     trace_of: Callable[[str | None], Trace | None]
     cost_of: Callable[[Outcome], Cost]
+    know_backends: Callable[[], None]
+    """Look again at which backends there are, and what they cost."""
     is_local: Callable[[str], bool]
     """Whether a backend, by its name, is in the local network."""
 
@@ -122,6 +124,7 @@ def start_telemetry(
         flush=recorder.flush,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
         cost_of=pricing.cost,
+        know_backends=pricing.refresh,
         is_local=pricing.is_local,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -89,25 +90,37 @@ def start_admission(shared: Shared, telemetry: Telemetry, flush: Callable[[], No
 
 
 def build_limiter(settings: Settings, registry: Registry, shared: Shared = ALONE) -> ConcurrencyLimiter:
-    """A limit for each backend. With several that answer chats, none of them may take all places."""
-    cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.request_threads
-    own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
+    """A limit for each backend, whose breakers all processes share."""
     rules = BreakerRules(
         failures_in_a_row=settings.breaker_failures,
         min_calls=4 * settings.breaker_failures,
         open_s=settings.backoff_s,
         max_open_s=30 * settings.backoff_s,
     )
+    limits = limits_of(settings, registry)
     limiter = ConcurrencyLimiter(
-        cap,
-        settings.queue_limit,
-        rules,
-        {CLASSIFIER: settings.request_threads, **own},
-        # A cap that somebody has set is what the backend can take; the default is for what holds a thread.
-        counts_streams=settings.backend_cap is not None,
+        limits.cap, settings.queue_limit, rules, limits.caps, counts_streams=limits.counts_streams
     )
     share_breakers(limiter, shared, [backend.name for backend in registry.backends()])
     return limiter
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLimits:
+    """``cap``: calls that a backend may have at a time; ``caps``: other numbers, by name; ``counts_streams``: whether
+    ``cap`` counts streams that have begun."""
+
+    cap: int
+    caps: Mapping[str, int]
+    counts_streams: bool
+
+
+def limits_of(settings: Settings, registry: Registry) -> BackendLimits:
+    """The limits of the backends. With several that answer chats, none of them may take all places."""
+    cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.request_threads
+    own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
+    # A cap that somebody has set is what the backend can take; the default is for what holds a thread.
+    return BackendLimits(cap, {CLASSIFIER: settings.request_threads, **own}, settings.backend_cap is not None)
 
 
 def build_embeddings(settings: Settings, registry: Registry, client: UpstreamClient) -> Embeddings:

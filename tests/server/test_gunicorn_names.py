@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http import get_parser, wsgi
 from gunicorn.http.errors import ParseException
@@ -29,6 +30,7 @@ def parameters(function: Any) -> list[str]:
     [
         ("init_process", []),
         ("run", []),
+        ("init_signals", []),
         ("notify", []),
         ("handle_exit", ["sig", "frame"]),
         ("handle_quit", ["sig", "frame"]),
@@ -37,6 +39,11 @@ def parameters(function: Any) -> list[str]:
 )
 def test_the_worker_has_the_method(name: str, takes: list[str]) -> None:
     assert parameters(getattr(Worker, name)) == takes
+
+
+@pytest.mark.parametrize(("name", "takes"), [("run", []), ("handle_hup", []), ("kill_workers", ["sig"])])
+def test_the_arbiter_has_the_method(name: str, takes: list[str]) -> None:
+    assert parameters(getattr(Arbiter, name)) == takes
 
 
 @pytest.fixture

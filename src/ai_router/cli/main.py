@@ -10,7 +10,7 @@ from ai_router.cli.evaluating import evaluate
 from ai_router.cli.keys import keys
 from ai_router.cli.learning import learn
 from ai_router.cli.models import models
-from ai_router.cli.serving import doctor, serve
+from ai_router.cli.serving import doctor, reload, serve
 
 
 @click.group()
@@ -19,5 +19,5 @@ def main() -> None:
     """A self-hosted, OpenAI-compatible routing proxy."""
 
 
-for command in (serve, doctor, route, evaluate, learn, replay, models, keys):
+for command in (serve, doctor, reload, route, evaluate, learn, replay, models, keys):
     main.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from ai_router.embedded.start import EmbeddedUnavailable, find_weights, name_of,
 from ai_router.http.session import BackendSession
 from ai_router.observability.log_file import OWN_STREAMS
 from ai_router.providers.registry import Backend
+from ai_router.runtime import pid_file
 from ai_router.server.application import Server
 from ai_router.shared.own_server import OwnServerUnavailable, start_own_server
 
@@ -82,6 +84,24 @@ def _with_shared_state(settings: Settings, releases: list[Callable[[], None]]) -
 def _call_all(functions: Sequence[Callable[[], None]]) -> None:
     for function in functions:
         function()
+
+
+@click.command()
+def reload() -> None:
+    """Have the running router take over changed settings and its catalogue's file; a bad file changes nothing."""
+    settings = settings_or_exit()
+    registry_of(settings)
+    file = pid_file(settings)
+    try:
+        pid = int(file.read_text())
+        os.kill(pid, signal.SIGHUP)
+    except FileNotFoundError:
+        exit_with(f"no router runs here: there is no {file} (is DATA_DIR the same?)")
+    except (ValueError, ProcessLookupError):
+        exit_with(f"no router runs here: {file} is of one that has ended")
+    except PermissionError:
+        exit_with(f"the router (process {pid}) is somebody else's")
+    click.echo(f"told the router (process {pid}); its log says what it has taken over")
 
 
 @click.command()

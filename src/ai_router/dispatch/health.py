@@ -57,6 +57,10 @@ class HealthReport:
     taken_at: float
 
 
+_MORE_CHECKS = 8
+"""Threads for backends that a new catalogue brings."""
+
+
 class HealthChecker:
     """Makes the reports. Callers at the same time share one, and one is given out again for CACHE_S seconds.
 
@@ -71,7 +75,8 @@ class HealthChecker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
-        self._backends = backends
+        self.backends = backends
+        """Those that are asked. May be replaced."""
         self._limiter = limiter
         self._clock = clock
         self._lock = threading.Lock()
@@ -80,7 +85,9 @@ class HealthChecker:
         self._errors: dict[str, str] = {}
         # Threads of its own: /health must answer while every other pool is busy. Two for each backend, because a check
         # that hangs in a look-up or a connect may still run when the next report is made.
-        self._check_threads = ThreadPoolExecutor(max_workers=2 * len(backends), thread_name_prefix="health")
+        self._check_threads = ThreadPoolExecutor(
+            max_workers=2 * len(backends) + _MORE_CHECKS, thread_name_prefix="health"
+        )
         self._report_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health-report")
 
     def report(self) -> HealthReport:
@@ -115,7 +122,7 @@ class HealthChecker:
     def _make_report(self, *, logged: bool) -> HealthReport:
         started = self._clock()
         try:
-            checks = {backend.name: self._check_threads.submit(self._check, backend) for backend in self._backends}
+            checks = {backend.name: self._check_threads.submit(self._check, backend) for backend in self.backends}
             wait(checks.values(), timeout=LIMIT_S)
             backends = {name: self._backend_health(name, check) for name, check in checks.items()}
             report = HealthReport(overall(backends), backends, taken_at=self._clock())

@@ -112,6 +112,12 @@ class Budget:
         self._counted_at = clock()
         self._lock = threading.Lock()
 
+    def change(self, per_minute: float) -> None:
+        """Another budget from now on."""
+        with self._lock:
+            self._refill()
+            self._per_minute, self._left = per_minute, min(self._left, per_minute)
+
     def left_s(self) -> float:
         """Seconds that are left now; negative if overdrawn."""
         with self._lock:
@@ -146,20 +152,20 @@ class SpeculationController:
         self._mode = mode
         self._limiter = limiter
         self._load = load
-        self._budget = budget
+        self.budget = budget
         self._metrics = metrics
-        self._slots = slots
+        self.slots = slots
         self.result_without_call = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
         """What to report for a request without a speculative call."""
 
     def permit_for(self, guess: Guess | None) -> Permit | None:
         """A permit for a speculative call of the primary; None: do not speculate."""
         self._load.keep_polling()
-        pressure = Pressure(self._load.waiting, self._budget.left_s())
+        pressure = Pressure(self._load.waiting, self.budget.left_s())
         why = why_not(self._mode, guess, pressure)
         permit = None
         if why is None:
-            slots = None if self._mode is SpeculationMode.ALWAYS else self._slots
+            slots = None if self._mode is SpeculationMode.ALWAYS else self.slots
             permit = self._limiter.acquire([PRIMARY], below=slots)
             why = None if permit else "saturated"
         if why is not None:
@@ -179,7 +185,7 @@ class SpeculationController:
 
     def lost(self, took_ms: float) -> None:
         """The call was aborted, or failed, after ``took_ms``."""
-        self._budget.spend(took_ms / 1000)
+        self.budget.spend(took_ms / 1000)
         self._metrics.speculated(SpeculationResult.CANCELLED, took_ms, self._load.tokens_in(took_ms / 1000))
 
 

@@ -129,7 +129,8 @@ class WebSearch:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._searchers = searchers
+        self.searchers = searchers
+        """Who is asked, best first. May be replaced."""
         self._threads = threads
         self._timeout_s = timeout_s
         self._connect_s = connect_s
@@ -145,7 +146,7 @@ class WebSearch:
         if (context := self._found_before(turn)) is not None:
             record.enriched(started, context)
             return context
-        searchers = {searcher.candidate: searcher for searcher in self._searchers}
+        searchers = {searcher.candidate: searcher for searcher in self.searchers}
         calls: list[UpstreamCall] = []
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[Findings]:

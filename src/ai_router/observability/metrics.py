@@ -28,7 +28,7 @@ from prometheus_client import (
 )
 
 from ai_router.resilience.breaker import State
-from ai_router.resilience.limiter import LimiterReport
+from ai_router.resilience.report import LimiterReport
 from ai_router.types import Cost, DecidedBy, Label, Outcome, SpeculationResult
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

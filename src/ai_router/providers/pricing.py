@@ -82,11 +82,20 @@ class Pricing:
         usd_per_gpu_s: float | None,
         public_price: PublicPrice | None = None,
     ) -> None:
-        self._backends: Mapping[str, Backend] = {backend.name: backend for backend in registry.backends()}
-        self._local = frozenset(backend.name for backend in registry.backends() if backend.local)
+        self._registry = registry
+        self._backends: Mapping[str, Backend] = {}
+        self._local: frozenset[str] = frozenset()
+        self.refresh()
         self.baseline = baseline
         self._usd_per_gpu_s = usd_per_gpu_s
         self._public_price = public_price or genai_price
+
+    def refresh(self) -> None:
+        """Look again at which backends there are."""
+        backends = self._registry.backends()
+        # What is gone may still have answered a request that has not been priced yet.
+        self._backends = {**self._backends, **{backend.name: backend for backend in backends}}
+        self._local |= frozenset(backend.name for backend in backends if backend.local)
 
     def is_local(self, backend: str) -> bool:
         """Whether a backend, by its name, runs on the operator's own machines."""

@@ -163,9 +163,10 @@ class Searcher:
         return Candidate(self.backend, self.search.model)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Registry:
-    """The configured backends and what a request needs to know about them. Made once, at the start.
+    """The configured backends and what a request needs to know about them. Made at the start; ``adopt`` changes what
+    comes from the catalogue.
 
     ``clouds``: the catalogue's providers that have a key or need none, by name. ``classifier``: None without a server,
     or when switched off. ``chains``: the candidates for each label of the classifier, in lower case, first choice
@@ -186,6 +187,12 @@ class Registry:
     idle_s: float
     plain_s: float
     takes_unknown_models: bool = False
+
+    def adopt(self, new: Registry) -> None:
+        """Take over what a catalogue says. A request that is on its way keeps the candidates that it has."""
+        self.catalogue, self.clouds, self.notes = new.catalogue, new.clouds, new.notes
+        self.chains, self.searchers = new.chains, new.searchers
+        self.takes_unknown_models = new.takes_unknown_models
 
     @property
     def xai(self) -> Backend | None:
@@ -212,8 +219,9 @@ class Registry:
         )
 
 
-def build_registry(settings: Settings, today: date | None = None) -> Registry:
-    """The registry for these settings. ``today`` decides which models are retired; None: the present day.
+def build_registry(settings: Settings, today: date | None = None, present: Registry | None = None) -> Registry:
+    """The registry for these settings. ``today`` decides which models are retired; None: the present day. ``present``:
+    the one whose primary and classifier stay; None: they are made anew.
 
     Raises SettingsError for a catalogue that cannot work, and ValueError without PRIMARY_URL, which ``serve`` sets to
     the embedded model's address if it is unset.
@@ -223,7 +231,7 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
     catalogue = load_catalogue(settings.catalogue_file)
     today = today or date.today()
     notes: list[str] = []
-    primary = _primary(settings, settings.primary_url)
+    primary = _primary(settings, settings.primary_url) if present is None else present.primary
     clouds = dict(_cloud_backends(settings, catalogue, today, notes))
     chains = {
         name: tuple(_candidates(catalogue.chains.get(name, ()), primary, clouds, today))
@@ -237,7 +245,7 @@ def build_registry(settings: Settings, today: date | None = None) -> Registry:
     return Registry(
         primary=primary,
         clouds=clouds,
-        classifier=_classifier(settings),
+        classifier=_classifier(settings) if present is None else present.classifier,
         catalogue=catalogue,
         chains=chains,
         searchers=tuple(_searchers(settings, catalogue, clouds)),

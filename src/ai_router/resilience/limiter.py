@@ -13,10 +13,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ai_router.resilience.breaker import Backoff, Breaker, BreakerChange, BreakerRules, State, Why
 from ai_router.resilience.queue_ticket import QueueFull, Ticket
+from ai_router.resilience.report import LimiterReport
 
 _NEWEST_WEIGHT = 0.2
 _MAX_COOLDOWN_S = 60.0
@@ -24,16 +24,6 @@ _MAX_COOLDOWN_S = 60.0
 are raised. (A Retry-After of 31 years has been seen.)"""
 _UNTIL_WOKEN_S = 3600.0
 """How long to wait for a backend that is merely full. Its next release wakes the waiting request long before that."""
-
-
-@dataclass(frozen=True, slots=True)
-class LimiterReport:
-    """One backend now: its breaker's state and why it opened, calls that hold a permit, requests that wait for one."""
-
-    state: State
-    why: Why | None
-    in_flight: int
-    waiting: int
 
 
 class _BackendLimit:
@@ -165,8 +155,9 @@ class ConcurrencyLimiter:
         self._clock = clock
         self._lock = threading.RLock()
         self._caps = dict(caps or {})
+        self._cap, self._counts_streams = cap, counts_streams
         self._backends: dict[str, _BackendLimit] = defaultdict(
-            lambda: _BackendLimit(cap, rules, counts_streams=counts_streams)
+            lambda: _BackendLimit(self._cap, rules, counts_streams=self._counts_streams)
         )
         self.on_breaker: Callable[[BreakerChange], None] = lambda _change: None
         """Is told when a breaker has opened or closed for what was seen here. It must return at once."""
@@ -175,6 +166,14 @@ class ConcurrencyLimiter:
         self._waiting: list[QueueTicket] = []
         self._round = 0
         self._last_rounds: dict[str, int] = {}
+
+    def change(self, cap: int, size: int, caps: Mapping[str, int], *, counts_streams: bool) -> None:
+        """Other limits from now on. Calls that are under way stay."""
+        with self._lock:
+            self._cap, self._size, self._caps, self._counts_streams = cap, size, dict(caps), counts_streams
+            for backend in self._backends.values():
+                backend.cap, backend.counts_streams = cap, counts_streams
+            self.admit_waiting()
 
     def acquire(self, wanted: Iterable[str], below: int | None = None) -> Permit | None:
         """A permit of the first of the backends ``wanted`` that can grant one now; None if none can.

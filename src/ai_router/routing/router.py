@@ -82,8 +82,10 @@ class Router:
         self._fast_path = fast_path
         self._limiter = limiter
         self._bodies = bodies
-        self._escalates = cloud_fallback and not registry.chains[Label.COMPLEX.lower()][0].backend.local
+
+    def _escalates(self) -> bool:
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
+        return self._cloud_fallback and not self._registry.chains[Label.COMPLEX.lower()][0].backend.local
 
     @property
     def head(self) -> Head | None:
@@ -236,7 +238,7 @@ class Router:
             label = known.own
             if label is None:
                 return None
-            if label is not Label.COMPLEX and self._escalates and goes_in_circles(request.messages):
+            if label is not Label.COMPLEX and self._escalates() and goes_in_circles(request.messages):
                 self._fast_path.remember(keys, Label.COMPLEX, previous_label)
                 return _conversation_decision(Label.COMPLEX, f"{CIRCLES} equal tool calls in a row led nowhere")
             return _conversation_decision(label, f"goes on with a turn that was decided as {label}")

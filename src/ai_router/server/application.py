@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from ai_router.app import create_app
-from ai_router.config import Settings
+from ai_router.config import Settings, SettingsError
 from ai_router.observability.metrics import forget_worker, share_metrics
 from ai_router.observability.windows import process_started
+from ai_router.reloading import check_reload
+from ai_router.runtime import pid_file
 from ai_router.server.connection import Limits
 from ai_router.server.worker import Worker, close_worker
 from ai_router.telemetry import shared_folder
@@ -20,6 +25,15 @@ from ai_router.telemetry import shared_folder
 _IDLE_S = 75
 _LAST_WORDS_S = 5
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes its file there itself, unlinked at once
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's master process. On SIGHUP its workers take over changed settings, and stay; gunicorn would replace
+    them."""
+
+    def handle_hup(self) -> None:
+        if self.app.reload():
+            self.kill_workers(signal.SIGHUP)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -31,6 +45,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._when_ready = when_ready
         self._after_fork = after_fork
+        self._pid_file = pid_file(settings)
         self._born = process_started()
         self._shared = shared_folder(settings)
         if self._shared is not None:
@@ -58,13 +73,33 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
             # The control socket is a door that nobody here uses.
             "control_socket_disable": True,
-            "when_ready": lambda _server: self._when_ready(),
+            "when_ready": lambda _server: self._begin(),
             "post_fork": lambda _server, _worker: self._after_fork(),
             "worker_exit": lambda _server, worker: close_worker(worker),
             "child_exit": lambda _server, worker: self._forget(worker.pid),
         }
         for name, value in chosen.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        try:
+            _Arbiter(self).run()
+        finally:
+            self._pid_file.unlink(missing_ok=True)
+
+    def reload(self) -> bool:
+        """Check the settings as they stand now, for workers that are yet to start; whether they can work."""
+        try:
+            self._settings = check_reload(self._settings).settings
+        except SettingsError as problem:
+            print(f"ai-router: not reloaded, all stays as it was: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+            return False
+        return True
+
+    def _begin(self) -> None:
+        self._pid_file.write_text(f"{os.getpid()}\n")
+        self._when_ready()
 
     def load(self) -> Flask:
         """The application, made in the worker: its threads would not survive the fork."""

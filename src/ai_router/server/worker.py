@@ -13,7 +13,9 @@ import logging
 import math
 import os
 import select
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -78,6 +80,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
     _stops_at = math.inf
     """When it stops to listen."""
     _notified_at = 0.0
+    _reload_wanted = False
 
     def init_process(self) -> None:
         """In the worker's process, where threads may be started; ends in ``run``."""
@@ -119,6 +122,17 @@ class Worker(BaseWorker):  # type: ignore[misc]
             self._stops_at = self._last_answers_at + _CLOSING_S
             self._loop.poller.wake()
 
+    def init_signals(self) -> None:
+        """gunicorn's, and SIGHUP: it would end this process."""
+        super().init_signals()
+        signal.signal(signal.SIGHUP, self._handle_hup)
+
+    def _handle_hup(self, _sig: int, _frame: Any) -> None:
+        """SIGHUP: take over changed settings. To be done on a thread, where locks may be waited for."""
+        self._reload_wanted = True
+        if self._loop is not None:
+            self._loop.poller.wake()
+
     def handle_quit(self, _sig: int, _frame: Any) -> None:
         """SIGINT or SIGQUIT: streams are sent an error and end, what is queued is written, nothing else is awaited.
 
@@ -143,6 +157,9 @@ class Worker(BaseWorker):  # type: ignore[misc]
         now = self._loop.run_once()
         if now >= self._stops_at and self.alive:
             self._stop()
+        if self._reload_wanted:
+            self._reload_wanted = False
+            threading.Thread(target=runtime_of(self.wsgi).reload, name="reload", daemon=True).start()
         if now - self._notified_at > _NOTIFY_S:
             self._notified_at = now
             self.notify()

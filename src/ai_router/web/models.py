@@ -18,13 +18,15 @@ _WAIT_S = 1.0
 
 
 def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
-    """Both routes, in the shape of OpenAI's API. The names do not change while the router runs.
+    """Both routes, in the shape of OpenAI's API.
 
     One model is found by each name that a request may have, aliases and retired names included.
     """
     models = Blueprint("models", __name__)
     created = int(time.time())
-    listed = {entry.id: entry.owned_by for entry in listing(registry)}
+
+    def listed() -> dict[str, str]:
+        return {entry.id: entry.owned_by for entry in listing(registry)}
 
     def shown(model: str, owned_by: str, named: ResolvedModel) -> dict[str, Any]:
         entry = {"id": model, "object": "model", "created": created, "owned_by": owned_by}
@@ -36,7 +38,7 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
         today = date.today()
         return jsonify(
             object="list",
-            data=[shown(model, owned_by, resolve(registry, model, today)) for model, owned_by in listed.items()],
+            data=[shown(model, owned_by, resolve(registry, model, today)) for model, owned_by in listed().items()],
         )
 
     @models.get("/v1/models/<path:model>")
@@ -45,7 +47,7 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
         primary_facts.wait(_WAIT_S)
         named = resolve(registry, model, date.today())
         owner = named.route if named.route in registry.clouds else "ai-router"
-        return jsonify(shown(model, listed.get(model, owner), named))
+        return jsonify(shown(model, listed().get(model, owner), named))
 
     return models
 
