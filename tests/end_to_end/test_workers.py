@@ -78,15 +78,21 @@ def test_all_answer_and_all_is_counted_once(lab: Lab) -> None:
 def test_more_than_one_of_them_has_a_share(lab: Lab) -> None:
     """Of connections that are open at the same time."""
     lab.primary.on(CHAT, Stream([chunk({"content": "first"})], ending="hang"))
+    before = sockets_of_workers(lab.router)
     clients = [RawClient(lab.router.port) for _ in range(24)]
     for client in clients:
         client.send_chat(text=anew(), stream=True)
     for client in clients:
         client.read_until(b"first")
-    held = [sum(link.startswith("socket:") for link in open_files(pid)) for pid in workers(lab.router)]
+    gained = [now - then for now, then in zip(sockets_of_workers(lab.router), before, strict=True)]
     for client in clients:
         client.leave()
-    assert max(held) < 3 * min(held), held
+    # Each stream is two sockets.
+    assert min(gained) >= 2, gained
+
+
+def sockets_of_workers(router: RunningRouter) -> list[int]:
+    return [sum(link.startswith("socket:") for link in open_files(pid)) for pid in workers(router)]
 
 
 def open_files(pid: int) -> list[str]:
@@ -123,9 +129,9 @@ def test_one_that_is_killed_takes_only_its_own_with_it(lab: Lab) -> None:
     for client in clients:
         client.socket.setblocking(False)
     ended = [client for client in clients if is_closed(client)]
-    assert len(ended) < len(clients)
     for client in clients:
         client.leave()
+    assert len(ended) < len(clients)
     assert eventually(lambda: shared_state(lab.router) == {"ok": True, "processes": WORKERS}, 30)
     assert eventually(lambda: in_flight(lab.router) == 0)
 

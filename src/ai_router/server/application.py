@@ -58,6 +58,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         chosen: dict[str, Any] = {
             "bind": _bind(settings.host, settings.port),
             "workers": settings.workers,
+            # Each worker also listens for itself: see listeners_beside.
+            "reuse_port": settings.workers > 1,
             "worker_class": _worker_class(settings),
             "threads": settings.threads,
             "keepalive": _IDLE_S,

@@ -8,7 +8,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from ai_router.server.poller import READ
@@ -17,7 +16,24 @@ log = logging.getLogger(__name__)
 
 _ACCEPTS = 64
 """In a row, before it is the turn of the connections that there are."""
+_ACCEPTS_AT_STOP = 1024
+_BACKLOG = 2048
 _PAUSE_S = 0.5
+
+
+def listeners_beside(shared: Sequence[socket.socket]) -> Sequence[socket.socket]:
+    """Listening sockets of this process alone, at the same addresses as those that it shares with others, all of which
+    must allow that (SO_REUSEPORT): the kernel spreads connections evenly over them. Of a shared one alone whoever is
+    awake takes them all."""
+    made = []
+    for other in shared:
+        listener = socket.socket(other.family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(other.getsockname())
+        listener.listen(_BACKLOG)
+        made.append(listener)
+    return made
 
 
 class Loop(Protocol):
@@ -64,7 +80,7 @@ class Listeners:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             self._loop.forget(listener)
-            self._accept(listener, READ)
+            self._accept(listener, _ACCEPTS_AT_STOP)
             listener.close()
 
     def resume(self, now: float) -> None:
@@ -75,10 +91,10 @@ class Listeners:
                 self._watch(listener)
 
     def _watch(self, listener: socket.socket) -> None:
-        self._loop.watch(listener, READ, partial(self._accept, listener))
+        self._loop.watch(listener, READ, lambda _events: self._accept(listener, _ACCEPTS))
 
-    def _accept(self, listener: socket.socket, _events: int) -> None:
-        for _ in range(_ACCEPTS):
+    def _accept(self, listener: socket.socket, most: int) -> None:
+        for _ in range(most):
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):

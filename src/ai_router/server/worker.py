@@ -41,6 +41,7 @@ from ai_router.runtime import close_app, drain_app, end_live_views, runtime_of, 
 from ai_router.server.connection import Connection, Limits
 from ai_router.server.event_loop import READ_SIZE, EventLoop
 from ai_router.server.garbage import settle
+from ai_router.server.listeners import listeners_beside
 from ai_router.server.poller import make_poller
 from ai_router.server.response import RequestBody, TogetherResponse
 from ai_router.server.stream_relay import StreamRelay
@@ -95,7 +96,7 @@ class Worker(BaseWorker):  # type: ignore[misc]
             loop, runtime.timers, write_timeout_s=self.limits.write_s, keepalive_s=self.stream_keepalive_s
         )
         settle(runtime.timers)
-        loop.listen(self.sockets)
+        loop.listen([*(listeners_beside(self.sockets) if self.cfg.workers > 1 else ()), *self.sockets])
         while self.alive:
             self._run_once()
         loop.stop_accepting()
