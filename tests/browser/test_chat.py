@@ -269,6 +269,8 @@ def test_another_conversation_opened_meanwhile_keeps_its_own_words(lab: BrowserL
     console.ask(first)
     expect(console.page.locator(".answer .markdown")).to_contain_text("w3")
     console.page.get_by_role("link", name="New conversation").click()
+    # The page changes a moment after the click; until then a question would go to the first thread.
+    expect(console.page.get_by_role("heading", name="Ask something")).to_be_visible()
     console.ask(anew("second thread"))
     expect(console.answer()).to_contain_text("The other.")
     console.page.get_by_role("link", name=first).click()
