@@ -105,7 +105,7 @@ class Admission:
         request_id = outcome.request.session_id
         if request_id in self._under_way:
             self.ended(request_id)
-            self._work.put(lambda: self.settle(request_id, *_bill(self._cost_of(outcome))))
+            self._settle_soon(request_id, lambda: self.settle(request_id, *_bill(self._cost_of(outcome))))
 
     def ended(self, request_id: str) -> None:
         """A request is no longer under way."""
@@ -123,7 +123,13 @@ class Admission:
     def forget(self, request_id: str) -> None:
         """A request has ended that can have cost nothing."""
         self.ended(request_id)
-        self._work.put(lambda: self.settle(request_id, 0.0, None))
+        self._settle_soon(request_id, lambda: self.settle(request_id, 0.0, None))
+
+    def _settle_soon(self, request_id: str, settle: Callable[[], None]) -> None:
+        if not self._work.put(settle):
+            # Not renewed any more, its reservation runs out, and counts in full.
+            with self._lock:
+                self._under_way.pop(request_id, None)
 
     def settle(self, request_id: str, usd: float | None, tokens: int | None) -> None:
         """A request has cost ``usd`` (None: nobody knows) and had so many tokens (None: nobody knows). Raises
@@ -215,8 +221,16 @@ class Admission:
             try:
                 if self._ledger is not None:
                     self._ledger.renew(key_id, renewals)
+                    self._release_ended(key_id, renewals)
             except SharedUnavailable as problem:
                 log.debug("leases of requests are not renewed: %s", problem)
+
+    def _release_ended(self, key_id: str, renewals: Sequence[Renewal]) -> None:
+        """Those that have ended while they were renewed, which has put them back."""
+        with self._lock:
+            living = {name for name, one in self._under_way.items() if one.running}
+            self._ended[key_id] += [one.id for one in renewals if one.running and one.id not in living]
+        self._release(key_id)
 
 
 class Admitting:

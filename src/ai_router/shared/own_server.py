@@ -64,7 +64,7 @@ def start_own_server(log_file: Path) -> OwnServer:
     try:
         readable, _, _ = select.select([ready], [], [], _START_TIMEOUT_S)
         if not readable or os.read(ready, 1) != b"1":
-            process.kill()
+            # Its stdin ends: it takes its server and its folder with it.
             process.communicate()
             raise OwnServerUnavailable(f"Valkey did not start; {log_file} says why")
     finally:
