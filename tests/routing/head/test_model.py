@@ -101,6 +101,13 @@ def test_while_the_slow_models_load_the_words_alone_decide() -> None:
     assert not head.first_guess(harder, 2026).final
 
 
+@pytest.mark.parametrize("role", ["system", "assistant", "0"])
+def test_a_conversation_without_a_word_of_the_user_is_nothing_to_be_sure_of(head: Head, role: str) -> None:
+    guess = head.guess([{"role": role, "content": "Prove that sqrt(2) is irrational."}], 2026, all_stages=True)
+    assert not guess.sure
+    assert guess.ask == ""
+
+
 def test_gibberish_is_nothing_to_be_sure_of(head: Head) -> None:
     assert not head.guess(user("flurb gnozzle wex qanto brindlemop trask velluni"), 2026).sure
 

@@ -115,6 +115,8 @@ def excerpt_of(messages: Sequence[Message], find_ask: Callable[[str], Ask] | Non
                 break
         elif role == "assistant" and turns and not answer:
             answer = text_of(message)[:ANSWER_CHARS]
+    if not turns and find_ask is not None:
+        found = find_ask("")  # of a conversation in which the user says nothing
     return Excerpt(tuple(turns) or ("",), answer, length, partial, whole, certainty, found)
 
 
