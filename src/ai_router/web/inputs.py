@@ -13,6 +13,8 @@ from ai_router.errors import InvalidRequest
 from ai_router.web.requests import check_values, read_body
 
 _DEFAULT_PAGE, _MAX_PAGE = 50, 200
+_MAX_DIGITS = 18
+"""A number of so many digits has a place in eight bytes, which is what databases have."""
 
 
 def json_fields(max_body: int, max_values: int) -> Mapping[str, Any]:
@@ -43,12 +45,25 @@ def text(fields: Mapping[str, Any], name: str, *, required: bool = True) -> str:
     return value
 
 
+def integer(name: str, low: int, high: int, default: int) -> int:
+    """A query parameter that must be a whole number from ``low`` to ``high``. Raises InvalidRequest."""
+    value = request.args.get(name)
+    if value is None:
+        return default
+    if not (is_number(value) and low <= int(value) <= high):
+        raise InvalidRequest(f"'{name}' must be a whole number from {low} to {high}", name)
+    return int(value)
+
+
+def is_number(text: str) -> bool:
+    """Whether these are the digits of a whole number that a database can hold, too."""
+    # str.isdigit alone takes digits that int() does not read, as in "2\u00b2".
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
 def page_size() -> int:
     """The parameter ``limit``. Raises InvalidRequest."""
-    asked = request.args.get("limit", str(_DEFAULT_PAGE))
-    if not (asked.isdigit() and 1 <= int(asked) <= _MAX_PAGE):
-        raise InvalidRequest(f"'limit' must be a whole number from 1 to {_MAX_PAGE}", "limit")
-    return int(asked)
+    return integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
 
 
 def cursor(name: str) -> float | None:
@@ -56,9 +71,9 @@ def cursor(name: str) -> float | None:
     asked = request.args.get(name)
     if not asked:
         return None
-    if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,9})?", asked):
+    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", asked):
         raise InvalidRequest(f"'{name}' must be the 'next' of a page", name)
-    return int(asked) if asked.isdigit() else float(asked)
+    return int(asked) if is_number(asked) else float(asked)
 
 
 def created(fields: Mapping[str, Any]) -> Response:

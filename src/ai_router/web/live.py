@@ -11,8 +11,9 @@ from ai_router.console.live import LiveView
 from ai_router.errors import InvalidRequest
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.web.access import whose
+from ai_router.web.inputs import integer
 from ai_router.web.live_events import LiveEvents, live_response
-from ai_router.web.reports import Lookups, integer, refuse_others
+from ai_router.web.reports import Lookups, refuse_others
 
 _DEFAULT_SESSIONS = 300
 

@@ -22,6 +22,7 @@ from ai_router.storage.session_reader import CURSOR, SESSION_ID, SessionFiles, S
 from ai_router.storage.usage_writer import UsageWriter
 from ai_router.types import Status
 from ai_router.web.access import whose
+from ai_router.web.inputs import integer, page_size
 
 if TYPE_CHECKING:
     from ai_router.storage.usage import UsageStore
@@ -39,7 +40,6 @@ _EGRESS = (
 _EGRESS_ID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{8,32}-[0-9]{1,6}")
 _MAX_DAYS = 3_660
 _FIRST_YEAR = 2000
-_MAX_PAGE, _DEFAULT_PAGE = 200, 50
 _MAX_SEARCH_CHARS = 200
 _MAX_LOOKUPS = 4
 """Few, since look-ups run on the request threads that chats need."""
@@ -63,7 +63,7 @@ def sessions_blueprint(
 
     @sessions.get("/api/sessions")
     def list_sessions() -> Response:
-        session_filter, limit = _session_filter(), integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
+        session_filter, limit = _session_filter(), page_size()
         with lookups.slot():
             flush_all()
             page = files.page(session_filter, limit)
@@ -160,7 +160,7 @@ def usage_blueprint(
     @blueprint.get("/api/egress")
     def calls_that_left() -> Response:
         """The calls that left the local network, newest first, each with its session."""
-        client, limit = whose(), integer("limit", 1, _MAX_PAGE, _DEFAULT_PAGE)
+        client, limit = whose(), page_size()
         refuse_others(("limit", "before"))
         before = _matching("before", _EGRESS_ID, "the 'next' of a page")
         if usage is None:
@@ -217,16 +217,6 @@ def _matching(name: str, pattern: re.Pattern[str], what: str) -> str | None:
     if value is not None and not pattern.fullmatch(value):
         raise InvalidRequest(f"'{name}' must be {what}", name)
     return value
-
-
-def integer(name: str, low: int, high: int, default: int) -> int:
-    """A query parameter that must be a whole number from ``low`` to ``high``."""
-    value = request.args.get(name)
-    if value is None:
-        return default
-    if not (value.isascii() and value.isdigit() and len(value) <= 12 and low <= int(value) <= high):
-        raise InvalidRequest(f"'{name}' must be a whole number from {low} to {high}", name)
-    return int(value)
 
 
 def _day(name: str, default: date) -> date:

@@ -20,7 +20,7 @@ from ai_router.threads.runner import ThreadRunner
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
-from ai_router.web.inputs import created, cursor, json_fields, page_size, text
+from ai_router.web.inputs import created, cursor, is_number, json_fields, page_size, text
 from ai_router.web.live_events import LiveEvents, live_response
 from ai_router.web.requests import Arrival, check_values, parse_chat_request
 from ai_router.web.responses import on_response_closed
@@ -231,7 +231,7 @@ def _role(fields: Mapping[str, Any]) -> str:
 
 def _event_id() -> int:
     text = request.headers.get("last-event-id") or request.args.get("after") or "0"
-    if not (text.isdigit() and len(text) < 19):
+    if not is_number(text):
         raise InvalidRequest("Last-Event-ID must be the number of an event", "last-event-id")
     return int(text)
 
