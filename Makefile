@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CLIENTS := .venv-clients
+TOOLS   := .venv-tools
 AGENTS  := .agents
 VLLM    := .vllm
 NPM_AGENTS := @openai/codex@0.171.0 @anthropic-ai/claude-code@2.1.197 opencode-ai@1.18.33 @qwen-code/qwen-code@0.15.10
 PIP_AGENTS := aider-chat==0.86.2
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet
 
-.PHONY: run setup setup-dev test test-clients test-vllm lint versions vendored check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak lock clean
+.PHONY: run setup setup-dev test test-clients test-vllm lint versions vendored audit check format benchmark benchmark-embedded benchmark-peers benchmark-console pictures soak openapi lock clean
 
 run: setup ## install if need be, then serve; without PRIMARY_URL with the embedded CPU model
 	@exec $(BIN)/ai-router serve
@@ -18,7 +19,7 @@ setup: $(VENV)/installed ## a virtual environment with the router and the embedd
 
 setup-dev: $(VENV)/installed-dev ## and what the tests and checks need
 
-test: setup-dev $(CLIENTS)/installed ## all tests
+test: setup-dev $(CLIENTS)/installed $(TOOLS)/installed ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 test-clients: setup-dev $(AGENTS)/installed ## coding agents of the command line; those that cannot be installed are skipped
@@ -38,6 +39,9 @@ versions: setup-dev ## requests through the lowest versions allowed, and through
 
 vendored: setup-dev ## the console's libraries beside the packages that they were taken from
 	$(BIN)/python -m scripts.vendor --check
+
+audit: setup-dev $(TOOLS)/installed ## known vulnerabilities of what is installed, and a bill of materials: build/sbom.cdx.json
+	$(BIN)/python -m scripts.audit
 
 check: lint test ## everything that has to be green
 
@@ -63,11 +67,14 @@ pictures: setup-dev ## the pictures of the console in docs/images
 soak: setup-dev ## fifty clients and every fault for three minutes: what is held must stay flat
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
+openapi: setup-dev ## write what is served at /openapi.json from docs/openapi.yaml
+	$(BIN)/python -m scripts.openapi
+
 lock: ## write the pinned requirements anew
 	scripts/lock
 
 clean: ## everything that was made here, data excepted
-	rm -rf $(VENV) $(CLIENTS) $(AGENTS) $(VLLM) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(TOOLS) $(AGENTS) $(VLLM) .benchmark-peers build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("ai-router needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -83,6 +90,11 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 $(CLIENTS)/installed: requirements-clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements-clients.txt
+	@touch $@
+
+$(TOOLS)/installed: requirements-tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip --disable-pip-version-check install --quiet --require-hashes --no-deps -r requirements-tools.txt
 	@touch $@
 
 # Each by itself, so that one that cannot be had does not keep the others away.

@@ -86,8 +86,21 @@ def test_prose_has_at_most_100_columns(page: Path) -> None:
 
 
 def test_every_page_is_listed_with_its_reader() -> None:
-    listed = set(re.findall(r"\]\(([\w.]+)\)", (ROOT / "docs/README.md").read_text()))
+    listed = set(re.findall(r"\]\(([\w.]+[.]md)\)", (ROOT / "docs/README.md").read_text()))
     assert listed == {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
+
+
+def test_each_threat_has_a_test_that_there_is() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    table = page.partition("<!-- threats: ")[2].partition("<!-- /threats -->")[0]
+    _, _, *rows = [line.strip("| \n").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    threats = [row for row in rows if not row[0].startswith("**")]
+    assert len(threats) > 40
+    for threat, *_, tests in threats:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
+        assert named, threat
+        for path, test in named:
+            assert f"def {test}(" in (ROOT / "tests" / path).read_text(), f"{threat}: {path}::{test}"
 
 
 def test_every_route_is_explained() -> None:

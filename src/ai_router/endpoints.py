@@ -38,6 +38,7 @@ from ai_router.web import (
     live,
     models,
     ollama,
+    openapi,
     passing,
     reports,
     stored_responses,
@@ -126,7 +127,7 @@ def register_console(
     flush: Callable[[], None],
     files: SessionFiles,
 ) -> None:
-    """The page at ``/``, and what it asks for that nobody else does."""
+    """The page at ``/``, what it asks for that nobody else does, and the description of the API."""
     closing = runtime_of(app).closing
     view = LiveView(parts)
     closing.callback(view.close)
@@ -142,3 +143,4 @@ def register_console(
     closing.callback(doubts.close)
     app.register_blueprint(live.blueprint(view, doubts, telemetry.sessions, flush, reports.Lookups()))
     app.register_blueprint(console.blueprint(Assets()))
+    app.register_blueprint(openapi.blueprint())

@@ -48,9 +48,9 @@ _ALSO_ASK_BACKENDS = re.compile(rf"/api/threads/[^/]+/messages|/v1/(?:{'|'.join(
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-_OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready"})
+_OPEN_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready", "/openapi.json"})
 _OPEN_FOLDER = "/assets/"
-"""The console's page and its files are open, too: they hold nothing of anybody's."""
+"""The console's page, its files and the description of the API are open, too: they hold nothing of anybody's."""
 _OF_EVERYBODY = frozenset({"/metrics", "/api/metrics"})
 """Sums over all keys, which are not for those who hold a virtual one."""
 _MAX_KNOWN_HOSTS = 100
