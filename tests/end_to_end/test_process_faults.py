@@ -107,6 +107,27 @@ def test_16_of_a_client_s_headers_and_addresses_nothing_reaches_any_backend(lab:
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+        b"Content-Length: 5\r\nContent-Length: 6",
+        b"Transfer-Encoding: xchunked",
+        b"Transfer-Encoding: chunked, identity",
+        b"Content-Length : 5",
+    ],
+    ids=["length and chunks", "chunks and length", "two lengths", "unknown coding", "chunks not last", "a blank"],
+)
+def test_16_no_request_hides_behind_another(lab: Lab, raw: Connect, headers: bytes) -> None:
+    client = raw(lab.router.port)
+    hidden = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    client.send(b"POST /v1/route HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n\r\n0\r\n\r\n" + hidden)
+    answers = client.read_to_end()
+    assert answers.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+    assert answers.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
     "line",
     [
         b"x-request-id: a\r\n x-injected: yes",

@@ -245,3 +245,17 @@ def test_while_redis_is_away_each_goes_on_by_itself(replicas: Replicas) -> None:
     for router in (replicas.one, replicas.other):
         assert eventually(lambda router=router: shared_state(router) == {"ok": True, "processes": 2})
     assert eventually(lambda: cancel(replicas.one, "never-was")[0] == 404)
+
+
+def test_neither_words_nor_keys_reach_redis(replicas: Replicas) -> None:
+    with replicas.valkey.client().monitor() as monitor:
+        for text in ("what does a zanzibar cost", "prove that every zanzibar is cyclic", "and tomorrow's zanzibar?"):
+            assert replicas.one.chat(text, model="auto")[0] == 200
+        status, _ = cancel(replicas.one, "zanz-nobodys")
+        assert status == 404
+        seen: list[str] = []
+        # The question about the cancelled request comes behind everything that the chats have written.
+        while not seen or "zanz-nobodys" not in seen[-1]:
+            seen.append(str(monitor.next_command()["command"]))
+    assert len(seen) > 3
+    assert not [command for command in seen if "zanzibar" in command or XAI_KEY in command]
