@@ -14,66 +14,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ai_router.resilience.breaker import Backoff, Breaker, BreakerChange, BreakerRules, State, Why
+from ai_router.resilience.backend_limit import BackendLimit
+from ai_router.resilience.breaker import Backoff, BreakerChange, BreakerRules, State, Why
 from ai_router.resilience.queue_ticket import QueueFull, Ticket
 from ai_router.resilience.report import LimiterReport
 
-_NEWEST_WEIGHT = 0.2
 _MAX_COOLDOWN_S = 60.0
 """However long a backend asks to be left alone, a call is tried once a minute: such numbers are often wrong, and quotas
 are raised. (A Retry-After of 31 years has been seen.)"""
 _UNTIL_WOKEN_S = 3600.0
 """How long to wait for a backend that is merely full. Its next release wakes the waiting request long before that."""
-
-
-class _BackendLimit:
-    """The cap and the breaker of one backend. Guarded by the limiter's lock."""
-
-    def __init__(self, cap: int, rules: BreakerRules, *, counts_streams: bool = True) -> None:
-        self.cap = cap
-        self.counts_streams = counts_streams
-        """Whether a stream that has begun still counts for the cap."""
-        self.streaming = 0
-        self.breaker = Breaker(rules)
-        self.in_flight = 0
-        self.ramp: int | None = None
-        """A lower cap after a cooldown: 2, then doubled with each success, so that the queue returns slowly."""
-        self.limits_in_a_row = 0
-        self.interval_s = 0.0
-        """Seconds between the ends of two calls: a moving average."""
-        self._ended_at: float | None = None
-
-    def admits(self, now: float) -> bool:
-        limit = self.cap if self.ramp is None else min(self.cap, self.ramp)
-        counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
-        return counted < limit and self.breaker.admits(now)
-
-    def call_started(self, now: float) -> None:
-        self.in_flight += 1
-        self.breaker.call_started(now)
-
-    def call_ended(self, now: float) -> None:
-        self.in_flight -= 1
-        if self._ended_at is not None:
-            self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
-        self._ended_at = now
-
-    def follow(self, now: float, change: BreakerChange) -> None:
-        """Another process has seen the breaker open or close."""
-        if change.seconds is not None and change.why is not None:
-            if self.breaker.admits_in(now) < change.seconds:
-                self.breaker.open(now, change.seconds, change.why)
-        elif self.breaker.state(now) is not State.CLOSED:
-            self.ramp, self.limits_in_a_row = 2, 0
-            self.breaker.close()
-
-    def succeeded(self, now: float) -> None:
-        if self.breaker.state(now) is State.HALF_OPEN:
-            self.ramp = 2
-        elif self.ramp is not None:
-            self.ramp = None if self.ramp >= self.cap else 2 * self.ramp
-        self.limits_in_a_row = 0
-        self.breaker.succeeded(now)
 
 
 class Permit:
@@ -94,7 +44,7 @@ class Permit:
     def succeeded(self) -> None:
         """The backend answered."""
         self._reported = True
-        self._limiter.record(self.backend, _BackendLimit.succeeded, self._epoch)
+        self._limiter.record(self.backend, BackendLimit.succeeded, self._epoch)
 
     def failed(self, *, answered: bool = False) -> None:
         """The backend did not answer, or broke off in the middle. ``answered``: it said itself that it has failed."""
@@ -156,8 +106,8 @@ class ConcurrencyLimiter:
         self._lock = threading.RLock()
         self._caps = dict(caps or {})
         self._cap, self._counts_streams = cap, counts_streams
-        self._backends: dict[str, _BackendLimit] = defaultdict(
-            lambda: _BackendLimit(self._cap, rules, counts_streams=self._counts_streams)
+        self._backends: dict[str, BackendLimit] = defaultdict(
+            lambda: BackendLimit(self._cap, rules, counts_streams=self._counts_streams)
         )
         self.on_breaker: Callable[[BreakerChange], None] = lambda _change: None
         """Is told when a breaker has opened or closed for what was seen here. It must return at once."""
@@ -236,7 +186,7 @@ class ConcurrencyLimiter:
         """How many requests wait in the queue."""
         return len(self._waiting)
 
-    def record(self, name: str, update: Callable[[_BackendLimit, float], None], epoch: int) -> None:
+    def record(self, name: str, update: Callable[[BackendLimit, float], None], epoch: int) -> None:
         """Record the result of a call of ``name``. Ignored if the breaker has opened since: it is out of date then."""
         with self._lock:
             backend = self._backend(name)
@@ -315,7 +265,7 @@ class ConcurrencyLimiter:
                 for name in ticket.wanted
             )
 
-    def _tell(self, name: str, backend: _BackendLimit, epoch: int, *, was_closed: bool) -> None:
+    def _tell(self, name: str, backend: BackendLimit, epoch: int, *, was_closed: bool) -> None:
         """Tell of the breaker, if it is another than it was: of ``epoch``, and closed or not."""
         now, breaker = self._clock(), backend.breaker
         if breaker.epoch != epoch:
@@ -323,7 +273,7 @@ class ConcurrencyLimiter:
         elif not was_closed and breaker.state(now) is State.CLOSED:
             self.on_breaker(BreakerChange(name, None, None))
 
-    def _wake_waiting(self, name: str, backend: _BackendLimit) -> None:
+    def _wake_waiting(self, name: str, backend: BackendLimit) -> None:
         """After a result: grant what can be granted. If the breaker is open now, wake those who wait for it, so that
         they wait for the breaker instead."""
         self.admit_waiting()
@@ -339,7 +289,7 @@ class ConcurrencyLimiter:
     def _has_waiters(self, name: str) -> bool:
         return any(name in ticket.wanted for ticket in self._waiting)
 
-    def _backend(self, name: str) -> _BackendLimit:
+    def _backend(self, name: str) -> BackendLimit:
         backend = self._backends[name]
         if (cap := self._caps.get(name)) is not None:
             # A cap that is set for this backend says what it can take, streams included.
