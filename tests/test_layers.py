@@ -16,6 +16,7 @@ RANKS = [
     {"endpoints", "reloading"},
     {"runtime"},
     {"wiring"},
+    {"backend_limits"},
     {"telemetry"},
     {"embedded"},
     {"web"},

@@ -10,6 +10,7 @@ from typing import cast
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 
+from ai_router.backend_limits import build_limiter, share_limiter
 from ai_router.config import SessionBodies, Settings
 from ai_router.console.now import live_parts
 from ai_router.dispatch.everywhere import InFlightEverywhere, flush_everywhere
@@ -48,7 +49,6 @@ from ai_router.web import (
 from ai_router.web.requests import Ids
 from ai_router.wiring import (
     build_embeddings,
-    build_limiter,
     build_pipeline,
     build_thread_runner,
     passing_timeouts,
@@ -84,7 +84,8 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     # What the backends are asked with.
     client = UpstreamClient(timers, pool_size=2 * settings.request_threads)
     closing.callback(client.close)
-    limiter = build_limiter(settings, registry, shared)
+    limiter = build_limiter(settings, registry)
+    share_limiter(limiter, registry, shared, closing)
     watch_limiter(telemetry.metrics, lambda: {name: limiter.report(name) for name in limiter.names()})
     checker = HealthChecker(session, registry.backends(), limiter)
     closing.callback(checker.close)

@@ -9,6 +9,7 @@ import logging
 import threading
 from dataclasses import dataclass, field
 
+from ai_router.backend_limits import limits_of
 from ai_router.config import FIELDS, Settings, SettingsError
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.health import HealthChecker
@@ -16,7 +17,6 @@ from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.telemetry import Telemetry
-from ai_router.wiring import limits_of
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +16,6 @@ from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
-from ai_router.dispatch.shared_breakers import share_breakers
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import WebSearch
@@ -29,8 +27,8 @@ from ai_router.keys.admission import Admission
 from ai_router.keys.directory import KeyDirectory
 from ai_router.observability.metrics import Metrics, RoutingMetrics, unlabelled
 from ai_router.pipeline import Pipeline
-from ai_router.providers.registry import CLASSIFIER, Backend, Registry
-from ai_router.resilience.breaker import Backoff, BreakerRules
+from ai_router.providers.registry import Backend, Registry
+from ai_router.resilience.breaker import Backoff
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import RetryBudget
 from ai_router.routing.cache import DecisionCache
@@ -87,40 +85,6 @@ def start_admission(shared: Shared, telemetry: Telemetry, flush: Callable[[], No
     admission.start()
     closing.callback(admission.close)
     return admission
-
-
-def build_limiter(settings: Settings, registry: Registry, shared: Shared = ALONE) -> ConcurrencyLimiter:
-    """A limit for each backend, whose breakers all processes share."""
-    rules = BreakerRules(
-        failures_in_a_row=settings.breaker_failures,
-        min_calls=4 * settings.breaker_failures,
-        open_s=settings.backoff_s,
-        max_open_s=30 * settings.backoff_s,
-    )
-    limits = limits_of(settings, registry)
-    limiter = ConcurrencyLimiter(
-        limits.cap, settings.queue_limit, rules, limits.caps, counts_streams=limits.counts_streams
-    )
-    share_breakers(limiter, shared, [backend.name for backend in registry.backends()])
-    return limiter
-
-
-@dataclass(frozen=True, slots=True)
-class BackendLimits:
-    """``cap``: calls that a backend may have at a time; ``caps``: other numbers, by name; ``counts_streams``: whether
-    ``cap`` counts streams that have begun."""
-
-    cap: int
-    caps: Mapping[str, int]
-    counts_streams: bool
-
-
-def limits_of(settings: Settings, registry: Registry) -> BackendLimits:
-    """The limits of the backends. With several that answer chats, none of them may take all places."""
-    cap = settings.backends_cap if registry.clouds else settings.backend_cap or settings.request_threads
-    own = {name: backend.cap for name, backend in registry.clouds.items() if backend.cap is not None}
-    # A cap that somebody has set is what the backend can take; the default is for what holds a thread.
-    return BackendLimits(cap, {CLASSIFIER: settings.request_threads, **own}, settings.backend_cap is not None)
 
 
 def build_embeddings(settings: Settings, registry: Registry, client: UpstreamClient) -> Embeddings:
@@ -290,9 +254,10 @@ def build_pipeline(
             settings.speculation,
             load,
             limiter,
-            Budget(settings.speculation_budget_s),
+            Budget(settings.speculation_budget_s, processes=lambda: shared.peers.count),
             telemetry.routing,
             slots=settings.primary_slots,
+            processes=lambda: shared.peers.count,
         ),
         retry_policy=RetryPolicy(
             limiter=limiter,

@@ -11,6 +11,7 @@ import click
 import orjson
 from prometheus_client import CollectorRegistry
 
+from ai_router.backend_limits import build_limiter
 from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
 from ai_router.dispatch.dry_run import dry_run_document
 from ai_router.dispatch.plan import plan_answer
@@ -27,7 +28,7 @@ from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router, shown_ask
 from ai_router.types import DecidedBy
-from ai_router.wiring import build_fast_path, build_limiter
+from ai_router.wiring import build_fast_path
 
 
 @click.command()

@@ -102,11 +102,18 @@ def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> s
 class Budget:
     """A budget for the primary's time in lost speculations: ``per_minute`` seconds, refilled continuously.
 
-    A call that is under way when it runs out overdraws it. Safe from any thread.
+    A call that is under way when it runs out overdraws it. Each of ``processes`` has its part of it. Safe from any
+    thread.
     """
 
-    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_minute: float,
+        clock: Callable[[], float] = time.monotonic,
+        processes: Callable[[], int] = lambda: 1,
+    ) -> None:
         self._per_minute = per_minute
+        self._processes = processes
         self._clock = clock
         self._left = per_minute
         self._counted_at = clock()
@@ -131,13 +138,14 @@ class Budget:
             self._left -= seconds
 
     def _refill(self) -> None:
-        now = self._clock()
-        self._left = min(self._per_minute, self._left + (now - self._counted_at) * self._per_minute / 60)
+        now, per_minute = self._clock(), self._per_minute / self._processes()
+        self._left = min(per_minute, self._left + (now - self._counted_at) * per_minute / 60)
         self._counted_at = now
 
 
 class SpeculationController:
-    """Decides whether to speculate, and counts the results. ``slots``: how many requests the primary serves at once."""
+    """Decides whether to speculate, and counts the results. ``slots``: how many requests the primary serves at once, of
+    which each of ``processes`` has its part."""
 
     def __init__(
         self,
@@ -148,6 +156,7 @@ class SpeculationController:
         metrics: RoutingMetrics,
         *,
         slots: int,
+        processes: Callable[[], int] = lambda: 1,
     ) -> None:
         self._mode = mode
         self._limiter = limiter
@@ -155,6 +164,7 @@ class SpeculationController:
         self.budget = budget
         self._metrics = metrics
         self.slots = slots
+        self._processes = processes
         self.result_without_call = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
         """What to report for a request without a speculative call."""
 
@@ -165,7 +175,7 @@ class SpeculationController:
         why = why_not(self._mode, guess, pressure)
         permit = None
         if why is None:
-            slots = None if self._mode is SpeculationMode.ALWAYS else self.slots
+            slots = None if self._mode is SpeculationMode.ALWAYS else max(1, self.slots // self._processes())
             permit = self._limiter.acquire([PRIMARY], below=slots)
             why = None if permit else "saturated"
         if why is not None:

@@ -111,6 +111,10 @@ class ConcurrencyLimiter:
         )
         self.on_breaker: Callable[[BreakerChange], None] = lambda _change: None
         """Is told when a breaker has opened or closed for what was seen here. It must return at once."""
+        self.share_of: Callable[[str, int], int] = lambda _name, cap: cap
+        """How much of a backend's cap is this process's; the rest is that of others (dispatch/shared_caps.py)."""
+        self.on_refused: Callable[[Iterable[str]], None] = lambda _names: None
+        """Is told of which backends a call got no permit now. It must return at once."""
         self._backoff = Backoff(rules.open_s)
         self._random_source = random_source
         self._waiting: list[QueueTicket] = []
@@ -121,11 +125,9 @@ class ConcurrencyLimiter:
         """Other limits from now on. Calls that are under way stay."""
         with self._lock:
             self._cap, self._size, self._caps, self._counts_streams = cap, size, dict(caps), counts_streams
-            for backend in self._backends.values():
-                backend.cap, backend.counts_streams = cap, counts_streams
             self.admit_waiting()
 
-    def acquire(self, wanted: Iterable[str], below: int | None = None) -> Permit | None:
+    def acquire(self, wanted: Sequence[str], below: int | None = None) -> Permit | None:
         """A permit of the first of the backends ``wanted`` that can grant one now; None if none can.
 
         No request that waits for the same backend is overtaken. ``below``: only if fewer calls than that are under way.
@@ -138,6 +140,7 @@ class ConcurrencyLimiter:
                 if (below is None or backend.in_flight < below) and not self._has_waiters(name) and backend.admits(now):
                     backend.call_started(now)
                     return Permit(self, name, backend.breaker.epoch)
+            self.on_refused(wanted)
             return None
 
     def queue(self, wanted: Sequence[str], client: str) -> QueueTicket:
@@ -291,7 +294,13 @@ class ConcurrencyLimiter:
 
     def _backend(self, name: str) -> BackendLimit:
         backend = self._backends[name]
-        if (cap := self._caps.get(name)) is not None:
-            # A cap that is set for this backend says what it can take, streams included.
-            backend.cap, backend.counts_streams = cap, True
+        # A cap that is set for this backend says what it can take, streams included.
+        own = self._caps.get(name)
+        cap, counts_streams = (self._cap, self._counts_streams) if own is None else (own, True)
+        backend.cap, backend.counts_streams = self.share_of(name, cap) if counts_streams else cap, counts_streams
         return backend
+
+    def set_cap(self, name: str) -> int | None:
+        """The cap that somebody has set for a backend; None: it has the default, for what holds a thread."""
+        with self._lock:
+            return self._caps.get(name, self._cap if self._counts_streams else None)
