@@ -23,6 +23,8 @@ from ai_router.observability.redaction import Scrubber
 
 _QUEUE_LIMIT = 20_000
 """How many records wait for a disk or a terminal that takes no more. Any beyond that are dropped."""
+_PORTION = 30
+"""Records; each takes 0.02 ms."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 """Characters that end a line in some program, or that control a terminal."""
@@ -98,7 +100,7 @@ class LogWriter:
         self._file_format = json_formatter if json else _PlainFormatter(with_time=timestamps)
         self._stderr_format = json_formatter if json else _PlainFormatter(with_time=True)
         self._scrub = (scrubber or Scrubber()).text
-        self._batches = Batches(self._write, name="log-writer", limit=_QUEUE_LIMIT)
+        self._batches = Batches(self._write, name="log-writer", limit=_QUEUE_LIMIT, portion=_PORTION)
         self._handler = QueueHandler(self._batches)
         self._logger = logging.getLogger("ai_router")
         self._logger.setLevel(level)

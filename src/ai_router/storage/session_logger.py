@@ -12,8 +12,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from ai_router.observability.redaction import (
     kept_response,
     kept_step_detail,
 )
+from ai_router.storage.session_folder import SessionFolder
 from ai_router.storage.session_reader import file_name
 from ai_router.types import Cost, Decision, Outcome
 
@@ -38,6 +38,8 @@ CLEANUP_INTERVAL = 100
 CLEANUP_PERIOD_S = 60.0
 _QUEUE_LIMIT = 2_000
 """How many outcomes wait at most; any beyond that are lost, and counted."""
+_PORTION = 4
+"""Files; each takes a quarter of a millisecond."""
 _TMP_SUFFIX = ".tmp"
 _LEFTOVER_S = 60.0
 """How old a half-written file is that nobody is writing any more."""
@@ -64,11 +66,11 @@ class SessionLogger:
         self._bodies = bodies
         self._scrubber = scrubber or Scrubber()
         self._on_lost = on_lost
-        self._max_files = max_files
+        self._folder = SessionFolder(directory, max_files, period_s)
         self._period_s = period_s
         self._prefix = os.path.join(os.fspath(directory), "")  # noqa: PTH118 - Path costs as much as the rename
         self._batches: Batches[tuple[Outcome, Cost | None]] = Batches(
-            self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s
+            self._save_all, name="session-writer", limit=_QUEUE_LIMIT, idle_s=period_s, portion=_PORTION
         )
         self._saves_since_cleanup = 0
         self._last_cleanup = time.monotonic()
@@ -111,6 +113,7 @@ class SessionLogger:
                 self._write(outcome, cost)
             except FileNotFoundError:  # somebody has removed the directory: it is made again
                 self._prepared = False
+                self._folder.forget()
                 self._prepare()
                 self._write(outcome, cost)
         except OSError as error:
@@ -156,6 +159,7 @@ class SessionLogger:
             finally:
                 os.close(descriptor)
             os.rename(temporary, self._prefix + name)  # noqa: PTH104 - as above
+            self._folder.added(name)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)  # noqa: PTH108 - as above
@@ -169,31 +173,11 @@ class SessionLogger:
             self._last_cleanup = time.monotonic()
 
     def _cleanup(self) -> None:
-        """Delete the oldest files beyond the limit.
-
-        Names are grouped by hour, their first characters, and only the groups to delete are sorted: sorting 50,000
-        names at once would hold the interpreter's lock all the while.
-        """
-        buckets: defaultdict[str, list[str]] = defaultdict(list)
-        count = 0
+        """Delete the oldest files beyond the limit."""
         try:
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".json") and not entry.name.startswith("."):
-                        buckets[entry.name[:11]].append(entry.name)
-                        count += 1
-            self._delete_oldest(buckets, count - self._max_files)
+            self._folder.delete_oldest()
         except OSError as error:
             log.warning("Session cleanup failed: %s", error.strerror)
-
-    def _delete_oldest(self, buckets: Mapping[str, list[str]], excess: int) -> None:
-        for hour in sorted(buckets):
-            if excess <= 0:
-                return
-            for name in sorted(buckets[hour])[:excess]:
-                # Another process may clean up the same directory.
-                (self._directory / name).unlink(missing_ok=True)
-                excess -= 1
 
     def _count_lost(self, reason: str) -> None:
         self.lost += 1
@@ -242,10 +226,12 @@ def _timings(outcome: Outcome) -> dict[str, Any]:
     return {name: round(value, 1) for name, value in outcome.timings.items()} | {"parts": parts} | unaccounted
 
 
+_OF_DECISIONS = tuple(field.name for field in dataclasses.fields(Decision) if field.name not in ("ask", "evidence"))
+
+
 def _decision(decision: Decision) -> dict[str, Any]:
     """All but the user's words that were judged: how much of a conversation is kept is for SESSION_BODIES to say."""
-    names = (field.name for field in dataclasses.fields(decision))
-    return {name: getattr(decision, name) for name in names if name not in ("ask", "evidence")}
+    return {name: getattr(decision, name) for name in _OF_DECISIONS}
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

@@ -28,6 +28,8 @@ PENDING_LIMIT = 20_000
 _BATCH_ROWS = 500
 """How many requests' rows are written in a transaction: other users of the database wait for one at most."""
 _GATHER_S = 0.5
+_PORTION = 20
+"""Requests, whose rows are made into a statement in a millisecond."""
 _RETRY_S = 5.0
 _HEARTBEAT_S = 30.0
 """How often it is noted that this process runs."""
@@ -102,7 +104,7 @@ class UsageWriter(Generic[S]):
         self._started = time.time()
         self._retry_at = self._heartbeat_at = self._cleanup_at = 0.0
         self._batches = Batches(
-            self._handle, name="usage-writer", limit=PENDING_LIMIT, idle_s=retry_s, gather_s=_GATHER_S
+            self._handle, name="usage-writer", limit=PENDING_LIMIT, idle_s=retry_s, gather_s=_GATHER_S, portion=_PORTION
         )
 
     @property
