@@ -13,6 +13,7 @@ from ai_router.routing.prompt import (
     SYSTEM_PROMPT,
     classifier_messages,
     date_context,
+    local_date_context,
     render_conversation,
 )
 from ai_router.routing.verdict import LABELS
@@ -86,3 +87,9 @@ def test_it_names_day_date_and_hour() -> None:
 def test_it_keeps_its_bytes_for_an_hour() -> None:
     assert date_context(NOON) == date_context(NOON + timedelta(minutes=59, seconds=59))
     assert date_context(NOON) != date_context(NOON + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("minutes", [0, 59, 60, 24 * 60])
+def test_here_it_is_that_of_the_local_time(minutes: int) -> None:
+    moment = NOON + timedelta(minutes=minutes, seconds=59)
+    assert local_date_context(moment) == date_context(moment.astimezone())

@@ -18,7 +18,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.prompt import date_context
+from ai_router.routing.prompt import local_date_context
 from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
 from ai_router.wiring import build_classifier
@@ -85,6 +85,6 @@ def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
         request_id=ids.request_id(None),
         session_id=ids.session_id(),
         headers=(),
-        date_context=date_context(now.astimezone()) if settings.date_context else "",
+        date_context=local_date_context(now) if settings.date_context else "",
     )
     return parse_chat_request(orjson.dumps({"model": AUTO, "messages": messages}), arrival)

@@ -40,7 +40,7 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
     at = request.timestamp.timestamp()
     common = {
         "at": at,
-        "day": f"{request.timestamp.astimezone(UTC):%Y-%m-%d}",
+        "day": request.timestamp.astimezone(UTC).date().isoformat(),
         "client": request.client,
         "organization": request.organization,
     }

@@ -23,7 +23,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.pipeline import Pipeline
-from ai_router.routing.prompt import date_context
+from ai_router.routing.prompt import local_date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
@@ -154,7 +154,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         request_id=g.request_id,
         session_id=settings.ids.session_id(),
         headers=_headers(environ),
-        date_context=date_context(now.astimezone()) if settings.tell_date else "",
+        date_context=local_date_context(now) if settings.tell_date else "",
         client=g.client,
         organization=environ.get("HTTP_X_ORG_ID") or environ.get("HTTP_OPENAI_ORGANIZATION", ""),
         key=g.key,

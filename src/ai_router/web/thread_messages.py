@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, RouterError, StoreUnavailable
-from ai_router.routing.prompt import date_context
+from ai_router.routing.prompt import local_date_context
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row, ThreadNotFound
 from ai_router.threads.answer import ThreadAnswer
@@ -199,7 +199,7 @@ def _chat_request(
         request_id=g.request_id,
         session_id=settings.ids.session_id(),
         headers=(),
-        date_context=date_context(now.astimezone()) if settings.tell_date else "",
+        date_context=local_date_context(now) if settings.tell_date else "",
         client=g.client,
         organization=organization_of_request(),
         key=g.key,
