@@ -52,13 +52,15 @@ def nobody(_url: str, _folder: Path, /) -> AbstractContextManager[Mapping[str, S
     return nullcontext({})
 
 
-def plain_load(folder: Path, report: Report, rounds: int, seconds: float, others: Others = nobody) -> None:
+def plain_load(
+    folder: Path, report: Report, rounds: int, seconds: float, others: Others = nobody, workers: int = 1
+) -> None:
     """Closed loops of plain requests with 1, 8 and 32 connections: requests a second, and what a request takes."""
     found: dict[int, Mapping[str, Series]] = {}
     with ExitStack() as running:
         model = running.enter_context(backend(INSTANT, folder / "instant"))
         beside = running.enter_context(others(model.url, folder / "others"))
-        servers = {"direct": model, **running.enter_context(contenders(folder, model.url)), **beside}
+        servers = {"direct": model, **running.enter_context(contenders(folder, model.url, workers=workers)), **beside}
         for connections in CONNECTIONS:
             report.begin(f"plain load, {connections} connections")
             spec = partial(Spec, body=body(stream=False), connections=connections, seconds=seconds)
@@ -234,14 +236,18 @@ class Crowd:
         return f"{self.name}, {self.count}", *ends, *figures, generator_cell([result])
 
 
-def many_streams(folder: Path, report: Report, counts: Sequence[int], others: Others = nobody) -> None:
+def many_streams(
+    folder: Path, report: Report, counts: Sequence[int], others: Others = nobody, workers: int = 1
+) -> None:
     """Streams at once at two chunks a second: none may be incomplete. What a server does not admit is counted."""
     crowds: list[Crowd] = []
     with backend(slow_streams(1), folder / "slow") as model, others(model.url, folder / "others") as beside:
         able = dict(those_that_stream(beside))
         for count in counts:
             set_timing(model, slow_streams(count))
-            with contenders(folder / f"streams-{count}", model.url, hop_threads=max(72, count + 64)) as ours:
+            with contenders(
+                folder / f"streams-{count}", model.url, hop_threads=max(72, count + 64), workers=workers
+            ) as ours:
                 direct = run(_all_of(model, count))
                 for name, server in {**ours, **able}.items():
                     report.begin(f"{count} streams, {name}")

