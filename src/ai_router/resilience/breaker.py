@@ -1,4 +1,4 @@
-"""The circuit breaker of one backend, and the backoff between retries.
+"""The circuit breaker of one backend, its cap, and the backoff between retries.
 
 After failures a backend gets no calls for a while, then one call as a probe, then all calls again.
 
@@ -175,3 +175,56 @@ class Backoff:
         """Seconds before retry ``number``, from 1. ``random_value`` in [0, 1): a quarter less to a quarter more."""
         plain = self.first_s * float(2 ** min(number - 1, 3))
         return plain * (1 - _JITTER + 2 * _JITTER * random_value)
+
+
+_NEWEST_WEIGHT = 0.2
+
+
+class BackendLimit:
+    """The cap and the breaker of one backend. Guarded by the limiter's lock."""
+
+    def __init__(self, cap: int, rules: BreakerRules, *, counts_streams: bool = True) -> None:
+        self.cap = cap
+        self.counts_streams = counts_streams
+        """Whether a stream that has begun still counts for the cap."""
+        self.streaming = 0
+        self.breaker = Breaker(rules)
+        self.in_flight = 0
+        self.ramp: int | None = None
+        """A lower cap after a cooldown: 2, then doubled with each success, so that the queue returns slowly."""
+        self.limits_in_a_row = 0
+        self.interval_s = 0.0
+        """Seconds between the ends of two calls: a moving average."""
+        self._ended_at: float | None = None
+
+    def admits(self, now: float) -> bool:
+        limit = self.cap if self.ramp is None else min(self.cap, self.ramp)
+        counted = self.in_flight if self.counts_streams else self.in_flight - self.streaming
+        return counted < limit and self.breaker.admits(now)
+
+    def call_started(self, now: float) -> None:
+        self.in_flight += 1
+        self.breaker.call_started(now)
+
+    def call_ended(self, now: float) -> None:
+        self.in_flight -= 1
+        if self._ended_at is not None:
+            self.interval_s += _NEWEST_WEIGHT * (now - self._ended_at - self.interval_s)
+        self._ended_at = now
+
+    def follow(self, now: float, change: BreakerChange) -> None:
+        """Another process has seen the breaker open or close."""
+        if change.seconds is not None and change.why is not None:
+            if self.breaker.admits_in(now) < change.seconds:
+                self.breaker.open(now, change.seconds, change.why)
+        elif self.breaker.state(now) is not State.CLOSED:
+            self.ramp, self.limits_in_a_row = 2, 0
+            self.breaker.close()
+
+    def succeeded(self, now: float) -> None:
+        if self.breaker.state(now) is State.HALF_OPEN:
+            self.ramp = 2
+        elif self.ramp is not None:
+            self.ramp = None if self.ramp >= self.cap else 2 * self.ramp
+        self.limits_in_a_row = 0
+        self.breaker.succeeded(now)

@@ -14,8 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ai_router.resilience.backend_limit import BackendLimit
-from ai_router.resilience.breaker import Backoff, BreakerChange, BreakerRules, State, Why
+from ai_router.resilience.breaker import BackendLimit, Backoff, BreakerChange, BreakerRules, State, Why
 from ai_router.resilience.queue_ticket import QueueFull, Ticket
 from ai_router.resilience.report import LimiterReport
 
