@@ -19,6 +19,7 @@
     |  |- BodyTooLarge         413
     |  |- UnknownEncoding      415   a compression of the body that is not known (web/unpacking.py)
     |  `- NotSetUp             501   nobody is named for requests of this kind (web/passing.py)
+    |- NotLocal                403   a local-only request would leave the local network (http/local_only.py)
     |- Overloaded              503   the limit of requests under way is reached
     |- RateLimited             429   a key's limit for a minute, or of requests at a time (keys/errors.py)
     |- BudgetExhausted         429   a key's budget does not suffice

@@ -32,8 +32,9 @@ from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.budget import affordable, most_usd, with_token_limit
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
+from ai_router.dispatch.local_plan import kept_local
 from ai_router.dispatch.permission import permitted
-from ai_router.dispatch.plan import Plan, fitting, is_demanding, misfit, plan_answer
+from ai_router.dispatch.plan import Plan, fitting, is_demanding, misfit, plan_answer, primary_candidate
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
@@ -127,6 +128,8 @@ class _Request:
         if decision.warning is None and (warning := pipeline.router.name_warning(self._request)) is not None:
             decision = dataclasses.replace(decision, warning=warning)
         plan = plan_answer(decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
+        if self._request.local_only:
+            plan = kept_local(plan, decision, primary_candidate(pipeline.registry), self._request.local_only)
         if self._is_demanding:
             pipeline.primary_facts.want()
             plan = fitting(plan, self._request)
@@ -201,7 +204,7 @@ class _Request:
     def _speculate(self, undecided: Undecided) -> None:
         """Call the primary, if what the head guesses and the primary's load make that worth it."""
         pipeline = self._pipeline
-        primary = Candidate(pipeline.registry.primary, pipeline.registry.primary.model)
+        primary = primary_candidate(pipeline.registry)
         if self._is_demanding and misfit(primary, self._request) is not None:
             return
         permit = pipeline.speculation_controller.permit_for(undecided.guess)
@@ -213,8 +216,7 @@ class _Request:
 
     def _keep_or_abort_speculation(self, plan: Plan) -> None:
         """Keep the speculative call if it is the very call that the plan begins with; else abort it at once."""
-        primary = self._pipeline.registry.primary
-        keeps = not plan.wants_context and plan.candidates[0] == Candidate(primary, primary.model)
+        keeps = not plan.wants_context and plan.candidates[0] == primary_candidate(self._pipeline.registry)
         if (speculation := self._speculation) is None or keeps:
             return
         self.give_up_speculation()

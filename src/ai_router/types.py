@@ -58,6 +58,7 @@ class DecidedBy(StrEnum):
     CACHE = "cache"
     FAST = "fast"
     CLASSIFIER = "classifier"
+    POLICY = "policy"
     DEFAULT = "default"
 
 
@@ -133,6 +134,8 @@ class ChatRequest:
     warnings: tuple[str, ...] = ()
     """What the client should know of its fields, before any backend is asked."""
     key: VirtualKey | None = None
+    local_only: str = ""
+    """Why nothing of it may leave the local network; empty: it may."""
 
 
 @dataclass(frozen=True, slots=True)

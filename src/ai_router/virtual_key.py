@@ -62,6 +62,8 @@ class VirtualKey:
     limits: KeyLimits = KeyLimits()
     at_limit: AtLimit = AtLimit.REFUSE
     expires_at: float | None = None
+    local_only: bool = False
+    """Whether nothing of its requests may leave the local network."""
 
     def may_name(self, model: str) -> bool:
         """Whether it may name this model, as ``provider/model``."""

@@ -77,6 +77,7 @@ def keys() -> None:
     default=AtLimit.REFUSE.value,
     help="Once a budget is used up.",
 )
+@click.option("--local-only", is_flag=True, help="Nothing of its requests may leave the local network.")
 @click.option("--expires", callback=_duration, help="After how long it is good for nothing: 30d, 12h.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(
@@ -93,6 +94,7 @@ def create(
     at_limit: str,
     expires: float | None,
     *,
+    local_only: bool,
     as_json: bool,
 ) -> None:
     """Make a key called NAME. Its secret is shown this once."""
@@ -106,6 +108,7 @@ def create(
         limits=KeyLimits(rpm, tpm, concurrency, daily_usd, monthly_usd),
         at_limit=AtLimit(at_limit),
         expires_at=None if expires is None else time.time() + expires,
+        local_only=local_only,
     )
     secret = new_secret()
     with _opened() as store:
@@ -191,6 +194,7 @@ def _as_text(row: KeyRow) -> str:
         "monthly_usd": limits.monthly_usd,
         "at_limit": key.at_limit if limits.has_budget else None,
         "expires": _moment(key.expires_at),
+        "local_only": "yes" if key.local_only else None,
     }
     shown = " ".join(f"{name}={value}" for name, value in parts.items() if value not in (None, ""))
     return f"{key.id} {_state(row):8} {row.shown} {key.name!r} {shown}"
@@ -209,6 +213,7 @@ def _as_json(row: KeyRow) -> dict[str, Any]:
         "models": key.models,
         "limits": key.limits,
         "at_limit": key.at_limit,
+        "local_only": key.local_only,
         "created_at": _moment(row.created_at),
         "expires_at": _moment(key.expires_at),
         "revoked_at": _moment(row.revoked_at),

@@ -122,6 +122,7 @@ class Embeddings:
         self, backend: Backend, model: str, method: str, path: str, body: bytes | None, request_id: str
     ) -> UpstreamRequest:
         return UpstreamRequest(
+            declared_local=backend.declared_local,
             source=backend.source._replace(model=model),
             method=method,
             url=backend.url(path),

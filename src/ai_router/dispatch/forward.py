@@ -200,6 +200,7 @@ class Forwarder:
             messages_json = with_additions(request, additions)
             body = _body(backend.family, RequestParts(model, send_as, request.stream, messages_json, values))
         return UpstreamRequest(
+            declared_local=candidate.backend.declared_local,
             source=backend.source._replace(model=model),
             method="POST",
             url=backend.url((own or backend.family).path),

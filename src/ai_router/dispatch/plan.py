@@ -54,13 +54,18 @@ def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool)
     return Plan(_allowed(chain, cloud_fallback=cloud_fallback), decision.route)
 
 
+def primary_candidate(registry: Registry) -> Candidate:
+    """The primary with its own model."""
+    return Candidate(registry.primary, registry.primary.model)
+
+
 def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> Plan:
     if decision.model is None and decision.route == Route.XAI:
         xai = registry.xai
         chain = registry.chains[Label.COMPLEX.lower()]
         local_fallbacks = tuple(candidate for candidate in chain if candidate.backend.local)
         candidates = ((Candidate(xai, xai.model),) if xai else ()) + local_fallbacks
-        return _complex(candidates or (Candidate(registry.primary, registry.primary.model),), registry)
+        return _complex(candidates or (primary_candidate(registry),), registry)
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)

@@ -39,6 +39,7 @@ class UpstreamCall:
         "_socket",
         "_source",
         "_used_s",
+        "local_only",
         "number",
         "purpose",
         "received",
@@ -48,7 +49,16 @@ class UpstreamCall:
         "traceparent",
     )
 
-    def __init__(self, number: int = 1, purpose: Purpose | None = None, traceparent: str | None = None) -> None:
+    def __init__(
+        self,
+        number: int = 1,
+        purpose: Purpose | None = None,
+        traceparent: str | None = None,
+        *,
+        local_only: bool = False,
+    ) -> None:
+        self.local_only = local_only
+        """Whether it may go to addresses of the local network alone (http/local_only.py)."""
         self.number = number
         """The number of this call among those of its client request, from 1."""
         self.purpose = purpose
@@ -156,13 +166,14 @@ class UpstreamCall:
 class CancelScope:
     """The calls of one client request. Aborting it aborts all of them, and every call that is made later.
 
-    Safe from any thread. ``trace``: where each call's ``traceparent`` comes from.
+    Safe from any thread. ``trace``: where each call's ``traceparent`` comes from. ``local_only``: as of each call.
     """
 
-    __slots__ = ("_callbacks", "_calls", "_lock", "_reason", "_trace", "aborted_at")
+    __slots__ = ("_callbacks", "_calls", "_local_only", "_lock", "_reason", "_trace", "aborted_at")
 
-    def __init__(self, trace: Trace | None = None) -> None:
+    def __init__(self, trace: Trace | None = None, *, local_only: bool = False) -> None:
         self._trace = trace
+        self._local_only = local_only
         self.aborted_at: float | None = None
         """When it was aborted first, in monotonic seconds; None: it was not."""
         self._lock = threading.Lock()
@@ -179,7 +190,8 @@ class CancelScope:
         """A new call of this request, numbered from 1; aborted already if the scope is."""
         with self._lock:
             number = len(self._calls) + 1
-            call = UpstreamCall(number, purpose, None if self._trace is None else self._trace.header(number))
+            header = None if self._trace is None else self._trace.header(number)
+            call = UpstreamCall(number, purpose, header, local_only=self._local_only)
             self._calls.append(call)
             reason = self._reason
         if reason is not None:
@@ -277,6 +289,8 @@ class UpstreamRequest:
     body: bytes | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
     """The backend's key; it is removed from error texts of the backend."""
+    declared_local: bool = False
+    """Whether its owner says that it is local, whatever its address."""
 
 
 @dataclass(frozen=True, slots=True)

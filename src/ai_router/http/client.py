@@ -296,7 +296,8 @@ class UpstreamClient:
             raise
 
     def _send_once(self, request: UpstreamRequest, call: UpstreamCall, idle: Watch) -> tuple[Lease, ResponseParser]:
-        lease = self._connections.acquire(request.url, call, request.timeouts.connect)
+        local_backend = request.source.backend if call.local_only and not request.declared_local else ""
+        lease = self._connections.acquire(request.url, call, request.timeouts.connect, local_backend)
         try:
             idle.read_begins()
             send_error = _write(lease, request, call)

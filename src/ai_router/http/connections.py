@@ -25,6 +25,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.poolmanager import PoolManager, ProxyManager
 
 from ai_router.http.calls import UpstreamCall
+from ai_router.http.local_only import check_addresses
 from ai_router.http.session import POOLED_HOSTS, BackendSession
 
 _MAX_IDLE_S = 30.0
@@ -84,6 +85,8 @@ class _GivesSocket:
     resolver: Resolver
     idle_since = 0.0
     """When it was given back to the pool, in monotonic seconds."""
+    local_backend = ""
+    """The backend whose address has to be local; empty: any address will do."""
     host: str
     port: int
     timeout: float | None
@@ -104,6 +107,8 @@ class _GivesSocket:
             raise NameResolutionError(self.host, cast(Any, self), problem) from problem
         except TimeoutError as problem:
             raise ConnectTimeoutError(self, f"no address within {self.timeout} s") from problem
+        if self.local_backend:
+            check_addresses(self.local_backend, [address[0] for *_, address in addresses])
         failure: OSError = ConnectionRefusedError("no address")
         for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
             left_s = max(end - time.monotonic(), 0.001)
@@ -162,15 +167,17 @@ class _LeasablePool:
     idle_is_dead_before = 0.0
     """Connections that are idle since before then, in monotonic seconds, are not used."""
 
-    def acquire(self, call: UpstreamCall, connect_s: float, resolver: Resolver, *, tunnelled: bool) -> Any:
+    def acquire(
+        self, call: UpstreamCall, connect_s: float, resolver: Resolver, *, tunnelled: bool, local_backend: str
+    ) -> Any:
         """A connection for ``call``, idle or new. Its socket blocks without a timeout.
 
-        ``connect_s``: the limit for a connect; ``tunnelled``: connect through a proxy with CONNECT. Raises what urllib3
-        and the socket raise, or what the call was aborted for.
+        ``connect_s``: the limit for a connect; ``tunnelled``: connect through a proxy with CONNECT; ``local_backend``:
+        as above. Raises what urllib3 and the socket raise, NotLocal, or what the call was aborted for.
         """
         conn = self._get_conn()  # type: ignore[attr-defined]
         try:
-            conn.call, conn.resolver = call, resolver
+            conn.call, conn.resolver, conn.local_backend = call, resolver, local_backend
             if conn.idle_since < max(self.idle_is_dead_before, time.monotonic() - _MAX_IDLE_S):
                 conn.close()
             if conn.is_closed:
@@ -181,6 +188,8 @@ class _LeasablePool:
                     conn.connect()
                 conn.sock.settimeout(None)
             else:
+                if local_backend:
+                    check_addresses(local_backend, [conn.sock.getpeername()[0]])
                 call.hold_socket(conn.sock, reused=True)
         except BaseException:  # raised again
             self.release(conn, usable=False)
@@ -223,11 +232,13 @@ class _Adapter(HTTPAdapter):
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedTarget:
-    """How a URL is reached: the pool, the target for the request line, headers to send, and whether by a tunnel."""
+    """How a URL is reached: the pool, the target for the request line, headers to send, whether by a proxy, and whether
+    by a tunnel through that."""
 
     pool: _LeasablePool
     target: str
     headers: dict[str, str]
+    proxied: bool
     tunnelled: bool
 
 
@@ -267,15 +278,22 @@ class ConnectionPool:
         self._resolver = Resolver()
         self._resolved_targets: dict[str, _ResolvedTarget] = {}
 
-    def acquire(self, url: str, call: UpstreamCall, connect_s: float) -> Lease:
-        """A connection to ``url`` for ``call``, connected within ``connect_s`` seconds.
+    def acquire(self, url: str, call: UpstreamCall, connect_s: float, local_backend: str = "") -> Lease:
+        """A connection to ``url`` for ``call``, connected within ``connect_s`` seconds. ``local_backend``: the name of
+        the backend, if its address has to be local.
 
-        Raises what urllib3 and the socket raise, or what ``call`` was aborted for.
+        Raises what urllib3 and the socket raise, NotLocal, or what ``call`` was aborted for.
         """
         resolved = self._resolved_targets.get(url)
         if resolved is None or resolved.pool.pool is None:  # requests closes the pools that were used longest ago
             resolved = self._resolved_targets[url] = self._resolve(url)
-        return Lease(resolved.pool.acquire(call, connect_s, self._resolver, tunnelled=resolved.tunnelled), resolved)
+        if local_backend and resolved.proxied:
+            # Nobody here knows where a proxy sends it.
+            check_addresses(local_backend, [])
+        conn = resolved.pool.acquire(
+            call, connect_s, self._resolver, tunnelled=resolved.tunnelled, local_backend=local_backend
+        )
+        return Lease(conn, resolved)
 
     def distrust_idle(self, url: str) -> None:
         """Use no connection to ``url`` that is idle now: one of them was dead."""
@@ -304,4 +322,4 @@ class ConnectionPool:
         if proxy and not secure:
             headers |= self._adapter.proxy_headers(proxy)
         target = self._adapter.request_url(request, found["proxies"])
-        return _ResolvedTarget(pool, target, headers, tunnelled=bool(proxy) and secure)
+        return _ResolvedTarget(pool, target, headers, proxied=bool(proxy), tunnelled=bool(proxy) and secure)

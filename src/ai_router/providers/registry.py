@@ -85,6 +85,11 @@ class Backend:
         return Source(self.name, self.model)
 
     @property
+    def declared_local(self) -> bool:
+        """Whether the catalogue says that it is local, whatever its address."""
+        return self.provider is not None and self.provider.local
+
+    @property
     def family(self) -> Family:
         """The API that it speaks."""
         return FAMILIES["chat" if self.provider is None else self.provider.family]

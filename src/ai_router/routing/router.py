@@ -21,9 +21,10 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.conversations import CIRCLES, TurnKey, goes_in_circles, goes_on, is_continuation, stay, turn_keys
 from ai_router.routing.fast_path import FastPath, HeadGuess
 from ai_router.routing.head.model import Guess, Head
+from ai_router.routing.local_only import decide_local_only
 from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.shared_decisions import Remembered
-from ai_router.routing.verdict import Verdict
+from ai_router.routing.verdict import decision_of
 from ai_router.shared.values import Values
 from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
 
@@ -132,7 +133,10 @@ class Router:
         if explicit is not None and explicit.model is not None:
             return explicit
         # A background job is not worth a web search or a cloud call, also where the chat has a route for its model.
-        found = _meta_decision(request) or explicit or self._fast_decision(request, values)
+        decided = _meta_decision(request) or explicit
+        if decided is None and request.local_only:
+            return decide_local_only(request, self._registry, self.head)
+        found = decided or self._fast_decision(request, values)
         return self._unless_blocked(found) if isinstance(found, Undecided) and found.first is None else found
 
     def decide_with_slow_models(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
@@ -177,7 +181,7 @@ class Router:
             permit.succeeded()
         finally:
             permit.release()
-        decision = _verdict_decision(verdict, _ms_since(started))
+        decision = decision_of(verdict, _ms_since(started))
         if self._fast_path is not None:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
             decision = stay(decision, undecided.previous_label)
@@ -315,18 +319,6 @@ def shown_ask(decision: Decision, scrub: Callable[[str], str] = str) -> str:
 _SEARCH_WANTED = Decision(
     Label.EXPLICIT, Route.ENRICH, DecidedBy.EXPLICIT, "the client's tool_choice asks for a web search", confidence=1.0
 )
-
-
-def _verdict_decision(verdict: Verdict, duration_ms: float) -> Decision:
-    return Decision(
-        label=verdict.label,
-        route=ROUTE_OF_LABEL[verdict.label],
-        decided_by=DecidedBy.CLASSIFIER,
-        reason=f"classifier: {verdict.label}",
-        confidence=verdict.confidence,
-        duration_ms=duration_ms,
-        finish_reason=verdict.finish_reason,
-    )
 
 
 def _fallback_decision(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:

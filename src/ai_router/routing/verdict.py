@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-from ai_router.types import Label
+from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
 
 
 def tokens_to_tell_apart(labels: Sequence[str]) -> int:
@@ -57,6 +57,19 @@ class GeneratedToken:
 
     text: str
     candidates: Sequence[tuple[str, float]]
+
+
+def decision_of(verdict: Verdict, duration_ms: float) -> Decision:
+    """The decision that a verdict leads to."""
+    return Decision(
+        label=verdict.label,
+        route=ROUTE_OF_LABEL[verdict.label],
+        decided_by=DecidedBy.CLASSIFIER,
+        reason=f"classifier: {verdict.label}",
+        confidence=verdict.confidence,
+        duration_ms=duration_ms,
+        finish_reason=verdict.finish_reason,
+    )
 
 
 def constrained_verdict(payload: Mapping[str, Any]) -> Verdict | None:

@@ -34,4 +34,5 @@ def key_of(row: Mapping[str, Any]) -> VirtualKey:
         limits=KeyLimits(**{field.name: row[field.name] for field in fields(KeyLimits)}),
         at_limit=AtLimit(row["at_limit"]),
         expires_at=row["expires_at"],
+        local_only=row["local_only"],
     )

@@ -51,6 +51,7 @@ class KeyStore(Store):
             "at_limit": key.at_limit,
             "created_at": self._clock(),
             "expires_at": key.expires_at,
+            "local_only": key.local_only,
         }
         with self.begin() as connection:
             connection.execute(insert(keys).values(row))

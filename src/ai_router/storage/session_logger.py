@@ -263,6 +263,7 @@ def session_document(
         "error": outcome.error,
         "model": request.model,
         "answered_by": outcome.model,
+        "private": bool(request.local_only),
         "api": "chat" if request.own is None else request.own.api.name,
         "stream": request.stream,
         "route": outcome.route,

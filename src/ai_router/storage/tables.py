@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text, false
 
 metadata = MetaData()
 
@@ -39,6 +39,7 @@ requests = Table(
     Column("total_ms", Float, nullable=False),
     Column("cancel_ms", Float, nullable=True),
     Column("confidence", Float, nullable=True),  # of the decision, where that is known
+    Column("local_only", Boolean, nullable=False, server_default=false()),
     Index("requests_day", "day"),
     Index("requests_at", "at"),
 )
@@ -158,4 +159,5 @@ keys = Table(
     Column("created_at", Float, nullable=False),  # seconds since 1970
     Column("expires_at", Float, nullable=True),
     Column("revoked_at", Float, nullable=True),
+    Column("local_only", Boolean, nullable=False, server_default=false()),
 )

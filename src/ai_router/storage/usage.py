@@ -172,6 +172,7 @@ def _sums() -> Iterable[ColumnElement[Any]]:
     )
     yield count(answered).label("answered")
     yield count(and_(answered, requests.c.local)).label("answered_locally")
+    yield count(and_(answered, requests.c.local_only)).label("kept_home")
     decided = requests.c.decided_by.not_in(_NO_DECISION)
     unsure = or_(requests.c.confidence < IN_DOUBT_BELOW, requests.c.confidence.is_(None))
     yield count(decided).label("decided")

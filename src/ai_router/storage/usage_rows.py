@@ -72,6 +72,7 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
         "total_ms": outcome.timings["total_ms"],
         "cancel_ms": outcome.timings.get("cancel_ms"),
         "confidence": outcome.decision.confidence if outcome.decision else None,
+        "local_only": bool(request.local_only),
     }
     egress_calls = [call for call in outcome.traffic if not is_local(call.backend)]
     return Rows(row, [_egress_row(row_id, common, cost, call) for call in egress_calls])
@@ -189,4 +190,4 @@ def _parsed(line: bytes) -> Rows | None:
     request, egress_rows = found
     has_ids = "id" in request and all(isinstance(row, dict) and "id" in row for row in egress_rows)
     # Earlier versions have written none.
-    return Rows({"confidence": None, **request}, egress_rows) if has_ids else None
+    return Rows({"confidence": None, "local_only": False, **request}, egress_rows) if has_ids else None

@@ -115,7 +115,7 @@ class ThreadRunner:
         except BaseException:  # raised again
             release()
             raise
-        scope = CancelScope(request.trace)
+        scope = CancelScope(request.trace, local_only=bool(request.local_only))
         answer = ThreadAnswer(thread, begun["id"], scope, self._timers, self._settings.resume_s)
         with self._lock:
             self._answers[answer.message] = answer

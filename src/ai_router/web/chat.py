@@ -29,6 +29,7 @@ from ai_router.types import ChatRequest
 from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.own_requests import parse_own_request
 from ai_router.web.paths import DEPLOYMENT
+from ai_router.web.policy import VARIABLE as POLICY
 from ai_router.web.requests import Arrival, Ids, check_values, model_of, object_in, parse_chat_request, read_body
 from ai_router.web.responses import EVENTS, contract_headers, on_response_closed, stream_response
 
@@ -74,7 +75,7 @@ def blueprint(
 
     def answer(chat_request: ChatRequest) -> Response:
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
-        scope = CancelScope(chat_request.trace)
+        scope = CancelScope(chat_request.trace, local_only=bool(chat_request.local_only))
         told = subscribers if chat_request.own is None else (*subscribers, *own_subscribers)
         record = g.record = RequestRecord(chat_request, told, scope, settings.scrub, settings.bodies)
         streams: list[StreamReply] = []
@@ -160,6 +161,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
+        policy=environ.get(POLICY, ""),
     )
 
 

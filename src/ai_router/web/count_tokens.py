@@ -42,7 +42,7 @@ def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings
         settings.admit(0)
         named = resolve(registry, asked.model, asked.timestamp.date())
         backend = registry.clouds.get(named.route, registry.primary)
-        call = UpstreamCall()
+        call = UpstreamCall(local_only=bool(asked.local_only))
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             on_response_closed().callback(on_disconnect(lambda: call.abort(ClientGone())))
         fields = {} if asked.own is None else asked.own.fields
@@ -65,6 +65,7 @@ def _ask(
         # A count is not worth sending the conversation to a cloud.
         return None
     upstream_request = UpstreamRequest(
+        declared_local=backend.declared_local,
         source=backend.source._replace(model=model),
         method="POST",
         url=backend.url(_ENDPOINT),

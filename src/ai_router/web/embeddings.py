@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,6 +19,8 @@ from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import json_fields
 from ai_router.web.paths import DEPLOYMENT
+from ai_router.web.policy import VARIABLE as POLICY
+from ai_router.web.policy import why_local_only
 from ai_router.web.requests import as_fragments, model_of
 from ai_router.web.responses import on_response_closed
 
@@ -32,7 +35,8 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
         check_route("embeddings", g.key)
         settings.admit(len(orjson.dumps(inputs)) // _CHARS_PER_TOKEN)
         asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(fields))
-        return embeddings.answer(asked, _new_call, g.request_id)
+        why = why_local_only(request.environ.get(POLICY, ""), g.key, fields.get("metadata"))
+        return embeddings.answer(asked, partial(_new_call, local_only=bool(why)), g.request_id)
 
     @made.post("/v1/embeddings")
     def openai() -> Response:
@@ -66,9 +70,9 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     return made
 
 
-def _new_call() -> UpstreamCall:
+def _new_call(*, local_only: bool) -> UpstreamCall:
     """A call that ends with the client's connection."""
-    call = UpstreamCall()
+    call = UpstreamCall(local_only=local_only)
     watch: Callable[[Callable[[], object]], Callable[[], object]] | None = request.environ.get(ON_DISCONNECT)
     if watch is not None:
         on_response_closed().callback(watch(lambda: call.abort(ClientGone())))

@@ -20,12 +20,14 @@ from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.errors import ClientError, ClientGone, NotFound, RouterError
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
+from ai_router.http.local_only import NotLocal
 from ai_router.providers.catalogue import DOORS, PRIMARY
 from ai_router.providers.errors import error_from_response
 from ai_router.providers.registry import Backend, Registry
 from ai_router.types import Attempt, ChatRequest, DecidedBy, Decision, Label
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, arrival_of
+from ai_router.web.policy import why_local_only
 from ai_router.web.requests import organization_of, read_body
 from ai_router.web.responses import contract_headers, on_response_closed
 
@@ -63,7 +65,10 @@ def blueprint(
         parts = _parts(rest)
         body = read_body(request.environ, settings.max_body)
         settings.admit(0)
-        asked, scope = _chat_request(settings), CancelScope()
+        asked = _chat_request(settings)
+        if asked.local_only and not backend.local:
+            raise NotLocal(f"/v1/{kind} goes to {backend.name}, and this request is local-only: {asked.local_only}")
+        scope = CancelScope(local_only=bool(asked.local_only))
         record = g.record = RequestRecord(asked, subscribers, scope, settings.scrub, settings.bodies)
         closing = on_response_closed()
         closing.callback(in_flight.add(record, scope))
@@ -75,6 +80,7 @@ def blueprint(
         decision = Decision(Label.EXPLICIT, backend.name, DecidedBy.EXPLICIT, reason, confidence=1.0)
         record.decided(decision, route=backend.name, model=kind, note=None)
         upstream_request = UpstreamRequest(
+            declared_local=backend.declared_local,
             # Which model it is stands in the body, which nobody reads here.
             source=backend.source._replace(model=kind),
             method="POST",
@@ -179,4 +185,5 @@ def _chat_request(settings: ChatSettings) -> ChatRequest:
         organization=organization_of(arrival),
         key=arrival.key,
         trace=arrival.trace,
+        local_only=why_local_only(arrival.policy, arrival.key, None),
     )

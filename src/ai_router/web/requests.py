@@ -26,6 +26,7 @@ from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.virtual_key import VirtualKey
+from ai_router.web.policy import why_local_only
 from ai_router.web.unpacking import unpacked
 
 _BEFORE_VALUES = (b",", b"[", b"{")
@@ -64,6 +65,8 @@ class Arrival:
     key: VirtualKey | None = None
     deployment: str = ""
     """The model that the address names (Azure's clients); it goes before that of the body."""
+    policy: str = ""
+    """The header x-router-policy."""
 
 
 class Ids:
@@ -164,6 +167,10 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         organization=organization_of(arrival),
         key=arrival.key,
         trace=arrival.trace,
+        # Few requests have anything to do with policies.
+        local_only=why_local_only(arrival.policy, arrival.key, payload.get("metadata"))
+        if arrival.policy or arrival.key is not None or "metadata" in payload
+        else "",
     )
 
 

@@ -22,6 +22,7 @@ from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, cursor, is_number, json_fields, page_size, text
 from ai_router.web.live_events import LiveEvents, live_response
+from ai_router.web.policy import VARIABLE as POLICY
 from ai_router.web.requests import Arrival, check_values, parse_chat_request
 from ai_router.web.responses import on_response_closed
 from ai_router.web.thread_owner import organization_of_request, store_with
@@ -204,6 +205,7 @@ def _chat_request(
         organization=organization_of_request(),
         key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
+        policy=environ.get(POLICY, ""),
     )
     return parse_chat_request(body, arrival)
 

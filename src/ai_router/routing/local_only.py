@@ -1,0 +1,25 @@
+"""The decision of a request that may not leave the local network. Nobody is asked for it, and nothing is remembered."""
+
+from __future__ import annotations
+
+from ai_router.providers.registry import Registry
+from ai_router.routing.head.model import Head
+from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
+
+
+def decide_local_only(request: ChatRequest, registry: Registry, head: Head | None) -> Decision:
+    """The primary; or, where other local backends are in chains, what the head makes of the request, sure or not."""
+    reason = f"local-only: {request.local_only}"
+    others = (candidate.backend for chain in registry.chains.values() for candidate in chain)
+    if head is None or not any(backend.local and backend is not registry.primary for backend in others):
+        return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.POLICY, reason)
+    guess = head.guess(request.messages, request.timestamp.year)
+    return Decision(
+        guess.label,
+        ROUTE_OF_LABEL[guess.label],
+        DecidedBy.POLICY,
+        f"{reason}; {guess.reason}",
+        guess.confidence,
+        ask=guess.ask,
+        evidence=guess.evidence,
+    )
