@@ -79,6 +79,13 @@ def test_doctor_asks_every_backend_also_beside_the_embedded_model(run) -> None:
     assert "problem: xai is not well: connection refused\n" in result.output
 
 
+def test_a_private_pattern_that_is_no_expression_is_one_line(run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[private]\ncustomers = '('\n")
+    result = run("route", "x", CATALOGUE_FILE=str(tmp_path / "mine.toml"))
+    assert result.exit_code == 2
+    assert result.output.startswith(f"ai-router: CATALOGUE_FILE {tmp_path / 'mine.toml'}: private.customers: missing )")
+
+
 def test_doctor_asks_redis(run, upstream: FakeUpstream, tmp_path: Path) -> None:
     upstream.on("/v1/models", Plain({"data": []}))
     with running_valkey(tmp_path) as valkey:

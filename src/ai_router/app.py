@@ -28,6 +28,7 @@ from ai_router.observability import log_lines
 from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
+from ai_router.privacy import Privacy, build_finder
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.reloading import Reloader
 from ai_router.runtime import EXTENSION, Runtime
@@ -118,7 +119,9 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         closing,
     )
 
-    reloader = Reloader(settings, registry, pipeline, limiter, checker, telemetry)
+    reloader = Reloader(
+        settings, registry, pipeline, limiter, checker, telemetry, Privacy(build_finder(settings, registry.catalogue))
+    )
 
     # How clients ask.
     app = _flask_app()
@@ -143,6 +146,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         bodies=settings.session_bodies,
         traces_all=settings.tracing,
         admit=rate_limits.admits_with(admission, ids),
+        privacy=reloader.privacy,
     )
     register_answers(
         app,

@@ -23,6 +23,7 @@ from ai_router.config_values import (
     Names,
     Origins,
     Pause,
+    PrivateKinds,
     RedisUrl,
     Seconds,
     Secret,
@@ -197,6 +198,9 @@ class Settings(BaseModel):
     )
     virtual_keys: Switch = _variable("off", "require a key, and know those of 'ai-router keys', too")
     allow_unauthenticated: Switch = _variable("off", "listen beyond this machine without keys")
+    private_patterns: PrivateKinds | None = _variable(
+        None, "what keeps a request with it in the local network: card, iban, secret, email; unset: none of these"
+    )
     cors_origins: Origins | None = _variable(
         None, "pages that may ask from a browser, by their origins, or *; unset: none but the console"
     )

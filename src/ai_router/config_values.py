@@ -253,6 +253,19 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
+PRIVATE_KINDS = ("card", "iban", "secret", "email")
+"""What can be looked for in texts (routing/private_text.py)."""
+
+
+def private_kinds(text: str) -> tuple[str, ...]:
+    """Some of PRIVATE_KINDS between commas; capitals do not matter."""
+    found = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    for kind in found:
+        if kind not in PRIVATE_KINDS:
+            raise ValueError(f"must hold some of {', '.join(PRIVATE_KINDS)} between commas, not {kind!r}")
+    return found
+
+
 def path(text: str) -> Path:
     """A file or a folder; ``~`` is the home directory."""
     return Path(text).expanduser()
@@ -316,6 +329,7 @@ Amount = Annotated[float, PlainValidator(amount)]
 UserPath = Annotated[Path, PlainValidator(path)]
 Url = Annotated[str, PlainValidator(base_url)]
 DatabaseUrl = Annotated[str, PlainValidator(database_url)]
+PrivateKinds = Annotated[tuple[str, ...], PlainValidator(private_kinds)]
 RedisUrl = Annotated[str, PlainValidator(redis_url)]
 Workers = Annotated[int, PlainValidator(workers)]
 Secret = Annotated[str, PlainValidator(secret)]

@@ -14,6 +14,7 @@ from ai_router.config import FIELDS, Settings, SettingsError
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.pipeline import Pipeline
+from ai_router.privacy import Privacy, build_finder
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.telemetry import Telemetry
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 RELOADED = (
     *("CATALOGUE_FILE", "UNKNOWN_MODEL", "XAI_MODEL", "XAI_SEARCH_MODEL"),
-    *("BACKEND_CAP", "QUEUE_SIZE", "PRIMARY_SLOTS", "SPECULATION_BUDGET_S"),
+    *("BACKEND_CAP", "QUEUE_SIZE", "PRIMARY_SLOTS", "SPECULATION_BUDGET_S", "PRIVATE_PATTERNS"),
 )
 """The settings that a running router takes over."""
 
@@ -53,7 +54,7 @@ def check_reload(present: Settings) -> Changes:
     """The same, with the catalogue checked as well. Raises SettingsError."""
     changes = read_changes(present)
     if changes.settings.primary_url is not None:
-        build_registry(changes.settings)
+        build_finder(changes.settings, build_registry(changes.settings).catalogue)
     return changes
 
 
@@ -67,6 +68,7 @@ class Reloader:
     limiter: ConcurrencyLimiter
     checker: HealthChecker
     telemetry: Telemetry
+    privacy: Privacy
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reload(self) -> None:
@@ -75,9 +77,11 @@ class Reloader:
             try:
                 changes = read_changes(self.settings)
                 registry = build_registry(changes.settings, present=self.registry)
+                finder = build_finder(changes.settings, registry.catalogue)
             except SettingsError as problem:
                 log.error("Not reloaded, all stays as it was: %s", problem)  # noqa: TRY400 - no traceback: it says all
                 return
+            self.privacy.finder = finder
             self._apply(changes.settings, registry)
             self.settings = changes.settings
             log.info("Reloaded: %d providers, %d models", len(registry.clouds), _models(registry))

@@ -16,6 +16,7 @@ from ai_router.config_loading import load_settings
 from ai_router.embedded.start import name_of
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
+from ai_router.privacy import build_finder
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.prompt import local_date_context
@@ -56,9 +57,11 @@ def registry_of(settings: Settings) -> Registry:
         name = name_of(settings.embedded_model)
         settings = settings.model_copy(update={"primary_url": "http://127.0.0.1:9", "primary_model": name})
     try:
-        return build_registry(settings)
+        registry = build_registry(settings)
+        build_finder(settings, registry.catalogue)
     except SettingsError as problem:
         exit_with(str(problem))
+    return registry
 
 
 @contextmanager

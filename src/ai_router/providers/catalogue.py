@@ -169,7 +169,8 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     is ``primary``, a provider's name, or ``provider/model``. ``server_fields``: fields of a request that only servers
     for one's own machines have, by the server; a cloud is not sent them. ``aliases``: further names that clients may
     use, or globs of such names, and the names that they stand for. ``doors``: who gets the requests that are passed on
-    without a decision, by their kind.
+    without a decision, by their kind. ``private``: expressions (RE2), by their names, for what must not leave the
+    local network.
     """
 
     providers: Mapping[str, Provider]
@@ -177,6 +178,7 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     server_fields: Mapping[str, frozenset[str]] = {}
     aliases: Mapping[str, str] = {}
     doors: Mapping[str, str] = {}
+    private: Mapping[str, str] = {}
 
     def alias(self, model: str) -> str | None:
         """The name that ``model`` stands for: its own entry, else that of the longest glob; None without any."""

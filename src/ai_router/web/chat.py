@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import ResilienceMetrics
 from ai_router.pipeline import Pipeline
+from ai_router.privacy import Privacy
 from ai_router.routing.prompt import local_date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
@@ -56,6 +57,8 @@ class ChatSettings:
     bodies: SessionBodies = SessionBodies.FULL
     traces_all: bool = False
     admit: Callable[[int], None] = lambda _tokens: None
+    privacy: Privacy = field(default_factory=Privacy)
+    """What is looked for that may not leave the local network."""
 
 
 def blueprint(
@@ -162,6 +165,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
         policy=environ.get(POLICY, ""),
+        finder=settings.privacy.finder,
     )
 
 

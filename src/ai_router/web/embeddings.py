@@ -16,11 +16,10 @@ from ai_router.errors import ClientGone, InvalidRequest
 from ai_router.http.calls import UpstreamCall
 from ai_router.providers.registry import AUTO
 from ai_router.web.access import ON_DISCONNECT
-from ai_router.web.chat import ChatSettings
+from ai_router.web.chat import ChatSettings, arrival_of
 from ai_router.web.inputs import json_fields
 from ai_router.web.paths import DEPLOYMENT
-from ai_router.web.policy import VARIABLE as POLICY
-from ai_router.web.policy import why_local_only
+from ai_router.web.policy import why_body_is_local_only
 from ai_router.web.requests import as_fragments, model_of
 from ai_router.web.responses import on_response_closed
 
@@ -35,7 +34,8 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
         check_route("embeddings", g.key)
         settings.admit(len(orjson.dumps(inputs)) // _CHARS_PER_TOKEN)
         asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(fields))
-        why = why_local_only(request.environ.get(POLICY, ""), g.key, fields.get("metadata"))
+        texts = "\n".join(text for text in asked.inputs if isinstance(text, str))
+        why = why_body_is_local_only(arrival_of(settings), fields.get("metadata"), texts)
         return embeddings.answer(asked, partial(_new_call, local_only=bool(why)), g.request_id)
 
     @made.post("/v1/embeddings")

@@ -27,11 +27,12 @@ from ai_router.providers.registry import Backend, Registry
 from ai_router.types import Attempt, ChatRequest, DecidedBy, Decision, Label
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, arrival_of
-from ai_router.web.policy import why_local_only
+from ai_router.web.policy import why_body_is_local_only
 from ai_router.web.requests import organization_of, read_body
 from ai_router.web.responses import contract_headers, on_response_closed
 
 _MAX_ERROR_BYTES = 1 << 20
+_ESCAPED = re.compile(r"\\[nrt]")
 _PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PASSED_HEADERS = ("content-type", "content-disposition")
 
@@ -65,7 +66,7 @@ def blueprint(
         parts = _parts(rest)
         body = read_body(request.environ, settings.max_body)
         settings.admit(0)
-        asked = _chat_request(settings)
+        asked = _chat_request(settings, _text_in(body))
         if asked.local_only and not backend.local:
             raise NotLocal(f"/v1/{kind} goes to {backend.name}, and this request is local-only: {asked.local_only}")
         scope = CancelScope(local_only=bool(asked.local_only))
@@ -166,8 +167,17 @@ def _content_type() -> dict[str, str]:
     return {"Content-Type": given} if given.isascii() and given.isprintable() and given else {}
 
 
-def _chat_request(settings: ChatSettings) -> ChatRequest:
-    """The request as what is logged, kept and counted, without words."""
+def _text_in(body: bytes) -> str:
+    """The words of the present request's body; empty for sounds and pictures."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.startswith("text/"):
+        return ""
+    # In JSON a line break is a backslash and a letter, which would be the beginning of the next word.
+    return _ESCAPED.sub(" ", body.decode("utf-8", "replace"))
+
+
+def _chat_request(settings: ChatSettings, text: str) -> ChatRequest:
+    """The request as what is logged, kept and counted, without words. ``text``: those that are looked into."""
     arrival = arrival_of(settings)
     return ChatRequest(
         request_id=arrival.request_id,
@@ -185,5 +195,5 @@ def _chat_request(settings: ChatSettings) -> ChatRequest:
         organization=organization_of(arrival),
         key=arrival.key,
         trace=arrival.trace,
-        local_only=why_local_only(arrival.policy, arrival.key, None),
+        local_only=why_body_is_local_only(arrival, None, text),
     )

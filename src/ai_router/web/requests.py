@@ -11,10 +11,10 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -24,10 +24,13 @@ from ai_router.providers.registry import AUTO
 from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
-from ai_router.types import ChatRequest
+from ai_router.types import ChatRequest, Message
 from ai_router.virtual_key import VirtualKey
 from ai_router.web.policy import why_local_only
 from ai_router.web.unpacking import unpacked
+
+if TYPE_CHECKING:
+    from ai_router.routing.private_text import PrivateText
 
 _BEFORE_VALUES = (b",", b"[", b"{")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -67,6 +70,8 @@ class Arrival:
     """The model that the address names (Azure's clients); it goes before that of the body."""
     policy: str = ""
     """The header x-router-policy."""
+    finder: PrivateText | None = None
+    """Finds what may not leave the local network."""
 
 
 class Ids:
@@ -167,11 +172,15 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         organization=organization_of(arrival),
         key=arrival.key,
         trace=arrival.trace,
-        # Few requests have anything to do with policies.
-        local_only=why_local_only(arrival.policy, arrival.key, payload.get("metadata"))
-        if arrival.policy or arrival.key is not None or "metadata" in payload
-        else "",
+        local_only=_local_only(payload, messages, arrival),
     )
+
+
+def _local_only(payload: Mapping[str, Any], messages: Sequence[Message], arrival: Arrival) -> str:
+    """Why it is local-only, which few requests are; empty: it is not. Raises InvalidRequest."""
+    if arrival.policy or arrival.key is not None or arrival.finder is not None or "metadata" in payload:
+        return why_local_only(arrival, payload.get("metadata"), messages)
+    return ""
 
 
 def object_in(body: bytes) -> dict[str, Any]:

@@ -206,6 +206,7 @@ def _chat_request(
         key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         policy=environ.get(POLICY, ""),
+        finder=settings.privacy.finder,
     )
     return parse_chat_request(body, arrival)
 
