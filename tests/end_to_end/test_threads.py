@@ -164,6 +164,20 @@ def test_two_readers_see_the_same(router: RunningRouter, upstream: FakeUpstream)
             assert second.rest() == [begun, *first.rest()]
 
 
+def test_messages_come_in_pages(router: RunningRouter) -> None:
+    thread = new_thread(router)
+    for number in range(3):
+        call(router, "POST", f"/api/threads/{thread}/messages", {"role": "assistant", "content": f"note {number}"})
+    seen: list[str] = []
+    query = "limit=1"
+    while query:
+        status, page = call(router, "GET", f"/api/threads/{thread}/messages?{query}")
+        assert status == 200, page
+        seen += [message["content"] for message in page["data"]]
+        query = f"limit=1&before={page['next']}" if page["next"] else ""
+    assert seen == ["note 2", "note 1", "note 0"]
+
+
 def test_an_answer_that_nobody_comes_back_for_is_cut(router: RunningRouter, upstream: FakeUpstream) -> None:
     upstream.on(CHAT, Stream([chunk({"content": "first"})], ending="hang"))
     thread = new_thread(router)

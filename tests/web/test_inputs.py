@@ -38,13 +38,15 @@ def test_without_it_the_default_counts() -> None:
         assert (page_size(), integer("slow", 0, 9, 4), cursor("before")) == (50, 4, None)
 
 
-@pytest.mark.parametrize(("value", "moment"), [("17", 17), ("1795981525.4889102", 1795981525.4889102)])
+@pytest.mark.parametrize(
+    ("value", "moment"), [("17", 17), (str(INT64_MAX), INT64_MAX), ("1795981525.4889102", 1795981525.4889102)]
+)
 def test_a_cursor_is_a_moment(value: str, moment: float) -> None:
     with asked(f"before={value}"):
         assert cursor("before") == moment
 
 
-@pytest.mark.parametrize("value", ["9" * 19, "1e400", "nan", "²", "-1", "1.", "x"])
+@pytest.mark.parametrize("value", [str(INT64_MAX + 1), "9" * 19, "9" * 5000, "1e400", "nan", "²", "-1", "1.", "x"])
 def test_what_no_page_has_said_is_no_cursor(value: str) -> None:
     with asked(f"before={quote(value)}"), pytest.raises(InvalidRequest):
         cursor("before")

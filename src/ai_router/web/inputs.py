@@ -13,8 +13,9 @@ from ai_router.errors import InvalidRequest
 from ai_router.web.requests import check_values, read_body
 
 _DEFAULT_PAGE, _MAX_PAGE = 50, 200
-_MAX_DIGITS = 18
-"""A number of so many digits has a place in eight bytes, which is what databases have."""
+_MAX_DIGITS = 19
+_TOO_LARGE = 1 << 63
+"""For the eight bytes that a database has for a number."""
 
 
 def json_fields(max_body: int, max_values: int) -> Mapping[str, Any]:
@@ -58,7 +59,7 @@ def integer(name: str, low: int, high: int, default: int) -> int:
 def is_number(text: str) -> bool:
     """Whether these are the digits of a whole number that a database can hold, too."""
     # str.isdigit alone takes digits that int() does not read, as in "2\u00b2".
-    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) < _TOO_LARGE
 
 
 def page_size() -> int:
@@ -71,7 +72,7 @@ def cursor(name: str) -> float | None:
     asked = request.args.get(name)
     if not asked:
         return None
-    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", asked):
+    if not (is_number(asked) or re.fullmatch(r"[0-9]{1,12}\.[0-9]{1,9}", asked)):
         raise InvalidRequest(f"'{name}' must be the 'next' of a page", name)
     return int(asked) if is_number(asked) else float(asked)
 
