@@ -80,8 +80,11 @@ def test_money_draws_what_left_and_shows_its_words(lab: BrowserLab, console: Con
     lab.xai.on(SEARCH, finds("It rains."))
     question = anew("what is the weather in Lyon")
     lab.router.chat(question)
+    lab.router.chat(anew(), headers={"x-router-policy": "local-only"})
     console.open("#/money")
-    expect(console.page.get_by_role("img", name=re.compile("came from home"))).to_contain_text("web searches")
+    house = console.page.get_by_role("img", name=re.compile("came from home, [1-9][0-9]* of them had to"))
+    expect(house).to_contain_text("web searches")
+    expect(house).to_contain_text("had to stay")
     call = console.page.locator(".calls > li").first
     expect(call).to_contain_text(re.compile(r"\d+.* out, .* in"))
     call.get_by_role("button", name="Show the words that left").click()

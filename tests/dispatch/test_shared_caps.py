@@ -186,6 +186,19 @@ def test_while_redis_is_away_each_has_its_part(join: Join, tmp_path: Path) -> No
         assert len(take_until(limiters[0][0], 6)) == 6
 
 
+def test_who_waits_while_redis_goes_away_is_let_in(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as valkey, ExitStack() as closing:
+        # Another process has all of it.
+        valkey.client().hset("ai-router:cap:model", "another", f"2 2 {int(time.time() * 1000) + 600_000}")
+        limiter = ConcurrencyLimiter(2, 10, RULES)
+        closing.callback(share_caps(limiter, start_shared(valkey.url, closing), ["model"]))
+        assert not take_all(limiter)
+        ticket = limiter.queue(["model"], "")
+        valkey.stop()
+        assert eventually(ticket.woken.is_set)
+        assert ticket.permit is not None
+
+
 def test_what_a_dead_process_had_comes_free(valkey: RunningValkey) -> None:
     valkey.client().flushall()
     with ExitStack() as closing:

@@ -1,11 +1,11 @@
 -- One process's share of a backend's cap. KEYS[1]: what each process has, under its name: "share demand until".
--- ARGV: this process, the cap, its calls under way, how many it would have, how long that counts (ms).
--- Returns its share, how many all would have, and how many processes there are.
+-- ARGV: this process, the cap, its calls under way, how many it would have, the share that it keeps to now, how long
+-- that counts (ms). Returns its share, how many all would have, and how many processes there are.
 --
--- The shares of all are never more than the cap: a share grows by what nobody has, and a process gives up what is not
--- its fair share any more as its calls end.
+-- The shares of all are never more than the cap: a share grows by what nobody has. A smaller one counts once the process
+-- keeps to it, which it says with its next call, and as its calls end.
 local me, cap, running = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local demand, lease = tonumber(ARGV[4]), tonumber(ARGV[5])
+local demand, keeps_to, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -44,6 +44,7 @@ for i, process in ipairs(processes) do
 end
 
 local share = math.max(0, math.min(fair, cap - held))
-redis.call('HSET', KEYS[1], me, string.format('%d %d %d', math.max(share, running), demand, now + lease))
+local counted = math.max(share, keeps_to, running)
+redis.call('HSET', KEYS[1], me, string.format('%d %d %d', counted, demand, now + lease))
 redis.call('PEXPIRE', KEYS[1], lease)
 return {share, demanded, count}

@@ -107,6 +107,8 @@ class SharedCaps:
             try:
                 share, demanded, processes = self._renew(name, cap, report.in_flight, wants)
             except SharedUnavailable:
+                # What this process may do now without the others may be more than its share was.
+                self._limiter.admit_waiting()
                 return False, 1
             is_short = is_short or demanded > cap or wants > share
         if is_short:
@@ -115,11 +117,17 @@ class SharedCaps:
 
     def _renew(self, name: str, cap: int, running: int, wants: int) -> tuple[int, int, int]:
         """The share now, what all processes would have together, and how many there are. Raises SharedUnavailable."""
-        share, demanded, processes = self._client.run(
-            _script(), [_key(name)], [self._peers.name, cap, running, wants, self._lease_ms]
-        )
-        if share != self._shares.get(name):
+        while True:
+            keeps_to = self._shares.get(name, 0)
+            share, demanded, processes = self._client.run(
+                _script(), [_key(name)], [self._peers.name, cap, running, wants, keeps_to, self._lease_ms]
+            )
             self._shares[name] = share
+            if share >= keeps_to:
+                break
+            # From now on no call begins beyond it; what is under way is looked at once more, and told.
+            running = self._limiter.report(name).in_flight
+        if share > keeps_to:
             self._limiter.admit_waiting()
         return share, demanded, processes
 

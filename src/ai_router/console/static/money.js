@@ -60,7 +60,7 @@ function House({ usage }) {
   const shown = clouds.slice(0, 5);
   const top = (index) => 34 + index * 38;
   const text = total.requests
-    ? `${total.answered_locally} of ${count(total.answered, "answer")} came from home; ${count(calls, "call")} left with ${bytes(sent)}.`
+    ? `${total.answered_locally} of ${count(total.answered, "answer")} came from home, ${total.kept_home} of them had to; ${count(calls, "call")} left with ${bytes(sent)}.`
     : "Nothing was asked.";
   return html`<section aria-labelledby="house">
     <h2 id="house">What stayed, and what left</h2>
@@ -71,6 +71,7 @@ function House({ usage }) {
         <text class="figure" x="160" y="138" text-anchor="middle">${share === null ? "–" : percent(share)}</text>
         <text x="160" y="160" text-anchor="middle">answered at home</text>
         <text class="muted" x="160" y="180" text-anchor="middle">${count(total.answered_locally, "answer")}</text>
+        ${total.kept_home > 0 && html`<text class="muted" x="160" y="200" text-anchor="middle">${total.kept_home} had to stay</text>`}
         ${shown.length === 0 && html`<text class="muted" x="470" y="124" text-anchor="middle">Nothing left the house.</text>`}
         ${shown.map(
           (one, index) => html`<g key=${one.backend + one.model + one.purpose}>
