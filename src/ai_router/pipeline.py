@@ -81,6 +81,16 @@ class Pipeline:
     speculates_beside_head: bool
     """Whether to speculate while the head's encoder thinks; not where the primary needs the same processor."""
 
+    def plan(self, decision: Decision, request: ChatRequest, *, demanding: bool) -> Plan:
+        """Who is asked, of those that the request's policy, its size and its key allow. ``demanding``: as of
+        is_demanding. Raises RouterError where nobody is left."""
+        plan = plan_answer(decision, self.registry, cloud_fallback=self.cloud_fallback)
+        if request.local_only:
+            plan = kept_local(plan, decision, primary_candidate(self.registry), request.local_only)
+        if demanding:
+            plan = fitting(plan, request)
+        return plan if request.key is None else permitted(plan, decision, request.key)
+
     def answer(self, record: RequestRecord, scope: CancelScope) -> Reply:
         """Decide and answer the record's request. Raises RouterError as long as the client has not seen a byte."""
         request = _Request(self, record, scope)
@@ -127,14 +137,9 @@ class _Request:
         decision = self._decide()
         if decision.warning is None and (warning := pipeline.router.name_warning(self._request)) is not None:
             decision = dataclasses.replace(decision, warning=warning)
-        plan = plan_answer(decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
-        if self._request.local_only:
-            plan = kept_local(plan, decision, primary_candidate(pipeline.registry), self._request.local_only)
         if self._is_demanding:
             pipeline.primary_facts.want()
-            plan = fitting(plan, self._request)
-        if self._request.key is not None:
-            plan = self._afford(permitted(plan, decision, self._request.key), decision)
+        plan = self._afford(pipeline.plan(decision, self._request, demanding=self._is_demanding), decision)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
         self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.

@@ -7,9 +7,7 @@ from functools import partial
 from flask import Blueprint, Response, jsonify, request
 
 from ai_router.dispatch.dry_run import dry_run_document
-from ai_router.dispatch.local_plan import kept_local
-from ai_router.dispatch.permission import permitted
-from ai_router.dispatch.plan import fitting, is_demanding, plan_answer, primary_candidate
+from ai_router.dispatch.plan import is_demanding
 from ai_router.errors import ClientGone
 from ai_router.http.calls import CancelScope
 from ai_router.pipeline import Pipeline
@@ -36,13 +34,7 @@ def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             closing.callback(on_disconnect(lambda: scope.abort(ClientGone())))
         run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))
-        decided = plan_answer(run.decision, pipeline.registry, cloud_fallback=pipeline.cloud_fallback)
-        if chat_request.local_only:
-            primary = primary_candidate(pipeline.registry)
-            decided = kept_local(decided, run.decision, primary, chat_request.local_only)
-        plan = fitting(decided, chat_request) if is_demanding(chat_request) else decided
-        if chat_request.key is not None:
-            plan = permitted(plan, run.decision, chat_request.key)
+        plan = pipeline.plan(run.decision, chat_request, demanding=is_demanding(chat_request))
         return jsonify(dry_run_document(run, plan, chat_request, pipeline.registry.searchers, settings.scrub))
 
     return dry_run
