@@ -84,7 +84,7 @@ def register_answers(
         passing.blueprint(client, pipeline.registry, in_flight, subscribers, chat_settings, timeouts)
     )
     app.register_blueprint(stored_responses.blueprint(keeper))
-    app.register_blueprint(dry_run.blueprint(pipeline, chat_settings))
+    app.register_blueprint(dry_run.blueprint(pipeline, chat_settings, prepare))
     app.register_blueprint(count_tokens.blueprint(client, pipeline.registry, chat_settings))
     app.register_blueprint(embeddings.blueprint(made_embeddings, chat_settings))
     app.register_blueprint(models.blueprint(pipeline.registry, pipeline.primary_facts))

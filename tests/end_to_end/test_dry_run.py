@@ -96,3 +96,42 @@ def test_bad_input_and_unknown_models_are_errors_as_everywhere(router: RunningRo
         response = connection.getresponse()
         assert (response.status, orjson.loads(response.read())["error"]["param"]) == (status, param)
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ({"messages": [{"role": "user", "content": "{}"}]}, {}),
+        ({"input": "{}"}, {}),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "{}"}]}], "instructions": "Short."},
+            {},
+        ),
+        ({"prompt": "{}"}, {}),
+        ({"system": "Be short.", "messages": [{"role": "user", "content": "{}"}]}, {}),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "{}"}]}]},
+            {"anthropic-version": "2023-06-01"},
+        ),
+    ],
+    ids=["chat", "responses", "responses items", "completions", "messages", "messages by its header"],
+)
+def test_a_body_of_any_api_is_decided_as_it_would_be(
+    router: RunningRouter, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    for text, route in (("weather in Oslo tomorrow", "enrich"), ("prove that sqrt(2) is irrational", "xai")):
+        filled = orjson.loads(orjson.dumps(body).replace(b"{}", text.encode()))
+        status, _, answer = router._exchange("POST", "/v1/route", orjson.dumps(filled), headers)
+        assert status == 200, answer
+        assert orjson.loads(answer)["route"] == route
+
+
+def test_a_body_of_no_api_is_refused_by_what_it_lacks(router: RunningRouter) -> None:
+    status, _, answer = router._exchange("POST", "/v1/route", b'{"model": "auto"}', None)
+    assert (status, orjson.loads(answer)["error"]["param"]) == (400, "messages")
+
+
+def test_an_editors_completion_is_told_to_stay(router: RunningRouter) -> None:
+    body = orjson.dumps({"prompt": "def f(", "suffix": "return 1"})
+    told = orjson.loads(router._exchange("POST", "/v1/route", body, None)[2])
+    assert (told["route"], told["decided_by"], told["leaves"]) == ("meta", "meta", False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from typing import Any
 
 from ai_router.apis import ClientApi
 
@@ -25,3 +26,11 @@ APIS = _load_apis()
 """By the path at which each is served."""
 ERROR_FORMS: Mapping[str, ClientApi] = APIS | {path: api for api in APIS.values() for path in api.error_paths}
 """By path, the API that says what an error looks like; any other path has the form of chat completions."""
+
+
+def api_of(payload: Mapping[str, Any], *, says_anthropic: bool) -> ClientApi | None:
+    """The API that a body is of, by its fields; None: chat completions. ``says_anthropic``: whether its client sent a
+    version of Anthropic's API."""
+    if "messages" in payload:
+        return APIS["/v1/messages"] if says_anthropic or "system" in payload else None
+    return APIS["/v1/responses"] if "input" in payload else APIS["/v1/completions"] if "prompt" in payload else None

@@ -12,7 +12,8 @@ from typing import Any
 from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.apis import ClientApi
-from ai_router.client_apis import APIS
+from ai_router.client_apis import APIS, api_of
+from ai_router.client_apis.messages import API as MESSAGES
 from ai_router.config import SessionBodies
 from ai_router.dispatch.everywhere import InFlightEverywhere
 from ai_router.dispatch.in_flight import InFlight
@@ -139,6 +140,20 @@ def read_own_request(settings: ChatSettings, api: ClientApi, prepare: Prepare) -
     body = _body(settings)
     arrival = arrival_of(settings)
     payload, kept = prepare(api, object_in(body), arrival.client)
+    return parse_own_request(payload, arrival, api, kept)
+
+
+def read_any_request(settings: ChatSettings, prepare: Prepare) -> ChatRequest:
+    """The request that a body of whatever API is. Raises RouterError."""
+    body, arrival = _body(settings), arrival_of(settings)
+    payload = object_in(body)
+    api = api_of(payload, says_anthropic="HTTP_ANTHROPIC_VERSION" in request.environ)
+    if api is None:
+        return parse_chat_request(body, arrival)
+    if api is MESSAGES:
+        # It has to have a limit there, which decides nothing.
+        payload.setdefault("max_tokens", 1)
+    payload, kept = prepare(api, payload, arrival.client)
     return parse_own_request(payload, arrival, api, kept)
 
 

@@ -13,21 +13,21 @@ from ai_router.http.calls import CancelScope
 from ai_router.pipeline import Pipeline
 from ai_router.types import Purpose
 from ai_router.web.access import ON_DISCONNECT
-from ai_router.web.chat import ChatSettings, read_chat_request
+from ai_router.web.chat import ChatSettings, Prepare, read_any_request
 from ai_router.web.responses import on_response_closed
 
 PATH = "/v1/route"
 _CHARS_PER_TOKEN = 4
 
 
-def blueprint(pipeline: Pipeline, settings: ChatSettings) -> Blueprint:
-    """The route. It takes the body of a chat request, and its headers."""
+def blueprint(pipeline: Pipeline, settings: ChatSettings, prepare: Prepare) -> Blueprint:
+    """The route. It takes the body of a request of any API that is decided, and its headers."""
     dry_run = Blueprint("dry_run", __name__)
 
     @dry_run.post(PATH)
     def route() -> Response:
         """The decision. Raises RouterError."""
-        chat_request, closing = read_chat_request(settings), on_response_closed()
+        chat_request, closing = read_any_request(settings, prepare), on_response_closed()
         scope = CancelScope(local_only=bool(chat_request.local_only))
         closing.callback(scope.close)
         settings.admit(chat_request.total_chars // _CHARS_PER_TOKEN)
