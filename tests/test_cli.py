@@ -79,6 +79,14 @@ def test_doctor_asks_every_backend_also_beside_the_embedded_model(run) -> None:
     assert "problem: xai is not well: connection refused\n" in result.output
 
 
+def test_route_keeps_what_is_private_from_the_classifier(run, upstream: FakeUpstream) -> None:
+    upstream.on(CHAT, classifies("COMPLEX"))
+    settings = {"ROUTER_URL": upstream.url, "FAST_ROUTING": "off", "PRIVATE_PATTERNS": "card"}
+    decision = json.loads(run("route", "--json", "prove 4111 1111 1111 1111", **settings).output)
+    assert (decision["route"], decision["decided_by"], decision["leaves"]) == ("primary", "policy", False)
+    assert not upstream.calls(CHAT)
+
+
 def test_a_private_pattern_that_is_no_expression_is_one_line(run, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[private]\ncustomers = '('\n")
     result = run("route", "x", CATALOGUE_FILE=str(tmp_path / "mine.toml"))

@@ -33,7 +33,7 @@ RANKS = [
     {"http", "resilience"},
     {"config_docs", "config_loading", "envelope"},
     {"types", "config", "__init__"},
-    {"virtual_key"},
+    {"virtual_key", "local_policy"},
     {"apis"},
     {"errors"},
     {"trace_context", "config_values"},

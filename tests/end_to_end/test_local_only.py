@@ -90,6 +90,11 @@ def assert_nothing_left(lab: Lab) -> None:
     assert not [request.path for request in (*lab.xai.requests, *lab.classifier.requests) if request.method == "POST"]
 
 
+def shadowed(lab: Lab, count: int) -> None:
+    """The classifier is asked afterwards about so many decisions, of which none was of a local-only request."""
+    assert eventually(lambda: len(lab.classifier.calls(CHAT)) >= count)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("text", [HARD, LIVE, UNCLEAR], ids=["COMPLEX", "ENRICH", "unclear"])
 @pytest.mark.parametrize("door", DOORS)
@@ -104,6 +109,7 @@ def test_without_it_they_would_leave(lab: Lab) -> None:
     assert chat(lab, anew(HARD), headers={})[1]["x-router-route"] == "xai"
     assert chat(lab, anew(LIVE), headers={})[1]["x-router-route"] == "enrich"
     assert len(lab.xai.requests) >= 2
+    shadowed(lab, 2)
 
 
 def test_the_answer_says_who_decided_and_why(lab: Lab) -> None:
@@ -176,6 +182,37 @@ def test_a_threads_messages_stay(lab: Lab) -> None:
     assert_nothing_left(lab)
 
 
+def test_what_follows_a_local_only_turn_of_a_thread_stays_as_well(lab: Lab) -> None:
+    thread = orjson.loads(ask(lab.router, "/api/threads", {})[2])["id"]
+    path = f"/api/threads/{thread}/messages"
+    assert ask(lab.router, path, {"content": "something private"})[0] == 201
+    status, _, body = ask(lab.router, path, {"content": anew(HARD)}, {})
+    assert (status, orjson.loads(body)["details"]["decided_by"]) == (201, "policy")
+    _, _, body = ask(lab.router, path, {"content": "go on", "model": "xai"}, {})
+    assert orjson.loads(body)["error"]["code"] == "not_local"
+    assert_nothing_left(lab)
+
+
+def test_what_follows_a_local_only_answer_by_its_id_stays_as_well(lab: Lab) -> None:
+    _, _, first = ask(lab.router, "/v1/responses", {"input": "something private"})
+    after = {"previous_response_id": orjson.loads(first)["id"]}
+    status, headers, second = ask(lab.router, "/v1/responses", {**after, "input": anew(HARD)}, {})
+    assert (status, headers["x-router-decided-by"]) == (200, "policy")
+    after = {"previous_response_id": orjson.loads(second)["id"]}
+    assert ask(lab.router, "/v1/responses", {**after, "input": "thanks", "model": "xai"}, {})[0] == 403
+    assert_nothing_left(lab)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/audio/speech", "/api/embed", "/api/embeddings", "/v1/embeddings"])
+def test_the_body_can_ask_for_it_at_every_door(lab: Lab, path: str) -> None:
+    body = {"query": "q", "input": "q", "prompt": "q", "metadata": {"router_policy": "lokal"}}
+    status, _, answer = ask(lab.router, path, body, {})
+    assert (status, b"router_policy" in answer) == (400, True)
+    if path == "/v1/audio/speech":
+        assert ask(lab.router, path, {**body, "metadata": {"router_policy": "local-only"}}, {})[0] == 403
+    assert_nothing_left(lab)
+
+
 def test_the_body_can_ask_for_it_where_headers_cannot_be_set(lab: Lab) -> None:
     _, headers, _ = chat(lab, anew(HARD), headers={}, metadata={"router_policy": "local-only"})
     assert headers["x-router-reason"] == "local-only: metadata.router_policy asks for it"
@@ -189,6 +226,10 @@ def test_the_body_can_ask_for_it_where_headers_cannot_be_set(lab: Lab) -> None:
         ({"x-router-policy": "local-only, xai"}, {}, "x-router-policy"),
         ({}, {"metadata": {"router_policy": "lokal-only"}}, "metadata.router_policy"),
         ({}, {"metadata": {"router_policy": True}}, "metadata.router_policy"),
+        ({}, {"metadata": {"Router-Policy": "local"}}, "metadata.router_policy"),
+        ({}, {"metadata": [{"router_policy": "local-only"}]}, "metadata"),
+        ({}, {"metadata": '{"router_policy": "local-only"}'}, "metadata"),
+        ({"x-router-policy": ""}, {}, "x-router-policy"),
     ],
 )
 def test_a_policy_that_is_misspelt_is_not_taken_for_none(
@@ -230,6 +271,7 @@ def test_what_was_kept_home_is_counted(lab: Lab) -> None:
     chat(lab, anew(HARD))
     chat(lab, "hello", headers={})
     assert kept_home() == before + 1
+    shadowed(lab, 1)
 
 
 def test_another_local_backend_of_a_chain_is_asked_where_the_head_thinks_so(tmp_path: Path) -> None:

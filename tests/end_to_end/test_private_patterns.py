@@ -11,7 +11,7 @@ import pytest
 from ai_router.config_values import PRIVATE_KINDS
 from ai_router.routing.private_text import KINDS
 from tests.end_to_end.conftest import XAI_KEY, Lab, well_behaved
-from tests.end_to_end.test_local_only import DOORS, HARD, LIVE, assert_nothing_left
+from tests.end_to_end.test_local_only import DOORS, HARD, LIVE, assert_nothing_left, shadowed
 from tests.fakes.personas import CHAT, SEARCH, anew
 from tests.fakes.router import running_router
 from tests.fakes.upstream import Plain, fake_upstream
@@ -81,14 +81,20 @@ def test_without_any_of_it_a_request_goes_where_it_is_decided(lab: Lab) -> None:
     assert lab.router.chat(anew(HARD))[1]["x-router-route"] == "xai"
     assert lab.router.chat(anew(LIVE))[1]["x-router-route"] == "enrich"
     assert lab.xai.calls(SEARCH)
+    shadowed(lab, 2)
 
 
 def test_a_body_that_is_passed_on_is_looked_into(lab: Lab) -> None:
     lab.xai.on("/v1/rerank", Plain({"results": []}))
     assert post(lab, "/v1/rerank", {"query": "hello"})[0] == 200
     lab.xai.requests.clear()
-    status, _, body = post(lab, "/v1/rerank", {"query": f"hello\n{CARD}"})
-    assert (status, orjson.loads(body)["error"]["code"]) == (403, "not_local")
+    for kind in ("application/json", "application/x-www-form-urlencoded", "application/vnd.x+json", "text/plain"):
+        body = orjson.dumps({"query": f"hello\n{CARD}"})
+        status, _, answer = lab.router._exchange("POST", "/v1/rerank", body, {"Content-Type": kind})
+        assert (status, orjson.loads(answer)["error"]["code"]) == (403, "not_local"), kind
+    form = f'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n{CARD}\r\n--x--\r\n'.encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert lab.router._exchange("POST", "/v1/rerank", form, headers)[0] == 403
     assert_nothing_left(lab)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import orjson
@@ -23,6 +23,9 @@ from ai_router.routing.prompt import local_date_context
 from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
 from ai_router.wiring import build_classifier
+
+if TYPE_CHECKING:
+    from ai_router.routing.private_text import PrivateText
 
 
 def settings_or_exit() -> Settings:
@@ -79,8 +82,9 @@ def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
             classifier.close()
 
 
-def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
-    """The request that the API would make of these messages, for the model ``auto``."""
+def request_of(settings: Settings, messages: Sequence[Message], finder: PrivateText | None = None) -> ChatRequest:
+    """The request that the API would make of these messages, for the model ``auto``. ``finder``: finds what must not
+    leave the local network; None: that is not looked for."""
     now, ids = datetime.now(UTC), Ids()
     arrival = Arrival(
         arrived_at=time.monotonic(),
@@ -89,5 +93,6 @@ def request_of(settings: Settings, messages: Sequence[Message]) -> ChatRequest:
         session_id=ids.session_id(),
         headers=(),
         date_context=local_date_context(now) if settings.date_context else "",
+        finder=finder,
     )
     return parse_chat_request(orjson.dumps({"model": AUTO, "messages": messages}), arrival)

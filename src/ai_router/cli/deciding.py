@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from ai_router.backend_limits import build_limiter
 from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
 from ai_router.dispatch.dry_run import dry_run_document
-from ai_router.dispatch.plan import plan_answer
+from ai_router.dispatch.local_plan import kept_local
+from ai_router.dispatch.plan import plan_answer, primary_candidate
 from ai_router.http.calls import CancelScope
 from ai_router.learning.examples import (
     StoredSession,
@@ -23,6 +24,7 @@ from ai_router.learning.examples import (
 from ai_router.learning.replay import ReplayReport, policy_named
 from ai_router.learning.replay import replay as replay_sessions
 from ai_router.observability.metrics import RoutingMetrics
+from ai_router.privacy import build_finder
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
@@ -38,7 +40,8 @@ def route(text: str, *, as_json: bool) -> None:
     """Decide where TEXT would be answered, without answering it."""
     settings = settings_or_exit()
     registry = registry_of(settings)
-    request = request_of(settings, [{"role": "user", "content": text}])
+    finder = build_finder(settings, registry.catalogue)
+    request = request_of(settings, [{"role": "user", "content": text}], finder)
     with opened_classifier(settings) as classifier:
         fast = None
         if settings.fast_routing:
@@ -51,8 +54,10 @@ def route(text: str, *, as_json: bool) -> None:
             build_limiter(settings, registry),
             cloud_fallback=settings.cloud_fallback,
         )
-        run = router.dry_run(request, CancelScope().new_call)
+        run = router.dry_run(request, CancelScope(local_only=bool(request.local_only)).new_call)
     decision, plan = run.decision, plan_answer(run.decision, registry, cloud_fallback=settings.cloud_fallback)
+    if request.local_only:
+        plan = kept_local(plan, decision, primary_candidate(registry), request.local_only)
     if as_json:
         document = dry_run_document(run, plan, request, registry.searchers)
         click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -82,6 +82,9 @@ class Tracing:
     def finished(self, outcome: Outcome, cost: Cost) -> None:
         """Make the spans of a request that has ended and give them to the processor. A sink of the recorder."""
         trace = outcome.request.trace
+        if outcome.request.local_only:
+            # Spans have what backends say, who may quote the request; and a collector may be anywhere.
+            return
         if trace is not None and trace.span_id is not None and trace.flags & SAMPLED:
             for span in _Spans(outcome, cost, trace, self._resource, self._rng, self._scrub).all():
                 self._processor.on_end(span)

@@ -22,6 +22,7 @@ from cachetools import TTLCache
 
 from ai_router.client_apis.reading import as_json
 from ai_router.errors import NotFound, StoreUnavailable
+from ai_router.local_policy import kept_local, says_local_only
 from ai_router.shared.client import SharedUnavailable
 from ai_router.shared.start import ALONE, Shared
 from ai_router.storage.kept_response import KeptResponse
@@ -90,6 +91,9 @@ class ResponseKeeper:
         if not isinstance(response_id, str) or len(response_id) > 128:
             return
         answer |= {"store": True, "previous_response_id": previous}
+        if outcome.request.local_only:
+            # For the turns that go on with it.
+            answer = kept_local(answer)
         turn = as_json(own.kept["input"]).encode()
         kept = KeptResponse(response_id, outcome.request.client, previous, turn, as_json(answer).encode())
         with self._lock:
@@ -170,7 +174,7 @@ class ResponseKeeper:
 
     def continued(self, payload: dict[str, Any], client: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The body of a request with the whole conversation as its input, and the input of this turn alone, as
-        ``{"input": ...}``. Raises as ``get`` does."""
+        ``{"input": ...}``. It is local-only if any turn before was. Raises as ``get`` does."""
         previous, given = payload.get("previous_response_id"), payload.get("input")
         turn = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
         if not isinstance(previous, str) or not previous or not isinstance(turn, list):
@@ -181,7 +185,10 @@ class ResponseKeeper:
         while following is not None and following not in seen and len(earlier) < _MAX_TURNS:
             seen.add(following)
             kept = self.get(following, client, "previous_response_id")
-            earlier.append([*orjson.loads(kept.input_json), *(orjson.loads(kept.response_json).get("output") or ())])
+            answer = orjson.loads(kept.response_json)
+            if says_local_only(answer):
+                payload = kept_local(payload)
+            earlier.append([*orjson.loads(kept.input_json), *(answer.get("output") or ())])
             following = kept.previous
         whole = [item for items in reversed(earlier) for item in items]
         return {**payload, "input": [*whole, *turn]}, {"input": turn}

@@ -179,7 +179,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
-        policy=environ.get(POLICY, ""),
+        policy=environ.get(POLICY),
         finder=settings.privacy.finder,
     )
 

@@ -19,7 +19,7 @@ from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, arrival_of
 from ai_router.web.inputs import json_fields
 from ai_router.web.paths import DEPLOYMENT
-from ai_router.web.policy import why_body_is_local_only
+from ai_router.web.policy import why_local_only
 from ai_router.web.requests import as_fragments, model_of
 from ai_router.web.responses import on_response_closed
 
@@ -33,9 +33,9 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     def answer(model: str, inputs: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         check_route("embeddings", g.key)
         settings.admit(len(orjson.dumps(inputs)) // _CHARS_PER_TOKEN)
-        asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(fields))
-        texts = "\n".join(text for text in asked.inputs if isinstance(text, str))
-        why = why_body_is_local_only(arrival_of(settings), fields.get("metadata"), texts)
+        sent = {name: value for name, value in fields.items() if name != "metadata"}
+        asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(sent))
+        why = why_local_only(arrival_of(settings), {**fields, "input": inputs})
         return embeddings.answer(asked, partial(_new_call, local_only=bool(why)), g.request_id)
 
     @made.post("/v1/embeddings")
@@ -49,7 +49,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     def ollama() -> Response:
         """Raises RouterError."""
         payload = json_fields(settings.max_body, settings.max_values)
-        found = answer(model_in(payload) or AUTO, payload.get("input"), {})
+        found = answer(model_in(payload) or AUTO, payload.get("input"), _metadata_of(payload))
         vectors = [entry["embedding"] for entry in found["data"]]
         counted = (found.get("usage") or {}).get("prompt_tokens") or 0
         return jsonify(
@@ -64,10 +64,15 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     def older_ollama() -> Response:
         """Raises RouterError."""
         payload = json_fields(settings.max_body, settings.max_values)
-        found = answer(model_in(payload) or AUTO, payload.get("prompt"), {})
+        found = answer(model_in(payload) or AUTO, payload.get("prompt"), _metadata_of(payload))
         return jsonify(embedding=found["data"][0]["embedding"])
 
     return made
+
+
+def _metadata_of(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What Ollama's API does not have, and the router does."""
+    return {"metadata": payload["metadata"]} if "metadata" in payload else {}
 
 
 def _new_call(*, local_only: bool) -> UpstreamCall:

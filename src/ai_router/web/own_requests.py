@@ -49,7 +49,7 @@ def parse_own_request(
             arrived_at=arrival.arrived_at,
         ),
         warnings=asked.warnings,
-        local_only=why_local_only(arrival, payload.get("metadata"), asked.messages),
+        local_only=why_local_only(arrival, payload),
     )
 
 

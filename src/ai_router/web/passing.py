@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import orjson
 from flask import Blueprint, Response, g, request
 
 from ai_router.dispatch.in_flight import InFlight
@@ -27,12 +28,11 @@ from ai_router.providers.registry import Backend, Registry
 from ai_router.types import Attempt, ChatRequest, DecidedBy, Decision, Label
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, arrival_of
-from ai_router.web.policy import why_body_is_local_only
+from ai_router.web.policy import why_local_only
 from ai_router.web.requests import organization_of, read_body
 from ai_router.web.responses import contract_headers, on_response_closed
 
 _MAX_ERROR_BYTES = 1 << 20
-_ESCAPED = re.compile(r"\\[nrt]")
 _PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PASSED_HEADERS = ("content-type", "content-disposition")
 
@@ -66,7 +66,7 @@ def blueprint(
         parts = _parts(rest)
         body = read_body(request.environ, settings.max_body)
         settings.admit(0)
-        asked = _chat_request(settings, _text_in(body))
+        asked = _chat_request(settings, body)
         if asked.local_only and not backend.local:
             raise NotLocal(f"/v1/{kind} goes to {backend.name}, and this request is local-only: {asked.local_only}")
         scope = CancelScope(local_only=bool(asked.local_only))
@@ -167,18 +167,14 @@ def _content_type() -> dict[str, str]:
     return {"Content-Type": given} if given.isascii() and given.isprintable() and given else {}
 
 
-def _text_in(body: bytes) -> str:
-    """The words of the present request's body; empty for sounds and pictures."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.startswith("text/"):
-        return ""
-    # In JSON a line break is a backslash and a letter, which would be the beginning of the next word.
-    return _ESCAPED.sub(" ", body.decode("utf-8", "replace"))
-
-
-def _chat_request(settings: ChatSettings, text: str) -> ChatRequest:
-    """The request as what is logged, kept and counted, without words. ``text``: those that are looked into."""
+def _chat_request(settings: ChatSettings, body: bytes) -> ChatRequest:
+    """The request as what is logged, kept and counted, without words."""
     arrival = arrival_of(settings)
+    try:
+        # Whatever its content type says: curl calls everything a form.
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        payload = None
     return ChatRequest(
         request_id=arrival.request_id,
         session_id=arrival.session_id,
@@ -195,5 +191,5 @@ def _chat_request(settings: ChatSettings, text: str) -> ChatRequest:
         organization=organization_of(arrival),
         key=arrival.key,
         trace=arrival.trace,
-        local_only=why_body_is_local_only(arrival, None, text),
+        local_only=why_local_only(arrival, payload, b"" if payload is not None else body),
     )

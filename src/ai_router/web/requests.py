@@ -11,7 +11,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from ai_router.providers.registry import AUTO
 from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
-from ai_router.types import ChatRequest, Message
+from ai_router.types import ChatRequest
 from ai_router.virtual_key import VirtualKey
 from ai_router.web.policy import why_local_only
 from ai_router.web.unpacking import unpacked
@@ -68,8 +68,8 @@ class Arrival:
     key: VirtualKey | None = None
     deployment: str = ""
     """The model that the address names (Azure's clients); it goes before that of the body."""
-    policy: str = ""
-    """The header x-router-policy."""
+    policy: str | None = None
+    """The header x-router-policy; None: there is none."""
     finder: PrivateText | None = None
     """Finds what may not leave the local network."""
 
@@ -172,14 +172,15 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         organization=organization_of(arrival),
         key=arrival.key,
         trace=arrival.trace,
-        local_only=_local_only(payload, messages, arrival),
+        local_only=_local_only(payload, arrival),
     )
 
 
-def _local_only(payload: Mapping[str, Any], messages: Sequence[Message], arrival: Arrival) -> str:
+def _local_only(payload: Mapping[str, Any], arrival: Arrival) -> str:
     """Why it is local-only, which few requests are; empty: it is not. Raises InvalidRequest."""
-    if arrival.policy or arrival.key is not None or arrival.finder is not None or "metadata" in payload:
-        return why_local_only(arrival, payload.get("metadata"), messages)
+    asks = arrival.policy is not None or "metadata" in payload
+    if asks or arrival.key is not None or arrival.finder is not None:
+        return why_local_only(arrival, payload)
     return ""
 
 

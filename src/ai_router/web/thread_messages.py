@@ -11,6 +11,7 @@ import orjson
 from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, RouterError, StoreUnavailable
+from ai_router.local_policy import kept_local, says_local_only
 from ai_router.routing.prompt import local_date_context
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row, ThreadNotFound
@@ -161,11 +162,16 @@ def _begin(
 ) -> ThreadAnswer:
     """Keep the user's message and begin the answer. ``counted``: the request is one of those under way already."""
     content, replaced = text(fields, "content"), _replaced(store, thread, fields)
-    history = rows_as_messages(store.messages(thread, _HISTORY, replaced))
+    rows = store.messages(thread, _HISTORY, replaced)
+    if any(says_local_only(row["details"]) for row in rows):
+        fields = kept_local(fields)
+    history = rows_as_messages(rows)
     chat_request = _chat_request(settings, fields, [*history, {"role": "user", "content": content}])
     if not history:
         store.name_if_nameless(thread, _title_of(content))
-    message = {"role": "user", "content": content, "status": COMPLETE}
+    # What was said under that policy is sent along with each message that follows.
+    details = kept_local({}) if chat_request.local_only else {}
+    message = {"role": "user", "content": content, "status": COMPLETE, "details": details}
     if replaced is not None:
         # Their answers are about to be deleted.
         runner.cancel_thread(thread)
@@ -205,7 +211,7 @@ def _chat_request(
         organization=organization_of_request(),
         key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
-        policy=environ.get(POLICY, ""),
+        policy=environ.get(POLICY),
         finder=settings.privacy.finder,
     )
     return parse_chat_request(body, arrival)
