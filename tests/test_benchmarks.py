@@ -365,7 +365,7 @@ def test_a_checkout_without_an_installed_router_cannot_be_compared(tmp_path: Pat
 def test_the_command_lists_its_parts() -> None:
     command = [sys.executable, str(ROOT / "Benchmark"), "--list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    parts = ("six", "strategies", "deciding", "apis", "extras", "load", "streams", "history", "hours", "two", "peers")
+    parts = ("six", "strategies", "deciding", "apis", "extras", "load", "streams", "history", "hours", "two", "shared")
     assert [line.split()[0] for line in listed.splitlines()[: len(parts)]] == list(parts)
 
 
