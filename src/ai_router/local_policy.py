@@ -9,7 +9,7 @@ LOCAL_ONLY = "local-only"
 FIELD = "router_policy"
 
 
-def kept_local(body: Mapping[str, Any]) -> dict[str, Any]:
+def marked_local_only(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body, which is local-only from now on."""
     metadata = body.get("metadata")
     return {**body, "metadata": {**(metadata if isinstance(metadata, Mapping) else {}), FIELD: LOCAL_ONLY}}

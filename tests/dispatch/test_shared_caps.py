@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_router.dispatch.shared_caps import SharedCaps, share_caps
@@ -36,16 +36,17 @@ def join(valkey: RunningValkey) -> Iterator[Join]:
     """One more process that shares its caps."""
     valkey.client().flushall()
     with ExitStack() as closing:
+        yield lambda cap: process(valkey, closing, cap)
 
-        def one_more(cap: int, **caps: int) -> tuple[ConcurrencyLimiter, Shared]:
-            shared = start_shared(valkey.url, closing)
-            assert isinstance(shared.peers, RedisPeers)
-            assert shared.peers.wait_until_heard(10)
-            limiter = ConcurrencyLimiter(cap, 1000, RULES, caps)
-            closing.callback(share_caps(limiter, shared, ["model"]))
-            return limiter, shared
 
-        yield one_more
+def process(valkey: RunningValkey, closing: ExitStack, cap: int) -> tuple[ConcurrencyLimiter, Shared]:
+    """A process that shares its caps, until ``closing``."""
+    shared = start_shared(valkey.url, closing)
+    assert isinstance(shared.peers, RedisPeers)
+    assert shared.peers.wait_until_heard(10)
+    limiter = ConcurrencyLimiter(cap, 1000, RULES)
+    closing.callback(share_caps(limiter, shared, ["model"]))
+    return limiter, shared
 
 
 def take_all(limiter: ConcurrencyLimiter, name: str = "model") -> list[Permit]:
@@ -113,33 +114,35 @@ def test_who_waits_in_the_queue_is_woken_when_a_share_comes_free_elsewhere(join:
     assert eventually(lambda: ticket.wait(1.0))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None)
 @given(cap=st.integers(1, 7), processes=st.integers(2, 4), hold_ms=st.integers(0, 4))
 def test_there_are_never_more_calls_than_the_cap_and_nobody_starves(
-    join: Join, cap: int, processes: int, hold_ms: int
+    valkey: RunningValkey, cap: int, processes: int, hold_ms: int
 ) -> None:
-    limiters = [join(cap)[0] for _ in range(processes)]
-    lock, running, most, done = threading.Lock(), 0, 0, [0] * processes
+    valkey.client().flushall()
+    with ExitStack() as closing:
+        limiters = [process(valkey, closing, cap)[0] for _ in range(processes)]
+        lock, running, most, done = threading.Lock(), 0, 0, [0] * processes
 
-    def call(index: int) -> None:
-        nonlocal running, most
-        for _ in range(4):
-            ticket = limiters[index].queue(["model"], "")
-            assert eventually(lambda ticket=ticket: ticket.wait(1.0), 30)
-            with lock:
-                running += 1
-                most = max(most, running)
-            time.sleep(hold_ms / 1000)
-            with lock:
-                running -= 1
-                done[index] += 1
-            ticket.release()
+        def call(index: int) -> None:
+            nonlocal running, most
+            for _ in range(4):
+                ticket = limiters[index].queue(["model"], "")
+                assert eventually(lambda ticket=ticket: ticket.wait(1.0), 30)
+                with lock:
+                    running += 1
+                    most = max(most, running)
+                time.sleep(hold_ms / 1000)
+                with lock:
+                    running -= 1
+                    done[index] += 1
+                ticket.release()
 
-    threads = [threading.Thread(target=call, args=[index]) for index in range(processes) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        threads = [threading.Thread(target=call, args=[index]) for index in range(processes) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert most <= cap
     assert done == [16] * processes
 

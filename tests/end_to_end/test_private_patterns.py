@@ -43,9 +43,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(shared: Lab) -> Lab:
-    for fake in (shared.classifier, shared.primary, shared.xai):
-        fake.reset()
-    well_behaved(shared.classifier, shared.primary, shared.xai)
+    shared.reset()
     return shared
 
 

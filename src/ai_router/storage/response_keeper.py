@@ -22,7 +22,7 @@ from cachetools import TTLCache
 
 from ai_router.client_apis.reading import as_json
 from ai_router.errors import NotFound, StoreUnavailable
-from ai_router.local_policy import kept_local, says_local_only
+from ai_router.local_policy import marked_local_only, says_local_only
 from ai_router.shared.client import SharedUnavailable
 from ai_router.shared.start import ALONE, Shared
 from ai_router.storage.kept_response import KeptResponse
@@ -93,7 +93,7 @@ class ResponseKeeper:
         answer |= {"store": True, "previous_response_id": previous}
         if outcome.request.local_only:
             # For the turns that go on with it.
-            answer = kept_local(answer)
+            answer = marked_local_only(answer)
         turn = as_json(own.kept["input"]).encode()
         kept = KeptResponse(response_id, outcome.request.client, previous, turn, as_json(answer).encode())
         with self._lock:
@@ -187,7 +187,7 @@ class ResponseKeeper:
             kept = self.get(following, client, "previous_response_id")
             answer = orjson.loads(kept.response_json)
             if says_local_only(answer):
-                payload = kept_local(payload)
+                payload = marked_local_only(payload)
             earlier.append([*orjson.loads(kept.input_json), *(answer.get("output") or ())])
             following = kept.previous
         whole = [item for items in reversed(earlier) for item in items]

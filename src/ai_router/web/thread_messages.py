@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, Response, g, jsonify, request
 
 from ai_router.errors import BodyTooLarge, InvalidRequest, Overloaded, RouterError, StoreUnavailable
-from ai_router.local_policy import kept_local, says_local_only
+from ai_router.local_policy import marked_local_only, says_local_only
 from ai_router.routing.prompt import local_date_context
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.thread_rows import COMPLETE, STREAMING, Row, ThreadNotFound
@@ -164,13 +164,13 @@ def _begin(
     content, replaced = text(fields, "content"), _replaced(store, thread, fields)
     rows = store.messages(thread, _HISTORY, replaced)
     if any(says_local_only(row["details"]) for row in rows):
-        fields = kept_local(fields)
+        fields = marked_local_only(fields)
     history = rows_as_messages(rows)
     chat_request = _chat_request(settings, fields, [*history, {"role": "user", "content": content}])
     if not history:
         store.name_if_nameless(thread, _title_of(content))
     # What was said under that policy is sent along with each message that follows.
-    details = kept_local({}) if chat_request.local_only else {}
+    details = marked_local_only({}) if chat_request.local_only else {}
     message = {"role": "user", "content": content, "status": COMPLETE, "details": details}
     if replaced is not None:
         # Their answers are about to be deleted.
