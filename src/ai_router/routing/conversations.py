@@ -27,7 +27,7 @@ import orjson
 from cachetools import LRUCache
 
 from ai_router.routing.prompt import text_of
-from ai_router.types import ROUTE_OF_LABEL, Decision, Label, Message
+from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
 
 STAY_BELOW = 0.8
 _STICKY_LABELS = frozenset({Label.MODERATE, Label.COMPLEX})
@@ -213,3 +213,8 @@ class Conversations:
             if kept is not None:
                 self._labels[current] = kept
             return kept
+
+
+def conversation_decision(label: Label, reason: str) -> Decision:
+    """The decision of a turn that goes on with one that was decided."""
+    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CONVERSATION, reason)

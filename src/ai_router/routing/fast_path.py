@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.cache import DecisionCache, Key, cache_key
-from ai_router.routing.conversations import Conversations, TurnKey
+from ai_router.routing.conversations import Conversations, TurnKey, stay
 from ai_router.routing.head.model import FirstGuess, Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.shared_decisions import Remembered, SharedDecisions
 from ai_router.shared.values import Values
-from ai_router.types import ChatRequest, Decision, Label
+from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
+
+MIN_FALLBACK_CONFIDENCE = 0.5
+"""When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
 
 
 class HeadGuess(NamedTuple):
@@ -131,3 +135,42 @@ class DryFastPath(FastPath):
     def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None: ...
     def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label, previous: Label | None) -> None: ...
     def remember_own(self, key: TurnKey, label: Label) -> None: ...
+
+
+def head_decision(guess: Guess, reason: str) -> Decision:
+    """The guess as a decision."""
+    return Decision(
+        label=guess.label,
+        route=ROUTE_OF_LABEL[guess.label],
+        decided_by=DecidedBy.FAST,
+        reason=reason,
+        confidence=guess.confidence,
+        ask=guess.ask,
+        evidence=guess.evidence,
+    )
+
+
+def cached_decision(decision: Decision) -> Decision:
+    """A decision of the classifier's, used again."""
+    reason = f"decided before ({decision.reason})"
+    return dataclasses.replace(
+        decision, decided_by=DecidedBy.CACHE, reason=reason, duration_ms=None, finish_reason=None
+    )
+
+
+def fallback_decision(
+    guess: Guess | None, previous: Label | None, failure: str, duration_ms: float | None = None
+) -> Decision:
+    """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route. ``failure``: why the
+    classifier gave no decision; ``previous``: the label to stay with."""
+    problem = f"no decision from the classifier ({failure})"
+    if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
+        decision = default_decision(f"{problem}; the default route")
+    else:
+        decision = head_decision(guess, f"{problem}; {guess.reason}")
+    return dataclasses.replace(stay(decision, previous), duration_ms=duration_ms, failure=failure)
+
+
+def default_decision(reason: str) -> Decision:
+    """The default route, where nobody could decide."""
+    return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.DEFAULT, reason)

@@ -18,20 +18,34 @@ from ai_router.providers.registry import AUTO, CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
 from ai_router.routing.classifier import Classifier
-from ai_router.routing.conversations import CIRCLES, TurnKey, goes_in_circles, goes_on, is_continuation, stay, turn_keys
-from ai_router.routing.fast_path import FastPath, HeadGuess
+from ai_router.routing.conversations import (
+    CIRCLES,
+    TurnKey,
+    conversation_decision,
+    goes_in_circles,
+    goes_on,
+    is_continuation,
+    stay,
+    turn_keys,
+)
+from ai_router.routing.fast_path import (
+    FastPath,
+    HeadGuess,
+    cached_decision,
+    default_decision,
+    fallback_decision,
+    head_decision,
+)
 from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.local_only import decide_local_only
 from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.shared_decisions import Remembered
 from ai_router.routing.verdict import decision_of
 from ai_router.shared.values import Values
-from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Route
 
 SHOWN_ASK_CHARS = 80
 """Of the ask that was judged, in x-router-reason."""
-MIN_FALLBACK_CONFIDENCE = 0.5
-"""When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +203,7 @@ class Router:
         return decision
 
     def _fallback(self, undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
-        decision = _fallback_decision(undecided, failure, duration_ms)
+        decision = fallback_decision(undecided.guess, undecided.previous_label, failure, duration_ms)
         if self._fast_path is not None:
             self._fast_path.remember_own(undecided.turn_keys[1], decision.label)
         return decision
@@ -211,7 +225,7 @@ class Router:
     def _fast_decision(self, request: ChatRequest, values: Values | None) -> Decision | Undecided:
         """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
         if self._fast_path is None:
-            return _NOTHING_KNOWN if self._classifier else _default_decision("no classifier and FAST_ROUTING=off")
+            return _NOTHING_KNOWN if self._classifier else default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages, request.client)
         key = self._fast_path.key(request) if self._classifier is not None else None
         known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages))
@@ -219,7 +233,7 @@ class Router:
         if (continued := self._continued_decision(request, keys, known)) is not None:
             return continued
         if known.decision is not None:
-            decision = stay(_cached_decision(known.decision), previous_label)
+            decision = stay(cached_decision(known.decision), previous_label)
             self._fast_path.remember(keys, decision.label, previous_label)
             return decision
         found = self._fast_path.first_guess(request)
@@ -244,11 +258,11 @@ class Router:
                 return None
             if label is not Label.COMPLEX and self._escalates() and goes_in_circles(request.messages):
                 self._fast_path.remember(keys, Label.COMPLEX, previous_label)
-                return _conversation_decision(Label.COMPLEX, f"{CIRCLES} equal tool calls in a row led nowhere")
-            return _conversation_decision(label, f"goes on with a turn that was decided as {label}")
+                return conversation_decision(Label.COMPLEX, f"{CIRCLES} equal tool calls in a row led nowhere")
+            return conversation_decision(label, f"goes on with a turn that was decided as {label}")
         if previous_label is not None and is_continuation(request.messages):
             self._fast_path.remember(keys, previous_label, previous_label)
-            return _conversation_decision(previous_label, f"says to go on, after a turn of {previous_label}")
+            return conversation_decision(previous_label, f"says to go on, after a turn of {previous_label}")
         return None
 
     def _decided_by_head(
@@ -270,7 +284,7 @@ class Router:
         """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
         if self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
-        return _head_decision(guess, guess.reason)
+        return head_decision(guess, guess.reason)
 
 
 def _meta_decision(request: ChatRequest) -> Decision | None:
@@ -278,30 +292,6 @@ def _meta_decision(request: ChatRequest) -> Decision | None:
     if job is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {job}", confidence=1.0)
-
-
-def _cached_decision(decision: Decision) -> Decision:
-    """A decision of the classifier's, used again."""
-    reason = f"decided before ({decision.reason})"
-    return dataclasses.replace(
-        decision, decided_by=DecidedBy.CACHE, reason=reason, duration_ms=None, finish_reason=None
-    )
-
-
-def _conversation_decision(label: Label, reason: str) -> Decision:
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CONVERSATION, reason)
-
-
-def _head_decision(guess: Guess, reason: str) -> Decision:
-    return Decision(
-        label=guess.label,
-        route=ROUTE_OF_LABEL[guess.label],
-        decided_by=DecidedBy.FAST,
-        reason=reason,
-        confidence=guess.confidence,
-        ask=guess.ask,
-        evidence=guess.evidence,
-    )
 
 
 def shown_ask(decision: Decision, scrub: Callable[[str], str] = str) -> str:
@@ -319,21 +309,6 @@ def shown_ask(decision: Decision, scrub: Callable[[str], str] = str) -> str:
 _SEARCH_WANTED = Decision(
     Label.EXPLICIT, Route.ENRICH, DecidedBy.EXPLICIT, "the client's tool_choice asks for a web search", confidence=1.0
 )
-
-
-def _fallback_decision(undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
-    """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route."""
-    problem = f"no decision from the classifier ({failure})"
-    guess = undecided.guess
-    if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
-        decision = _default_decision(f"{problem}; the default route")
-    else:
-        decision = _head_decision(guess, f"{problem}; {guess.reason}")
-    return dataclasses.replace(stay(decision, undecided.previous_label), duration_ms=duration_ms, failure=failure)
-
-
-def _default_decision(reason: str) -> Decision:
-    return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.DEFAULT, reason)
 
 
 def _ms_since(started: float) -> float:
