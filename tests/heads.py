@@ -41,6 +41,7 @@ def made_head_parts() -> HeadParts:
         asks=ask_model(1.0),
         stages=Stages(_STAGE, _STAGE, _STAGE),
         difficulty=None,
+        dial=None,
         metadata={"confidences": [0.1] * 10},
     )
 

@@ -135,6 +135,9 @@ class Settings(BaseModel):
         "404", "a model that nobody knows: 404, or auto, as if it had not been named"
     )
 
+    quality: Annotated[int, between(0, 10)] = _variable(
+        "5", "from 0, nothing is decided to the cloud, to 10, all that could gain by it"
+    )
     classifier_mode: Annotated[ClassifierMode, one_of_kind(ClassifierMode)] = _variable(
         "constrained", "constrained, reasoning or off"
     )

@@ -18,12 +18,13 @@ from ai_router.privacy import Privacy, build_finder
 from ai_router.providers.registry import Registry, build_registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.telemetry import Telemetry
+from ai_router.wiring import quality_of
 
 log = logging.getLogger(__name__)
 
 RELOADED = (
     *("CATALOGUE_FILE", "UNKNOWN_MODEL", "XAI_MODEL", "XAI_SEARCH_MODEL"),
-    *("BACKEND_CAP", "QUEUE_SIZE", "PRIMARY_SLOTS", "SPECULATION_BUDGET_S", "PRIVATE_PATTERNS"),
+    *("BACKEND_CAP", "QUEUE_SIZE", "PRIMARY_SLOTS", "SPECULATION_BUDGET_S", "PRIVATE_PATTERNS", "QUALITY"),
 )
 """The settings that a running router takes over."""
 
@@ -94,6 +95,7 @@ class Reloader:
         self.checker.backends = registry.backends()
         self.telemetry.know_backends()
         limits = limits_of(settings, registry)
+        self.pipeline.router.quality = quality_of(settings)
         self.limiter.change(limits.cap, settings.queue_limit, limits.caps, counts_streams=limits.counts_streams)
         self.pipeline.speculation_controller.slots = settings.primary_slots
         self.pipeline.speculation_controller.budget.change(settings.speculation_budget_s)

@@ -136,6 +136,8 @@ class ChatRequest:
     key: VirtualKey | None = None
     local_only: str = ""
     """Why nothing of it may leave the local network; empty: it may."""
+    quality: int | None = None
+    """How much the cloud is wanted for it, from 0 to 10 (routing/dial.py); None: as the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,10 @@ class Decision:
     them."""
     evidence: tuple[str, ...] = ()
     """The words of the ask that spoke for the label."""
+    complex_share: float | None = None
+    """The decider's probability of COMPLEX, where it is either that or MODERATE; None: it gave none."""
+    judged: Label | None = None
+    """The decider's label, where the wanted quality has led to another one; None: it has not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,8 @@ class VirtualKey:
     expires_at: float | None = None
     local_only: bool = False
     """Whether nothing of its requests may leave the local network."""
+    quality: int | None = None
+    """Of its requests that say nothing of it (routing/dial.py); None: as the settings say."""
 
     def may_name(self, model: str) -> bool:
         """Whether it may name this model, as ``provider/model``."""

@@ -34,6 +34,7 @@ from ai_router.resilience.retry import RetryBudget
 from ai_router.routing.cache import DecisionCache
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
+from ai_router.routing.dial import NEUTRAL
 from ai_router.routing.fast_path import FastPath
 from ai_router.routing.head.sentences import SentenceVectors
 from ai_router.routing.head.store import HeadStore, packaged_slow_models
@@ -123,6 +124,11 @@ def build_classifier(settings: Settings, registry: Registry, client: UpstreamCli
             max_concurrent=settings.request_threads,
         ),
     )
+
+
+def quality_of(settings: Settings) -> int | None:
+    """What QUALITY asks for; None: what the deciders say by themselves."""
+    return None if settings.quality == NEUTRAL else settings.quality
 
 
 def build_fast_path(
@@ -231,6 +237,7 @@ def build_pipeline(
             limiter,
             cloud_fallback=settings.cloud_fallback,
             bodies=settings.session_bodies,
+            quality=quality_of(settings),
         ),
         forwarder=Forwarder(
             client,

@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ai_router.learning.calibration import Cases, Scored, calibrate, threshold_for_risk
-from ai_router.routing.head.confidence import HeadScores, calibrated
+from ai_router.learning.calibration import (
+    UNCALIBRATED,
+    Cases,
+    Scored,
+    accepted_share,
+    calibrate,
+    fit_dial,
+    threshold_for_risk,
+)
+from ai_router.routing.dial import NOTHING
+from ai_router.routing.head.confidence import HeadScores, Stages, calibrated
 
 
 def judgement(confidences: list[float], right: list[bool]) -> Scored:
@@ -75,3 +84,51 @@ def test_an_early_stage_decides_what_it_knows_and_leaves_the_rest_to_the_last() 
     assert calibrated(convinced, found.stages.words)[1] >= found.stages.words.threshold
     assert calibrated(unconvinced, found.stages.words)[1] < found.stages.words.threshold
     assert sum(found.histogram) == pytest.approx(1, abs=0.001)
+
+
+def in_one_stage(shares: list[float], labels: list[int], weights: list[float] | None = None) -> Cases:
+    """Cases of which all models say that they are COMPLEX with these probabilities, and else MODERATE."""
+    scores = []
+    for share in shares:
+        log_p = np.log(np.array([1 - share, share, 1e-9]) + 1e-12).astype(np.float32)
+        scores.append(HeadScores(log_p, 1.0, 1, 10))
+    every = np.ones(len(shares)) if weights is None else np.array(weights)
+    return Cases((scores, scores, scores), np.array(labels), np.zeros(len(shares), np.int64), every)
+
+
+ONLY_ONE = Stages(UNCALIBRATED, UNCALIBRATED, UNCALIBRATED)
+
+
+def test_a_quality_accepts_the_share_of_complex_that_it_says() -> None:
+    shares = [(number + 0.5) / 100 for number in range(100)]
+    dial = fit_dial(in_one_stage(shares, [1] * 100), ONLY_ONE)
+    assert dial.accepted == (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+    assert dial.thresholds[0] == NOTHING
+    assert dial.thresholds[1:] == pytest.approx([0.905, 0.805, 0.705, 0.605, 0.5, 0.405, 0.305, 0.205, 0.105, 0.005])
+
+
+def test_other_labels_and_cases_without_weight_do_not_count() -> None:
+    shares = [0.9, 0.8, 0.1, 0.2]
+    dial = fit_dial(in_one_stage(shares, [1, 1, 0, 1], [1, 1, 1, 0]), ONLY_ONE)
+    assert dial.accepted[5] == 0.0
+    assert dial.thresholds[10] == pytest.approx(0.8)
+
+
+def test_what_is_taken_for_enrich_stays_at_every_quality() -> None:
+    cases = in_one_stage([0.9, 0.6], [1, 1])
+    live = HeadScores(np.log(np.array([0.1, 0.1, 0.8], np.float32)), 1.0, 1, 10)
+    cases = Cases(([live, *cases.by_stage[0][1:]],) * 3, cases.classes, cases.folds, cases.weights)
+    dial = fit_dial(cases, ONLY_ONE)
+    assert dial.accepted[5:] == (0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
+    assert dial.thresholds[10] == pytest.approx(0.6)
+
+
+def test_the_scale_runs_evenly_from_all_to_what_is_missed_to_none() -> None:
+    assert [accepted_share(quality, 0.05) for quality in (0, 5, 10)] == pytest.approx([1.0, 0.05, 0.0])
+    assert accepted_share(4, 0.05) == pytest.approx(0.24)
+    assert accepted_share(8, 0.05) == pytest.approx(0.02)
+
+
+def test_without_a_complex_case_there_is_no_dial() -> None:
+    with pytest.raises(ValueError, match="no case is COMPLEX"):
+        fit_dial(in_one_stage([0.1], [0]), ONLY_ONE)

@@ -25,18 +25,22 @@ from ai_router.learning.replay import ReplayReport, policy_named
 from ai_router.learning.replay import replay as replay_sessions
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.privacy import build_finder
+from ai_router.routing.dial import HIGHEST, LOWEST
 from ai_router.routing.head.model import Guess
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router, shown_ask
 from ai_router.types import DecidedBy
-from ai_router.wiring import build_fast_path
+from ai_router.wiring import build_fast_path, quality_of
 
 
 @click.command()
 @click.argument("text")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
-def route(text: str, *, as_json: bool) -> None:
+@click.option(
+    "--quality", type=click.IntRange(LOWEST, HIGHEST), help="From 0, nothing to the cloud, to 10. Else: QUALITY."
+)
+def route(text: str, *, as_json: bool, quality: int | None) -> None:
     """Decide where TEXT would be answered, without answering it."""
     settings = settings_or_exit()
     registry = registry_of(settings)
@@ -53,6 +57,7 @@ def route(text: str, *, as_json: bool) -> None:
             fast,
             build_limiter(settings, registry),
             cloud_fallback=settings.cloud_fallback,
+            quality=quality_of(settings) if quality is None else quality,
         )
         run = router.dry_run(request, CancelScope(local_only=bool(request.local_only)).new_call)
     decision, plan = run.decision, plan_answer(run.decision, registry, cloud_fallback=settings.cloud_fallback)

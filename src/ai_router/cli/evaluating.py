@@ -11,8 +11,9 @@ from typing import Any
 import click
 import orjson
 
-from ai_router.cli.common import exit_with, opened_classifier, request_of, settings_or_exit
+from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
 from ai_router.config import Settings
+from ai_router.dispatch.dry_run import estimated_usd
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.learning.dressed_evaluation import dressed_reports, dressed_table, predict
@@ -34,11 +35,15 @@ from ai_router.learning.examples import (
     read_comparisons,
     read_examples,
 )
+from ai_router.learning.quality_curve import QualityPoint, plain_curve, quality_curve, quality_table
 from ai_router.routing.classifier import Classifier
+from ai_router.routing.dial import Dial
+from ai_router.routing.fast_path import head_decision
 from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.prompt import last_user_text
 from ai_router.routing.verdict import LABELS
+from ai_router.types import Label
 
 
 @click.command("eval")
@@ -70,20 +75,44 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool, dressed: boo
         _evaluate_dressed(head, examples, year, as_json=as_json)
         return
     if examples:
-        with opened_classifier(settings) as classifier:
-            guesses, predictions = _predictions(examples, head, classifier, settings, year)
-        reports = _reports(examples, predictions)
-        document["deciders"] = {name: dataclasses.asdict(found) for name, found in reports.items()}
-        if not as_json:
-            click.echo(reports_table(reports))
-        if errors:
-            _list_errors(examples, guesses)
+        document |= _evaluate_examples(settings, examples, head, year, as_json=as_json, errors=errors)
     if rows:
         document["difficulty"] = _difficulty(rows, head, year)
         if not as_json:
             click.echo(difficulty_table(document["difficulty"], len(rows)))
     if as_json:
         click.echo(_json(document))
+
+
+def _evaluate_examples(
+    settings: Settings, examples: Sequence[Example], head: Head, year: int, *, as_json: bool, errors: bool
+) -> dict[str, Any]:
+    """Print how good the deciders are, unless ``as_json``; the same as values of the document."""
+    with opened_classifier(settings) as classifier:
+        guesses, predictions = _predictions(examples, head, classifier, settings, year)
+    reports = _reports(examples, predictions)
+    document: dict[str, Any] = {"deciders": {name: dataclasses.asdict(found) for name, found in reports.items()}}
+    lines = [reports_table(reports)]
+    if head.dial is not None:
+        cloud, curve = _curve(settings, examples, guesses, head.dial)
+        document["quality"] = plain_curve(curve)
+        lines += ["", quality_table(curve, cloud)]
+    if not as_json:
+        click.echo("\n".join(lines))
+    if errors:
+        _list_errors(examples, guesses)
+    return document
+
+
+def _curve(
+    settings: Settings, examples: Sequence[Example], guesses: Sequence[Guess], dial: Dial
+) -> tuple[str, list[QualityPoint]]:
+    """Who answers COMPLEX, and the head's curve of the dial with that one's prices."""
+    cloud = registry_of(settings).chains[Label.COMPLEX.lower()][0]
+    usd = [estimated_usd(cloud, request_of(settings, example.messages)) for example in examples]
+    decisions = [head_decision(guess, guess.reason) for guess in guesses]
+    truths = [example.label for example in examples]
+    return f"{cloud.backend.name}/{cloud.model}", quality_curve(truths, decisions, dial, usd)
 
 
 def _evaluate_dressed(head: Head, examples: Sequence[Example], year: int, *, as_json: bool) -> None:

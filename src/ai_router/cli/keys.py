@@ -14,6 +14,7 @@ import orjson
 
 from ai_router.cli.common import exit_with, settings_or_exit
 from ai_router.errors import NotFound, StoreUnavailable
+from ai_router.routing.dial import HIGHEST, LOWEST
 from ai_router.storage.key_rows import KeyRow
 from ai_router.storage.lazy_store import lazy_keys
 from ai_router.virtual_key import DEFAULT_ROUTES, AtLimit, KeyLimits, VirtualKey, new_id, new_secret
@@ -48,6 +49,7 @@ def _organization(_context: click.Context, _option: click.Parameter, text: str) 
 
 
 _COUNT = click.IntRange(1, 2**31 - 1)
+_QUALITY = click.IntRange(LOWEST, HIGHEST)
 _USD = click.FloatRange(0, 1_000_000)
 
 
@@ -78,6 +80,7 @@ def keys() -> None:
     help="Once a budget is used up.",
 )
 @click.option("--local-only", is_flag=True, help="Nothing of its requests may leave the local network.")
+@click.option("--quality", type=_QUALITY, help="From 0, nothing goes to the cloud, to 10, all that could gain by it.")
 @click.option("--expires", callback=_duration, help="After how long it is good for nothing: 30d, 12h.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(
@@ -92,6 +95,7 @@ def create(
     daily_usd: float | None,
     monthly_usd: float | None,
     at_limit: str,
+    quality: int | None,
     expires: float | None,
     *,
     local_only: bool,
@@ -109,6 +113,7 @@ def create(
         at_limit=AtLimit(at_limit),
         expires_at=None if expires is None else time.time() + expires,
         local_only=local_only,
+        quality=quality,
     )
     secret = new_secret()
     with _opened() as store:
@@ -195,6 +200,7 @@ def _as_text(row: KeyRow) -> str:
         "at_limit": key.at_limit if limits.has_budget else None,
         "expires": _moment(key.expires_at),
         "local_only": "yes" if key.local_only else None,
+        "quality": key.quality,
     }
     shown = " ".join(f"{name}={value}" for name, value in parts.items() if value not in (None, ""))
     return f"{key.id} {_state(row):8} {row.shown} {key.name!r} {shown}"
@@ -214,6 +220,7 @@ def _as_json(row: KeyRow) -> dict[str, Any]:
         "limits": key.limits,
         "at_limit": key.at_limit,
         "local_only": key.local_only,
+        "quality": key.quality,
         "created_at": _moment(row.created_at),
         "expires_at": _moment(key.expires_at),
         "revoked_at": _moment(row.revoked_at),

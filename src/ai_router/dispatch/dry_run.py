@@ -51,7 +51,7 @@ def dry_run_document(
             *(_asked(candidate, "fallback") for candidate in plan.candidates[1:]),
         ],
         "leaves": any(not candidate.backend.local for candidate in certain),
-        "cost_usd": None if searches else _estimated_usd(plan.candidates[0], request),
+        "cost_usd": None if searches else estimated_usd(plan.candidates[0], request),
         "warning": decision.warning,
     }
 
@@ -70,7 +70,9 @@ def _runner_up(guess: Guess | None, label: Label) -> Mapping[str, Any] | None:
     return {"label": best, "confidence": _rounded(others[best])}
 
 
-def _estimated_usd(candidate: Candidate, request: ChatRequest) -> float | None:
+def estimated_usd(candidate: Candidate, request: ChatRequest) -> float | None:
+    """What an answer would cost, at four characters a token and the limit of the answer, else 500 tokens; None: the
+    price is not known."""
     if candidate.backend.local:
         return 0.0
     price = candidate.backend.facts(candidate.model).price

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from scipy.stats import beta
 
 from ai_router.learning.fitting import Floats
+from ai_router.routing.dial import HIGHEST, LOWEST, NEUTRAL, NEUTRAL_THRESHOLD, NOTHING, Dial, complex_share
 from ai_router.routing.head.confidence import (
     CONFIDENCE_BINS,
     CONFIDENCE_INPUTS,
@@ -26,6 +27,7 @@ from ai_router.routing.head.confidence import (
     mixed_probabilities,
 )
 from ai_router.routing.verdict import LABELS
+from ai_router.types import Label
 
 EARLY_SHARES = (1 / 3, 1 / 2)
 """How much of the risk may have been used up behind the first stage, and behind the second: their cases are the easy
@@ -37,6 +39,7 @@ CERTAINTY = 0.95
 """The risk is kept with this probability for requests like the calibration cases. (Exactly so for thresholds that are
 set beforehand; ours are chosen on the same cases, so that it is somewhat less.)"""
 FOLDS = 5
+_ROUNDING = 1e-9
 UNCALIBRATED = Stage((1.0, 1.0, 1.0), (0.0,) * CONFIDENCE_INPUTS, 1.0)
 
 
@@ -93,6 +96,48 @@ def calibrate(cases: Cases, risk: float) -> Calibration:
         float(cases.weights[answered & ~right].sum()) / sure if sure else 0.0,
         [round(float(share), 4) for share in histogram / histogram.sum()],
     )
+
+
+def fit_dial(cases: Cases, stages: Stages) -> Dial:
+    """The thresholds of each quality, from the cases that are COMPLEX: the share of them that stays below is the one
+    that the quality accepts (routing/dial.py). Raises ValueError where none of them is COMPLEX."""
+    judged = [_judged(scores, stages) for scores in zip(*cases.by_stage, strict=True)]
+    is_complex = (cases.classes == LABELS.index(Label.COMPLEX)) & (cases.weights > 0)
+    if not is_complex.any():
+        raise ValueError("no case is COMPLEX")
+    # One that is taken for ENRICH stays at home at every quality: no threshold can change that.
+    can_go = np.array([label is not Label.ENRICH for label, _ in judged])[is_complex]
+    shares = np.array([share for _, share in judged])[is_complex]
+    weights = cases.weights[is_complex] / cases.weights[is_complex].sum()
+    order = np.flatnonzero(can_go)[np.argsort(shares[can_go], kind="stable")]
+    below = np.cumsum(weights[order]) - weights[order]
+    missed = float(weights[can_go & (shares < NEUTRAL_THRESHOLD)].sum())
+    thresholds = []
+    for quality in range(LOWEST, HIGHEST + 1):
+        # The highest that leaves no more than is accepted below it.
+        found = np.flatnonzero(below <= accepted_share(quality, missed) + _ROUNDING)
+        thresholds.append(float(shares[order[found[-1]]]) if len(found) else NEUTRAL_THRESHOLD)
+    thresholds[LOWEST], thresholds[NEUTRAL] = NOTHING, NEUTRAL_THRESHOLD
+    accepted = [round(float(weights[~can_go | (shares < threshold)].sum()), 4) for threshold in thresholds]
+    return Dial(tuple(thresholds), tuple(accepted))
+
+
+def accepted_share(quality: int, missed: float) -> float:
+    """The share of COMPLEX that may stay at home: all at LOWEST, ``missed``, what the head misses by itself, at
+    NEUTRAL, none at HIGHEST, and in even steps between."""
+    if quality <= NEUTRAL:
+        return missed + (1 - missed) * (NEUTRAL - quality) / (NEUTRAL - LOWEST)
+    return missed * (HIGHEST - quality) / (HIGHEST - NEUTRAL)
+
+
+def _judged(scores: Sequence[HeadScores], stages: Stages) -> tuple[Label, float]:
+    """The label, and the share of COMPLEX, by the first stage that is sure, else by the last one."""
+    for given, stage in zip(scores, (stages.words, stages.vectors, stages.encoder), strict=True):
+        probabilities, confidence = calibrated(given, stage)
+        if confidence >= stage.threshold:
+            break
+    found = dict(zip(LABELS, probabilities.tolist(), strict=True))
+    return LABELS[int(probabilities.argmax())], complex_share(found) or 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,8 @@ def _read_comparisons(path: Path) -> Iterator[ModelComparison]:
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """The parts of a session file that matter here. ``label`` is one of LABELS, decided by ``decided_by``."""
+    """The parts of a session file that matter here. ``label`` is one of LABELS, by ``decided_by``, and before a wished
+    quality led to another one."""
 
     session_id: str
     year: int
@@ -184,7 +185,7 @@ def session_of(document: Mapping[str, Any]) -> StoredSession | None:
         session_id=document["session_id"],
         year=int(document["timestamp"][:4]),
         messages=messages,
-        label=Label(decision["label"]),
+        label=Label(decision.get("judged") or decision["label"]),
         decided_by=DecidedBy(decision["decided_by"]),
         route=document["route"],
         stream=bool(document["stream"]),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ai_router.learning.calibration import FOLDS, UNCALIBRATED, Cases, calibrate
+from ai_router.learning.calibration import FOLDS, UNCALIBRATED, Cases, calibrate, fit_dial
 from ai_router.learning.dressing import Dressings, dressed_examples
 from ai_router.learning.examples import Example
 from ai_router.learning.fitting import NEGLIGIBLE, LinearModel, feature_matrix, fit_linear
@@ -103,12 +103,13 @@ def train_head(
         asks=asks,
         stages=Stages(UNCALIBRATED, UNCALIBRATED, UNCALIBRATED),
         difficulty=difficulty,
+        dial=None,
         metadata={**(metadata or {}), "year": year, "risk": risk, "fitted": len(plain), "calibrated": len(undressed)},
     )
     cases = _cases(Head(parts, SlowModels(vectors, encoder)), calibrating, vectors, weights, year)
     found = calibrate(cases, risk)
     described = {**parts.metadata, "confidences": found.histogram}
-    finished = dataclasses.replace(parts, stages=found.stages, metadata=described)
+    finished = dataclasses.replace(parts, stages=found.stages, dial=fit_dial(cases, found.stages), metadata=described)
     return TrainedHead(pack_head(finished), len(plain), len(undressed), found.coverage, found.risk)
 
 

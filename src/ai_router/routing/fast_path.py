@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from ai_router.observability.metrics import RoutingMetrics
 from ai_router.routing.cache import DecisionCache, Key, cache_key
-from ai_router.routing.conversations import Conversations, TurnKey, stay
+from ai_router.routing.conversations import Conversations, TurnKey
+from ai_router.routing.dial import complex_share
 from ai_router.routing.head.model import FirstGuess, Guess, Head
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
@@ -147,6 +148,7 @@ def head_decision(guess: Guess, reason: str) -> Decision:
         confidence=guess.confidence,
         ask=guess.ask,
         evidence=guess.evidence,
+        complex_share=complex_share(guess.probabilities),
     )
 
 
@@ -158,17 +160,15 @@ def cached_decision(decision: Decision) -> Decision:
     )
 
 
-def fallback_decision(
-    guess: Guess | None, previous: Label | None, failure: str, duration_ms: float | None = None
-) -> Decision:
+def fallback_decision(guess: Guess | None, failure: str, duration_ms: float | None = None) -> Decision:
     """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route. ``failure``: why the
-    classifier gave no decision; ``previous``: the label to stay with."""
+    classifier gave no decision."""
     problem = f"no decision from the classifier ({failure})"
     if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
         decision = default_decision(f"{problem}; the default route")
     else:
         decision = head_decision(guess, f"{problem}; {guess.reason}")
-    return dataclasses.replace(stay(decision, previous), duration_ms=duration_ms, failure=failure)
+    return dataclasses.replace(decision, duration_ms=duration_ms, failure=failure)
 
 
 def default_decision(reason: str) -> Decision:

@@ -28,6 +28,7 @@ from ai_router.routing.conversations import (
     stay,
     turn_keys,
 )
+from ai_router.routing.dial import complex_share, dialled
 from ai_router.routing.fast_path import (
     FastPath,
     HeadGuess,
@@ -90,6 +91,7 @@ class Router:
         *,
         cloud_fallback: bool = True,
         bodies: SessionBodies = SessionBodies.FULL,
+        quality: int | None = None,
     ) -> None:
         self._registry = registry
         self._cloud_fallback = cloud_fallback
@@ -97,6 +99,8 @@ class Router:
         self._fast_path = fast_path
         self._limiter = limiter
         self._bodies = bodies
+        self.quality = quality
+        """Of requests that say nothing of it (dial.py); None: the deciders' own. It may be changed at any time."""
 
     def _escalates(self) -> bool:
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
@@ -130,6 +134,7 @@ class Router:
             self._limiter,
             cloud_fallback=self._cloud_fallback,
             bodies=self._bodies,
+            quality=self.quality,
         )
         found = router.decide_at_once(request)
         if isinstance(found, Undecided) and found.first is not None:
@@ -151,7 +156,7 @@ class Router:
         if decided is None and request.local_only:
             return decide_local_only(request, self._registry, self.head)
         found = decided or self._fast_decision(request, values)
-        return self._unless_blocked(found) if isinstance(found, Undecided) and found.first is None else found
+        return self._unless_blocked(request, found) if isinstance(found, Undecided) and found.first is None else found
 
     def decide_with_slow_models(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
         """The decision of the head with its slow models, if that is sure, or if nobody else can be asked now.
@@ -163,13 +168,13 @@ class Router:
         guess = self._fast_path.second_guess(request, undecided.first)
         decision = self._guess_decision(guess)
         if decision is None:
-            return self._unless_blocked(dataclasses.replace(undecided, guess=guess, first=None))
+            return self._unless_blocked(request, dataclasses.replace(undecided, guess=guess, first=None))
         return self._decided_by_head(request, decision, guess, undecided.previous_label, undecided.turn_keys)
 
-    def _unless_blocked(self, found: Undecided) -> Decision | Undecided:
+    def _unless_blocked(self, request: ChatRequest, found: Undecided) -> Decision | Undecided:
         """The same, or what is decided without the classifier if that cannot be asked now."""
         blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
-        return self._fallback(found, f"not asked, it is {why}") if blocked_s > 0 else found
+        return self._fallback(request, found, f"not asked, it is {why}") if blocked_s > 0 else found
 
     def determine_route(
         self, request: ChatRequest, undecided: Undecided, new_call: Callable[[], UpstreamCall]
@@ -182,28 +187,40 @@ class Router:
             raise ValueError("there is no classifier to ask; decide_at_once decides everything")
         permit = self._limiter.acquire([CLASSIFIER])
         if permit is None:
-            return self._fallback(undecided, "not asked, it is being tried by another request", 0.0)
+            return self._fallback(request, undecided, "not asked, it is being tried by another request", 0.0)
         started, permit.body = time.monotonic(), request.messages_json
         try:
             verdict = self._classifier.classify(request, new_call)
         except RouterError as problem:
             record_result(permit, problem)
             if isinstance(problem, UpstreamError):
-                return self._fallback(undecided, kept_detail(problem, self._bodies), _ms_since(started))
+                return self._fallback(request, undecided, kept_detail(problem, self._bodies), _ms_since(started))
             raise
         else:
             permit.succeeded()
         finally:
             permit.release()
-        decision = decision_of(verdict, _ms_since(started))
+        decision = _with_share(decision_of(verdict, _ms_since(started)), undecided.guess)
         if self._fast_path is not None:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
-            decision = stay(decision, undecided.previous_label)
+            decision = stay(self._dialled(request, decision), undecided.previous_label)
             self._fast_path.remember(undecided.turn_keys, decision.label, undecided.previous_label)
-        return decision
+            return decision
+        return self._dialled(request, decision)
 
-    def _fallback(self, undecided: Undecided, failure: str, duration_ms: float | None = None) -> Decision:
-        decision = fallback_decision(undecided.guess, undecided.previous_label, failure, duration_ms)
+    def _dialled(self, request: ChatRequest, decision: Decision) -> Decision:
+        """The decision at the quality that is wanted."""
+        quality = self.quality if request.quality is None else request.quality
+        if quality is None:
+            return decision
+        head = self.head
+        return dialled(decision, quality, None if head is None else head.dial)
+
+    def _fallback(
+        self, request: ChatRequest, undecided: Undecided, failure: str, duration_ms: float | None = None
+    ) -> Decision:
+        decision = fallback_decision(undecided.guess, failure, duration_ms)
+        decision = stay(self._dialled(request, decision), undecided.previous_label)
         if self._fast_path is not None:
             self._fast_path.remember_own(undecided.turn_keys[1], decision.label)
         return decision
@@ -233,7 +250,7 @@ class Router:
         if (continued := self._continued_decision(request, keys, known)) is not None:
             return continued
         if known.decision is not None:
-            decision = stay(cached_decision(known.decision), previous_label)
+            decision = stay(self._dialled(request, cached_decision(known.decision)), previous_label)
             self._fast_path.remember(keys, decision.label, previous_label)
             return decision
         found = self._fast_path.first_guess(request)
@@ -275,7 +292,7 @@ class Router:
     ) -> Decision:
         if self._fast_path is None:
             raise ValueError("there is no head")
-        decision = stay(decision, previous_label)
+        decision = stay(self._dialled(request, decision), previous_label)
         self._fast_path.remember(keys, decision.label, previous_label)
         self._fast_path.offer_to_shadow(request, guess)
         return decision
@@ -285,6 +302,13 @@ class Router:
         if self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
             return None
         return head_decision(guess, guess.reason)
+
+
+def _with_share(decision: Decision, guess: Guess | None) -> Decision:
+    """The decision with what the head says of COMPLEX, where the classifier gave no probabilities."""
+    if decision.complex_share is not None or guess is None:
+        return decision
+    return dataclasses.replace(decision, complex_share=complex_share(guess.probabilities))
 
 
 def _meta_decision(request: ChatRequest) -> Decision | None:

@@ -69,7 +69,8 @@ class SharedDecisions:
     def remember_decision(self, key: Key, decision: Decision) -> None:
         """Keep a decision of the classifier's."""
         ttl_s = min(self._ttl_s, ENRICH_TTL_S) if decision.label is Label.ENRICH else self._ttl_s
-        value = orjson.dumps({"label": decision.label, "confidence": decision.confidence})
+        share = decision.complex_share
+        value = orjson.dumps({"label": decision.label, "confidence": decision.confidence, "complex_share": share})
         self._values.put(_decision_name(key), value, ttl_s)
 
 
@@ -87,5 +88,7 @@ def _label(name: str | None) -> Label | None:
 
 def _decision(value: Mapping[str, Any]) -> Decision:
     label = Label(value["label"])
-    reason = f"classifier: {label}"
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, reason, value["confidence"])
+    reason, share = f"classifier: {label}", value.get("complex_share")
+    return Decision(
+        label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, reason, value["confidence"], complex_share=share
+    )

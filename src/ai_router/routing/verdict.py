@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
+from ai_router.routing.dial import complex_share
 from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
 
 
@@ -49,6 +50,8 @@ class Verdict:
     label: Label
     confidence: float | None
     finish_reason: str
+    complex_share: float | None = None
+    """The probability of COMPLEX, where it is either that or MODERATE; None if the server gave none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def decision_of(verdict: Verdict, duration_ms: float) -> Decision:
         confidence=verdict.confidence,
         duration_ms=duration_ms,
         finish_reason=verdict.finish_reason,
+        complex_share=verdict.complex_share,
     )
 
 
@@ -85,7 +89,10 @@ def constrained_verdict(payload: Mapping[str, Any]) -> Verdict | None:
     label = label_beginning_with(text) or word_in_answer(text, _reasoning(message))
     if label is None:
         return None
-    return Verdict(label, label_probability(label, _generated_tokens(choice)), str(choice.get("finish_reason")))
+    tokens = _generated_tokens(choice)
+    probabilities = {each: label_probability(each, tokens) for each in LABELS}
+    known = {each: found for each, found in probabilities.items() if found is not None}
+    return Verdict(label, known.get(label), str(choice.get("finish_reason")), complex_share(known))
 
 
 def label_beginning_with(text: str, labels: Sequence[Label] = LABELS) -> Label | None:

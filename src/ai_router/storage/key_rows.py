@@ -35,4 +35,5 @@ def key_of(row: Mapping[str, Any]) -> VirtualKey:
         at_limit=AtLimit(row["at_limit"]),
         expires_at=row["expires_at"],
         local_only=row["local_only"],
+        quality=row["quality"],
     )

@@ -52,6 +52,7 @@ class KeyStore(Store):
             "created_at": self._clock(),
             "expires_at": key.expires_at,
             "local_only": key.local_only,
+            "quality": key.quality,
         }
         with self.begin() as connection:
             connection.execute(insert(keys).values(row))

@@ -160,4 +160,5 @@ keys = Table(
     Column("expires_at", Float, nullable=True),
     Column("revoked_at", Float, nullable=True),
     Column("local_only", Boolean, nullable=False, server_default=false()),
+    Column("quality", Integer, nullable=True),  # 0 to 10
 )

@@ -32,6 +32,7 @@ from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
 from ai_router.web.own_requests import parse_own_request
 from ai_router.web.paths import DEPLOYMENT
 from ai_router.web.policy import VARIABLE as POLICY
+from ai_router.web.quality import VARIABLE as QUALITY
 from ai_router.web.requests import Arrival, Ids, check_values, model_of, object_in, parse_chat_request, read_body
 from ai_router.web.responses import EVENTS, contract_headers, on_response_closed, stream_response
 
@@ -180,6 +181,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
         policy=environ.get(POLICY),
+        quality=environ.get(QUALITY),
         finder=settings.privacy.finder,
     )
 

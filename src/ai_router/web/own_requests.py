@@ -9,6 +9,7 @@ from ai_router.apis import ClientApi, OwnForm
 from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.types import ChatRequest
 from ai_router.web.policy import why_local_only
+from ai_router.web.quality import wanted_quality
 from ai_router.web.requests import Arrival, as_fragments, model_of, organization_of, serialised
 
 _CHARS_PER_TOKEN = 4
@@ -50,6 +51,7 @@ def parse_own_request(
         ),
         warnings=asked.warnings,
         local_only=why_local_only(arrival, payload),
+        quality=wanted_quality(arrival, payload),
     )
 
 

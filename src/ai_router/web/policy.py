@@ -37,7 +37,8 @@ def why_local_only(asker: Asker, payload: Any, raw: bytes = b"") -> str:
     if asker.policy is not None:
         _check(asker.policy, HEADER)
         return f"{HEADER} asks for it"
-    if isinstance(payload, Mapping) and _asks(payload.get("metadata")):
+    if isinstance(payload, Mapping) and (wanted := in_metadata(payload, FIELD)) is not None:
+        _check(wanted, f"metadata.{FIELD}")
         return f"metadata.{FIELD} asks for it"
     if asker.key is not None and asker.key.local_only:
         return "its key is for local models only"
@@ -47,17 +48,18 @@ def why_local_only(asker: Asker, payload: Any, raw: bytes = b"") -> str:
     return f"it has {found} in it" if found else ""
 
 
-def _asks(metadata: Any) -> bool:
-    """Whether the field ``metadata`` of a body asks for it. Raises InvalidRequest."""
+def in_metadata(payload: Mapping[str, Any], field: str) -> Any:
+    """The value of a field in ``metadata`` of a body, however its name is written; None: there is none.
+
+    Raises InvalidRequest for metadata that names the field and is no object.
+    """
+    metadata = payload.get("metadata")
     if not isinstance(metadata, Mapping):
-        if metadata is not None and FIELD in str(metadata).lower():
-            raise InvalidRequest(f"'metadata' must be an object, to have a {FIELD} in it", "metadata")
-        return False
-    for name, value in metadata.items():
-        if str(name).lower().replace("-", "_") == FIELD and value is not None:
-            _check(value, f"metadata.{FIELD}")
-            return True
-    return False
+        if metadata is not None and field in str(metadata).lower():
+            raise InvalidRequest(f"'metadata' must be an object, to have a {field} in it", "metadata")
+        return None
+    names = (name for name in metadata if str(name).lower().replace("-", "_") == field)
+    return next((metadata[name] for name in names if metadata[name] is not None), None)
 
 
 def _check(policy: Any, where: str) -> None:

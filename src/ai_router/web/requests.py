@@ -27,6 +27,7 @@ from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.virtual_key import VirtualKey
 from ai_router.web.policy import why_local_only
+from ai_router.web.quality import wanted_quality
 from ai_router.web.unpacking import unpacked
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Arrival:
     """The header x-router-policy; None: there is none."""
     finder: PrivateText | None = None
     """Finds what may not leave the local network."""
+    quality: str | None = None
+    """The header x-router-quality; None: there is none."""
 
 
 class Ids:
@@ -173,6 +176,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         key=arrival.key,
         trace=arrival.trace,
         local_only=_local_only(payload, arrival),
+        quality=_quality(payload, arrival),
     )
 
 
@@ -182,6 +186,13 @@ def _local_only(payload: Mapping[str, Any], arrival: Arrival) -> str:
     if asks or arrival.key is not None or arrival.finder is not None:
         return why_local_only(arrival, payload)
     return ""
+
+
+def _quality(payload: Mapping[str, Any], arrival: Arrival) -> int | None:
+    """The quality that is wanted of it, of which few requests speak. Raises InvalidRequest."""
+    if arrival.quality is None and arrival.key is None and "metadata" not in payload:
+        return None
+    return wanted_quality(arrival, payload)
 
 
 def object_in(body: bytes) -> dict[str, Any]:

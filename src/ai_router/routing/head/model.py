@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ai_router.routing.dial import Dial
 from ai_router.routing.head.asking import AskModel, ClearerAsk, read_segments
 from ai_router.routing.head.confidence import HeadScores, Stage, Stages, calibrated, log_softmax, sigmoid
 from ai_router.routing.head.encoder import Encoder
@@ -89,6 +90,8 @@ class HeadParts:
     asks: AskModel
     stages: Stages
     difficulty: npt.NDArray[np.generic] | None
+    dial: Dial | None
+    """Its thresholds for each quality; None in a file that was made before there were any."""
     metadata: Mapping[str, Any]
     """How it was made: year, risk, sources, number of examples; and ``confidences``, see ``Head.reference``."""
 
@@ -107,6 +110,7 @@ class Head:
         self.asks = parts.asks
         self._meaning = parts.meaning
         self._difficulty = parts.difficulty
+        self.dial = parts.dial
         self.metadata = parts.metadata
 
     @property

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import orjson
 from msgspec import convert
 
+from ai_router.routing.dial import HIGHEST, Dial
 from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.blas import take_one_thread
 from ai_router.routing.head.confidence import CONFIDENCE_BINS, Stages
@@ -58,6 +59,7 @@ def pack_head(parts: HeadParts) -> bytes:
         "bias": list(parts.bias),
         "stages": asdict(parts.stages),
         "asks_bias": parts.asks.bias,
+        "dial": None if parts.dial is None else asdict(parts.dial),
         "about": parts.metadata,
     }
     buffer = io.BytesIO()
@@ -108,6 +110,7 @@ def _read_parts(content: bytes, *, with_difficulty: bool) -> HeadParts:
             asks=AskModel(_read_rows(arrays, "asks", 1)[:, 0], float(description["asks_bias"]), asks_network),
             stages=convert(description["stages"], Stages),
             difficulty=_read_rows(arrays, "difficulty", 2) if with_difficulty and "difficulty" in arrays else None,
+            dial=convert(description.get("dial"), Dial | None),
             metadata=description["about"],
         )
 
@@ -244,6 +247,8 @@ def _check_head(head: Head) -> None:
     """Make one guess with all models, so that a broken head is refused here and not in a request."""
     if len(head.reference) != CONFIDENCE_BINS:
         raise HeadUnusable(f"{len(head.reference)} shares of confidence, not {CONFIDENCE_BINS}")
+    if head.dial is not None and len(head.dial.thresholds) != HIGHEST + 1:
+        raise HeadUnusable(f"{len(head.dial.thresholds)} thresholds of quality, not {HIGHEST + 1}")
     first = head.first_guess([{"role": "user", "content": "Hello! What is it?"}], 2026)
     guess = head.second_guess(first, 2026, all_stages=True) if head.has_slow_models else first.guess
     if not all(math.isfinite(value) for value in (guess.confidence, *guess.probabilities.values(), head.threshold)):

@@ -1,0 +1,70 @@
+"""The dial between cost and quality: from which probability of COMPLEX on a request goes to the cloud.
+
+Quality is a whole number from 0 to 10. It says which share of the requests that the cloud would answer better may stay
+with the primary all the same: at 0 all of them, at 5 as many as the head misses by itself, at 10 none that the
+calibration knows of. The thresholds for that come with the head (learning/calibration.py). Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ai_router.types import ROUTE_OF_LABEL, Decision, Label
+
+LOWEST, NEUTRAL, HIGHEST = 0, 5, 10
+NEUTRAL_THRESHOLD = 0.5
+"""At NEUTRAL the likelier of the two labels is taken, as without a dial."""
+NOTHING = 2.0
+"""The threshold at LOWEST, which no share reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """For each quality from LOWEST to HIGHEST: the threshold for ``complex_share``, and the share of the requests that
+    the cloud would answer better which stays below it."""
+
+    thresholds: tuple[float, ...]
+    accepted: tuple[float, ...]
+
+
+def complex_share(probabilities: Mapping[Label, float]) -> float | None:
+    """The probability of COMPLEX, where it is either that or MODERATE; None where both have none."""
+    moderate, demanding = probabilities.get(Label.MODERATE, 0.0), probabilities.get(Label.COMPLEX, 0.0)
+    return demanding / (moderate + demanding) if moderate + demanding > 0 else None
+
+
+def dialled(decision: Decision, quality: int | None, dial: Dial | None) -> Decision:
+    """The decision as it is at this quality; None: nobody asked for one. The reason says what came of it.
+
+    Only MODERATE and COMPLEX are exchanged: how up to date an answer must be is no matter of quality. Where the decider
+    gave no probabilities, its label stays, but at LOWEST.
+    """
+    if quality is None or decision.label not in (Label.MODERATE, Label.COMPLEX):
+        return decision
+    if dial is None:
+        return _noted(decision, f"quality {quality} has no effect: there is no head with thresholds for it")
+    threshold, share = dial.thresholds[quality], decision.complex_share
+    rule = "nothing is COMPLEX" if quality == LOWEST else f"COMPLEX from {threshold:.2g} on"
+    if share is None and quality != LOWEST:
+        return _noted(decision, f"quality {quality} has no effect: the decider gave no probabilities")
+    what = f"quality {quality}: {rule}" if share is None else f"quality {quality}: {rule}, this is {share:.2g}"
+    wanted = Label.COMPLEX if share is not None and share >= threshold else Label.MODERATE
+    # A higher quality makes nothing MODERATE, nor a lower one COMPLEX: label and share may come from two models.
+    towards = Label.COMPLEX if quality > NEUTRAL else Label.MODERATE
+    if quality == NEUTRAL or wanted == decision.label or wanted is not towards:
+        return _noted(decision, what)
+    return _moved(decision, wanted, f"{what}, and would be {decision.label}")
+
+
+def _noted(decision: Decision, note: str) -> Decision:
+    return dataclasses.replace(decision, reason=f"{decision.reason}; {note}")
+
+
+def _moved(decision: Decision, label: Label, note: str) -> Decision:
+    """The decision with another label. It has no confidence: the owner's wish has decided it, not a belief."""
+    moved = dataclasses.replace(
+        decision, label=label, route=ROUTE_OF_LABEL[label], confidence=None, judged=decision.label
+    )
+    return _noted(moved, note)

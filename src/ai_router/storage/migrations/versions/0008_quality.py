@@ -1,0 +1,13 @@
+"""The quality that a key's requests want."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    op.add_column("keys", sa.Column("quality", sa.Integer, nullable=True))
