@@ -20,18 +20,9 @@ Message = Mapping[str, Any]
 
 
 class Label(StrEnum):
-    """The kinds of requests: three for the classifier, META (a chat UI's own jobs), EXPLICIT (a named model).
-
-    A new one for the classifier needs, beside its ``Route`` in ``ROUTE_OF_LABEL`` (below):
-
-    - ``LABELS`` in routing/verdict.py, and its description in routing/prompt.py;
-    - a chain of candidates: ``CHAINS`` in providers/catalogue.py, and ``[chains]`` in catalogue.toml;
-    - the route as a ``model`` that clients may name: ``_as_route`` and ``_listed_models`` in providers/names.py, and
-      ``_RESERVED_NAMES`` in providers/catalogue.py;
-    - examples in datasets/train, and an encoder and a head trained with them (``ai-router learn --encoder-from``);
-    - what is special of it, if anything: dispatch/plan.py, routing/conversations.py (``_STICKY_LABELS``),
-      routing/cache.py (how long a decision is kept), and ``SLOW_MS`` in observability/log_lines.py.
-    """
+    """The kinds of requests that the router has by itself: three for the classifier, META (a chat UI's own jobs),
+    EXPLICIT (a named model). An owner's routes have further ones (``[routes]`` in the catalogue): their names in
+    capitals."""
 
     MODERATE = "MODERATE"
     COMPLEX = "COMPLEX"
@@ -40,8 +31,13 @@ class Label(StrEnum):
     EXPLICIT = "EXPLICIT"
 
 
+LabelName = str
+"""A Label, or the label of an owner's route."""
+
+
 class Route(StrEnum):
-    """The routes; also values of x-router-route and of ``route=`` in the log. A provider's name can be a route, too."""
+    """The routes that the router has by itself; also values of x-router-route and of ``route=`` in the log. The name of
+    a provider, or of an owner's route, can be one, too."""
 
     PRIMARY = "primary"
     XAI = "xai"
@@ -91,12 +87,23 @@ class Purpose(StrEnum):
     SEARCH = "search"
 
 
-ROUTE_OF_LABEL: Mapping[Label, Route] = {
+_ROUTES: Mapping[LabelName, Route] = {
     Label.MODERATE: Route.PRIMARY,
     Label.COMPLEX: Route.XAI,
     Label.ENRICH: Route.ENRICH,
     Label.META: Route.META,
 }
+_LABELS: Mapping[str, Label] = {label.value: label for label in Label}
+
+
+def label_named(name: str) -> LabelName:
+    """The label of that name."""
+    return _LABELS.get(name, name)
+
+
+def route_of(label: LabelName) -> str:
+    """The route that a label leads to. An owner's route is its label in small letters."""
+    return _ROUTES.get(label) or label.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +151,13 @@ class ChatRequest:
 class Decision:
     """The route of a request, what decided it, and the reason in plain words (x-router-reason).
 
-    ``route``: a Route or a provider's name. ``confidence``: a probability in [0, 1]; None if there is none. ``model``:
-    the model that the client named; None: the backend's own. ``duration_ms`` and ``finish_reason`` are those of the
-    classifier's call. ``failure``: why the classifier gave no decision. ``warning``: a note about the named model.
+    ``route``: a Route, or the name of a provider or an owner's route. ``confidence``: a probability in [0, 1]; None if
+    there is none. ``model``: the model that the client named; None: the backend's own. ``duration_ms`` and
+    ``finish_reason`` are those of the classifier's call. ``failure``: why the classifier gave no decision. ``warning``:
+    a note about the named model.
     """
 
-    label: Label
+    label: LabelName
     route: str
     decided_by: DecidedBy
     reason: str
@@ -166,7 +174,7 @@ class Decision:
     """The words of the ask that spoke for the label."""
     complex_share: float | None = None
     """The decider's probability of COMPLEX, where it is either that or MODERATE; None: it gave none."""
-    judged: Label | None = None
+    judged: LabelName | None = None
     """The decider's label, where the wanted quality has led to another one; None: it has not."""
 
 

@@ -11,14 +11,14 @@ import pytest
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.plan import Plan, misfit, plan_answer
 from ai_router.providers.registry import Candidate, build_registry
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Route
+from ai_router.types import DecidedBy, Decision, Label, Route, route_of
 from tests.chat_requests import chat_request
 
 BASE = {"PRIMARY_URL": "http://gpu:8000", "PRIMARY_MODEL": "nano"}
 
 
 def decided(label: Label) -> Decision:
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, "because")
+    return Decision(label, route_of(label), DecidedBy.CLASSIFIER, "because")
 
 
 def named(route: str, model: str | None = None) -> Decision:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ai_router.learning.quality_curve import plain_curve, quality_curve, quality_table
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
+from ai_router.types import DecidedBy, Decision, Label, route_of
 from tests.routing.test_dial import DIAL
 
 TRUTHS = [Label.MODERATE, Label.MODERATE, Label.COMPLEX, Label.COMPLEX, Label.ENRICH]
 SHARES = [0.05, 0.35, 0.45, 0.95, 0.5]
 SAID = [Label.MODERATE, Label.MODERATE, Label.MODERATE, Label.COMPLEX, Label.ENRICH]
 DECISIONS = [
-    Decision(label, ROUTE_OF_LABEL[label], DecidedBy.FAST, "why", complex_share=share)
+    Decision(label, route_of(label), DecidedBy.FAST, "why", complex_share=share)
     for label, share in zip(SAID, SHARES, strict=True)
 ]
 

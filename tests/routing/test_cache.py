@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_router.routing.cache import DecisionCache, cache_key
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
+from ai_router.types import DecidedBy, Decision, Label, route_of
 from tests.chat_requests import chat_request
 
 
@@ -18,7 +18,7 @@ class Clock:
 
 
 def decided(label: Label) -> Decision:
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, f"classifier: {label}", 0.9)
+    return Decision(label, route_of(label), DecidedBy.CLASSIFIER, f"classifier: {label}", 0.9)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ai_router.routing.conversations import (
     stay,
     turn_keys,
 )
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
+from ai_router.types import DecidedBy, Decision, Label, Message, route_of
 
 
 def talk(*turns: str) -> list[Message]:
@@ -24,7 +24,7 @@ def talk(*turns: str) -> list[Message]:
 
 
 def decided(label: Label, confidence: float | None) -> Decision:
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, f"classifier: {label}", confidence)
+    return Decision(label, route_of(label), DecidedBy.CLASSIFIER, f"classifier: {label}", confidence)
 
 
 def test_a_first_turn_has_none_before_it() -> None:
@@ -78,7 +78,7 @@ def test_an_unsure_decision_stays_where_the_conversation_is(
     before: Label | None, new: Label, confidence: float | None, label: Label
 ) -> None:
     staying = stay(decided(new, confidence), before)
-    assert (staying.label, staying.route) == (label, ROUTE_OF_LABEL[label])
+    assert (staying.label, staying.route) == (label, route_of(label))
 
 
 def test_staying_says_so() -> None:

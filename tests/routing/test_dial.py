@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ai_router.routing.dial import HIGHEST, LOWEST, NEUTRAL, NOTHING, Dial, complex_share, dialled
 from ai_router.routing.head.store import packaged_head
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
+from ai_router.types import DecidedBy, Decision, Label, route_of
 
 DIAL = Dial(
     (NOTHING, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0),
@@ -19,7 +19,7 @@ DIAL = Dial(
 
 
 def decision(label: Label, share: float | None, **more: Any) -> Decision:
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.FAST, "why", confidence=0.8, complex_share=share, **more)
+    return Decision(label, route_of(label), DecidedBy.FAST, "why", confidence=0.8, complex_share=share, **more)
 
 
 def moderate(share: float | None) -> Decision:

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.providers.catalogue import CHAINS
+from ai_router.routing.labels import Labels
 from ai_router.routing.prompt import (
-    SYSTEM_PROMPT,
     classifier_messages,
     date_context,
     local_date_context,
     render_conversation,
 )
 from ai_router.routing.verdict import LABELS
-from ai_router.types import ROUTE_OF_LABEL, Label
+from ai_router.types import Label, Route, route_of
 from tests.chat_requests import chat_request
 
 _TURNS = st.lists(
@@ -29,16 +29,16 @@ _TURNS = st.lists(
 
 @pytest.mark.parametrize("label", LABELS)
 def test_a_label_that_the_classifier_may_say_is_in_its_prompt_and_has_a_route_and_a_chain(label: Label) -> None:
-    assert label in SYSTEM_PROMPT
-    assert label in ROUTE_OF_LABEL
+    assert label in Labels().prompt
+    assert route_of(label) in Route
     assert label.lower() in CHAINS
 
 
 def test_the_system_prompt_comes_first_and_the_newest_turn_last() -> None:
     messages = [{"role": "user", "content": "weather in Rome?"}, {"role": "assistant", "content": "Sunny."}]
     request = chat_request(messages=[*messages, {"role": "user", "content": "and tomorrow?"}], date_context="DATE")
-    system, user = classifier_messages(request, 6000)
-    assert system["content"] == SYSTEM_PROMPT
+    system, user = classifier_messages(request, 6000, "PROMPT")
+    assert system["content"] == "PROMPT"
     assert user["content"].startswith("DATE")
     assert user["content"].endswith("user: weather in Rome?\n\nassistant: Sunny.\n\nuser: and tomorrow?")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.routing.verdict import (
-    DECIDING_TOKENS,
+    BUILT_IN,
     LABELS,
     GeneratedToken,
     WordFinder,
@@ -47,7 +47,7 @@ def test_without_any_label_s_token_there_is_no_confidence() -> None:
 
 
 def test_our_labels_are_told_apart_by_one_token() -> None:
-    assert DECIDING_TOKENS == 1
+    assert BUILT_IN.deciding_tokens == 1
 
 
 # Labels that share their first letters: nothing but LABELS would have to change.

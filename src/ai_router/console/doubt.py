@@ -25,7 +25,7 @@ from ai_router.learning.replay import PolicyDecision, replay
 from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.verdict import LABELS
 from ai_router.storage.session_reader import SessionFiles, summary_of
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Route
+from ai_router.types import DecidedBy, Route, route_of
 
 SLICE_S = 2.0
 MAX_SESSIONS = 500
@@ -107,7 +107,7 @@ class Doubts:
         sessions = [session for _, session, _ in known]
         found = replay(sessions, lambda session: decisions[session.session_id])
         moved = {
-            session.session_id: str(ROUTE_OF_LABEL[decisions[session.session_id].label])
+            session.session_id: str(route_of(decisions[session.session_id].label))
             for session in sessions
             if decisions[session.session_id].label != session.label
         }

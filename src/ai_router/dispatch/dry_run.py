@@ -10,7 +10,7 @@ from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate, Searcher
 from ai_router.routing.head.model import Guess
 from ai_router.routing.router import DryRun, shown_ask
-from ai_router.types import ChatRequest, Label, Usage
+from ai_router.types import ChatRequest, LabelName, Usage
 
 _CHARS_PER_TOKEN = 4
 _TYPICAL_OUTPUT = 500
@@ -61,7 +61,7 @@ def _asked(candidate: Candidate, purpose: str) -> Mapping[str, Any]:
     return {"backend": backend.name, "model": candidate.model, "local": backend.local, "for": purpose}
 
 
-def _runner_up(guess: Guess | None, label: Label) -> Mapping[str, Any] | None:
+def _runner_up(guess: Guess | None, label: LabelName) -> Mapping[str, Any] | None:
     """The likeliest other label, as the head sees it; None where the head was not asked."""
     others = {} if guess is None else {other: share for other, share in guess.probabilities.items() if other != label}
     if not others:

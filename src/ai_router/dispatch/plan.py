@@ -42,7 +42,8 @@ def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool)
     fallbacks in the cloud.
 
     A client that named ``primary``, a provider or a model gets that or an error: a request for a local model must not
-    reach a cloud without notice. ``xai`` and ``enrich`` are routes, so that the primary is their fallback.
+    reach a cloud without notice. ``xai`` and ``enrich`` are routes, so that the primary is their fallback; an owner's
+    route has those of its chain.
     """
     if decision.decided_by is DecidedBy.EXPLICIT:
         return _named(decision, registry, cloud_fallback=cloud_fallback)
@@ -66,6 +67,8 @@ def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> P
         local_fallbacks = tuple(candidate for candidate in chain if candidate.backend.local)
         candidates = ((Candidate(xai, xai.model),) if xai else ()) + local_fallbacks
         return _complex(candidates or (primary_candidate(registry),), registry)
+    if decision.model is None and decision.route in registry.catalogue.routes:
+        return Plan(_allowed(registry.chains[decision.route], cloud_fallback=cloud_fallback), decision.route)
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)

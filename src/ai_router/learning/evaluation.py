@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_router.routing.verdict import LABELS
-from ai_router.types import Label
+from ai_router.types import Label, LabelName
 
 RISKS = (0.01, 0.02, 0.03, 0.05)
 _CALIBRATION_BINS = 10
@@ -20,7 +20,7 @@ class Prediction:
     """A decider's answer for one prompt. ``label`` is None where it failed; ``probabilities`` of the labels if it has
     them; ``sure``: whether it would have decided by itself; ``ms`` it took."""
 
-    label: Label | None
+    label: LabelName | None
     confidence: float | None = None
     probabilities: Mapping[Label, float] | None = None
     sure: bool = True

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ai_router.learning.examples import StoredSession
 from ai_router.routing.head.model import Guess
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Label
+from ai_router.types import DecidedBy, Label, route_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def replay(sessions: Iterable[StoredSession], policy: Policy) -> ReplayReport:
     before_ms, after_ms, before_usd, after_usd, asked = [], [], 0.0, 0.0, 0
     for session in stored:
         decision = policy(session)
-        route, new_route = session.route, str(ROUTE_OF_LABEL[decision.label])
+        route, new_route = session.route, str(route_of(decision.label))
         stays = decision.label == session.label
         asked += decision.asks_classifier
         moved[route, route if stays else new_route] += 1

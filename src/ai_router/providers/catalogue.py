@@ -24,6 +24,7 @@ from msgspec import Meta, Struct
 from ai_router.config import SettingsError
 from ai_router.config_values import base_url as parse_base_url
 from ai_router.providers.families import FAMILIES
+from ai_router.providers.own_routes import OwnRoute, route_problems
 from ai_router.types import Label
 
 PRIMARY = "primary"
@@ -170,7 +171,7 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     for one's own machines have, by the server; a cloud is not sent them. ``aliases``: further names that clients may
     use, or globs of such names, and the names that they stand for. ``doors``: who gets the requests that are passed on
     without a decision, by their kind. ``private``: expressions (RE2), by their names, for what must not leave the
-    local network.
+    local network. ``routes``: the owner's own, by their names.
     """
 
     providers: Mapping[str, Provider]
@@ -179,6 +180,12 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     aliases: Mapping[str, str] = {}
     doors: Mapping[str, str] = {}
     private: Mapping[str, str] = {}
+    routes: Mapping[str, OwnRoute] = {}
+
+    def chains_of_answers(self) -> Iterator[tuple[str, str, Sequence[str]]]:
+        """Of each chain of those who answer: the table that it stands in, its name, and its entries."""
+        yield from (("chains", name, self.chains.get(name, ())) for name in CHAINS if name != SEARCH)
+        yield from (("routes", name, route.entries) for name, route in self.routes.items())
 
     def alias(self, model: str) -> str | None:
         """The name that ``model`` stands for: its own entry, else that of the longest glob; None without any."""
@@ -241,6 +248,10 @@ def _problems(catalogue: Catalogue) -> Iterator[str]:
         yield from (f"providers.{name}: {problem}" for problem in _provider_problems(name, provider))
     for name, chain in catalogue.chains.items():
         yield from (f"chains.{name}: {problem}" for problem in _chain_problems(name, chain, catalogue))
+    yield from route_problems(catalogue.routes, {**catalogue.providers, **catalogue.aliases})
+    for name, route in catalogue.routes.items():
+        for entry in route.entries:
+            yield from (f"routes.{name}: {problem}" for problem in _chain_entry_problems(name, entry, catalogue))
     for kind, name in catalogue.doors.items():
         if kind not in DOORS:
             yield f"doors: there is no {kind!r}; there are {', '.join(DOORS)}"

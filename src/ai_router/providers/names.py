@@ -1,11 +1,12 @@
 """What a client's ``model`` may name, in this order. Pure.
 
-1. a route, a provider, or the primary's model
-2. ``provider/model``: any model of a configured provider; then a model of the catalogue whose provider has a key
+1. a route of the owner's (``[routes]`` of the catalogue)
+2. a route, a provider, or the primary's model
+3. ``provider/model``: any model of a configured provider; then a model of the catalogue whose provider has a key
    (before it, since OpenRouter's ``openai/gpt-6-luna`` is meant for OpenAI where that has a key)
-3. a retired name whose provider has a key: its successor
-4. an alias of the catalogue
-5. anything else: not found, or, with UNKNOWN_MODEL=auto, ``auto``
+4. a retired name whose provider has a key: its successor
+5. an alias of the catalogue
+6. anything else: not found, or, with UNKNOWN_MODEL=auto, ``auto``
 
 The retired names and their successors are data: ``[providers.NAME.retired]`` in catalogue.toml, looked up by
 ``replace_retired`` in registry.py: whether the name is retired by today, and what takes its place. So are the aliases:
@@ -91,6 +92,8 @@ def _as_alias(registry: Registry, model: str, today: date) -> ResolvedModel | No
 
 
 def _as_route(registry: Registry, model: str) -> ResolvedModel | None:
+    if model in registry.catalogue.routes:
+        return ResolvedModel(model)
     if model in (PRIMARY, XAI, Route.ENRICH) or model in registry.clouds:
         backend = registry.clouds.get(model)
         return ResolvedModel(model) if backend is None or backend.model else None
@@ -152,6 +155,7 @@ def _listed_models(registry: Registry) -> Iterator[ListedModel]:
         yield ListedModel(XAI, "ai-router")
     if registry.searchers:
         yield ListedModel(Route.ENRICH, "ai-router")
+    yield from (ListedModel(name, "ai-router") for name in registry.catalogue.routes)
     yield ListedModel(f"{PRIMARY}/{registry.primary.model}", PRIMARY)
     yield from (ListedModel(alias, "ai-router") for alias in registry.catalogue.aliases if not is_pattern(alias))
     for name, backend in registry.clouds.items():

@@ -16,7 +16,6 @@ from ai_router.config_values import UnknownModel
 from ai_router.errors import Source
 from ai_router.http.calls import Timeouts
 from ai_router.providers.catalogue import (
-    CHAINS,
     PRIMARY,
     SEARCH,
     Catalogue,
@@ -175,10 +174,10 @@ class Registry:
 
     ``clouds``: the catalogue's providers that have a key or need none, by name. ``classifier``: None without a server,
     or when switched off. ``chains``: the candidates for each label of the classifier, in lower case, first choice
-    first; never empty. ``searchers``: the same for web searches; may be empty. ``notes``: lines for the operator.
-    ``connect_s``, ``idle_s``, ``plain_s``: the settings' limits in seconds for a connect, for a silence in a stream,
-    and for a whole answer that is not streamed. ``takes_unknown_models``: a name that nobody knows is taken for
-    ``auto``.
+    first; never empty; the owner's routes among them. ``searchers``: the same for web searches; may be empty.
+    ``notes``: lines for the operator. ``connect_s``, ``idle_s``, ``plain_s``: the settings' limits in seconds for a
+    connect, for a silence in a stream, and for a whole answer that is not streamed. ``takes_unknown_models``: a name
+    that nobody knows is taken for ``auto``.
     """
 
     primary: Backend
@@ -238,15 +237,12 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
     notes: list[str] = []
     primary = _primary(settings, settings.primary_url) if present is None else present.primary
     clouds = dict(_cloud_backends(settings, catalogue, today, notes))
-    chains = {
-        name: tuple(_candidates(catalogue.chains.get(name, ()), primary, clouds, today))
-        for name in CHAINS
-        if name != SEARCH
-    }
-    for name, chain in chains.items():
-        if not chain:
-            entries = ", ".join(catalogue.chains.get(name, ())) or "nothing"
-            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: chains.{name}: none of {entries} has a key")
+    chains = {}
+    for where, name, entries in catalogue.chains_of_answers():
+        chains[name] = tuple(_candidates(entries, primary, clouds, today))
+        if not chains[name]:
+            named = ", ".join(entries) or "nothing"
+            raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: {where}.{name}: none of {named} has a key")
     return Registry(
         primary=primary,
         clouds=clouds,

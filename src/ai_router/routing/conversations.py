@@ -1,7 +1,7 @@
 """Keeping a conversation on its route: the label that its previous turn had, and the rule for staying with it.
 
 The rule. A turn keeps the label of the turn before it if the new decision has another label and a confidence below
-STAY_BELOW. Only MODERATE and COMPLEX are kept: they are two backends, each with the conversation in its prefix cache.
+STAY_BELOW. MODERATE, COMPLEX and owners' routes are kept: each is a backend with the conversation in its prefix cache.
 ENRICH is about the question and not about the conversation: it is neither kept nor replaced, and the turn after it is
 compared with the turn before it. A decision that states no confidence counts as sure.
 
@@ -27,10 +27,10 @@ import orjson
 from cachetools import LRUCache
 
 from ai_router.routing.prompt import text_of
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label, Message
+from ai_router.types import DecidedBy, Decision, Label, LabelName, Message, route_of
 
 STAY_BELOW = 0.8
-_STICKY_LABELS = frozenset({Label.MODERATE, Label.COMPLEX})
+_NEVER_KEPT = frozenset({Label.ENRICH, Label.META, Label.EXPLICIT})
 _END_CHARS = 200
 _FIRST_MESSAGES, _LAST_MESSAGES = 4, 60
 _TOOL_ROLES = frozenset({"tool", "function"})
@@ -155,15 +155,15 @@ def _image_digest_input(part: object) -> str:
     return f"{len(url)}:{url[-_END_CHARS:]}" if isinstance(url, str) else ""
 
 
-def stay(decision: Decision, previous: Label | None) -> Decision:
+def stay(decision: Decision, previous: LabelName | None) -> Decision:
     """The decision, with the label of the turn before where the rule (above) says so. Pure."""
     sure = decision.confidence is None or decision.confidence >= STAY_BELOW
-    if previous is None or sure or decision.label == previous or decision.label not in _STICKY_LABELS:
+    if previous is None or sure or decision.label == previous or decision.label in _NEVER_KEPT:
         return decision
     return dataclasses.replace(
         decision,
         label=previous,
-        route=ROUTE_OF_LABEL[previous],
+        route=route_of(previous),
         reason=f"stays {previous} like the turn before, since this is unsure ({decision.reason})",
         confidence=None,
     )
@@ -176,38 +176,38 @@ class Conversations:
     """
 
     def __init__(self, size: int) -> None:
-        self._labels: LRUCache[TurnKey, Label] = LRUCache(size)
+        self._labels: LRUCache[TurnKey, LabelName] = LRUCache(size)
         """What the next turn may stay with."""
-        self._own: LRUCache[TurnKey, Label] = LRUCache(size)
+        self._own: LRUCache[TurnKey, LabelName] = LRUCache(size)
         """What each turn was decided as."""
         self._lock = threading.Lock()
 
-    def label_at(self, key: TurnKey | None) -> Label | None:
+    def label_at(self, key: TurnKey | None) -> LabelName | None:
         """The label to stay with, of the turn with this key; None if there is none or it was dropped."""
         if key is None:
             return None
         with self._lock:
             return self._labels.get(key)
 
-    def own_label(self, key: TurnKey) -> Label | None:
+    def own_label(self, key: TurnKey) -> LabelName | None:
         """What the turn with this key was decided as; None if that is not known, or was dropped."""
         with self._lock:
             return self._own.get(key)
 
-    def remember_own(self, key: TurnKey, label: Label) -> None:
+    def remember_own(self, key: TurnKey, label: LabelName) -> None:
         """Keep what a turn was decided as for the rest of it; the next turn does not stay with it."""
         with self._lock:
             self._own[key] = label
 
     def remember(
-        self, previous: TurnKey | None, current: TurnKey, label: Label, previous_label: Label | None = None
-    ) -> Label | None:
+        self, previous: TurnKey | None, current: TurnKey, label: LabelName, previous_label: LabelName | None = None
+    ) -> LabelName | None:
         """Keep ``label`` for the current turn. A turn with another label than those kept takes the previous turn's:
         ``previous_label``, or what is known of ``previous``. Returns what the next turn may stay with."""
         with self._lock:
             self._own[current] = label
-            if label in _STICKY_LABELS:
-                kept: Label | None = label
+            if label not in _NEVER_KEPT:
+                kept: LabelName | None = label
             else:
                 kept = previous_label or (None if previous is None else self._labels.get(previous))
             if kept is not None:
@@ -215,6 +215,6 @@ class Conversations:
             return kept
 
 
-def conversation_decision(label: Label, reason: str) -> Decision:
+def conversation_decision(label: LabelName, reason: str) -> Decision:
     """The decision of a turn that goes on with one that was decided."""
-    return Decision(label, ROUTE_OF_LABEL[label], DecidedBy.CONVERSATION, reason)
+    return Decision(label, route_of(label), DecidedBy.CONVERSATION, reason)

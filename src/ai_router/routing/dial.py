@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ai_router.types import ROUTE_OF_LABEL, Decision, Label
+from ai_router.types import Decision, Label, LabelName, route_of
 
 LOWEST, NEUTRAL, HIGHEST = 0, 5, 10
 NEUTRAL_THRESHOLD = 0.5
@@ -29,7 +29,7 @@ class Dial:
     accepted: tuple[float, ...]
 
 
-def complex_share(probabilities: Mapping[Label, float]) -> float | None:
+def complex_share(probabilities: Mapping[Label, float] | Mapping[LabelName, float]) -> float | None:
     """The probability of COMPLEX, where it is either that or MODERATE; None where both have none."""
     moderate, demanding = probabilities.get(Label.MODERATE, 0.0), probabilities.get(Label.COMPLEX, 0.0)
     return demanding / (moderate + demanding) if moderate + demanding > 0 else None
@@ -64,7 +64,5 @@ def _noted(decision: Decision, note: str) -> Decision:
 
 def _moved(decision: Decision, label: Label, note: str) -> Decision:
     """The decision with another label. It has no confidence: the owner's wish has decided it, not a belief."""
-    moved = dataclasses.replace(
-        decision, label=label, route=ROUTE_OF_LABEL[label], confidence=None, judged=decision.label
-    )
+    moved = dataclasses.replace(decision, label=label, route=route_of(label), confidence=None, judged=decision.label)
     return _noted(moved, note)

@@ -16,7 +16,7 @@ from ai_router.routing.head.store import HeadStore
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.shared_decisions import Remembered, SharedDecisions
 from ai_router.shared.values import Values
-from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label, LabelName, Route, route_of
 
 MIN_FALLBACK_CONFIDENCE = 0.5
 """When the classifier fails, the head's guess decides from this confidence on; below it, the default route does."""
@@ -106,12 +106,12 @@ class FastPath:
         if self.shadow is not None:
             self.shadow.offer(request, guess)
 
-    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label, previous: Label | None) -> None:
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: LabelName, previous: LabelName | None) -> None:
         """Keep the label of a turn; ``keys`` are those of the previous and the current one, ``previous`` the label to
         stay with."""
         self.shared.remember_turn(keys[1], label, self.conversations.remember(*keys, label, previous))
 
-    def remember_own(self, key: TurnKey, label: Label) -> None:
+    def remember_own(self, key: TurnKey, label: LabelName) -> None:
         """Keep the label of a turn for its own tool loop only."""
         self.conversations.remember_own(key, label)
         self.shared.remember_turn(key, label, self.conversations.label_at(key))
@@ -134,15 +134,15 @@ class DryFastPath(FastPath):
 
     def record_verdict(self, key: Key | None, guess: Guess | None, decision: Decision) -> None: ...
     def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None: ...
-    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: Label, previous: Label | None) -> None: ...
-    def remember_own(self, key: TurnKey, label: Label) -> None: ...
+    def remember(self, keys: tuple[TurnKey | None, TurnKey], label: LabelName, previous: LabelName | None) -> None: ...
+    def remember_own(self, key: TurnKey, label: LabelName) -> None: ...
 
 
 def head_decision(guess: Guess, reason: str) -> Decision:
     """The guess as a decision."""
     return Decision(
         label=guess.label,
-        route=ROUTE_OF_LABEL[guess.label],
+        route=route_of(guess.label),
         decided_by=DecidedBy.FAST,
         reason=reason,
         confidence=guess.confidence,

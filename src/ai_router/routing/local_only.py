@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ai_router.providers.registry import Registry
 from ai_router.routing.head.model import Head
-from ai_router.types import ROUTE_OF_LABEL, ChatRequest, DecidedBy, Decision, Label, Route
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Route, route_of
 
 
 def decide_local_only(request: ChatRequest, registry: Registry, head: Head | None) -> Decision:
@@ -16,7 +16,7 @@ def decide_local_only(request: ChatRequest, registry: Registry, head: Head | Non
     guess = head.guess(request.messages, request.timestamp.year)
     return Decision(
         guess.label,
-        ROUTE_OF_LABEL[guess.label],
+        route_of(guess.label),
         DecidedBy.POLICY,
         f"{reason}; {guess.reason}",
         guess.confidence,

@@ -43,7 +43,7 @@ from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.shared_decisions import Remembered
 from ai_router.routing.verdict import decision_of
 from ai_router.shared.values import Values
-from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Route
+from ai_router.types import ChatRequest, DecidedBy, Decision, Label, LabelName, Route
 
 SHOWN_ASK_CHARS = 80
 """Of the ask that was judged, in x-router-reason."""
@@ -62,7 +62,7 @@ class Undecided:
 
     key: bytes | None
     guess: Guess | None
-    previous_label: Label | None
+    previous_label: LabelName | None
     turn_keys: tuple[TurnKey | None, TurnKey]
     first: HeadGuess | None = None
 
@@ -287,7 +287,7 @@ class Router:
         request: ChatRequest,
         decision: Decision,
         guess: Guess,
-        previous_label: Label | None,
+        previous_label: LabelName | None,
         keys: tuple[TurnKey | None, TurnKey],
     ) -> Decision:
         if self._fast_path is None:

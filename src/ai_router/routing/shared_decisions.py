@@ -13,7 +13,7 @@ import orjson
 from ai_router.routing.cache import ENRICH_TTL_S, Key
 from ai_router.routing.conversations import TurnKey
 from ai_router.shared.values import Values
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
+from ai_router.types import DecidedBy, Decision, Label, LabelName, label_named, route_of
 
 _TURN_S = 6 * 3600.0
 """How long a conversation may pause and still be known to other processes."""
@@ -23,8 +23,8 @@ class Remembered(NamedTuple):
     """What other processes know. ``previous``: the label to stay with; ``own``: what this turn was decided as;
     ``decision``: the classifier's on the same question. Each None: unknown."""
 
-    previous: Label | None = None
-    own: Label | None = None
+    previous: LabelName | None = None
+    own: LabelName | None = None
     decision: Decision | None = None
 
 
@@ -62,7 +62,7 @@ class SharedDecisions:
             _decision(known["decision"]) if "decision" in known else None,
         )
 
-    def remember_turn(self, turn: TurnKey, own: Label, keep: Label | None) -> None:
+    def remember_turn(self, turn: TurnKey, own: LabelName, keep: LabelName | None) -> None:
         """Keep what a turn was decided as, and what the next one may stay with; None: with nothing."""
         self._values.put(_turn_name(turn), orjson.dumps({"own": own, "keep": keep}), _TURN_S)
 
@@ -82,13 +82,11 @@ def _decision_name(key: Key) -> str:
     return f"decision:{key.hex()}"
 
 
-def _label(name: str | None) -> Label | None:
-    return None if name is None else Label(name)
+def _label(name: str | None) -> LabelName | None:
+    return None if name is None else label_named(name)
 
 
 def _decision(value: Mapping[str, Any]) -> Decision:
-    label = Label(value["label"])
+    label = label_named(value["label"])
     reason, share = f"classifier: {label}", value.get("complex_share")
-    return Decision(
-        label, ROUTE_OF_LABEL[label], DecidedBy.CLASSIFIER, reason, value["confidence"], complex_share=share
-    )
+    return Decision(label, route_of(label), DecidedBy.CLASSIFIER, reason, value["confidence"], complex_share=share)

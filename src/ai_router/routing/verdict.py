@@ -10,7 +10,9 @@ from itertools import permutations
 from typing import Any
 
 from ai_router.routing.dial import complex_share
-from ai_router.types import ROUTE_OF_LABEL, DecidedBy, Decision, Label
+from ai_router.types import DecidedBy, Decision, Label, LabelName, label_named, route_of
+
+_LABEL = re.compile(r"[A-Z][A-Z0-9_-]*")
 
 
 def tokens_to_tell_apart(labels: Sequence[str]) -> int:
@@ -18,12 +20,12 @@ def tokens_to_tell_apart(labels: Sequence[str]) -> int:
 
     A constrained answer is one of the labels, letter by letter, and each of its tokens is at least one letter. So it is
     the number of first letters by which all labels differ. Raises ValueError for labels of which this is not true: one
-    that is the beginning of another, or that has other characters than A to Z (a character beyond ASCII may be several
-    tokens; case and blanks are ignored where answers are read).
+    that is the beginning of another, or that has other characters (one beyond ASCII may be several tokens; case and
+    blanks are ignored where answers are read).
     """
     for label in labels:
-        if not (label.isascii() and label.isalpha() and label.isupper()):
-            raise ValueError(f"a label is made of the letters A to Z, not {label!r}")
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"a label is made of A to Z, 0 to 9, - and _, not {label!r}")
     for label, other in permutations(labels, 2):
         if other.startswith(label):
             raise ValueError(f"no label may begin with another, as {other} does with {label}")
@@ -32,14 +34,30 @@ def tokens_to_tell_apart(labels: Sequence[str]) -> int:
 
 
 LABELS = (Label.MODERATE, Label.COMPLEX, Label.ENRICH)
-DECIDING_TOKENS = tokens_to_tell_apart(LABELS)
-"""How many tokens to ask a constrained classifier for: 1, since these labels differ in their first letter."""
-_UPPER_CASE_WORD = re.compile(rf"\b({'|'.join(LABELS)})")
-_ANY_CASE_WORD = re.compile(rf"\b({'|'.join(LABELS)})\b", re.IGNORECASE)
+"""Those that the router has by itself, in the order in which the head gives their probabilities."""
 _THINK_END = "</think>"
 _NEAR_START_CHARS = 40
 """A decision word within so many characters of the answer's start is the answer ("**Decision:** COMPLEX"); a later one
 may be an alternative under discussion, so that only the end of the text settles it."""
+
+
+class LabelSet:
+    """What a classifier may say. Immutable.
+
+    ``deciding_tokens``: how many tokens to ask a constrained classifier for; 1 for LABELS, which differ in their first
+    letter. ``longest``: the length of the longest name. Raises ValueError as ``tokens_to_tell_apart``.
+    """
+
+    def __init__(self, names: Sequence[LabelName] = LABELS) -> None:
+        self.names = tuple(names)
+        self.deciding_tokens = tokens_to_tell_apart(self.names)
+        self.longest = max(map(len, self.names))
+        words = "|".join(map(re.escape, self.names))
+        self.upper_case_word = re.compile(rf"\b({words})")
+        self.any_case_word = re.compile(rf"\b({words})\b", re.IGNORECASE)
+
+
+BUILT_IN = LabelSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,7 @@ class Verdict:
     """The classifier's label; ``confidence``, its probability among the labels, None if the server gave none; and the
     answer's finish_reason ("early" where we stopped reading)."""
 
-    label: Label
+    label: LabelName
     confidence: float | None
     finish_reason: str
     complex_share: float | None = None
@@ -66,7 +84,7 @@ def decision_of(verdict: Verdict, duration_ms: float) -> Decision:
     """The decision that a verdict leads to."""
     return Decision(
         label=verdict.label,
-        route=ROUTE_OF_LABEL[verdict.label],
+        route=route_of(verdict.label),
         decided_by=DecidedBy.CLASSIFIER,
         reason=f"classifier: {verdict.label}",
         confidence=verdict.confidence,
@@ -76,8 +94,9 @@ def decision_of(verdict: Verdict, duration_ms: float) -> Decision:
     )
 
 
-def constrained_verdict(payload: Mapping[str, Any]) -> Verdict | None:
-    """The verdict in a chat completion that was constrained to LABELS and cut after DECIDING_TOKENS; None for garbage.
+def constrained_verdict(payload: Mapping[str, Any], labels: LabelSet = BUILT_IN) -> Verdict | None:
+    """The verdict in a chat completion that was constrained to ``labels`` and cut after their ``deciding_tokens``; None
+    for garbage.
 
     The answer may be only the beginning of a label ("MOD"). A server that ignored the constraint may have written
     something else; then the word is looked for as in reasoning.
@@ -86,22 +105,24 @@ def constrained_verdict(payload: Mapping[str, Any]) -> Verdict | None:
     message = _mapping(choice.get("message"))
     content = message.get("content")
     text = content if isinstance(content, str) else ""
-    label = label_beginning_with(text) or word_in_answer(text, _reasoning(message))
+    label = label_beginning_with(text, labels.names) or word_in_answer(text, _reasoning(message), labels)
     if label is None:
         return None
     tokens = _generated_tokens(choice)
-    probabilities = {each: label_probability(each, tokens) for each in LABELS}
+    probabilities = {each: label_probability(each, tokens, labels.names) for each in labels.names}
     known = {each: found for each, found in probabilities.items() if found is not None}
     return Verdict(label, known.get(label), str(choice.get("finish_reason")), complex_share(known))
 
 
-def label_beginning_with(text: str, labels: Sequence[Label] = LABELS) -> Label | None:
+def label_beginning_with(text: str, labels: Sequence[LabelName] = LABELS) -> LabelName | None:
     """The one label that begins with ``text``, case and outer blanks aside; None if no label does, or several do."""
     named = _labels_beginning_with(text, labels)
     return named[0] if len(named) == 1 else None
 
 
-def label_probability(label: Label, tokens: Sequence[GeneratedToken], labels: Sequence[Label] = LABELS) -> float | None:
+def label_probability(
+    label: LabelName, tokens: Sequence[GeneratedToken], labels: Sequence[LabelName] = LABELS
+) -> float | None:
     """The probability of ``label`` among ``labels``, following the answer's tokens until they name one of them.
 
     At each position the probability of a candidate goes to the label that it names, together with the tokens before it.
@@ -132,12 +153,12 @@ def label_probability(label: Label, tokens: Sequence[GeneratedToken], labels: Se
     return None
 
 
-def _labels_beginning_with(text: str, labels: Sequence[Label]) -> Sequence[Label]:
+def _labels_beginning_with(text: str, labels: Sequence[LabelName]) -> Sequence[LabelName]:
     letters = text.strip().upper()
     return [label for label in labels if label.startswith(letters)] if letters else []
 
 
-def word_in_answer(content: str, reasoning: str) -> Label | None:
+def word_in_answer(content: str, reasoning: str, labels: LabelSet = BUILT_IN) -> LabelName | None:
     """The decision word of a finished free-text answer.
 
     The content behind a think block counts first. Only if nothing is there does the thinking count, and of that
@@ -146,7 +167,8 @@ def word_in_answer(content: str, reasoning: str) -> Label | None:
     thinking, closed, answer = content.rpartition(_THINK_END)
     if not closed and content.lstrip().startswith("<think>"):
         thinking, answer = content, ""
-    return _word_near_start(answer) or _last_word(answer) or _last_word(thinking) or _last_word(reasoning)
+    found = _word_near_start(answer, labels) or _last_word(answer, labels)
+    return found or _last_word(thinking, labels) or _last_word(reasoning, labels)
 
 
 class WordFinder:
@@ -155,13 +177,14 @@ class WordFinder:
     ``feed`` takes the deltas and returns the label once it is certain; ``finish`` decides at the end of the stream.
     """
 
-    __slots__ = ("_content", "_reasoning")
+    __slots__ = ("_content", "_labels", "_reasoning")
 
-    def __init__(self) -> None:
+    def __init__(self, labels: LabelSet = BUILT_IN) -> None:
+        self._labels = labels
         self._content = ""
         self._reasoning = ""
 
-    def feed(self, content: str, reasoning: str) -> Label | None:
+    def feed(self, content: str, reasoning: str) -> LabelName | None:
         """Take a delta of each; the label if the content now holds it outside of any think block."""
         self._reasoning += reasoning
         if not content:
@@ -170,11 +193,11 @@ class WordFinder:
         _, closed, answer = self._content.rpartition(_THINK_END)
         if not closed and self._content.lstrip().startswith("<think>"[: len(self._content.lstrip())]):
             return None
-        return _word_near_start(answer)
+        return _word_near_start(answer, self._labels)
 
-    def finish(self) -> Label | None:
+    def finish(self) -> LabelName | None:
         """The label in everything that was fed; None if there is none."""
-        return word_in_answer(self._content, self._reasoning)
+        return word_in_answer(self._content, self._reasoning, self._labels)
 
 
 def delta_texts(payload: Mapping[str, Any]) -> tuple[str, str, str | None]:
@@ -194,14 +217,14 @@ def _reasoning(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _word_near_start(text: str) -> Label | None:
-    found = _UPPER_CASE_WORD.search(text.lstrip(), 0, _NEAR_START_CHARS + max(map(len, LABELS)))
-    return Label(found.group(1)) if found else None
+def _word_near_start(text: str, labels: LabelSet) -> LabelName | None:
+    found = labels.upper_case_word.search(text.lstrip(), 0, _NEAR_START_CHARS + labels.longest)
+    return label_named(found.group(1)) if found else None
 
 
-def _last_word(text: str) -> Label | None:
-    found = _UPPER_CASE_WORD.findall(text) or _ANY_CASE_WORD.findall(text)
-    return Label(found[-1].upper()) if found else None
+def _last_word(text: str, labels: LabelSet) -> LabelName | None:
+    found = labels.upper_case_word.findall(text) or labels.any_case_word.findall(text)
+    return label_named(found[-1].upper()) if found else None
 
 
 def _first_choice(payload: Mapping[str, Any]) -> Mapping[str, Any]:

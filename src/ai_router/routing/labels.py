@@ -1,0 +1,25 @@
+"""What a request can be decided to be, with an owner's routes, and what the classifier is told of that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from ai_router.providers.own_routes import OwnRoute, label_of
+from ai_router.routing.prompt import system_prompt
+from ai_router.routing.verdict import LABELS, LabelSet
+from ai_router.types import LabelName
+
+
+class Labels:
+    """The labels. Immutable.
+
+    ``own``: the owner's routes, by their labels. ``names``: all that the classifier may say. ``prompt``: its system
+    prompt. ``digest``: of the owner's routes, for the keys of decisions that are kept; empty without any.
+    """
+
+    def __init__(self, routes: Mapping[str, OwnRoute] | None = None) -> None:
+        self.own: Mapping[LabelName, OwnRoute] = {label_of(name): route for name, route in (routes or {}).items()}
+        self.names = LabelSet((*LABELS, *self.own))
+        self.prompt = system_prompt(self.own)
+        self.digest = hashlib.blake2b(self.prompt.encode(), digest_size=8).digest() if self.own else b""
