@@ -174,7 +174,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     )
     app.register_blueprint(threads.blueprint(open_threads, runner, chat_settings))
     files = SessionFiles(settings.session_path)
-    register_reports(app, settings, chat_settings, telemetry, flush, files)
+    register_reports(app, settings, chat_settings, telemetry, flush, files, registry)
     parts = live_parts(in_flight, registry, limiter, checker, telemetry.windows, telemetry.usage, flush, shared.peers)
     register_console(app, parts, pipeline, telemetry, flush, files)
     return app

@@ -21,7 +21,7 @@ from ai_router.dispatch.record import Subscriber
 from ai_router.http.calls import Timeouts
 from ai_router.http.client import UpstreamClient
 from ai_router.pipeline import Pipeline
-from ai_router.providers.registry import CLASSIFIER
+from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.runtime import runtime_of
 from ai_router.storage.lazy_store import lazy_feedback
 from ai_router.storage.response_keeper import ResponseKeeper
@@ -107,6 +107,7 @@ def register_reports(
     telemetry: Telemetry,
     flush: Callable[[], None],
     files: SessionFiles,
+    registry: Registry,
 ) -> None:
     """What was kept of requests, and what people say of it. ``flush`` has recorded what has ended."""
     lookups = reports.Lookups()
@@ -115,7 +116,9 @@ def register_reports(
     verdicts = lazy_feedback(settings.usage_database)
     runtime_of(app).closing.callback(verdicts.close)
     app.register_blueprint(
-        feedback.blueprint(verdicts, files, telemetry.sessions, flush, lookups, chat_settings, settings.usage_days)
+        feedback.blueprint(
+            verdicts, files, telemetry.sessions, flush, lookups, chat_settings, settings.usage_days, registry
+        )
     )
 
 

@@ -29,7 +29,7 @@ from functools import partial
 
 from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
-from ai_router.dispatch.budget import affordable, most_usd, with_token_limit
+from ai_router.dispatch.budget import DEFAULT_LIMIT, affordable, most_usd
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.local_plan import kept_local
@@ -39,6 +39,7 @@ from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.reply import PlainReply, Reply, StreamReply
 from ai_router.dispatch.speculation import SpeculationController, SpeculativeCall
+from ai_router.dispatch.token_limits import capped, with_token_limit
 from ai_router.dispatch.web_search import WebSearch
 from ai_router.errors import (
     INTERNAL,
@@ -139,9 +140,13 @@ class _Request:
             decision = dataclasses.replace(decision, warning=warning)
         if self._is_demanding:
             pipeline.primary_facts.want()
-        plan = self._afford(pipeline.plan(decision, self._request, demanding=self._is_demanding), decision)
+        plan = pipeline.plan(decision, self._request, demanding=self._is_demanding)
+        speculated = self._request
+        if plan.max_tokens is not None:
+            self._request = capped(speculated, plan.max_tokens)
+        plan = self._afford(plan, decision)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
-        self._keep_or_abort_speculation(plan)
+        self._keep_or_abort_speculation(plan, is_the_same=self._request is speculated)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.
         untouched = decision.route == Route.META or decision.model is not None
         additions = Additions() if untouched else None
@@ -155,7 +160,7 @@ class _Request:
     def _begin_admitting(self, request: ChatRequest, key: VirtualKey) -> None:
         """Prepare to let a request of a virtual key in; it is let in with the decision."""
         if key.limits.has_budget:
-            self._request = with_token_limit(request)
+            self._request = with_token_limit(request, DEFAULT_LIMIT)
         tokens, admission = request.total_chars // _CHARS_PER_TOKEN, self._pipeline.admission
         self._admitting = admission.begin(key, request.session_id, tokens, request.timestamp)
         if self._admitting is not None:
@@ -219,9 +224,11 @@ class _Request:
         call = self._scope.new_call(Purpose.SPECULATION)
         self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
 
-    def _keep_or_abort_speculation(self, plan: Plan) -> None:
+    def _keep_or_abort_speculation(self, plan: Plan, *, is_the_same: bool) -> None:
         """Keep the speculative call if it is the very call that the plan begins with; else abort it at once."""
-        keeps = not plan.wants_context and plan.candidates[0] == primary_candidate(self._pipeline.registry)
+        keeps = (
+            is_the_same and not plan.wants_context and plan.candidates[0] == primary_candidate(self._pipeline.registry)
+        )
         if (speculation := self._speculation) is None or keeps:
             return
         self.give_up_speculation()

@@ -96,6 +96,7 @@ class Reloader:
         self.telemetry.know_backends()
         limits = limits_of(settings, registry)
         self.pipeline.router.quality = quality_of(settings)
+        self.pipeline.router.know(registry.catalogue.routes)
         self.limiter.change(limits.cap, settings.queue_limit, limits.caps, counts_streams=limits.counts_streams)
         self.pipeline.speculation_controller.slots = settings.primary_slots
         self.pipeline.speculation_controller.budget.change(settings.speculation_budget_s)

@@ -36,6 +36,7 @@ from ai_router.routing.classifier import Classifier, ClassifierSettings, Startup
 from ai_router.routing.conversations import Conversations
 from ai_router.routing.dial import NEUTRAL
 from ai_router.routing.fast_path import FastPath
+from ai_router.routing.head.own_store import OwnRoutesStore
 from ai_router.routing.head.sentences import SentenceVectors
 from ai_router.routing.head.store import HeadStore, packaged_slow_models
 from ai_router.routing.monitor import Monitor, ShadowClassifier
@@ -134,6 +135,7 @@ def quality_of(settings: Settings) -> int | None:
 def build_fast_path(
     settings: Settings,
     heads: HeadStore,
+    own: OwnRoutesStore,
     monitor: Monitor,
     metrics: RoutingMetrics,
     shadow: ShadowClassifier | None = None,
@@ -142,6 +144,7 @@ def build_fast_path(
     """The in-process deciders as the settings want them."""
     return FastPath(
         heads=heads,
+        own=own,
         cache=DecisionCache(_CACHED_DECISIONS, settings.decision_cache_s),
         conversations=Conversations(_REMEMBERED_TURNS),
         monitor=monitor,
@@ -164,14 +167,16 @@ def start_fast_path(
     monitor = Monitor(_DISAGREEMENT_LIMIT)
     heads = HeadStore(settings.data_dir, lambda head: monitor.reset(head.reference), with_difficulty=False)
     monitor.reset(heads.current.reference)
-    heads.start()
-    closing.callback(heads.close)
+    own = OwnRoutesStore(settings.data_dir)
+    for store in (heads, own):
+        store.start()
+        closing.callback(store.close)
     shadow = None
     if classifier is not None and settings.shadow_share > 0:
         shadow = ShadowClassifier(classifier, monitor, decisions, settings.shadow_share)
         shadow.start()
         closing.callback(shadow.close)
-    fast_path = build_fast_path(settings, heads, monitor, decisions, shadow, values)
+    fast_path = build_fast_path(settings, heads, own, monitor, decisions, shadow, values)
     metrics.watch(
         "ai_router_head_in_service",
         "1 while the head decides",

@@ -19,6 +19,7 @@ from ai_router.http.timers import TimerThread
 from ai_router.privacy import build_finder
 from ai_router.providers.registry import AUTO, Registry, build_registry
 from ai_router.routing.classifier import Classifier
+from ai_router.routing.labels import Labels
 from ai_router.routing.prompt import local_date_context
 from ai_router.types import ChatRequest, Message
 from ai_router.web.requests import Arrival, Ids, parse_chat_request
@@ -67,6 +68,11 @@ def registry_of(settings: Settings) -> Registry:
     return registry
 
 
+def labels_of(settings: Settings) -> Labels:
+    """What requests can be decided to be."""
+    return Labels(registry_of(settings).catalogue.routes)
+
+
 @contextmanager
 def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
     """The classifier, closed at the end; None if there is none. Not probed: it is asked in the configured mode."""
@@ -75,6 +81,7 @@ def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
         if classifier is None:
             yield None
             return
+        classifier.labels = labels_of(settings)
         classifier.assume_mode()
         try:
             yield classifier

@@ -27,7 +27,8 @@ from ai_router.observability.metrics import RoutingMetrics
 from ai_router.privacy import build_finder
 from ai_router.routing.dial import HIGHEST, LOWEST
 from ai_router.routing.head.model import Guess
-from ai_router.routing.head.store import HeadStore
+from ai_router.routing.head.own_store import OwnRoutesStore
+from ai_router.routing.head.store import HeadStore, packaged_slow_models
 from ai_router.routing.monitor import Monitor
 from ai_router.routing.router import Router, shown_ask
 from ai_router.types import DecidedBy
@@ -50,7 +51,11 @@ def route(text: str, *, as_json: bool, quality: int | None) -> None:
         fast = None
         if settings.fast_routing:
             metrics = RoutingMetrics(CollectorRegistry())
-            fast = build_fast_path(settings, HeadStore(settings.data_dir), Monitor(1.0), metrics)
+            # A running router decides by words alone until they are loaded. Here there is time to wait for them.
+            packaged_slow_models().vectors.of(["hello"])
+            fast = build_fast_path(
+                settings, HeadStore(settings.data_dir), OwnRoutesStore(settings.data_dir), Monitor(1.0), metrics
+            )
         router = Router(
             registry,
             classifier,

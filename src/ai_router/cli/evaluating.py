@@ -11,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
+from ai_router.cli.common import exit_with, labels_of, opened_classifier, registry_of, request_of, settings_or_exit
 from ai_router.config import Settings
 from ai_router.dispatch.dry_run import estimated_usd
 from ai_router.errors import UpstreamError
@@ -40,6 +40,7 @@ from ai_router.routing.classifier import Classifier
 from ai_router.routing.dial import Dial
 from ai_router.routing.fast_path import head_decision
 from ai_router.routing.head.model import Guess, Head
+from ai_router.routing.head.own_store import OwnRoutesStore
 from ai_router.routing.head.store import HeadStore
 from ai_router.routing.prompt import last_user_text
 from ai_router.routing.verdict import LABELS
@@ -61,7 +62,7 @@ def evaluate(files: Sequence[Path], *, as_json: bool, errors: bool, dressed: boo
     settings = settings_or_exit()
     head = HeadStore(settings.data_dir).current
     try:
-        examples = read_examples(files)
+        examples = read_examples(files, labels_of(settings).names.names)
         rows = read_comparisons(files)
     except ExamplesError as problem:
         exit_with(str(problem))
@@ -93,8 +94,10 @@ def _evaluate_examples(
     reports = _reports(examples, predictions)
     document: dict[str, Any] = {"deciders": {name: dataclasses.asdict(found) for name, found in reports.items()}}
     lines = [reports_table(reports)]
-    if head.dial is not None:
-        cloud, curve = _curve(settings, examples, guesses, head.dial)
+    # An owner's route is not for the dial to move.
+    movable = [(one, guess) for one, guess in zip(examples, guesses, strict=True) if one.label in LABELS]
+    if head.dial is not None and movable:
+        cloud, curve = _curve(settings, movable, head.dial)
         document["quality"] = plain_curve(curve)
         lines += ["", quality_table(curve, cloud)]
     if not as_json:
@@ -104,14 +107,12 @@ def _evaluate_examples(
     return document
 
 
-def _curve(
-    settings: Settings, examples: Sequence[Example], guesses: Sequence[Guess], dial: Dial
-) -> tuple[str, list[QualityPoint]]:
+def _curve(settings: Settings, judged: Sequence[tuple[Example, Guess]], dial: Dial) -> tuple[str, list[QualityPoint]]:
     """Who answers COMPLEX, and the head's curve of the dial with that one's prices."""
     cloud = registry_of(settings).chains[Label.COMPLEX.lower()][0]
-    usd = [estimated_usd(cloud, request_of(settings, example.messages)) for example in examples]
-    decisions = [head_decision(guess, guess.reason) for guess in guesses]
-    truths = [example.label for example in examples]
+    usd = [estimated_usd(cloud, request_of(settings, example.messages)) for example, _ in judged]
+    decisions = [head_decision(guess, guess.reason) for _, guess in judged]
+    truths = [example.label for example, _ in judged]
     return f"{cloud.backend.name}/{cloud.model}", quality_curve(truths, decisions, dial, usd)
 
 
@@ -134,16 +135,18 @@ def _predictions(
 
     The cascade is what the router does: the head where it is sure, else the classifier.
     """
+    own = OwnRoutesStore(settings.data_dir)
+    own.want(labels_of(settings).digests)
     guesses, head_predictions, classifier_predictions, cascade_predictions = [], [], [], []
     for example in examples:
-        guess, from_head = predict(head, example, year)
+        guess, from_head = predict(head, example, year, own.current)
         guesses.append(guess)
         head_predictions.append(from_head)
         if classifier is None:
             continue
         from_classifier = _ask(classifier, settings, example)
         classifier_predictions.append(from_classifier)
-        cascade_predictions.append(from_head if guess.sure else _cascaded(from_head, from_classifier))
+        cascade_predictions.append(from_head if from_head.sure else _cascaded(from_head, from_classifier))
     predictions = {"head": head_predictions}
     if classifier is not None:
         predictions |= {"classifier": classifier_predictions, "cascade": cascade_predictions}
@@ -205,7 +208,7 @@ def reports_table(reports: Mapping[str, Report]) -> str:
 
 def _report_lines(reports: Mapping[str, Report]) -> Iterator[str]:
     first = next(iter(reports.values()))
-    support = ", ".join(f"{label} {first.classes[label].support}" for label in LABELS)
+    support = ", ".join(f"{label} {found.support}" for label, found in first.classes.items())
     yield f"{first.prompts} prompts: {support}"
     yield ""
     yield f"{'':15} {'accuracy':>8} {'sure on':>8} {'right there':>11} {'ECE':>6} {'p50 ms':>8} {'p99 ms':>8}"
@@ -223,10 +226,9 @@ def _report_lines(reports: Mapping[str, Report]) -> Iterator[str]:
 
 def _details(name: str, found: Report) -> Iterator[str]:
     yield f"{name}:" + (f" {found.failed} without an answer" if found.failed else "")
-    columns = (*LABELS, "failed") if found.failed else LABELS
+    columns = (*found.classes, "failed") if found.failed else tuple(found.classes)
     yield f"  {'truth, said':12}" + "".join(f"{column:>10}" for column in columns) + "   precision  recall   AUROC"
-    for label in LABELS:
-        of_class = found.classes[label]
+    for label, of_class in found.classes.items():
         cells = "".join(f"{found.confusion[label][column]:>10}" for column in columns)
         area = "-" if of_class.auroc is None else f"{of_class.auroc:.3f}"
         yield f"  {label:12}{cells}   {_share(of_class.precision):>9} {_share(of_class.recall):>7} {area:>7}"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ai_router.cli.common import exit_with, settings_or_exit
-from ai_router.errors import StoreUnavailable
+from ai_router.cli.feedback_examples import feedback_examples
+from ai_router.cli.learning_routes import learn_own_routes
 from ai_router.learning.distillation import (
     SOURCE,
     HeldOutResult,
@@ -46,13 +47,11 @@ from ai_router.routing.head.store import (
     packaged_slow_models,
     unpack_head,
 )
-from ai_router.types import Label
+from ai_router.routing.verdict import LABELS
 
 if TYPE_CHECKING:
     from ai_router.learning.training import TrainedHead
 
-FEEDBACK = "feedback"
-"""The source of examples that people have made."""
 PUBLIC_WEIGHT = 0.4
 """The weight of examples that the user names: a public data set has thousands of rows in one style."""
 
@@ -85,14 +84,19 @@ EXAMINE_EVERY = 8
 def learn(
     paths: Sequence[Path], *, from_sessions: bool, out: Path | None, risk: float, encoder_from: Path | None
 ) -> None:
-    """Make a head and put it in place; a running router takes it up by itself."""
-    if from_sessions == bool(paths):
+    """Learn the routes of the catalogue ([routes]) from their examples, in seconds.
+
+    With --from or --from-sessions: make a head. A running router takes up either by itself.
+    """
+    if from_sessions and paths:
         exit_with("say either --from FILES or --from-sessions")
     try:
         if from_sessions:
             _learn_from_sessions(out, risk)
-        else:
+        elif paths:
             _learn_from_files(paths, out, risk, encoder_from)
+        else:
+            learn_own_routes(out)
     except (ExamplesError, FileNotFoundError) as problem:
         exit_with(str(problem))
     except ModuleNotFoundError as problem:
@@ -163,7 +167,7 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
         exit_with(f"{settings.session_path} holds too few decisions of the classifier")
     present, year = HeadStore(settings.data_dir).current, time.localtime().tm_year
     examples, calibration_sources = own_examples()
-    told = feedback_examples(settings.usage_database)
+    told = [example for example in feedback_examples(settings.usage_database) if example.label in LABELS]
     if told:
         click.echo(f"{len(told)} verdicts of people beside them")
     trained = train_head(
@@ -200,26 +204,6 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
     else:
         path = install_head(trained.content, settings.data_dir)
         click.echo(f"installed as {path}; the one before it is kept beside it")
-
-
-def feedback_examples(database_url: str) -> list[Example]:
-    """What people have said of decisions (POST /v1/feedback), as examples; none where nothing was said."""
-    from ai_router.storage.database import path_of
-    from ai_router.storage.lazy_store import lazy_feedback
-
-    if (path := path_of(database_url)) is not None and not path.exists():
-        return []
-    feedback = lazy_feedback(database_url)
-    try:
-        rows = feedback.store().examples()
-    except StoreUnavailable as problem:
-        exit_with(f"the feedback cannot be read: {problem.detail}")
-    finally:
-        feedback.close()
-    return [
-        Example(tuple(row["messages"]), Label(row["label"]), FEEDBACK, f"{FEEDBACK}/{row['session_id']}")
-        for row in rows
-    ]
 
 
 def own_examples() -> tuple[list[Example], frozenset[str]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import orjson
 
 from ai_router.dispatch.permission import NotPermitted
 from ai_router.dispatch.plan import Plan
+from ai_router.dispatch.token_limits import limit_in
 from ai_router.errors import RouterError
-from ai_router.providers.fields import TOKEN_LIMITS
 from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate, Searcher
 from ai_router.types import ChatRequest, DecidedBy, Decision, Usage
@@ -24,22 +24,9 @@ _PICTURE_TOKENS = 4096
 """Of one that stands in the request as an address. One that stands in it itself has more bytes than that."""
 _CONTEXT_BYTES = 24_000
 """What a web search adds at most (dispatch/web_search.py)."""
-_LIMIT_FIELD = {"responses": "max_output_tokens"}
-"""The limit's name in APIs that do not call it max_tokens."""
 
 Reserve = Callable[[float], str]
 """Reserves USD. Returns the period whose budget does not suffice; "": it does."""
-
-
-def with_token_limit(request: ChatRequest) -> ChatRequest:
-    """The request, with DEFAULT_LIMIT for its answer if it has no limit."""
-    if _limit_in(request.params) is not None:
-        return request
-    own = request.own
-    if own is not None and _limit_in(own.fields) is None:
-        name = _LIMIT_FIELD.get(own.api.name, TOKEN_LIMITS[0])
-        own = replace(own, fields={**own.fields, name: DEFAULT_LIMIT})
-    return replace(request, params={**request.params, TOKEN_LIMITS[0]: DEFAULT_LIMIT}, own=own)
 
 
 def affordable(
@@ -99,14 +86,8 @@ def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan) -> float | 
     pictures = request.messages_json.count(b'"image_url"')
     tokens = -(-size // _BYTES_PER_TOKEN) + pictures * _PICTURE_TOKENS
     choices = request.params.get("n")
-    output = (_limit_in(request.params) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
+    output = (limit_in(request.params) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
     return price_of(Usage(tokens, output), price)
-
-
-def _limit_in(fields: Mapping[str, object]) -> int | None:
-    """The largest limit of tokens in a body."""
-    found = [value for name in TOKEN_LIMITS if isinstance(value := fields.get(name), int) and value > 0]
-    return max(found) if found else None
 
 
 def _json(value: object) -> bytes:

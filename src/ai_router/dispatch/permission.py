@@ -8,7 +8,7 @@ from ai_router.dispatch.plan import Plan
 from ai_router.errors import Forbidden
 from ai_router.providers.registry import Candidate
 from ai_router.types import DecidedBy, Decision, Route
-from ai_router.virtual_key import VirtualKey
+from ai_router.virtual_key import DEFAULT_ROUTES, VirtualKey
 
 
 class NotPermitted(Forbidden):
@@ -24,7 +24,8 @@ def permitted(plan: Plan, decision: Decision, key: VirtualKey) -> Plan:
     """The plan, without what the key may not use. Raises NotPermitted for what the client has named itself, and where
     nothing is left.
 
-    A route permits all that answers it: ``xai`` all clouds of its chain, ``primary`` what is local.
+    A route permits all that answers it: ``xai`` all clouds of its chain, ``primary`` what is local, and a route of the
+    owner's what is in its chain.
     """
     if decision.decided_by is DecidedBy.EXPLICIT:
         _check_named(plan, decision, key)
@@ -54,7 +55,8 @@ def check_route(route: str, key: VirtualKey | None, *, priced: bool = True) -> N
 def _check_named(plan: Plan, decision: Decision, key: VirtualKey) -> None:
     """Raises NotPermitted where the client has named what the key does not permit."""
     first = plan.candidates[0]
-    if decision.route in (Route.XAI, Route.ENRICH) and decision.model is None:
+    is_route = decision.route in (Route.XAI, Route.ENRICH) or decision.route != first.backend.name
+    if is_route and decision.model is None:
         if decision.route not in key.routes:
             raise NotPermitted(f"this key may not use the route '{decision.route}'", "route_not_allowed")
     elif not _may_answer(first, plan, key, named=True):
@@ -64,6 +66,8 @@ def _check_named(plan: Plan, decision: Decision, key: VirtualKey) -> None:
 def _may_answer(candidate: Candidate, plan: Plan, key: VirtualKey, *, named: bool = False) -> bool:
     if candidate.backend.local:
         return bool({Route.PRIMARY, plan.route} & key.routes) or key.may_name(_name_of(candidate))
+    if plan.route in key.routes - DEFAULT_ROUTES:
+        return True
     return (Route.XAI in key.routes and not named) or key.may_name(_name_of(candidate))
 
 

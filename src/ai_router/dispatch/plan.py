@@ -31,6 +31,8 @@ class Plan:
     wants_context: bool = False
     note: str | None = None
     left_out: tuple[tuple[Candidate, str], ...] = ()
+    max_tokens: int | None = None
+    """The most that the answer may have, by the owner's route; None: what the client says."""
 
     def route_for(self, candidate: Candidate) -> str:
         """The route to report for an answer by ``candidate``."""
@@ -47,6 +49,8 @@ def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool)
     """
     if decision.decided_by is DecidedBy.EXPLICIT:
         return _named(decision, registry, cloud_fallback=cloud_fallback)
+    if decision.route in registry.catalogue.routes:
+        return _own(decision.route, registry, cloud_fallback=cloud_fallback)
     chain = registry.chains[decision.label.lower()]
     if decision.label is Label.COMPLEX:
         return _complex(chain, registry)
@@ -68,11 +72,17 @@ def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> P
         candidates = ((Candidate(xai, xai.model),) if xai else ()) + local_fallbacks
         return _complex(candidates or (primary_candidate(registry),), registry)
     if decision.model is None and decision.route in registry.catalogue.routes:
-        return Plan(_allowed(registry.chains[decision.route], cloud_fallback=cloud_fallback), decision.route)
+        return _own(decision.route, registry, cloud_fallback=cloud_fallback)
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)
     return Plan((Candidate(backend, decision.model or backend.model),), decision.route)
+
+
+def _own(route: str, registry: Registry, *, cloud_fallback: bool) -> Plan:
+    """The plan for a route of the owner's."""
+    chain = _allowed(registry.chains[route], cloud_fallback=cloud_fallback)
+    return Plan(chain, route, max_tokens=registry.catalogue.routes[route].max_tokens)
 
 
 def _complex(chain: tuple[Candidate, ...], registry: Registry) -> Plan:
@@ -127,10 +137,10 @@ def fitting(plan: Plan, request: ChatRequest) -> Plan:
         message = f"{first.backend.name}: {found.why}, and nobody else may be asked"
         raise InvalidRequest(message, found.param, found.code)
     stays = plan.route in (Route.ENRICH, Route.META)
-    return Plan(
-        kept,
-        plan.route if stays else kept[0].backend.name,
-        plan.wants_context,
+    return replace(
+        plan,
+        candidates=kept,
+        route=plan.route if stays else kept[0].backend.name,
         note="; ".join(note for note in (plan.note, f"{found.why}: {kept[0].backend.name} is asked") if note),
         left_out=left_out,
     )

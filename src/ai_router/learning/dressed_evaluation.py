@@ -11,6 +11,7 @@ from ai_router.learning.dressing import Dressings, dressed_in
 from ai_router.learning.evaluation import Prediction, Report, report
 from ai_router.learning.examples import Example
 from ai_router.routing.head.model import Guess, Head
+from ai_router.routing.head.own_routes import NO_ROUTES, RouteModels
 from ai_router.routing.prompt import last_user_text
 
 UNDRESSED = "undressed"
@@ -68,11 +69,14 @@ def why_worse_dressed(student: Mapping[str, FamilyReport], packaged: Mapping[str
     return None
 
 
-def predict(head: Head, example: Example, year: int) -> tuple[Guess, Prediction]:
-    """The head's guess about an example, and the same as a prediction, with the time it took."""
+def predict(head: Head, example: Example, year: int, own: RouteModels = NO_ROUTES) -> tuple[Guess, Prediction]:
+    """The head's guess about an example, and the same as a prediction, with the time it took. ``own``: the owner's
+    routes."""
     started = time.perf_counter()
-    guess = head.guess(example.messages, year)
+    guess = head.guess(example.messages, year, own=own)
     ms = (time.perf_counter() - started) * 1000
+    if guess.own is not None and guess.own.matches:
+        return guess, Prediction(guess.own.label, sure=guess.own.sure, ms=ms)
     return guess, Prediction(guess.label, guess.confidence, guess.probabilities, guess.sure, ms)
 
 

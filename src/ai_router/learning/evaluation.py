@@ -50,14 +50,14 @@ class Report:
     coverage: float
     """The share on which it was sure; ``accuracy_sure`` is the accuracy there."""
     accuracy_sure: float | None
-    classes: Mapping[Label, ClassReport]
-    confusion: Mapping[Label, Mapping[str, int]]
+    classes: Mapping[LabelName, ClassReport]
+    confusion: Mapping[LabelName, Mapping[str, int]]
     coverage_at_risk: Mapping[float, float]
     calibration_error: float | None
     ms: Mapping[str, float]
 
 
-def report(truths: Sequence[Label], predictions: Sequence[Prediction]) -> Report:
+def report(truths: Sequence[LabelName], predictions: Sequence[Prediction]) -> Report:
     """Compare predictions with the true labels, of the same prompts in the same order; at least one."""
     right = [prediction.label == truth for truth, prediction in zip(truths, predictions, strict=True)]
     sure = [prediction.sure and prediction.label is not None for prediction in predictions]
@@ -67,14 +67,15 @@ def report(truths: Sequence[Label], predictions: Sequence[Prediction]) -> Report
         for prediction, hit in zip(predictions, right, strict=True)
         if prediction.confidence is not None
     ]
+    labels = [*LABELS, *sorted({*truths} - {*LABELS})]
     return Report(
         prompts=len(predictions),
         failed=sum(prediction.label is None for prediction in predictions),
         accuracy=sum(right) / len(right),
         coverage=answered / len(predictions),
         accuracy_sure=sum(hit for hit, one in zip(right, sure, strict=True) if one) / answered if answered else None,
-        classes={label: _class_report(label, truths, predictions) for label in LABELS},
-        confusion={label: _confusion_row(label, truths, predictions) for label in LABELS},
+        classes={label: _class_report(label, truths, predictions) for label in labels},
+        confusion={label: _confusion_row(label, truths, predictions, labels) for label in labels},
         coverage_at_risk={risk: coverage_at(risk, confident, len(predictions)) for risk in RISKS} if confident else {},
         calibration_error=expected_calibration_error(confident) if confident else None,
         ms=percentiles([prediction.ms for prediction in predictions if prediction.ms is not None]),
@@ -133,12 +134,12 @@ def percentiles(values: Sequence[float]) -> Mapping[str, float]:
     }
 
 
-def always_primary(truths: Sequence[Label]) -> list[Prediction]:
+def always_primary(truths: Sequence[LabelName]) -> list[Prediction]:
     """A baseline: everything is MODERATE."""
     return [Prediction(Label.MODERATE) for _ in truths]
 
 
-def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Prediction]:
+def by_length(truths: Sequence[LabelName], lengths: Sequence[int]) -> list[Prediction]:
     """A baseline: COMPLEX from a length on. The length is the best for these very prompts, which flatters it."""
     best, limit, hits = -1, 0, 0
     for candidate in sorted(set(lengths)):
@@ -151,7 +152,7 @@ def by_length(truths: Sequence[Label], lengths: Sequence[int]) -> list[Predictio
     return [Prediction(Label.COMPLEX if length >= limit else Label.MODERATE) for length in lengths]
 
 
-def at_random(truths: Sequence[Label], seed: int = 0) -> list[Prediction]:
+def at_random(truths: Sequence[LabelName], seed: int = 0) -> list[Prediction]:
     """A baseline: labels drawn as often as they occur here."""
     rng = random.Random(seed)  # noqa: S311 - a baseline, not a secret
     return [Prediction(rng.choice(truths)) for _ in truths]
@@ -180,14 +181,14 @@ def ideal_scores(weak: Sequence[bool], strong: Sequence[bool]) -> list[float]:
     return [float(s) - float(w) for w, s in zip(weak, strong, strict=True)]
 
 
-def _class_report(label: Label, truths: Sequence[Label], predictions: Sequence[Prediction]) -> ClassReport:
+def _class_report(label: LabelName, truths: Sequence[LabelName], predictions: Sequence[Prediction]) -> ClassReport:
     claimed = sum(prediction.label == label for prediction in predictions)
     support = sum(truth == label for truth in truths)
     both = sum(prediction.label == label == truth for truth, prediction in zip(truths, predictions, strict=True))
     scored = [
-        (prediction.probabilities[label], truth == label)
+        (prediction.probabilities[Label(label)], truth == label)
         for truth, prediction in zip(truths, predictions, strict=True)
-        if prediction.probabilities
+        if prediction.probabilities and label in prediction.probabilities
     ]
     return ClassReport(
         support=support,
@@ -197,10 +198,12 @@ def _class_report(label: Label, truths: Sequence[Label], predictions: Sequence[P
     )
 
 
-def _confusion_row(label: Label, truths: Sequence[Label], predictions: Sequence[Prediction]) -> Mapping[str, int]:
+def _confusion_row(
+    label: LabelName, truths: Sequence[LabelName], predictions: Sequence[Prediction], labels: Sequence[LabelName]
+) -> Mapping[str, int]:
     counts = Counter(
         str(prediction.label) if prediction.label else "failed"
         for truth, prediction in zip(truths, predictions, strict=True)
         if truth == label
     )
-    return {column: counts.get(column, 0) for column in (*LABELS, "failed")}
+    return {column: counts.get(column, 0) for column in (*labels, "failed")}

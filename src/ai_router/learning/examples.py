@@ -17,7 +17,7 @@ import orjson
 
 from ai_router.routing.prompt import text_of
 from ai_router.routing.verdict import LABELS
-from ai_router.types import DecidedBy, Label, Message
+from ai_router.types import DecidedBy, Label, LabelName, Message, label_named
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Example:
     """
 
     messages: Sequence[Message]
-    label: Label
+    label: LabelName
     source: str
     group: str
 
@@ -63,12 +63,13 @@ def packaged_dressings() -> Path:
     return packaged_files("train")[0].with_name("dressings.toml")
 
 
-def read_examples(paths: Iterable[Path]) -> list[Example]:
-    """All examples of the files, in order. Rows without a label (other data sets) are left out.
+def read_examples(paths: Iterable[Path], labels: Sequence[LabelName] = LABELS) -> list[Example]:
+    """All examples of the files, in order; their labels must be among ``labels``. Rows without a label (other data
+    sets) are left out.
 
     Raises ExamplesError for what is no example, OSError for what cannot be read.
     """
-    return [example for path in paths for example in _read(path)]
+    return [example for path in paths for example in _read(path, labels)]
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -86,18 +87,18 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, row
 
 
-def _read(path: Path) -> Iterator[Example]:
+def _read(path: Path, labels: Sequence[LabelName]) -> Iterator[Example]:
     for number, row in read_rows(path):
         if "label" in row:
             where = f"{path}:{number}"
             group = f"{path.stem}/{number // GROUP_LINES}"
-            yield Example(_messages(row, where), _label(row["label"], where), path.stem, group)
+            yield Example(_messages(row, where), _label(row["label"], where, labels), path.stem, group)
 
 
-def _label(value: Any, where: str) -> Label:
-    if value not in LABELS:
-        raise ExamplesError(f"{where}: label must be one of {', '.join(LABELS)}, not {value!r}")
-    return Label(value)
+def _label(value: Any, where: str, labels: Sequence[LabelName]) -> LabelName:
+    if value not in labels:
+        raise ExamplesError(f"{where}: label must be one of {', '.join(labels)}, not {value!r}")
+    return label_named(value)
 
 
 def _messages(row: Mapping[str, Any], where: str) -> Sequence[Message]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ai_router.routing.dial import HIGHEST, LOWEST, Dial, dialled
-from ai_router.types import Decision, Label
+from ai_router.types import Decision, Label, LabelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class QualityPoint:
 
 
 def quality_curve(
-    truths: Sequence[Label], decisions: Sequence[Decision], dial: Dial, usd: Sequence[float | None]
+    truths: Sequence[LabelName], decisions: Sequence[Decision], dial: Dial, usd: Sequence[float | None]
 ) -> list[QualityPoint]:
     """A point for each quality. ``decisions``: as they are without a dial; ``usd``: what each prompt costs if the cloud
     answers it. All of the same prompts in the same order; at least one."""
@@ -37,7 +37,7 @@ def quality_curve(
 
 
 def _point(
-    truths: Sequence[Label], decisions: Sequence[Decision], dial: Dial, usd: Sequence[float | None], quality: int
+    truths: Sequence[LabelName], decisions: Sequence[Decision], dial: Dial, usd: Sequence[float | None], quality: int
 ) -> QualityPoint:
     labels = [dialled(decision, quality, dial).label for decision in decisions]
     to_cloud = [label is Label.COMPLEX for label in labels]

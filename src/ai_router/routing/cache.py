@@ -19,15 +19,16 @@ during a match than after it."""
 Key = bytes
 
 
-def cache_key(request: ChatRequest, context_chars: int) -> Key:
+def cache_key(request: ChatRequest, context_chars: int, labels: bytes = b"") -> Key:
     """A digest of what decides: the conversation as the classifier would be shown it (``context_chars`` characters of
     it), and the day. White space and case do not count.
 
-    And of whose key it is: else a client could find out what another one has asked.
+    And of what it can be decided to be (``labels``, Labels.digest), and of whose key it is: else a client could find
+    out what another one has asked.
     """
     conversation = " ".join(render_conversation(request.messages, context_chars).split()).casefold()
     shown = f"{request.client}\0{request.timestamp:%Y-%m-%d} {conversation}"
-    return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(labels + shown.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class DecisionCache:

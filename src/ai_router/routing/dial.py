@@ -58,6 +58,13 @@ def dialled(decision: Decision, quality: int | None, dial: Dial | None) -> Decis
     return _moved(decision, wanted, f"{what}, and would be {decision.label}")
 
 
+def with_share(decision: Decision, probabilities: Mapping[Label, float]) -> Decision:
+    """The decision with the share of COMPLEX in what the head says, where the classifier gave no probabilities."""
+    if decision.complex_share is not None:
+        return decision
+    return dataclasses.replace(decision, complex_share=complex_share(probabilities))
+
+
 def _noted(decision: Decision, note: str) -> Decision:
     return dataclasses.replace(decision, reason=f"{decision.reason}; {note}")
 

@@ -12,9 +12,13 @@ from ai_router.routing.cache import DecisionCache, Key, cache_key
 from ai_router.routing.conversations import Conversations, TurnKey
 from ai_router.routing.dial import complex_share
 from ai_router.routing.head.model import FirstGuess, Guess, Head
+from ai_router.routing.head.own_routes import OwnMatch
+from ai_router.routing.head.own_store import OwnRoutesStore
 from ai_router.routing.head.store import HeadStore
+from ai_router.routing.labels import Labels
 from ai_router.routing.monitor import Monitor, ShadowClassifier
 from ai_router.routing.shared_decisions import Remembered, SharedDecisions
+from ai_router.routing.verdict import LABELS
 from ai_router.shared.values import Values
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, LabelName, Route, route_of
 
@@ -40,6 +44,7 @@ class FastPath:
     """
 
     heads: HeadStore
+    own: OwnRoutesStore
     cache: DecisionCache
     conversations: Conversations
     monitor: Monitor
@@ -48,9 +53,9 @@ class FastPath:
     shared: SharedDecisions
     shadow: ShadowClassifier | None = None
 
-    def key(self, request: ChatRequest) -> Key:
-        """The request's key in the decision cache."""
-        return cache_key(request, self.context_chars)
+    def key(self, request: ChatRequest, labels: Labels) -> Key:
+        """The request's key in the decision cache, where these are the labels."""
+        return cache_key(request, self.context_chars, labels.digest)
 
     def recall(
         self, keys: tuple[TurnKey | None, TurnKey], key: Key | None, values: Values | None = None, *, goes_on: bool
@@ -72,7 +77,7 @@ class FastPath:
     def first_guess(self, request: ChatRequest) -> HeadGuess:
         """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
         head, started = self.heads.current, time.perf_counter()
-        first = head.first_guess(request.messages, request.timestamp.year, may_wait=False)
+        first = head.first_guess(request.messages, request.timestamp.year, may_wait=False, own=self.own.current)
         took_s = time.perf_counter() - started
         if first.final:
             self._measured(first.guess, took_s)
@@ -81,7 +86,7 @@ class FastPath:
     def second_guess(self, request: ChatRequest, before: HeadGuess) -> Guess:
         """The guess of the same head with its slow models."""
         started = time.perf_counter()
-        guess = before.head.second_guess(before.first, request.timestamp.year)
+        guess = before.head.second_guess(before.first, request.timestamp.year, own=self.own.current)
         self._measured(guess, before.took_s + time.perf_counter() - started)
         return guess
 
@@ -98,12 +103,13 @@ class FastPath:
         if key is not None:
             self.cache.put(key, decision)
             self.shared.remember_decision(key, decision)
-        if guess is not None and guess.sure:
+        # Of an owner's routes the head knows what five examples tell: that is no reason to put it out of service.
+        if guess is not None and guess.sure and guess.own is None and decision.label in LABELS:
             self.monitor.record_comparison(agreed=guess.label == decision.label)
 
     def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
         """Perhaps have the classifier asked afterwards about a decision of the head's."""
-        if self.shadow is not None:
+        if self.shadow is not None and guess.own is None:
             self.shadow.offer(request, guess)
 
     def remember(self, keys: tuple[TurnKey | None, TurnKey], label: LabelName, previous: LabelName | None) -> None:
@@ -119,7 +125,8 @@ class FastPath:
     def dry(self) -> DryFastPath:
         """The same for a dry run."""
         return DryFastPath(
-            self.heads, self.cache, self.conversations, self.monitor, self.metrics, self.context_chars, self.shared
+            *(self.heads, self.own, self.cache, self.conversations, self.monitor, self.metrics, self.context_chars),
+            self.shared,
         )
 
 
@@ -152,6 +159,11 @@ def head_decision(guess: Guess, reason: str) -> Decision:
     )
 
 
+def own_decision(match: OwnMatch, guess: Guess, reason: str) -> Decision:
+    """The decision for an owner's route. It has no confidence: a few examples do not give a probability."""
+    return Decision(match.label, route_of(match.label), DecidedBy.FAST, reason, ask=guess.ask)
+
+
 def cached_decision(decision: Decision) -> Decision:
     """A decision of the classifier's, used again."""
     reason = f"decided before ({decision.reason})"
@@ -164,7 +176,9 @@ def fallback_decision(guess: Guess | None, failure: str, duration_ms: float | No
     """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route. ``failure``: why the
     classifier gave no decision."""
     problem = f"no decision from the classifier ({failure})"
-    if guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
+    if guess is not None and guess.own is not None and guess.own.matches:
+        decision = own_decision(guess.own, guess, f"{problem}; fast path: {guess.own.reason}")
+    elif guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
         decision = default_decision(f"{problem}; the default route")
     else:
         decision = head_decision(guess, f"{problem}; {guess.reason}")

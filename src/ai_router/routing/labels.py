@@ -15,11 +15,13 @@ class Labels:
     """The labels. Immutable.
 
     ``own``: the owner's routes, by their labels. ``names``: all that the classifier may say. ``prompt``: its system
-    prompt. ``digest``: of the owner's routes, for the keys of decisions that are kept; empty without any.
+    prompt. ``digests``: of what each of the owner's routes is learned from. ``digest``: of all of them, for the keys of
+    decisions that are kept; empty without any.
     """
 
     def __init__(self, routes: Mapping[str, OwnRoute] | None = None) -> None:
         self.own: Mapping[LabelName, OwnRoute] = {label_of(name): route for name, route in (routes or {}).items()}
         self.names = LabelSet((*LABELS, *self.own))
         self.prompt = system_prompt(self.own)
+        self.digests = {label: route.digest for label, route in self.own.items()}
         self.digest = hashlib.blake2b(self.prompt.encode(), digest_size=8).digest() if self.own else b""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from ai_router.providers.registry import Registry
 from ai_router.routing.head.model import Head
+from ai_router.routing.head.own_routes import RouteModels
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Route, route_of
 
 
-def decide_local_only(request: ChatRequest, registry: Registry, head: Head | None) -> Decision:
+def decide_local_only(request: ChatRequest, registry: Registry, head: Head | None, own: RouteModels) -> Decision:
     """The primary; or, where other local backends are in chains, what the head makes of the request, sure or not."""
     reason = f"local-only: {request.local_only}"
     others = (candidate.backend for chain in registry.chains.values() for candidate in chain)
     if head is None or not any(backend.local and backend is not registry.primary for backend in others):
         return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.POLICY, reason)
-    guess = head.guess(request.messages, request.timestamp.year)
+    guess = head.guess(request.messages, request.timestamp.year, own=own)
+    if guess.own is not None and guess.own.matches:
+        label = guess.own.label
+        return Decision(label, route_of(label), DecidedBy.POLICY, f"{reason}; {guess.own.reason}", ask=guess.ask)
     return Decision(
         guess.label,
         route_of(guess.label),

@@ -25,6 +25,7 @@ from ai_router.observability.recorder import Batches
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.head.confidence import CONFIDENCE_BINS
 from ai_router.routing.head.model import Guess
+from ai_router.routing.verdict import LABELS
 from ai_router.types import ChatRequest
 
 log = logging.getLogger(__name__)
@@ -196,6 +197,8 @@ class ShadowClassifier:
             return
         except RouterError:
             return  # the router is being stopped
+        if verdict.label not in LABELS:
+            return  # an owner's route, of which the head does not know in the same way
         agreed = verdict.label == guess.label
         self._monitor.record_comparison(agreed=agreed)
         self._metrics.shadowed(guess.label, agreed=agreed)

@@ -4,9 +4,10 @@ head, the classifier.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ai_router.config import SessionBodies
@@ -14,6 +15,7 @@ from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.observability.redaction import kept_detail
 from ai_router.providers.names import resolve
+from ai_router.providers.own_routes import OwnRoute
 from ai_router.providers.registry import AUTO, CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
@@ -28,7 +30,7 @@ from ai_router.routing.conversations import (
     stay,
     turn_keys,
 )
-from ai_router.routing.dial import complex_share, dialled
+from ai_router.routing.dial import dialled, with_share
 from ai_router.routing.fast_path import (
     FastPath,
     HeadGuess,
@@ -36,8 +38,11 @@ from ai_router.routing.fast_path import (
     default_decision,
     fallback_decision,
     head_decision,
+    own_decision,
 )
 from ai_router.routing.head.model import Guess, Head
+from ai_router.routing.head.own_routes import NO_ROUTES
+from ai_router.routing.labels import Labels
 from ai_router.routing.local_only import decide_local_only
 from ai_router.routing.prompt import job_in_messages
 from ai_router.routing.shared_decisions import Remembered
@@ -101,6 +106,16 @@ class Router:
         self._bodies = bodies
         self.quality = quality
         """Of requests that say nothing of it (dial.py); None: the deciders' own. It may be changed at any time."""
+        self._labels = Labels()
+        self.know(registry.catalogue.routes)
+
+    def know(self, routes: Mapping[str, OwnRoute]) -> None:
+        """These are the owner's routes from now on."""
+        self._labels = Labels(routes)
+        if self._classifier is not None:
+            self._classifier.labels = self._labels
+        if self._fast_path is not None:
+            self._fast_path.own.want(self._labels.digests)
 
     def _escalates(self) -> bool:
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
@@ -126,16 +141,9 @@ class Router:
 
         Raises ModelNotFound, and what a call was aborted for.
         """
+        router = copy.copy(self)
         fast_path = None if self._fast_path is None else self._fast_path.dry()
-        router = Router(
-            self._registry,
-            self._classifier,
-            fast_path,
-            self._limiter,
-            cloud_fallback=self._cloud_fallback,
-            bodies=self._bodies,
-            quality=self.quality,
-        )
+        router._fast_path = fast_path  # noqa: SLF001 - a copy of ourselves
         found = router.decide_at_once(request)
         if isinstance(found, Undecided) and found.first is not None:
             found = router.decide_with_slow_models(request, found)
@@ -154,7 +162,8 @@ class Router:
         # A background job is not worth a web search or a cloud call, also where the chat has a route for its model.
         decided = _meta_decision(request) or explicit
         if decided is None and request.local_only:
-            return decide_local_only(request, self._registry, self.head)
+            own = NO_ROUTES if self._fast_path is None else self._fast_path.own.current
+            return decide_local_only(request, self._registry, self.head, own)
         found = decided or self._fast_decision(request, values)
         return self._unless_blocked(request, found) if isinstance(found, Undecided) and found.first is None else found
 
@@ -200,7 +209,9 @@ class Router:
             permit.succeeded()
         finally:
             permit.release()
-        decision = _with_share(decision_of(verdict, _ms_since(started)), undecided.guess)
+        decision = decision_of(verdict, _ms_since(started))
+        if undecided.guess is not None:
+            decision = with_share(decision, undecided.guess.probabilities)
         if self._fast_path is not None:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
             decision = stay(self._dialled(request, decision), undecided.previous_label)
@@ -244,8 +255,8 @@ class Router:
         if self._fast_path is None:
             return _NOTHING_KNOWN if self._classifier else default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages, request.client)
-        key = self._fast_path.key(request) if self._classifier is not None else None
-        known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages))
+        key = self._fast_path.key(request, self._labels) if self._classifier is not None else None
+        known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages)).among(self._labels.names)
         previous_label = known.previous
         if (continued := self._continued_decision(request, keys, known)) is not None:
             return continued
@@ -299,16 +310,15 @@ class Router:
 
     def _guess_decision(self, guess: Guess) -> Decision | None:
         """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
-        if self._fast_path is None or not (self._classifier is None or self._fast_path.trusts(guess)):
+        if self._fast_path is None:
+            return None
+        if (match := guess.own) is not None:
+            in_service = self._classifier is None or self._fast_path.monitor.in_service
+            if in_service and (match.sure or (match.matches and self._classifier is None)):
+                return own_decision(match, guess, f"fast path: {match.reason}")
+        if self._classifier is not None and (match is not None or not self._fast_path.trusts(guess)):
             return None
         return head_decision(guess, guess.reason)
-
-
-def _with_share(decision: Decision, guess: Guess | None) -> Decision:
-    """The decision with what the head says of COMPLEX, where the classifier gave no probabilities."""
-    if decision.complex_share is not None or guess is None:
-        return decision
-    return dataclasses.replace(decision, complex_share=complex_share(guess.probabilities))
 
 
 def _meta_decision(request: ChatRequest) -> Decision | None:

@@ -12,6 +12,7 @@ import orjson
 
 from ai_router.routing.cache import ENRICH_TTL_S, Key
 from ai_router.routing.conversations import TurnKey
+from ai_router.routing.verdict import LabelSet
 from ai_router.shared.values import Values
 from ai_router.types import DecidedBy, Decision, Label, LabelName, label_named, route_of
 
@@ -26,6 +27,13 @@ class Remembered(NamedTuple):
     previous: LabelName | None = None
     own: LabelName | None = None
     decision: Decision | None = None
+
+    def among(self, labels: LabelSet) -> Remembered:
+        """The same without routes of the owner's that there are no more."""
+        if all(label is None or label in labels.names for label in self[:2]):
+            return self
+        previous, own = (label if label in labels.names else None for label in self[:2])
+        return self._replace(previous=previous, own=own)
 
 
 _NOTHING = Remembered()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,11 +11,13 @@ from flask import Blueprint, Response
 
 from ai_router.config import SessionBodies
 from ai_router.errors import ClientError, InvalidRequest, NotFound
+from ai_router.providers.own_routes import label_of
+from ai_router.providers.registry import Registry
 from ai_router.routing.verdict import LABELS
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
-from ai_router.types import Label
+from ai_router.types import LabelName, label_named
 from ai_router.web.access import whose
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, json_fields, text
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ai_router.storage.feedback import FeedbackStore
 
 GOOD, BAD, SHOULD_BE = "good", "bad", "should_be"
-_SHOULD_BE = re.compile(r"should_be:\s*(\w+)")
+_SHOULD_BE = re.compile(r"should_be:\s*([\w-]+)")
 
 
 class NoTextKept(ClientError):
@@ -46,9 +48,10 @@ def blueprint(
     lookups: Lookups,
     settings: ChatSettings,
     keep_days: int,
+    registry: Registry,
 ) -> Blueprint:
     """The route. ``flush`` has all requests that have ended recorded, and ``writer`` writes their files. ``keep_days``:
-    how long a verdict is kept."""
+    how long a verdict is kept. ``registry``: has the owner's routes."""
     routes = Blueprint("feedback", __name__)
 
     @routes.post("/v1/feedback")
@@ -57,7 +60,7 @@ def blueprint(
         client = whose()
         fields = json_fields(settings.max_body, settings.max_values)
         request_id = text(fields, "request_id")
-        verdict, wanted = _verdict(fields)
+        verdict, wanted = _verdict(fields, labels := (*LABELS, *map(label_of, registry.catalogue.routes)))
         with lookups.slot():
             flush()
             writer.flush()
@@ -66,7 +69,7 @@ def blueprint(
         if found is None:
             raise NotFound(f"no request '{request_id[:128]}' is kept here; the oldest are deleted in time")
         session = orjson.loads(found)
-        row = feedback.store().add(_row(session, verdict, wanted), keep_days)
+        row = feedback.store().add(_row(session, verdict, wanted, labels), keep_days)
         shown = ("id", "request_id", "session_id", "verdict", "decided", "label")
         return created(
             {"object": "feedback", **{name: row[name] for name in shown}, "example": row["label"] is not None}
@@ -75,28 +78,30 @@ def blueprint(
     return routes
 
 
-def _verdict(fields: Mapping[str, Any]) -> tuple[str, Label | None]:
-    """The verdict, and the label that the request should have had. ``should_be`` may be a field of its own, or stand in
-    ``verdict``: "should_be: COMPLEX"."""
+def _verdict(fields: Mapping[str, Any], labels: Sequence[LabelName]) -> tuple[str, LabelName | None]:
+    """The verdict, and the one of ``labels`` that the request should have had. ``should_be`` may be a field of its own,
+    or stand in ``verdict``: "should_be: COMPLEX"."""
     verdict, wanted = fields.get("verdict"), fields.get("should_be")
     if isinstance(verdict, Mapping):
         wanted = verdict.get("should_be", "")
     elif isinstance(verdict, str) and (match := _SHOULD_BE.fullmatch(verdict.strip())):
         wanted = match[1]
     if wanted is not None:
-        if not isinstance(wanted, str) or wanted.upper() not in LABELS:
-            raise InvalidRequest(f"'should_be' must be one of {', '.join(LABELS)}", "should_be")
-        return SHOULD_BE, Label(wanted.upper())
+        if not isinstance(wanted, str) or wanted.upper() not in labels:
+            raise InvalidRequest(f"'should_be' must be one of {', '.join(labels)}", "should_be")
+        return SHOULD_BE, label_named(wanted.upper())
     if verdict not in (GOOD, BAD):
         raise InvalidRequest("'verdict' must be good, bad or should_be: LABEL", "verdict")
     return str(verdict), None
 
 
-def _row(session: Mapping[str, Any], verdict: str, wanted: Label | None) -> dict[str, Any]:
+def _row(
+    session: Mapping[str, Any], verdict: str, wanted: LabelName | None, labels: Sequence[LabelName]
+) -> dict[str, Any]:
     if session.get("bodies", SessionBodies.FULL) != SessionBodies.FULL or not session["client_messages"]:
         raise NoTextKept(session["bodies"])
     decided = (session["decision"] or {}).get("label") or ""
-    good = Label(decided) if verdict == GOOD and decided in LABELS else None
+    good = decided if verdict == GOOD and decided in labels else None
     return {
         "client": session["client"],
         "organization": session["organization"],

@@ -30,6 +30,8 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
 
     def shown(model: str, owned_by: str, named: ResolvedModel) -> dict[str, Any]:
         entry = {"id": model, "object": "model", "created": created, "owned_by": owned_by}
+        if (route := registry.catalogue.routes.get(named.route)) is not None:
+            entry["description"] = route.description
         return entry | _known(_facts(registry, named))
 
     @models.get("/v1/models")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from ai_router.routing.head import store
+from ai_router.routing.head import store, watching
 from ai_router.routing.head.confidence import CONFIDENCE_INPUTS, Stage, Stages
 from ai_router.routing.head.features import BUCKETS, Excerpt
 from ai_router.routing.head.model import Head, SlowModels
@@ -135,7 +135,7 @@ def test_a_broken_learned_head_leaves_the_packaged_one_and_says_so(
 def test_a_new_head_is_taken_up_while_running_and_a_broken_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store, "WATCH_S", 0.01)
+    monkeypatch.setattr(watching, "WATCH_S", 0.01)
     taken: list[Head] = []
     changed = threading.Event()
 

@@ -25,10 +25,13 @@ from ai_router.routing.head.asking import AskModel, ClearerAsk, read_segments
 from ai_router.routing.head.confidence import HeadScores, Stage, Stages, calibrated, log_softmax, sigmoid
 from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import Excerpt, Features, excerpt_features, excerpt_of, word_buckets
+from ai_router.routing.head.own_routes import NO_ROUTES, OwnMatch, RouteModels
 from ai_router.routing.head.sentences import Array, Network, Vectors, meaning_of, meaning_row
 from ai_router.routing.verdict import LABELS
 from ai_router.types import Label, Message
 
+Looked = tuple[ClearerAsk, Array | None]
+"""The ask as the sentence vectors show it, and the vector of the turn before, if there is one."""
 _LEAST_KNOWN = 0.2
 _OF_UNKNOWN_WORDS = 0.5
 """The most confidence in a guess about a text in Latin letters of whose words fewer than _LEAST_KNOWN were met in
@@ -54,6 +57,8 @@ class Guess:
     reason: str
     ask: str = ""
     evidence: tuple[str, ...] = ()
+    own: OwnMatch | None = None
+    """The owner's route that it is near to; None: to none. All else is as if there were no such routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +133,22 @@ class Head:
         """The confidence from which the last stage is sure."""
         return self._stages.words.threshold if self._slow is None else self._stages.encoder.threshold
 
-    def guess(self, messages: Sequence[Message], year: int, *, all_stages: bool = False) -> Guess:
+    def guess(
+        self, messages: Sequence[Message], year: int, *, all_stages: bool = False, own: RouteModels = NO_ROUTES
+    ) -> Guess:
         """The label of a conversation's last turn. ``year`` is the present one; ``all_stages`` asks every model, also
-        where an earlier stage is sure.
+        where an earlier stage is sure. ``own``: the owner's routes.
 
         Never sure of a turn of which it cannot read all: one with an image, or with a tool's result after it.
         """
-        first = self.first_guess(messages, year)
+        first = self.first_guess(messages, year, own=own)
         if first.final and not all_stages:
             return first.guess
-        return self.second_guess(first, year, all_stages=all_stages)
+        return self.second_guess(first, year, all_stages=all_stages, own=own)
 
-    def first_guess(self, messages: Sequence[Message], year: int, *, may_wait: bool = True) -> FirstGuess:
+    def first_guess(
+        self, messages: Sequence[Message], year: int, *, may_wait: bool = True, own: RouteModels = NO_ROUTES
+    ) -> FirstGuess:
         """The guess of the linear model, in a few milliseconds; the slow models take ten or more on top.
 
         Evidence is named where it is final only. Without ``may_wait`` it is final, too, while the slow models load.
@@ -148,19 +157,39 @@ class Head:
         scores = self.words_scores(excerpt, year)
         guess = self._guess(scores, self._stages.words, excerpt)
         can_ask = self._slow is not None and (may_wait or self._slow.vectors.ready)
-        final = not can_ask or guess.confidence >= self._stages.words.threshold
+        # Words alone do not tell a route of the owner's.
+        final = not can_ask or (not own.labels and self._by_words(guess))
         return FirstGuess(self._with_evidence(guess, excerpt, year) if final else guess, final, excerpt, scores)
 
-    def second_guess(self, first: FirstGuess, year: int, *, all_stages: bool = False) -> Guess:
+    def _by_words(self, guess: Guess) -> bool:
+        """Whether the first stage's guess needs no other."""
+        return guess.confidence >= self._stages.words.threshold
+
+    def second_guess(
+        self, first: FirstGuess, year: int, *, all_stages: bool = False, own: RouteModels = NO_ROUTES
+    ) -> Guess:
         """The guess with the sentence vectors, and with the encoder where those are not sure, or ``all_stages``.
 
         Raises ValueError where there are no slow models.
         """
-        excerpt, scores = self.scores_with_vectors(first.excerpt, first.scores, year)
+        looked = look_closer(first.excerpt, self.asks, self._asked_slow().vectors)
+        match = own.nearest(looked[0].kept)
+        if match is not None:
+            match = match.doubted() if first.excerpt.partial else match
+            if match.sure:
+                return dataclasses.replace(first.guess, own=match)
+        excerpt, guess = first.excerpt, first.guess
+        if all_stages or not self._by_words(guess):
+            excerpt, guess = self._slow_guess(first, looked, year, all_stages=all_stages)
+        return dataclasses.replace(self._with_evidence(guess, excerpt, year), own=match)
+
+    def _slow_guess(self, first: FirstGuess, looked: Looked, year: int, *, all_stages: bool) -> tuple[Excerpt, Guess]:
+        """The guess of the later stages, and what they have read."""
+        excerpt, scores = self.scores_with_vectors(first.excerpt, first.scores, year, looked)
         guess = self._guess(scores, self._stages.vectors, excerpt)
         if all_stages or guess.confidence < self._stages.vectors.threshold:
             guess = self._guess(self.scores_with_encoder(excerpt, scores), self._stages.encoder, excerpt)
-        return self._with_evidence(guess, excerpt, year)
+        return excerpt, guess
 
     def _guess(self, scores: HeadScores, stage: Stage, excerpt: Excerpt) -> Guess:
         probabilities, confidence = calibrated(scores, stage)
@@ -220,10 +249,12 @@ class Head:
             whole,
         )
 
-    def scores_with_vectors(self, excerpt: Excerpt, scores: HeadScores, year: int) -> tuple[Excerpt, HeadScores]:
-        """The excerpt with the ask that the sentence vectors show, and the scores of the second stage for that."""
-        slow = self._asked_slow()
-        clearer, before = look_closer(excerpt, self.asks, slow.vectors)
+    def scores_with_vectors(
+        self, excerpt: Excerpt, scores: HeadScores, year: int, looked: Looked | None = None
+    ) -> tuple[Excerpt, HeadScores]:
+        """The excerpt with the ask that the sentence vectors show, and the scores of the second stage for that.
+        ``looked``: what look_closer found; None: it is asked."""
+        clearer, before = looked or look_closer(excerpt, self.asks, self._asked_slow().vectors)
         if clearer.ask.text != excerpt.last:
             excerpt = excerpt.with_ask(clearer.ask)
             scores = self.words_scores(excerpt, year)
@@ -288,7 +319,7 @@ def texts_to_read(excerpt: Excerpt) -> list[str]:
     return [*(segments[index] for index in read_segments(len(segments))), *excerpt.turns[1:2]]
 
 
-def look_closer(excerpt: Excerpt, asks: AskModel, vectors: Vectors) -> tuple[ClearerAsk, Array | None]:
+def look_closer(excerpt: Excerpt, asks: AskModel, vectors: Vectors) -> Looked:
     """The ask as the sentence vectors show it, and the vector of the turn before, if there is one."""
     if excerpt.ask is None:
         raise ValueError("no ask was looked for")

@@ -1,7 +1,7 @@
 """Files of heads: the one that ships with the package, and the one that this installation has learned, which wins.
 
 A file is an .npz of arrays, one of which is a description as JSON; nothing in it is ever unpickled. HeadStore loads a
-learned head while the router runs: a thread looks at the file's time and size every WATCH_S seconds.
+learned head while the router runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import io
 import logging
 import math
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +34,12 @@ from ai_router.routing.head.encoder import Encoder
 from ai_router.routing.head.features import BUCKETS
 from ai_router.routing.head.model import Head, HeadParts, SlowModels
 from ai_router.routing.head.sentences import SIZE, Array, Network, SentenceVectors
+from ai_router.routing.head.watching import FileWatch
 from ai_router.routing.verdict import LABELS
 
 log = logging.getLogger(__name__)
 
 HEAD_FILE = "head.npz"
-WATCH_S = 2.0
 FORMAT = 3
 
 
@@ -194,29 +193,22 @@ class HeadStore:
         self._with_difficulty = with_difficulty
         self._path = folder / HEAD_FILE
         self._on_change = on_change
-        self._stop = threading.Event()
-        self._version = self._file_version()
-        self._thread = threading.Thread(target=self._watch, name="head-watch", daemon=True)
-        self.current: Head = self._load_learned() or self._packaged()
+        self._watch = FileWatch(self._path, self._changed)
+        self.current: Head = (self._load_learned() if self._watch.exists else None) or self._packaged()
 
     def start(self) -> None:
         """Start watching the file."""
-        self._thread.start()
+        self._watch.start()
 
     def close(self) -> None:
         """Stop watching."""
-        self._stop.set()
+        self._watch.close()
 
-    def _watch(self) -> None:
-        while not self._stop.wait(WATCH_S):
-            version = self._file_version()
-            if version == self._version:
-                continue
-            self._version = version
-            if version is None:
-                self._replace_head(self._packaged(), "the packaged one")
-            elif head := self._load_learned():
-                self._replace_head(head, str(self._path))
+    def _changed(self, there: bool) -> None:
+        if not there:
+            self._replace_head(self._packaged(), "the packaged one")
+        elif head := self._load_learned():
+            self._replace_head(head, str(self._path))
 
     def _replace_head(self, head: Head, origin: str) -> None:
         self.current = head
@@ -227,20 +219,11 @@ class HeadStore:
         return packaged_head(with_difficulty=self._with_difficulty)
 
     def _load_learned(self) -> Head | None:
-        if self._version is None:
-            return None
         try:
             return unpack_head(self._path.read_bytes(), packaged_slow_models(), with_difficulty=self._with_difficulty)
         except (OSError, HeadUnusable) as problem:
             log.warning("Fast path: %s cannot be used, the head before it stays: %s", self._path, problem)
             return None
-
-    def _file_version(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
 
 
 def _check_head(head: Head) -> None:
