@@ -1,7 +1,8 @@
 // Under each answer: where it went, who decided, how sure, how fast, what it cost; and, on request, why.
 import { call } from "./api.js";
-import { LABELS, deciderName, ms, routeKind, routeName, sureness, usd } from "./format.js";
+import { LABELS, deciderName, labelName, ms, ownRoutes, routeKind, routeName, sureness, usd } from "./format.js";
 import { html, useEffect, useRef, useState } from "./lib.js";
+import { useLoaded } from "./loaded.js";
 
 export function Badge({ message, answer }) {
   const [open, setOpen] = useState(false);
@@ -93,7 +94,9 @@ export function Feedback({ request, label }) {
       setState({ text: error.message, failed: true });
     }
   }
-  const others = Object.entries(LABELS).filter(([name]) => name !== label);
+  const { value: models } = useLoaded((signal) => call("GET", "v1/models", { signal }), []);
+  const own = ownRoutes(models).map(({ id }) => [id.toUpperCase(), id]);
+  const others = [...Object.entries(LABELS), ...own].filter(([name]) => name !== label);
   return html`<div class="feedback">
     <span id=${`should-${request}`}>This should have been</span>
     <div class="row" role="group" aria-labelledby=${`should-${request}`}>
@@ -101,7 +104,7 @@ export function Feedback({ request, label }) {
         ([name, title]) => html`<button
           key=${name}
           type="button"
-          class=${`chip ${routeKind({ MODERATE: "primary", COMPLEX: "xai", ENRICH: "enrich" }[name])}`}
+          class=${`chip ${routeKind({ MODERATE: "primary", COMPLEX: "xai", ENRICH: "enrich" }[name] ?? "none")}`}
           disabled=${state?.busy}
           onClick=${() => tell(`should_be: ${name}`)}
         >
@@ -116,7 +119,8 @@ export function Feedback({ request, label }) {
 
 function acknowledged({ verdict, label }) {
   if (verdict === "should_be") {
-    return `Kept as an example: this is ${LABELS[label]}. The next "ai-router learn --from-sessions" learns from it.`;
+    const command = LABELS[label] ? "ai-router learn --from-sessions" : "ai-router learn";
+    return `Kept as an example: this is ${labelName(label)}. The next "${command}" learns from it.`;
   }
-  return label ? `Kept as an example of ${LABELS[label]}.` : "Kept.";
+  return label ? `Kept as an example of ${labelName(label)}.` : "Kept.";
 }

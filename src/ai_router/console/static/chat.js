@@ -1,6 +1,7 @@
 // Chat: the threads on one side, the conversation, and what to say next.
 import { call } from "./api.js";
 import { listProblem, loadOlder, loadThreads, open, refresh, remove, say, shown, stop, threads, underWay } from "./conversation.js";
+import { ownRoutes } from "./format.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { useLoaded } from "./loaded.js";
 import { Message } from "./message.js";
@@ -214,8 +215,10 @@ function Composer({ model, choose }) {
 function Picker({ model, choose }) {
   const { value } = useLoaded((signal) => call("GET", "v1/models", { signal }), []);
   const offered = value?.data.map((one) => one.id) ?? [];
-  const routes = ROUTES.filter(([name]) => name === "auto" || name === model || offered.includes(name));
-  const others = offered.filter((name) => !ROUTES.some(([route]) => route === name));
+  const own = ownRoutes(value).map(({ id, description }) => [id, `${id}: ${description}`]);
+  const known = [...ROUTES, ...own];
+  const routes = known.filter(([name]) => name === "auto" || name === model || offered.includes(name));
+  const others = offered.filter((name) => !known.some(([route]) => route === name));
   if (model.includes("/") && !others.includes(model)) others.unshift(model);
   return html`<label class="picker">
     <span class="hidden">Who answers</span>

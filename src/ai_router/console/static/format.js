@@ -77,3 +77,13 @@ export function deciderName(decidedBy) {
 }
 
 export const LABELS = { MODERATE: "local", COMPLEX: "cloud", ENRICH: "searched" };
+
+/** The name of a label for people. That of a route of the owner's own is the route's. */
+export function labelName(label) {
+  return LABELS[label] ?? label.toLowerCase();
+}
+
+/** The routes of the owner's own, among the models of /v1/models; only they say what they are for. */
+export function ownRoutes(models) {
+  return models?.data.filter((one) => one.description) ?? [];
+}
