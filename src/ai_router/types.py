@@ -145,6 +145,8 @@ class ChatRequest:
     """Why nothing of it may leave the local network; empty: it may."""
     quality: int | None = None
     """How much the cloud is wanted for it, from 0 to 10 (routing/dial.py); None: as the settings say."""
+    explains: bool = False
+    """Whether its answer is to say what was decided (dispatch/explain.py)."""
 
 
 @dataclass(frozen=True, slots=True)

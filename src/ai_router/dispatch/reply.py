@@ -10,6 +10,7 @@ from typing import Protocol
 from ai_router.apis import AnswerWriter
 from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
 from ai_router.dispatch.dispatcher import WaitDriver
+from ai_router.dispatch.explain import explained, explained_first
 from ai_router.dispatch.record import RequestRecord
 from ai_router.envelope import error_event
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError
@@ -75,6 +76,8 @@ class PlainReply:
         usage = answer.usage or estimated_usage(record.request.total_chars, answer.message)
         record.answer(answer.message, usage)
         record.complete()
+        if record.request.explains:
+            self.body = explained(self.body, record)
 
 
 class StreamReply:
@@ -98,6 +101,8 @@ class StreamReply:
         self._notice_every_s = 0.9 * keepalive_s
         """A little sooner than the server's own keep-alive comment, so that it sends none."""
         self._closed = False
+        self._unexplained = record.request.explains
+        """Whether the first event, which is to say what was decided, has yet to come."""
         self.over = False
 
     def opening(self) -> Iterator[bytes]:
@@ -107,7 +112,7 @@ class StreamReply:
             answer = self._begun_answer
             self._record.measure("ttft_ms", self._record.ms())
             if relayed := answer.start():
-                yield relayed
+                yield self._explained(relayed) if self._unexplained else relayed
             if answer.over and (last := self._end(answer.problem)):
                 yield last
         except RouterError as error:
@@ -162,7 +167,17 @@ class StreamReply:
         except Exception:  # as in ``opening``
             log.exception("a stream broke off for a reason of our own")
             return self._end(InternalError(INTERNAL))
+        if self._unexplained:
+            relayed = self._explained(relayed)
         return relayed + self._end(answer.problem) if answer.over else relayed
+
+    def _explained(self, relayed: bytes) -> bytes:
+        """The same, with what was decided in the first event, if that is in it."""
+        found = explained_first(relayed, self._record)
+        if found is None:
+            return relayed
+        self._unexplained = False
+        return found
 
     def pause(self) -> None:
         self._begun_answer.response.pause()

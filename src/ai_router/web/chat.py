@@ -182,6 +182,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
         deployment=model_of({"model": environ[DEPLOYMENT]}) if DEPLOYMENT in environ else "",
         policy=environ.get(POLICY),
         quality=environ.get(QUALITY),
+        explain=environ.get("HTTP_X_ROUTER_EXPLAIN"),
         finder=settings.privacy.finder,
     )
 

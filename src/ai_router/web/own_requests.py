@@ -10,7 +10,7 @@ from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.types import ChatRequest
 from ai_router.web.policy import why_local_only
 from ai_router.web.quality import wanted_quality
-from ai_router.web.requests import Arrival, as_fragments, model_of, organization_of, serialised
+from ai_router.web.requests import Arrival, as_fragments, explains, model_of, organization_of, serialised
 
 _CHARS_PER_TOKEN = 4
 
@@ -52,6 +52,7 @@ def parse_own_request(
         warnings=asked.warnings,
         local_only=why_local_only(arrival, payload),
         quality=wanted_quality(arrival, payload),
+        explains=explains(arrival.explain),
     )
 
 

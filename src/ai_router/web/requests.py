@@ -73,6 +73,8 @@ class Arrival:
     """The header x-router-policy; None: there is none."""
     finder: PrivateText | None = None
     """Finds what may not leave the local network."""
+    explain: str | None = None
+    """The header x-router-explain; None: there is none."""
     quality: str | None = None
     """The header x-router-quality; None: there is none."""
 
@@ -177,6 +179,7 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
         trace=arrival.trace,
         local_only=_local_only(payload, arrival),
         quality=_quality(payload, arrival),
+        explains=arrival.explain is not None and explains(arrival.explain),
     )
 
 
@@ -193,6 +196,13 @@ def _quality(payload: Mapping[str, Any], arrival: Arrival) -> int | None:
     if arrival.quality is None and arrival.key is None and "metadata" not in payload:
         return None
     return wanted_quality(arrival, payload)
+
+
+def explains(header: str | None) -> bool:
+    """Whether the header x-router-explain asks for what was decided in the answer. Raises InvalidRequest."""
+    if header is not None and header.strip().lower() != "body":
+        raise InvalidRequest("'x-router-explain' must be body", "x-router-explain")
+    return header is not None
 
 
 def object_in(body: bytes) -> dict[str, Any]:
