@@ -217,7 +217,14 @@ def test_eval_names_the_line_that_is_wrong(run, tmp_path: Path) -> None:
 
 
 def test_learn_wants_one_source(run) -> None:
-    assert "say either --from FILES or --from-sessions" in run("learn").output
+    message = "say one of --from FILES, --from-sessions and --classifier"
+    assert message in run("learn", "--from-sessions", "--classifier").output
+
+
+def test_learn_without_a_source_learns_the_routes_of_which_there_may_be_none(run) -> None:
+    result = run("learn")
+    assert result.exit_code == 2
+    assert "there is nothing to learn: the catalogue has no [routes]" in result.output
 
 
 def test_learn_from_sessions_without_any_says_so(run, tmp_path: Path) -> None:

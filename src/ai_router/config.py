@@ -139,7 +139,7 @@ class Settings(BaseModel):
         "5", "from 0, nothing is decided to the cloud, to 10, all that could gain by it"
     )
     classifier_mode: Annotated[ClassifierMode, one_of_kind(ClassifierMode)] = _variable(
-        "constrained", "constrained, reasoning or off"
+        "constrained", "constrained, reasoning, decision (POST /v1/systemone) or off"
     )
     classifier_context_chars: Annotated[int, between(200, 1_000_000)] = _variable(
         "6000", "how much conversation the classifier is shown"

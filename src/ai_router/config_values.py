@@ -35,6 +35,7 @@ class ClassifierMode(StrEnum):
 
     CONSTRAINED = "constrained"
     REASONING = "reasoning"
+    DECISION = "decision"
     OFF = "off"
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
-from ai_router.config import MaxTokensPolicy, Settings
+from ai_router.config import ClassifierMode, MaxTokensPolicy, Settings
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.embeddings import Embeddings
 from ai_router.dispatch.forward import Forwarder
@@ -32,6 +32,7 @@ from ai_router.resilience.breaker import Backoff
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import RetryBudget
 from ai_router.routing.cache import DecisionCache
+from ai_router.routing.calibration_store import CalibrationStore
 from ai_router.routing.classifier import Classifier, ClassifierSettings, StartupProbe
 from ai_router.routing.conversations import Conversations
 from ai_router.routing.dial import NEUTRAL
@@ -125,6 +126,13 @@ def build_classifier(settings: Settings, registry: Registry, client: UpstreamCli
             max_concurrent=settings.request_threads,
         ),
     )
+
+
+def start_calibration(settings: Settings, classifier: Classifier, closing: ExitStack) -> None:
+    """Have a decision model's probabilities taken as was learned, also if that is learned later."""
+    store = CalibrationStore(settings.data_dir, settings.router_model, classifier.use_calibration)
+    store.start()
+    closing.callback(store.close)
 
 
 def quality_of(settings: Settings) -> int | None:
@@ -227,6 +235,8 @@ def build_pipeline(
     classifier = build_classifier(settings, registry, client)
     if classifier is not None:
         closing.callback(classifier.close)
+        if settings.classifier_mode is ClassifierMode.DECISION:
+            start_calibration(settings, classifier, closing)
         probe = StartupProbe(classifier)
         probe.start()
         closing.callback(probe.close)

@@ -18,6 +18,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.privacy import build_finder
 from ai_router.providers.registry import AUTO, Registry, build_registry
+from ai_router.routing.calibration_store import CalibrationStore
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.labels import Labels
 from ai_router.routing.prompt import local_date_context
@@ -82,6 +83,7 @@ def opened_classifier(settings: Settings) -> Iterator[Classifier | None]:
             yield None
             return
         classifier.labels = labels_of(settings)
+        CalibrationStore(settings.data_dir, settings.router_model, classifier.use_calibration)
         classifier.assume_mode()
         try:
             yield classifier

@@ -165,7 +165,8 @@ def _ask(classifier: Classifier, settings: Settings, example: Example) -> Predic
         verdict = classifier.classify(request_of(settings, example.messages), UpstreamCall)
     except UpstreamError:
         return Prediction(None, ms=(time.perf_counter() - started) * 1000)
-    return Prediction(verdict.label, verdict.confidence, ms=(time.perf_counter() - started) * 1000)
+    shares = {Label(label): share for label, share in verdict.probabilities.items() if label in LABELS}
+    return Prediction(verdict.label, verdict.confidence, shares or None, ms=(time.perf_counter() - started) * 1000)
 
 
 def _reports(examples: Sequence[Example], predictions: dict[str, list[Prediction]]) -> dict[str, Report]:

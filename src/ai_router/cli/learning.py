@@ -12,6 +12,7 @@ import click
 
 from ai_router.cli.common import exit_with, settings_or_exit
 from ai_router.cli.feedback_examples import feedback_examples
+from ai_router.cli.learning_classifier import learn_classifier
 from ai_router.cli.learning_routes import learn_own_routes
 from ai_router.learning.distillation import (
     SOURCE,
@@ -68,6 +69,7 @@ EXAMINE_EVERY = 8
     help="A file of examples, or a folder of such files, in addition to the package's own. Repeatable.",
 )
 @click.option("--from-sessions", is_flag=True, help="Learn what the classifier decided in SESSION_DIR.")
+@click.option("--classifier", is_flag=True, help="Learn what the probabilities of a decision model are worth.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the head here; default: DATA_DIR.")
 @click.option(
     "--risk",
@@ -82,17 +84,25 @@ EXAMINE_EVERY = 8
     help="First make the encoder from the model in this folder (slow; see docs/routing.md).",
 )
 def learn(
-    paths: Sequence[Path], *, from_sessions: bool, out: Path | None, risk: float, encoder_from: Path | None
+    paths: Sequence[Path],
+    *,
+    from_sessions: bool,
+    classifier: bool,
+    out: Path | None,
+    risk: float,
+    encoder_from: Path | None,
 ) -> None:
     """Learn the routes of the catalogue ([routes]) from their examples, in seconds.
 
-    With --from or --from-sessions: make a head. A running router takes up either by itself.
+    With --from or --from-sessions: make a head. A running router takes up all of these by itself.
     """
-    if from_sessions and paths:
-        exit_with("say either --from FILES or --from-sessions")
+    if from_sessions + bool(paths) + classifier > 1:
+        exit_with("say one of --from FILES, --from-sessions and --classifier")
     try:
         if from_sessions:
             _learn_from_sessions(out, risk)
+        elif classifier:
+            learn_classifier(out)
         elif paths:
             _learn_from_files(paths, out, risk, encoder_from)
         else:

@@ -9,6 +9,7 @@ import click
 
 from ai_router.cli.common import exit_with, registry_of, settings_or_exit
 from ai_router.cli.feedback_examples import feedback_examples
+from ai_router.cli.installing import install
 from ai_router.learning.own_routes import LearnedRoute, learn_routes, ordinary_prompts
 from ai_router.routing.head.own_routes import ROUTES_FILE, pack_routes
 from ai_router.routing.head.store import HeadStore, packaged_slow_models
@@ -37,7 +38,7 @@ def learn_own_routes(out: Path | None) -> None:
     for route in learned.routes:
         click.echo(_report(route))
     path = settings.data_dir / ROUTES_FILE if out is None else out
-    _install(pack_routes(learned.models), path)
+    install(pack_routes(learned.models), path)
     click.echo(f"{len(learned.routes)} learned in {time.monotonic() - started:.0f} s, and in {path}")
 
 
@@ -49,10 +50,3 @@ def _report(route: LearnedRoute) -> str:
         others = ", ".join(label.lower() for label in route.confused_with)
         parts.append(f"some of its examples look like {others}")
     return "; ".join(parts)
-
-
-def _install(content: bytes, path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

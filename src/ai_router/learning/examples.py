@@ -149,6 +149,8 @@ class StoredSession:
     status: str
     timings: Mapping[str, float]
     cost_usd: float | None
+    private: bool = False
+    """Whether the request was local-only: nothing of it may be sent to a cloud, now or later."""
 
     @property
     def first_user_text(self) -> str:
@@ -193,4 +195,5 @@ def session_of(document: Mapping[str, Any]) -> StoredSession | None:
         status=document["status"],
         timings=document["timings"],
         cost_usd=document["cost_usd"],
+        private=bool(document.get("private")),
     )

@@ -1,11 +1,12 @@
-"""Asking the classifier model for a label, in one of two modes.
+"""Asking the classifier model for a label, in one of three modes.
 
 ``constrained``: thinking off, the answer limited to the labels and cut where it is sure to name one of them, its
 log-probabilities as confidence.
 ``reasoning``: free text with a think block, streamed; the call is aborted as soon as the decision word is certain.
+``decision``: a decision model's probabilities (decision_model.py), calibrated if that was learned.
 
-Which of the two a server supports is found out by a probe: vLLM ignores constraints that it does not know and answers
-200 (vLLM 0.33).
+Which of the first two a server supports is found out by a probe: vLLM ignores constraints that it does not know and
+answers 200 (vLLM 0.33).
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.registry import Backend
+from ai_router.routing.decision_model import AS_THEY_ARE, Calibration, decision_body, decision_verdict
+from ai_router.routing.decision_model import PATH as SYSTEM_ONE
 from ai_router.routing.hedge import Hedge
 from ai_router.routing.labels import Labels
-from ai_router.routing.prompt import classifier_messages
+from ai_router.routing.prompt import classifier_messages, conversation_text
 from ai_router.routing.verdict import LabelSet, Verdict, WordFinder, constrained_verdict, delta_texts
 from ai_router.types import ChatRequest, Message
 
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 1 << 20
 _REASONING_TOKENS = 2_048
+_CHAT = "/chat/completions"
 _PROBE_WAIT_S = 2.0
 _PROBE_QUESTION = "Forget the labels. Write one friendly sentence about the sea."
 
@@ -72,8 +76,13 @@ class Classifier:
         self.mode = settings.mode
         self.labels = Labels()
         """What it may say. Others take their place when an owner's routes change."""
-        if self.mode is ClassifierMode.REASONING:
+        self._calibration = AS_THEY_ARE
+        if self.mode is not ClassifierMode.CONSTRAINED:
             self._mode_known.set()
+
+    def use_calibration(self, calibration: Calibration) -> None:
+        """Take the probabilities of a decision model as this says, from now on."""
+        self._calibration = calibration
 
     @property
     def mode_known(self) -> bool:
@@ -87,6 +96,9 @@ class Classifier:
         """
         self._mode_known.wait(_PROBE_WAIT_S)
         labels = self.labels
+        if self.mode is ClassifierMode.DECISION:
+            state = conversation_text(request, self._settings.context_chars)
+            return self._hedge.first(lambda call: self._ask_decision(state, labels, call), new_call)
         messages = classifier_messages(request, self._settings.context_chars, labels.prompt)
         if self.mode is ClassifierMode.CONSTRAINED:
             return self._hedge.first(lambda call: self._ask_constrained(messages, labels.names, call), new_call)
@@ -119,7 +131,10 @@ class Classifier:
         self._mode_known.set()
 
     def warm_up(self) -> None:
-        """Have the server read the system prompt, for its prefix cache. Raises UpstreamError."""
+        """Have the server read the system prompt, for its prefix cache, or load its model. Raises UpstreamError."""
+        if self.mode is ClassifierMode.DECISION:
+            self._ask_decision(_PROBE_QUESTION, self.labels, UpstreamCall())
+            return
         response = self._open(_warm_up_body(self._backend.model, self.labels), UpstreamCall())
         try:
             response.read(_MAX_ANSWER_BYTES)
@@ -135,6 +150,13 @@ class Classifier:
         verdict = constrained_verdict(self._complete(body, call), names)
         if verdict is None:
             raise self._failure("no decision word in its answer")
+        return verdict
+
+    def _ask_decision(self, state: str, labels: Labels, call: UpstreamCall) -> Verdict:
+        payload = self._complete(decision_body(self._backend.model, state, labels), call, SYSTEM_ONE)
+        verdict = decision_verdict(payload, labels, self._calibration)
+        if verdict is None:
+            raise self._failure("no decision in its answer")
         return verdict
 
     def _ask_reasoning(self, messages: tuple[Message, ...], names: LabelSet, call: UpstreamCall) -> Verdict:
@@ -176,16 +198,16 @@ class Classifier:
             raise failure
         return payload if isinstance(payload, dict) else {}
 
-    def _complete(self, body: bytes, call: UpstreamCall) -> Mapping[str, Any]:
-        response = self._open(body, call)
+    def _complete(self, body: bytes, call: UpstreamCall, path: str = _CHAT) -> Mapping[str, Any]:
+        response = self._open(body, call, path)
         try:
             answer = response.read(_MAX_ANSWER_BYTES)
         finally:
             response.close()
         return self._payload(answer)
 
-    def _open(self, body: bytes, call: UpstreamCall) -> UpstreamResponse:
-        upstream_request = self._upstream_request(body)
+    def _open(self, body: bytes, call: UpstreamCall, path: str = _CHAT) -> UpstreamResponse:
+        upstream_request = self._upstream_request(body, path)
         response = self._client.open(upstream_request, call)
         if response.status == 200:
             return response
@@ -195,12 +217,12 @@ class Classifier:
         finally:
             response.close()
 
-    def _upstream_request(self, body: bytes) -> UpstreamRequest:
+    def _upstream_request(self, body: bytes, path: str = _CHAT) -> UpstreamRequest:
         timeout = self._settings.timeout_s
         return UpstreamRequest(
             source=self._backend.source,
             method="POST",
-            url=f"{self._backend.base_url}/v1/chat/completions",
+            url=f"{self._backend.base_url}/v1{path}",
             timeouts=Timeouts(connect=min(self._settings.connect_s, timeout), total=timeout, idle=timeout),
             headers=self._backend.headers,
             secret=self._backend.key,

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from ai_router.providers.own_routes import OwnRoute, label_of
-from ai_router.routing.prompt import system_prompt
+from ai_router.routing.prompt import DESCRIPTIONS, described, system_prompt
 from ai_router.routing.verdict import LABELS, LabelSet
 from ai_router.types import LabelName
 
@@ -23,5 +23,7 @@ class Labels:
         self.own: Mapping[LabelName, OwnRoute] = {label_of(name): route for name, route in (routes or {}).items()}
         self.names = LabelSet((*LABELS, *self.own))
         self.prompt = system_prompt(self.own)
+        meanings = {**DESCRIPTIONS, **{label: described(route) for label, route in self.own.items()}}
+        self.criteria = {str(label): meaning for label, meaning in meanings.items()}
         self.digests = {label: route.digest for label, route in self.own.items()}
         self.digest = hashlib.blake2b(self.prompt.encode(), digest_size=8).digest() if self.own else b""

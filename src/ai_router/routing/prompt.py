@@ -24,22 +24,32 @@ from msgspec import Struct, convert, field
 
 from ai_router.providers.own_routes import OwnRoute
 from ai_router.routing.verdict import LABELS
-from ai_router.types import ChatRequest, LabelName, Message
+from ai_router.types import ChatRequest, Label, LabelName, Message
+
+DESCRIPTIONS: Mapping[LabelName, str] = {
+    Label.MODERATE: (
+        "a capable local model answers well from what it knows: small talk, everyday questions, explanations, "
+        "writing, rewriting, translation, summaries, extraction, everyday essays, ordinary code, an error to "
+        "explain. Most requests are MODERATE."
+    ),
+    Label.COMPLEX: (
+        "a good model of medium size would do it noticeably worse than the best one: proofs, hard algorithms, "
+        "architecture with trade-offs, long careful analysis, long creative work with many constraints, a "
+        "refactoring across hundreds of lines."
+    ),
+    Label.ENRICH: (
+        "a good answer needs facts that may have changed since a model was made, or are of right now, also where "
+        'no word like "today" says so: news, weather, prices, scores, schedules, latest versions, who holds an '
+        "office, ages of the living. The user's own data (a calendar, a mailbox) is not among them."
+    ),
+}
+"""What each label means, for classifiers."""
 
 _PROMPT = """\
 You sort chat requests for a router. Read the conversation and decide where its last user message should be answered. \
 You do not answer it.
 
-MODERATE - a capable local model answers well from what it knows: small talk, everyday questions, explanations, \
-writing, rewriting, translation, summaries, extraction, everyday essays, ordinary code, an error to explain. Most \
-requests are MODERATE.
-COMPLEX - a good model of medium size would do it noticeably worse than the best one: proofs, hard algorithms, \
-architecture with trade-offs, long careful analysis, long creative work with many constraints, a refactoring across \
-hundreds of lines.
-ENRICH - a good answer needs facts that may have changed since a model was made, or are of right now, also where no \
-word like "today" says so: news, weather, prices, scores, schedules, latest versions, who holds an office, ages of the \
-living. The user's own data (a calendar, a mailbox) is not among them.
-{own}
+{labels}
 Judge what is asked, not which words occur: a text to be translated that mentions the weather is MODERATE. Long \
 material, a wanted format, a persona or politeness do not make a request COMPLEX. Pass over what programs put around \
 it: reminders, environment details, documents, transcripts. A short follow-up takes its meaning from the \
@@ -52,13 +62,15 @@ def system_prompt(own: Mapping[LabelName, OwnRoute]) -> str:
     """The classifier's system prompt. ``own``: the owner's routes, by their labels. It goes before all that is of one
     conversation, so that it stays in the backend's prefix cache."""
     names = [*LABELS, *own]
-    rows = [f"{label} - {_described(route)}" for label, route in own.items()]
-    if rows:
+    rows = [f"{label} - {description}" for label, description in DESCRIPTIONS.items()]
+    rows += [f"{label} - {described(route)}" for label, route in own.items()]
+    if own:
         rows.append(f"Where {' or '.join(own)} fits, that goes before MODERATE and COMPLEX.")
-    return _PROMPT.format(own="".join(f"{row}\n" for row in rows), names=", ".join(names[:-1]), last=names[-1])
+    return _PROMPT.format(labels="".join(f"{row}\n" for row in rows), names=", ".join(names[:-1]), last=names[-1])
 
 
-def _described(route: OwnRoute) -> str:
+def described(route: OwnRoute) -> str:
+    """What an owner's route means, for classifiers."""
     shown = [_shortened(" ".join(example.split()), _EXAMPLE_CHARS) for example in route.examples[:_EXAMPLES_SHOWN]]
     return f"{route.description.strip().rstrip('.')}. For instance: {'; '.join(shown)}"
 
@@ -186,12 +198,14 @@ def _plain(text: str) -> str:
 def classifier_messages(request: ChatRequest, budget: int, prompt: str) -> tuple[Message, ...]:
     """The two messages for the classifier, of which ``prompt`` is the first; at most ``budget`` characters of
     conversation."""
+    return ({"role": "system", "content": prompt}, {"role": "user", "content": conversation_text(request, budget)})
+
+
+def conversation_text(request: ChatRequest, budget: int) -> str:
+    """The conversation and the date, for the classifier; at most ``budget`` characters of conversation."""
     conversation = render_conversation(request.messages, budget)
     date = f"{request.date_context}\n\n" if request.date_context else ""
-    return (
-        {"role": "system", "content": prompt},
-        {"role": "user", "content": f"{date}The conversation, oldest turn first:\n\n{conversation}"},
-    )
+    return f"{date}The conversation, oldest turn first:\n\n{conversation}"
 
 
 def render_conversation(messages: Sequence[Message], budget: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
@@ -70,6 +70,8 @@ class Verdict:
     finish_reason: str
     complex_share: float | None = None
     """The probability of COMPLEX, where it is either that or MODERATE; None if the server gave none."""
+    probabilities: Mapping[LabelName, float] = field(default_factory=dict)
+    """Of all labels, where the server gave them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def constrained_verdict(payload: Mapping[str, Any], labels: LabelSet = BUILT_IN)
     tokens = _generated_tokens(choice)
     probabilities = {each: label_probability(each, tokens, labels.names) for each in labels.names}
     known = {each: found for each, found in probabilities.items() if found is not None}
-    return Verdict(label, known.get(label), str(choice.get("finish_reason")), complex_share(known))
+    return Verdict(label, known.get(label), str(choice.get("finish_reason")), complex_share(known), known)
 
 
 def label_beginning_with(text: str, labels: Sequence[LabelName] = LABELS) -> LabelName | None:
