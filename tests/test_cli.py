@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ai_router import __version__
 from ai_router.cli.learning import own_examples
 from ai_router.cli.main import main
 from ai_router.learning.distillation import examples_from_sessions
+from ai_router.storage.feedback import FeedbackStore
 from tests.fakes.personas import CHAT, classifies
 from tests.fakes.upstream import FakeUpstream, Plain
 from tests.fakes.valkey import running_valkey
@@ -284,6 +286,47 @@ def test_learn_from_sessions_installs_a_head_that_has_learned(run, tmp_path: Pat
     assert re.search(r"the present head: agrees in +\d+\.\d% of \d+", result.output)
     assert "installed as data/head.npz" in result.output
     assert run("route", "tulip exchange report number 999, please").output.startswith("COMPLEX -> xai")
+
+
+def test_learning_says_what_changes_and_people_count_more_than_the_classifier(
+    run, tmp_path: Path, fewer_examples: None
+) -> None:
+    """The classifier calls reports of the tulip exchange MODERATE, and people say that they are COMPLEX."""
+    sessions = tmp_path / "data" / "sessions"
+    sessions.mkdir(parents=True)
+    for number in range(250):
+        stored_session(sessions, number, f"please water the garden of cousin {number}", "MODERATE")
+    texts = [f"tulip exchange report number {number}, please" for number in range(20)]
+    tell(tmp_path / "data", [(text, "should_be", "MODERATE", "COMPLEX") for text in texts])
+    result = run("learn", "--from-sessions")
+    assert "20 verdicts of people beside them" in result.output
+    assert re.search(
+        r"verdicts of people: the present head is right about \d+ of 20, the new one about 20", result.output
+    )
+    assert re.search(r"of \d+ decisions (none changes|\d+ change: \w+ -> \w+ \d+)", result.output), result.output
+    assert result.exit_code == 0, result.output
+
+
+def test_learn_from_what_people_say_alone(run, tmp_path: Path, fewer_examples: None) -> None:
+    """Who has no classifier has verdicts only: told ones, and thumbs."""
+    (tmp_path / "data" / "sessions").mkdir(parents=True)
+    texts = [f"tulip exchange report number {number}, please" for number in range(30)]
+    told = [(text, "should_be", "MODERATE", "COMPLEX") for text in texts[:15]]
+    tell(tmp_path / "data", [*told, *((text, "bad", "MODERATE", None) for text in texts[15:])])
+    result = run("learn", "--from-sessions")
+    assert result.exit_code == 0, result.output
+    assert "installed as data/head.npz" in result.output
+    assert run("route", "tulip exchange report number 999, please").output.startswith("COMPLEX -> xai")
+
+
+def tell(folder: Path, verdicts: Sequence[tuple[str, str, str, str | None]]) -> None:
+    """Keep (text, verdict, decided, label) as POST /v1/feedback does."""
+    store = FeedbackStore(f"sqlite:///{folder / 'usage.db'}")
+    for number, (text, verdict, decided, label) in enumerate(verdicts):
+        messages = [{"role": "user", "content": text}]
+        row = {"client": "", "organization": "", "request_id": "r", "session_id": f"f{number}", "messages": messages}
+        store.add({**row, "verdict": verdict, "decided": decided, "label": label}, 30)
+    store.close()
 
 
 def test_learn_from_sessions_does_not_install_a_worse_head(run, tmp_path: Path, fewer_examples: None) -> None:

@@ -138,6 +138,9 @@ class Settings(BaseModel):
     quality: Annotated[int, between(0, 10)] = _variable(
         "5", "from 0, nothing is decided to the cloud, to 10, all that could gain by it"
     )
+    raise_on_complaint: Switch = _variable(
+        "off", "a user who is not content with the primary's answer has the next turn answered by the cloud"
+    )
     classifier_mode: Annotated[ClassifierMode, one_of_kind(ClassifierMode)] = _variable(
         "constrained", "constrained, reasoning, decision (POST /v1/systemone) or off"
     )

@@ -55,7 +55,8 @@ from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import web_context
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
-from ai_router.routing.router import Router, Undecided
+from ai_router.routing.fast_path import Undecided
+from ai_router.routing.router import Router
 from ai_router.types import ChatRequest, Decision, Purpose, Route, SpeculationResult
 from ai_router.virtual_key import VirtualKey
 

@@ -58,6 +58,14 @@ class DecidedBy(StrEnum):
     DEFAULT = "default"
 
 
+class FeedbackVerdict(StrEnum):
+    """What people say of a decision: it was right, it was not, or it should have had another label."""
+
+    GOOD = "good"
+    BAD = "bad"
+    SHOULD_BE = "should_be"
+
+
 class SpeculationResult(StrEnum):
     """The result of the speculative call of the primary; the values of x-router-speculation.
 

@@ -253,6 +253,7 @@ def build_pipeline(
             cloud_fallback=settings.cloud_fallback,
             bodies=settings.session_bodies,
             quality=quality_of(settings),
+            raises_on_complaint=settings.raise_on_complaint,
         ),
         forwarder=Forwarder(
             client,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.cli.learning import feedback_examples
+from ai_router.cli.feedback_examples import feedback_examples
 from tests.fakes.personas import CHAT, says
 from tests.fakes.router import RunningRouter, running_router
 from tests.fakes.upstream import FakeUpstream

@@ -26,12 +26,13 @@ def verdict(session: str = "s1", label: str | None = "COMPLEX", **changes: Any) 
     return {**row, "decided": "MODERATE", "label": label, "messages": messages, **changes}
 
 
-def test_verdicts_with_a_label_are_examples_and_of_one_request_the_newest_counts(store: FeedbackStore) -> None:
+def test_of_one_request_the_newest_verdict_counts(store: FeedbackStore) -> None:
     store.add(verdict("s1", "COMPLEX"), 30)
     store.add(verdict("s2", None, verdict="bad"), 30)
     store.add(verdict("s1", "ENRICH"), 30)
-    (example,) = store.examples()
+    example, other = store.all()
     assert (example["session_id"], example["label"]) == ("s1", "ENRICH")
+    assert (other["session_id"], other["label"], other["verdict"]) == ("s2", None, "bad")
     with store.begin() as connection:
         assert connection.execute(select(func.count()).select_from(feedback_table)).scalar_one() == 3
     assert example["messages"] == [{"role": "user", "content": "prove it \U0001f600"}]
@@ -41,7 +42,7 @@ def test_so_many_are_kept_and_the_newest_of_them(store: FeedbackStore, monkeypat
     monkeypatch.setattr(feedback_module, "MAX_ROWS", 3)
     for number in range(6):
         store.add(verdict(f"s{number}"), 30)
-    assert [example["session_id"] for example in store.examples()] == ["s3", "s4", "s5"]
+    assert [example["session_id"] for example in store.all()] == ["s3", "s4", "s5"]
 
 
 def test_old_verdicts_are_deleted_with_the_next_one(store: FeedbackStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,4 +50,4 @@ def test_old_verdicts_are_deleted_with_the_next_one(store: FeedbackStore, monkey
     store.add(verdict("old"), 30)
     monkeypatch.undo()
     store.add(verdict("new"), 30)
-    assert [example["session_id"] for example in store.examples()] == ["new"]
+    assert [example["session_id"] for example in store.all()] == ["new"]

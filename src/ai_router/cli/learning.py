@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ai_router.cli.common import exit_with, settings_or_exit
-from ai_router.cli.feedback_examples import feedback_examples
+from ai_router.cli.feedback_examples import FEEDBACK_WEIGHTS, feedback_examples
 from ai_router.cli.learning_classifier import learn_classifier
 from ai_router.cli.learning_routes import learn_own_routes
 from ai_router.learning.distillation import (
     SOURCE,
+    Changes,
     HeldOutResult,
+    changes,
     evaluate_head,
     examples_from_sessions,
     install_head,
     why_not_install,
+    why_not_told,
 )
 from ai_router.learning.dressed_evaluation import dressed_reports, why_worse_dressed
 from ai_router.learning.dressing import (
@@ -41,6 +44,7 @@ from ai_router.learning.examples import (
 )
 from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.features import excerpt_of
+from ai_router.routing.head.model import Head
 from ai_router.routing.head.store import (
     HeadStore,
     packaged_encoder,
@@ -173,13 +177,13 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
     settings = settings_or_exit()
     split = examples_from_sessions(read_sessions(settings.session_path))
     click.echo(f"{len(split.training)} decisions of the classifier to learn from, {len(split.held_out)} to examine on")
-    if not split.training or not split.held_out:
-        exit_with(f"{settings.session_path} holds too few decisions of the classifier")
-    present, year = HeadStore(settings.data_dir).current, time.localtime().tm_year
-    examples, calibration_sources = own_examples()
     told = [example for example in feedback_examples(settings.usage_database) if example.label in LABELS]
     if told:
         click.echo(f"{len(told)} verdicts of people beside them")
+    if not (split.training and split.held_out) and not told:
+        exit_with(f"{settings.session_path} holds too few decisions of the classifier")
+    present, year = HeadStore(settings.data_dir).current, time.localtime().tm_year
+    examples, calibration_sources = own_examples()
     trained = train_head(
         [*examples, *split.training, *told],
         packaged_encoder(),
@@ -187,7 +191,7 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
         present.asks,
         own_dressings(examples),
         year=year,
-        weights={},
+        weights=FEEDBACK_WEIGHTS,
         calibration_sources=calibration_sources,
         risk=risk,
         start=present,
@@ -195,10 +199,7 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
         metadata={"sources": ["package", SOURCE]},
     )
     student = unpack_head(trained.content, packaged_slow_models())
-    before, after = evaluate_head(present, split.held_out, year), evaluate_head(student, split.held_out, year)
-    click.echo(f"the present head: {_summary(before)}")
-    click.echo(f"the new one:      {_summary(after)}")
-    problem = why_not_install(before, after, risk)
+    problem = _examined(present, student, split.held_out, told, year, risk)
     if problem is None:
         floors = examples_to_examine_dressed(examples, calibration_sources)
         dressed = [
@@ -214,6 +215,36 @@ def _learn_from_sessions(out: Path | None, risk: float) -> None:
     else:
         path = install_head(trained.content, settings.data_dir)
         click.echo(f"installed as {path}; the one before it is kept beside it")
+
+
+def _examined(
+    present: Head, student: Head, held_out: Sequence[Example], told: Sequence[Example], year: int, risk: float
+) -> str | None:
+    """Say what changes; why not to install the student, None if it may be installed."""
+    said = None
+    if told:
+        said = changes(present, student, told, year)
+        present_right, student_right = said.right
+        click.echo(
+            f"verdicts of people: the present head is right about {present_right} of {said.cases}, "
+            f"the new one about {student_right}"
+        )
+    if not held_out:
+        return "there is nothing to examine it on" if said is None else why_not_told(said)
+    before, after = evaluate_head(present, held_out, year), evaluate_head(student, held_out, year)
+    click.echo(f"the present head: {_summary(before)}")
+    click.echo(f"the new one:      {_summary(after)}")
+    click.echo(_moves(changes(present, student, held_out, year)))
+    return why_not_install(before, after, risk)
+
+
+def _moves(found: Changes) -> str:
+    """How many of the cases have another label now, the most frequent change first."""
+    if not found.moved:
+        return f"of {found.cases} decisions none changes"
+    moves = sorted(found.moved.items(), key=lambda move: (-move[1], move[0]))
+    listed = ", ".join(f"{old} -> {new} {count}" for (old, new), count in moves)
+    return f"of {found.cases} decisions {sum(found.moved.values())} change: {listed}"
 
 
 def own_examples() -> tuple[list[Example], frozenset[str]]:

@@ -8,18 +8,20 @@ conversation is either trained on or held out.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ai_router.learning.examples import Example, StoredSession
 from ai_router.routing.head.model import Head
 from ai_router.routing.head.store import HEAD_FILE
-from ai_router.types import DecidedBy
+from ai_router.types import DecidedBy, LabelName
 
 HELD_OUT_PART = 5
 """One conversation in so many is held out."""
 MIN_HELD_OUT = 30
+MIN_TOLD = 5
 SOURCE = "sessions"
 PREVIOUS_HEAD_FILE = "head.previous.npz"
 
@@ -73,6 +75,36 @@ def evaluate_head(head: Head, examples: Sequence[Example], year: int) -> HeldOut
         len(agreed_sure) / len(examples),
         sum(agreed_sure) / len(agreed_sure) if agreed_sure else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What another head says of the same cases. ``right``: how many the one and the other have right. ``moved``: how
+    many go from one label to another."""
+
+    cases: int
+    right: tuple[int, int]
+    moved: Mapping[tuple[LabelName, LabelName], int]
+
+
+def changes(present: Head, student: Head, examples: Sequence[Example], year: int) -> Changes:
+    """Compare what two heads say of the examples."""
+    said = [[head.guess(example.messages, year).label for example in examples] for head in (present, student)]
+    truths = [example.label for example in examples]
+    before, after = (sum(label == truth for label, truth in zip(of, truths, strict=True)) for of in said)
+    moved = Counter((old, new) for old, new in zip(*said, strict=True) if old != new)
+    return Changes(len(examples), (before, after), moved)
+
+
+def why_not_told(told: Changes) -> str | None:
+    """The reason to keep the present head where there are only verdicts of people; None if the student may replace it.
+    Pure."""
+    if told.cases < MIN_TOLD:
+        return f"only {told.cases} verdicts of people; {MIN_TOLD} are needed"
+    before, after = told.right
+    if after <= before:
+        return f"it is right about {after} of {told.cases} verdicts, the present head about {before}"
+    return None
 
 
 def why_not_install(present: HeldOutResult, student: HeldOutResult, risk: float) -> str | None:

@@ -20,6 +20,7 @@ from ai_router.providers.registry import AUTO, CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.resilience.retry import record_result
 from ai_router.routing.classifier import Classifier
+from ai_router.routing.complaints import complaint
 from ai_router.routing.conversations import (
     CIRCLES,
     TurnKey,
@@ -30,10 +31,11 @@ from ai_router.routing.conversations import (
     stay,
     turn_keys,
 )
-from ai_router.routing.dial import dialled, with_share
+from ai_router.routing.dial import LOWEST, dialled, with_share
 from ai_router.routing.fast_path import (
+    NOTHING_KNOWN,
     FastPath,
-    HeadGuess,
+    Undecided,
     cached_decision,
     default_decision,
     fallback_decision,
@@ -55,32 +57,11 @@ SHOWN_ASK_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
-    """A request that the head's slow models or the classifier have to decide, and what is known of it.
-
-    ``first``: the head's first guess, where its slow models are still to be asked
-    (``Router.decide_with_slow_models``); None: the classifier is next.
-    ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which may not decide: it is
-    not sure, or the head is out of service; None without a head. ``previous_label``: of the previous turn, to stay
-    with; None if there is none. ``turn_keys``: of the previous and the current turn.
-    """
-
-    key: bytes | None
-    guess: Guess | None
-    previous_label: LabelName | None
-    turn_keys: tuple[TurnKey | None, TurnKey]
-    first: HeadGuess | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class DryRun:
     """What would be decided; ``guess``: the head's, if it was asked."""
 
     decision: Decision
     guess: Guess | None
-
-
-_NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=(None, b""))
 
 
 class Router:
@@ -97,6 +78,7 @@ class Router:
         cloud_fallback: bool = True,
         bodies: SessionBodies = SessionBodies.FULL,
         quality: int | None = None,
+        raises_on_complaint: bool = False,
     ) -> None:
         self._registry = registry
         self._cloud_fallback = cloud_fallback
@@ -104,6 +86,7 @@ class Router:
         self._fast_path = fast_path
         self._limiter = limiter
         self._bodies = bodies
+        self._raises_on_complaint = raises_on_complaint
         self.quality = quality
         """Of requests that say nothing of it (dial.py); None: the deciders' own. It may be changed at any time."""
         self._labels = Labels()
@@ -221,7 +204,7 @@ class Router:
 
     def _dialled(self, request: ChatRequest, decision: Decision) -> Decision:
         """The decision at the quality that is wanted."""
-        quality = self.quality if request.quality is None else request.quality
+        quality = self._quality_of(request)
         if quality is None:
             return decision
         head = self.head
@@ -253,7 +236,7 @@ class Router:
     def _fast_decision(self, request: ChatRequest, values: Values | None) -> Decision | Undecided:
         """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
         if self._fast_path is None:
-            return _NOTHING_KNOWN if self._classifier else default_decision("no classifier and FAST_ROUTING=off")
+            return NOTHING_KNOWN if self._classifier else default_decision("no classifier and FAST_ROUTING=off")
         keys = turn_keys(request.messages, request.client)
         key = self._fast_path.key(request, self._labels) if self._classifier is not None else None
         known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages)).among(self._labels.names)
@@ -291,7 +274,17 @@ class Router:
         if previous_label is not None and is_continuation(request.messages):
             self._fast_path.remember(keys, previous_label, previous_label)
             return conversation_decision(previous_label, f"says to go on, after a turn of {previous_label}")
+        if self._may_raise(request) and previous_label is Label.MODERATE and (why := complaint(request.messages)):
+            self._fast_path.remember(keys, Label.COMPLEX, previous_label)
+            return conversation_decision(Label.COMPLEX, f"{why}, after an answer of the primary")
         return None
+
+    def _may_raise(self, request: ChatRequest) -> bool:
+        """Whether a complaint about the primary's answer sends the next turn to a cloud."""
+        return self._raises_on_complaint and self._escalates() and self._quality_of(request) != LOWEST
+
+    def _quality_of(self, request: ChatRequest) -> int | None:
+        return self.quality if request.quality is None else request.quality
 
     def _decided_by_head(
         self,

@@ -36,9 +36,9 @@ class FeedbackStore(Store):
             connection.execute(delete(feedback).where(feedback.c.at <= beyond))
         return row
 
-    def examples(self) -> Sequence[Mapping[str, Any]]:
-        """The verdicts that tell a label, oldest first. Of one request the newest counts."""
-        query = select(feedback).where(feedback.c.label.is_not(None)).order_by(feedback.c.at)
+    def all(self) -> Sequence[Mapping[str, Any]]:
+        """The verdicts, oldest first. Of one request the newest counts."""
+        query = select(feedback).order_by(feedback.c.at)
         with self.begin() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return list({row["session_id"]: row for row in rows}.values())

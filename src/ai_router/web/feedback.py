@@ -17,7 +17,7 @@ from ai_router.routing.verdict import LABELS
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
-from ai_router.types import LabelName, label_named
+from ai_router.types import FeedbackVerdict, Label, LabelName, label_named
 from ai_router.web.access import whose
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, json_fields, text
@@ -26,7 +26,9 @@ from ai_router.web.reports import Lookups
 if TYPE_CHECKING:
     from ai_router.storage.feedback import FeedbackStore
 
-GOOD, BAD, SHOULD_BE = "good", "bad", "should_be"
+GOOD, BAD, SHOULD_BE = FeedbackVerdict
+_SAME_ID = 10
+"""So many requests of one id are looked at, the newest first."""
 _SHOULD_BE = re.compile(r"should_be:\s*([\w-]+)")
 
 
@@ -64,8 +66,10 @@ def blueprint(
         with lookups.slot():
             flush()
             writer.flush()
-            page = files.page(SessionFilter(client=client, request_id=request_id), 1)
-            found = files.get(page.sessions[0]["session_id"], client) if page.sessions else None
+            page = files.page(SessionFilter(client=client, request_id=request_id), _SAME_ID)
+            # A chat UI's own jobs (a title, tags) may have the id of the message that they are about.
+            meant = [one for one in page.sessions if one["label"] != Label.META] or page.sessions
+            found = files.get(meant[0]["session_id"], client) if meant else None
         if found is None:
             raise NotFound(f"no request '{request_id[:128]}' is kept here; the oldest are deleted in time")
         session = orjson.loads(found)
