@@ -91,7 +91,7 @@ class Pipeline:
             plan = kept_local(plan, decision, primary_candidate(self.registry), request.local_only)
         if demanding:
             plan = fitting(plan, request)
-        return plan if request.key is None else permitted(plan, decision, request.key)
+        return plan if request.key is None else permitted(plan, decision, request.key, primary_candidate(self.registry))
 
     def answer(self, record: RequestRecord, scope: CancelScope) -> Reply:
         """Decide and answer the record's request. Raises RouterError as long as the client has not seen a byte."""
@@ -142,12 +142,12 @@ class _Request:
         if self._is_demanding:
             pipeline.primary_facts.want()
         plan = pipeline.plan(decision, self._request, demanding=self._is_demanding)
-        speculated = self._request
         if plan.max_tokens is not None:
-            self._request = capped(speculated, plan.max_tokens)
+            # Not raised for thinking either: it is the most that the answer may have.
+            self._request, self._raises_limit = capped(self._request, plan.max_tokens), False
         plan = self._afford(plan, decision)
         record.decided(decision, route=plan.route, model=plan.candidates[0].model, note=plan.note)
-        self._keep_or_abort_speculation(plan, is_the_same=self._request is speculated)
+        self._keep_or_abort_speculation(plan)
         # A chat UI's own jobs get no date, nor does a model that the client picked by name.
         untouched = decision.route == Route.META or decision.model is not None
         additions = Additions() if untouched else None
@@ -173,7 +173,10 @@ class _Request:
         if asking is None or not asking.key.limits.has_budget:
             return plan
         searchers = self._pipeline.registry.searchers
-        return affordable(plan, decision, self._request, asking.key, searchers, asking.reserve, asking.exhausted)
+        instead = primary_candidate(self._pipeline.registry)
+        return affordable(
+            plan, decision, self._request, asking.key, searchers, asking.reserve, asking.exhausted, instead
+        )
 
     # Decide, and speculate meanwhile.
 
@@ -225,11 +228,10 @@ class _Request:
         call = self._scope.new_call(Purpose.SPECULATION)
         self._speculation = SpeculativeCall(pipeline.speculations, forward, call, permit)
 
-    def _keep_or_abort_speculation(self, plan: Plan, *, is_the_same: bool) -> None:
+    def _keep_or_abort_speculation(self, plan: Plan) -> None:
         """Keep the speculative call if it is the very call that the plan begins with; else abort it at once."""
-        keeps = (
-            is_the_same and not plan.wants_context and plan.candidates[0] == primary_candidate(self._pipeline.registry)
-        )
+        begins = plan.candidates[0] == primary_candidate(self._pipeline.registry)
+        keeps = begins and plan.max_tokens is None and not plan.wants_context
         if (speculation := self._speculation) is None or keeps:
             return
         self.give_up_speculation()

@@ -56,6 +56,14 @@ def test_a_line_of_json_is_an_event_too() -> None:
     assert found.endswith(b'\n{"done":true}\n')
 
 
+def test_an_event_with_data_on_several_lines_is_passed_over() -> None:
+    spread = b'data: {"a": [\ndata: {"index": 0}\ndata: ]}\n\n'
+    assert explained_first(spread, decided_record()) is None
+    found = explained_first(spread + b'data: {"b": 1}\r\n\r\n', decided_record())
+    assert found is not None
+    assert found.startswith(spread + b'data: {"b": 1,"x_router":')
+
+
 @pytest.mark.parametrize("portion", [b"", b": wait\n\n", b'data: {"a": 1', b"data: [DONE]\n\n", b'data: {"a":\n'])
 def test_without_a_whole_event_there_is_nothing_to_put_it_in(portion: bytes) -> None:
     assert explained_first(portion, decided_record()) is None

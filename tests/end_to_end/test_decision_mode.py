@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.decider import running_decider
 from tests.fakes.personas import CHAT, anew, says
-from tests.fakes.router import COMMAND, clean_environment, eventually, running_router
+from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Plain, Reply, fake_upstream
 
 SYSTEM_ONE = "/v1/systemone"
@@ -104,18 +104,30 @@ def test_its_probabilities_are_calibrated_against_what_people_and_the_fast_path_
         ours = settings(decider.url, primary, xai, FAST_ROUTING="on", SHADOW_SHARE="0")
         with running_router(tmp_path, **ours) as router:
             environment = clean_environment(DATA_DIR=str(router.data), **ours)
-            for number in range(40):
-                assert router.chat(f"thanks, that was kind of you, friend {number}")[1]["x-router-decided-by"] == "fast"
-            private = router.chat("prove it, friend", headers={"x-router-policy": "local-only"})
-            assert private[0] == 200
+            for number in range(20):
+                for text in ("thanks, that was kind of you, friend", "prove that every group of order 15 is cyclic,"):
+                    assert router.chat(f"{text} {number}")[1]["x-router-decided-by"] == "fast"
+            private = router.chat("thanks, my secretive friend", headers={"x-router-policy": "local-only"})[1]
+            assert feedback(router, private["x-request-id"], "COMPLEX") == 201
             assert eventually(lambda: len(list((router.data / "sessions").glob("*.json"))) == 41)
             told = learn(environment, tmp_path)
             assert told.returncode == 0, told.stdout + told.stderr
             assert told.stdout.startswith("40 decisions of which the label is known")
-            assert "right: 0.0% as they are, 100.0% calibrated on others" in told.stdout
+            assert "right: 0.0% as they are, 50.0% calibrated on others" in told.stdout
             router.wait_for_log(r"Classifier: its probabilities are calibrated \(temperature [\d.]+\)")
             headers = router.chat(anew("flurb gnozzle wex qanto brindlemop trask velluni"))[1]
-            assert (headers["x-router-decided-by"], headers["x-router-route"]) == ("classifier", "primary")
+            assert headers["x-router-decided-by"] == "classifier"
+            assert headers["x-router-route"] != "enrich"
+            assert not [call for call in decider.calls(SYSTEM_ONE) if "secretive" in call.body["state"]]
+
+
+def feedback(router: RunningRouter, request_id: str, label: str) -> int:
+    connection = router.connection()
+    try:
+        connection.request("POST", "/v1/feedback", orjson.dumps({"request_id": request_id, "should_be": label}))
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def learn(environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:

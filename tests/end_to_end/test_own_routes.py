@@ -10,6 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.config_loading import load_settings
+from ai_router.dispatch.plan import plan_answer
+from ai_router.providers.registry import build_registry
+from ai_router.types import DecidedBy, Decision
 from tests.end_to_end.conftest import Lab, lab_settings, well_behaved
 from tests.fakes.keys import new_key
 from tests.fakes.personas import CHAT, anew, classifies
@@ -236,8 +240,18 @@ def test_a_key_needs_the_route_if_it_leads_to_a_cloud(lab: OwnLab) -> None:
     assert lab.ask("hello", key=with_route, model="legal")[0] == 200
     status, _, body = lab.ask("hello", key=without, model="legal")
     assert (status, orjson.loads(body)["error"]["code"]) == (403, "route_not_allowed")
-    assert lab.ask(anew(LEGAL), key=without)[0] == 403
+    status, headers, _ = lab.ask(anew(LEGAL), key=without)
+    assert (status, headers["x-router-route"]) == (200, "primary"), "what is decided is answered by what is left"
+    assert "the key does not permit legal" in headers["x-router-reason"]
     assert lab.ask(anew(CODE), key=without)[1]["x-router-route"] == "code", "what is local goes with primary"
+
+
+def test_a_route_that_a_reload_takes_away_meanwhile_leaves_the_primary() -> None:
+    """The decision was made before; the registry has no such route any more."""
+    registry = build_registry(load_settings({"PRIMARY_URL": "http://127.0.0.1:9"}, dotenv=None))
+    plan = plan_answer(Decision("GONE", "gone", DecidedBy.CLASSIFIER, "why"), registry, cloud_fallback=True)
+    assert (plan.route, plan.candidates[0].backend.name) == ("primary", "primary")
+    assert plan.note == "there is no route 'gone' any more"
 
 
 def test_a_dry_run_says_it(lab: OwnLab) -> None:

@@ -66,8 +66,7 @@ def test_one_request_can_ask_for_less_and_another_for_more(lab: Lab) -> None:
 
 def test_the_reason_says_what_the_wish_did_and_the_session_what_was_judged(lab: Lab) -> None:
     _, headers, _ = chat(lab.router, anew(HARD), 0)
-    assert "; quality 0: nothing is COMPLEX, this is " in headers["x-router-reason"]
-    assert ", and would be COMPLEX" in headers["x-router-reason"]
+    assert "; quality 0: nothing is COMPLEX, and this would be" in headers["x-router-reason"]
     assert (headers["x-router-decided-by"], headers["x-router-confidence"]) == ("fast", "unknown")
     decision = lab.router.session(headers["x-session-id"])["decision"]
     assert (decision["label"], decision["judged"]) == ("MODERATE", "COMPLEX")
@@ -134,8 +133,7 @@ def test_a_key_can_have_its_own_and_a_request_of_it_another(lab: Lab, shared: La
     assert route_of(lab, anew(HARD), 5, key=secret) == "xai"
 
 
-def test_a_tool_loop_goes_on_where_it_began(lab: Lab) -> None:
-    """Whatever the wish: a turn is not torn apart."""
+def test_a_tool_loop_goes_on_where_it_began_unless_nothing_is_to_go_to_the_cloud(lab: Lab) -> None:
     asked = {"role": "user", "content": anew(HARD)}
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     loop = [
@@ -144,7 +142,18 @@ def test_a_tool_loop_goes_on_where_it_began(lab: Lab) -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "found"},
     ]
     assert route_of(lab, "", messages=[asked]) == "xai"
-    assert route_of(lab, "", 0, messages=loop) == "xai"
+    assert route_of(lab, "", 1, messages=loop) == "xai"
+    assert route_of(lab, "", 0, messages=loop) == "primary"
+
+
+def test_at_0_a_conversation_does_not_stay_with_the_cloud(lab: Lab) -> None:
+    asked = {"role": "user", "content": anew(HARD)}
+    assert route_of(lab, "", messages=[asked]) == "xai"
+    answer = {"role": "assistant", "content": "so it is"}
+    lab.classifier.on(CHAT, classifies("MODERATE", probability=0.6))
+    for more in ("go on", UNCLEAR):
+        turns = [asked, answer, {"role": "user", "content": more}]
+        assert route_of(lab, "", 0, messages=turns) == "primary"
 
 
 def test_a_classifier_that_only_reasons_is_helped_by_the_head(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_router.routing.dial import HIGHEST, LOWEST, NEUTRAL, NOTHING, Dial, complex_share, dialled
+from ai_router.routing.dial import HIGHEST, LOWEST, NEUTRAL, NOTHING, Dial, at_home, complex_share, dialled
 from ai_router.routing.head.store import packaged_head
 from ai_router.types import DecidedBy, Decision, Label, route_of
 
@@ -56,7 +56,13 @@ def test_what_stays_says_what_the_threshold_was() -> None:
 def test_at_0_nothing_goes_to_the_cloud(share: float | None) -> None:
     found = dialled(demanding(share), LOWEST, DIAL)
     assert found.label is Label.MODERATE
-    assert "quality 0: nothing is COMPLEX" in found.reason
+    assert found.reason == "why; quality 0: nothing is COMPLEX, and this would be"
+
+
+def test_nor_without_a_head_nor_if_it_was_the_conversation_that_has_decided() -> None:
+    assert dialled(demanding(None), LOWEST, None).label is Label.MODERATE
+    assert at_home(demanding(None), LOWEST).label is Label.MODERATE
+    assert at_home(demanding(None), 1) == demanding(None)
 
 
 def test_at_10_everything_does_that_has_a_share() -> None:

@@ -78,11 +78,11 @@ def test_a_beginning_of_several_labels_names_none(text: str, label: str | None) 
     assert label_beginning_with(text, ALIKE) == label
 
 
-def test_a_token_of_several_labels_counts_for_none_of_them() -> None:
+def test_a_token_of_several_labels_counts_for_each_its_part() -> None:
     candidates = [("MOD", math.log(0.5)), ("MODER", math.log(0.1)), ("MODES", math.log(0.1)), ("C", math.log(0.2))]
     answer = [GeneratedToken("C", candidates)]
-    assert label_probability("COMPLEX", answer, ALIKE) == pytest.approx(0.5)
-    assert label_probability("MODERATE", answer, ALIKE) == pytest.approx(0.25)
+    assert label_probability("COMPLEX", answer, ALIKE) == pytest.approx(0.2 / 0.9)
+    assert label_probability("MODERATE", answer, ALIKE) == pytest.approx((0.25 + 0.1) / 0.9)
 
 
 def test_the_probability_of_a_generated_beginning_is_divided_by_the_tokens_after_it() -> None:

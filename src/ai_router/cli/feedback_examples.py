@@ -44,4 +44,4 @@ def _example(row: Mapping[str, Any]) -> Example | None:
         source, label = DISLIKED, Label.COMPLEX
     else:
         return None
-    return Example(tuple(row["messages"]), label, source, f"feedback/{row['session_id']}")
+    return Example(tuple(row["messages"]), label, source, f"feedback/{row['session_id']}", row["local_only"])

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ai_router.cli.common import exit_with, opened_classifier, request_of, settings_or_exit
-from ai_router.cli.feedback_examples import feedback_examples
+from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
+from ai_router.cli.feedback_examples import LIKED, TOLD, feedback_examples
 from ai_router.cli.installing import install
 from ai_router.config import ClassifierMode, Settings
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.learning.examples import read_sessions
+from ai_router.privacy import build_finder
 from ai_router.routing.calibration_store import CALIBRATION_FILE, pack_calibration
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.decision_model import AS_THEY_ARE
-from ai_router.types import DecidedBy, LabelName, Message
+from ai_router.routing.head.store import HeadStore
+from ai_router.types import ChatRequest, DecidedBy, LabelName, Message
+
+if TYPE_CHECKING:
+    from ai_router.routing.private_text import PrivateText
 
 MOST_CASES = 500
 """Of the newest: a decision model takes up to 0.3 s for one."""
@@ -30,15 +37,15 @@ def learn_classifier(out: Path | None) -> None:
     settings = settings_or_exit()
     if settings.classifier_mode is not ClassifierMode.DECISION:
         exit_with("--classifier is for CLASSIFIER_MODE=decision: only a decision model gives all probabilities")
-    known = _known(settings)[-MOST_CASES:]
+    known = _known(settings, build_finder(settings, registry_of(settings).catalogue))[-MOST_CASES:]
     click.echo(f"{len(known)} decisions of which the label is known: by people, or by the fast path where it was sure")
     cases: list[Case] = []
     with opened_classifier(settings) as classifier:
         if classifier is None:
             exit_with("ROUTER_URL names no classifier")
         classifier.use_calibration(AS_THEY_ARE)
-        for messages, label in known:
-            shares = _ask(classifier, settings, messages)
+        for request, label in known:
+            shares = _ask(classifier, request)
             if shares:
                 cases.append((shares, label))
     try:
@@ -60,22 +67,28 @@ def learn_classifier(out: Path | None) -> None:
     click.echo(f"temperature {calibration.temperature:.2f}, bias {bias}; installed as {path}")
 
 
-def _known(settings: Settings) -> list[tuple[tuple[Message, ...], LabelName]]:
-    """Conversations and their labels, oldest first. Nothing of a local-only request: the model may be elsewhere."""
-    found: dict[str, tuple[tuple[Message, ...], LabelName]] = {}
+def _known(settings: Settings, finder: PrivateText | None) -> list[tuple[ChatRequest, LabelName]]:
+    """Requests and their labels, oldest first: of which the head was sure, or somebody has said so. Nothing of a
+    local-only request, nor of one that would be local-only today: the model may be anywhere."""
+    found: dict[str, tuple[Sequence[Message], LabelName]] = {}
+    threshold = HeadStore(settings.data_dir).current.threshold
     if settings.session_path.is_dir():
         for session in read_sessions(settings.session_path):
-            if session.decided_by is DecidedBy.FAST and not session.private:
-                found[session.session_id] = (tuple(session.messages), session.label)
+            # What stood in for the classifier, and what stayed with the turn before, has a failure or no confidence.
+            sure = session.failure is None and (session.confidence or 0.0) >= threshold
+            if session.decided_by is DecidedBy.FAST and sure and not session.private:
+                found[session.session_id] = (session.messages, session.label)
     for example in feedback_examples(settings.usage_database):
-        found[example.group] = (tuple(example.messages), example.label)
-    return list(found.values())
+        if example.source in (TOLD, LIKED) and not example.private:
+            found[example.group] = (example.messages, example.label)
+    requests = ((request_of(settings, messages, finder), label) for messages, label in found.values())
+    return [(request, label) for request, label in requests if not request.local_only]
 
 
-def _ask(classifier: Classifier, settings: Settings, messages: tuple[Message, ...]) -> dict[LabelName, float]:
+def _ask(classifier: Classifier, request: ChatRequest) -> dict[LabelName, float]:
     """The probabilities; none where it does not answer."""
     try:
-        return dict(classifier.classify(request_of(settings, messages), UpstreamCall).probabilities)
+        return dict(classifier.classify(request, UpstreamCall).probabilities)
     except UpstreamError as problem:
         click.echo(f"not answered: {problem}", err=True)
         return {}

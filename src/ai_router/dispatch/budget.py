@@ -13,7 +13,7 @@ from ai_router.dispatch.token_limits import limit_in
 from ai_router.errors import RouterError
 from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate, Searcher
-from ai_router.types import ChatRequest, DecidedBy, Decision, Usage
+from ai_router.types import ChatRequest, DecidedBy, Decision, Route, Usage
 from ai_router.virtual_key import AtLimit, VirtualKey
 
 DEFAULT_LIMIT = 4096
@@ -37,6 +37,7 @@ def affordable(
     searchers: Sequence[Searcher],
     reserve: Reserve,
     exhausted: Callable[[str], RouterError],
+    primary: Candidate,
 ) -> Plan:
     """The plan, as far as the key's budgets suffice for the most that it can cost, which is reserved: the search and
     the first candidate. What a further candidate can cost is reserved when it is asked.
@@ -52,6 +53,8 @@ def affordable(
     if not period:
         return priced
     local = tuple(candidate for candidate in priced.candidates if candidate.backend.local)
+    if not local and decision.decided_by is not DecidedBy.EXPLICIT and Route.PRIMARY in key.routes:
+        local = (primary,)
     if key.at_limit is AtLimit.LOCAL and local:
         note = f"the budget for the {period} is used up"
         return replace(priced, candidates=local, route=local[0].backend.name, wants_context=False, note=note)
@@ -86,7 +89,7 @@ def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan) -> float | 
     pictures = request.messages_json.count(b'"image_url"')
     tokens = -(-size // _BYTES_PER_TOKEN) + pictures * _PICTURE_TOKENS
     choices = request.params.get("n")
-    output = (limit_in(request.params) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
+    output = (limit_in(request) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
     return price_of(Usage(tokens, output), price)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ai_router.dispatch.plan import Plan
+from ai_router.dispatch.token_limits import capped
 from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate, Searcher
 from ai_router.routing.head.model import Guess
@@ -51,9 +52,14 @@ def dry_run_document(
             *(_asked(candidate, "fallback") for candidate in plan.candidates[1:]),
         ],
         "leaves": any(not candidate.backend.local for candidate in certain),
-        "cost_usd": None if searches else estimated_usd(plan.candidates[0], request),
+        "cost_usd": None if searches else estimated_usd(plan.candidates[0], _as_sent(plan, request)),
         "warning": decision.warning,
     }
+
+
+def _as_sent(plan: Plan, request: ChatRequest) -> ChatRequest:
+    """The request with the limit of the owner's route."""
+    return request if plan.max_tokens is None else capped(request, plan.max_tokens)
 
 
 def _asked(candidate: Candidate, purpose: str) -> Mapping[str, Any]:

@@ -14,8 +14,12 @@ from ai_router.dispatch.record import RequestRecord
 from ai_router.routing.router import shown_ask
 
 FIELD = "x_router"
-_FIRST_OBJECT = re.compile(rb"^(?:data:[ \t]*)?\{[^\r\n]*\}(?=[ \t]*\r?\n)", re.MULTILINE)
-"""The first line with an object in it: an event of SSE, or a line of NDJSON."""
+_LOOK_BACK = 4_096
+"""Bytes before a line in which it is looked what the line before was."""
+_OBJECT = re.compile(rb"^(?:data:[ \t]*\{[^\r\n]*\}(?=[ \t]*\r?\n\r?\n)|\{[^\r\n]*\}(?=[ \t]*\r?\n))", re.MULTILINE)
+"""An object on a line: all the data of an event of SSE, or a line of NDJSON."""
+_DATA_BEFORE = re.compile(rb"^data:[^\n]*\n\Z", re.MULTILINE)
+"""The line before is data of the same event."""
 
 
 def explanation(record: RequestRecord) -> dict[str, Any]:
@@ -45,7 +49,8 @@ def explained(body: bytes, record: RequestRecord) -> bytes:
 
 def explained_first(portion: bytes, record: RequestRecord) -> bytes | None:
     """The beginning of a stream with the explanation in its first event; None: there is no whole event in it yet."""
-    found = _FIRST_OBJECT.search(portion)
+    whole = (one for one in _OBJECT.finditer(portion) if not _DATA_BEFORE.search(portion[: one.start()][-_LOOK_BACK:]))
+    found = next(whole, None)
     return None if found is None else _with_member(portion, found.end() - 1, record)
 
 

@@ -20,17 +20,19 @@ class NotPermitted(Forbidden):
         self.param = "model"
 
 
-def permitted(plan: Plan, decision: Decision, key: VirtualKey) -> Plan:
+def permitted(plan: Plan, decision: Decision, key: VirtualKey, primary: Candidate) -> Plan:
     """The plan, without what the key may not use. Raises NotPermitted for what the client has named itself, and where
     nothing is left.
 
     A route permits all that answers it: ``xai`` all clouds of its chain, ``primary`` what is local, and a route of the
-    owner's what is in its chain.
+    owner's what is in its chain. Where nothing of a decision is left, ``primary`` answers, if the key permits that.
     """
     if decision.decided_by is DecidedBy.EXPLICIT:
         _check_named(plan, decision, key)
     searches = plan.wants_context and Route.ENRICH in key.routes
     kept = tuple(candidate for candidate in plan.candidates if _may_answer(candidate, plan, key))
+    if not kept and decision.decided_by is not DecidedBy.EXPLICIT and Route.PRIMARY in key.routes:
+        kept = (primary,)
     if not kept:
         raise NotPermitted(f"this key may not use the route '{plan.route}'", "route_not_allowed")
     if kept == plan.candidates and searches == plan.wants_context:

@@ -49,9 +49,13 @@ def plan_answer(decision: Decision, registry: Registry, *, cloud_fallback: bool)
     """
     if decision.decided_by is DecidedBy.EXPLICIT:
         return _named(decision, registry, cloud_fallback=cloud_fallback)
-    if decision.route in registry.catalogue.routes:
-        return _own(decision.route, registry, cloud_fallback=cloud_fallback)
-    chain = registry.chains[decision.label.lower()]
+    if (own := _own(decision.route, registry, cloud_fallback=cloud_fallback)) is not None:
+        return own
+    chain = registry.chains.get(decision.label.lower())
+    if chain is None:
+        # A route of the owner's that a reload has taken away since.
+        note = f"there is no route '{decision.route}' any more"
+        return Plan(registry.chains[Label.MODERATE.lower()], Route.PRIMARY, note=note)
     if decision.label is Label.COMPLEX:
         return _complex(chain, registry)
     if decision.label is Label.ENRICH:
@@ -71,18 +75,20 @@ def _named(decision: Decision, registry: Registry, *, cloud_fallback: bool) -> P
         local_fallbacks = tuple(candidate for candidate in chain if candidate.backend.local)
         candidates = ((Candidate(xai, xai.model),) if xai else ()) + local_fallbacks
         return _complex(candidates or (primary_candidate(registry),), registry)
-    if decision.model is None and decision.route in registry.catalogue.routes:
-        return _own(decision.route, registry, cloud_fallback=cloud_fallback)
+    if decision.model is None and (own := _own(decision.route, registry, cloud_fallback=cloud_fallback)) is not None:
+        return own
     if decision.route == Route.ENRICH:
         return _enrich(registry.chains[Label.ENRICH.lower()], registry, cloud_fallback=cloud_fallback)
     backend = registry.clouds.get(decision.route, registry.primary)
     return Plan((Candidate(backend, decision.model or backend.model),), decision.route)
 
 
-def _own(route: str, registry: Registry, *, cloud_fallback: bool) -> Plan:
-    """The plan for a route of the owner's."""
-    chain = _allowed(registry.chains[route], cloud_fallback=cloud_fallback)
-    return Plan(chain, route, max_tokens=registry.catalogue.routes[route].max_tokens)
+def _own(route: str, registry: Registry, *, cloud_fallback: bool) -> Plan | None:
+    """The plan for a route of the owner's; None if it is none. A reload may be under way."""
+    described, chain = registry.catalogue.routes.get(route), registry.chains.get(route)
+    if described is None or chain is None:
+        return None
+    return Plan(_allowed(chain, cloud_fallback=cloud_fallback), route, max_tokens=described.max_tokens)
 
 
 def _complex(chain: tuple[Candidate, ...], registry: Registry) -> Plan:
@@ -136,7 +142,8 @@ def fitting(plan: Plan, request: ChatRequest) -> Plan:
     if not kept:
         message = f"{first.backend.name}: {found.why}, and nobody else may be asked"
         raise InvalidRequest(message, found.param, found.code)
-    stays = plan.route in (Route.ENRICH, Route.META)
+    # Not the name of its first candidate, but a route: ENRICH, META, or an owner's.
+    stays = plan.route != first.backend.name
     return replace(
         plan,
         candidates=kept,

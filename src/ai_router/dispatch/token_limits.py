@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ai_router.providers.fields import TOKEN_LIMITS
+import orjson
+
 from ai_router.types import ChatRequest
 
-_LIMIT_FIELD = {"responses": "max_output_tokens"}
-"""The limit's name in APIs that do not call it max_tokens."""
+_IN_CHAT = ("max_tokens", "max_completion_tokens")
+_OWN_NAMES = {"responses": ("max_output_tokens",), "messages": ("max_tokens",), "completions": ("max_tokens",)}
+"""The limits' names in other APIs."""
 
 
-def limit_in(fields: Mapping[str, object]) -> int | None:
-    """The largest limit of tokens in a body; None: it has none."""
-    found = [value for name in TOKEN_LIMITS if isinstance(value := fields.get(name), int) and value > 0]
+def limit_in(request: ChatRequest) -> int | None:
+    """The largest limit of tokens that a request has; None: it has none."""
+    found = [limit for name in _IN_CHAT if (limit := _limit(request.params, name)) is not None]
     return max(found) if found else None
 
 
 def with_token_limit(request: ChatRequest, limit: int) -> ChatRequest:
     """The request, with ``limit`` for its answer if it has no limit."""
-    return request if limit_in(request.params) is not None else _changed(request, limit)
+    return request if limit_in(request) is not None else _changed(request, limit)
 
 
 def capped(request: ChatRequest, most: int) -> ChatRequest:
     """The request, whose answer may have at most so many tokens; itself, if it asks for no more."""
-    limit = limit_in(request.params)
+    limit = limit_in(request)
     return request if limit is not None and limit <= most else _changed(request, most)
+
+
+def _limit(fields: Mapping[str, Any], name: str) -> int | None:
+    value = fields.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _changed(request: ChatRequest, limit: int) -> ChatRequest:
     own = request.own
-    if own is not None:
-        own = replace(own, fields=_limited(own.fields, limit, _LIMIT_FIELD.get(own.api.name, TOKEN_LIMITS[0])))
-    return replace(request, params=_limited(request.params, limit, TOKEN_LIMITS[0]), own=own)
+    if own is not None and own.api.name in _OWN_NAMES:
+        fields = _limited(own.fields, limit, _OWN_NAMES[own.api.name])
+        own = replace(own, fields=_without_long_thoughts(fields, limit))
+    return replace(request, params=_limited(request.params, limit, _IN_CHAT), own=own)
 
 
-def _limited(fields: Mapping[str, Any], limit: int, name: str) -> Mapping[str, Any]:
-    """The fields, in which no limit is above ``limit``; it is called ``name`` where there is none."""
-    present = [each for each in TOKEN_LIMITS if isinstance(fields.get(each), int)] or [name]
-    lowered = {each: min(value, limit) if isinstance(value := fields.get(each), int) else limit for each in present}
-    return {**fields, **lowered}
+def _limited(fields: Mapping[str, Any], limit: int, names: Sequence[str]) -> Mapping[str, Any]:
+    """The fields, of which those called ``names`` are no larger than ``limit``; there is one at least."""
+    present = [name for name in names if fields.get(name) is not None] or names[:1]
+    return {**fields, **{name: min(_limit(fields, name) or limit, limit) for name in present}}
+
+
+def _without_long_thoughts(fields: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
+    """The fields without ``thinking`` if that may take the whole limit: Anthropic's API refuses it then."""
+    thinking = orjson.loads(orjson.dumps(fields.get("thinking")))
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    if not isinstance(budget, int) or budget < limit:
+        return fields
+    return {name: value for name, value in fields.items() if name != "thinking"}

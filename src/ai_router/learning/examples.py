@@ -43,6 +43,8 @@ class Example:
     label: LabelName
     source: str
     group: str
+    private: bool = False
+    """Whether the request was local-only: nothing of it may be sent anywhere else."""
 
 
 def packaged_files(part: str) -> list[Path]:
@@ -150,7 +152,10 @@ class StoredSession:
     timings: Mapping[str, float]
     cost_usd: float | None
     private: bool = False
-    """Whether the request was local-only: nothing of it may be sent to a cloud, now or later."""
+    """As of Example."""
+    confidence: float | None = None
+    failure: str | None = None
+    """Why the classifier gave no decision, if it was asked and gave none."""
 
     @property
     def first_user_text(self) -> str:
@@ -196,4 +201,6 @@ def session_of(document: Mapping[str, Any]) -> StoredSession | None:
         timings=document["timings"],
         cost_usd=document["cost_usd"],
         private=bool(document.get("private")),
+        confidence=decision.get("confidence"),
+        failure=decision.get("failure"),
     )

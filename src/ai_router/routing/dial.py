@@ -39,23 +39,31 @@ def dialled(decision: Decision, quality: int | None, dial: Dial | None) -> Decis
     """The decision as it is at this quality; None: nobody asked for one. The reason says what came of it.
 
     Only MODERATE and COMPLEX are exchanged: how up to date an answer must be is no matter of quality. Where the decider
-    gave no probabilities, its label stays, but at LOWEST.
+    gave no probabilities, its label stays. At LOWEST nothing is COMPLEX, with or without them.
     """
     if quality is None or decision.label not in (Label.MODERATE, Label.COMPLEX):
         return decision
+    if quality == LOWEST:
+        return at_home(decision, quality)
     if dial is None:
         return _noted(decision, f"quality {quality} has no effect: there is no head with thresholds for it")
     threshold, share = dial.thresholds[quality], decision.complex_share
-    rule = "nothing is COMPLEX" if quality == LOWEST else f"COMPLEX from {threshold:.2g} on"
-    if share is None and quality != LOWEST:
+    if share is None:
         return _noted(decision, f"quality {quality} has no effect: the decider gave no probabilities")
-    what = f"quality {quality}: {rule}" if share is None else f"quality {quality}: {rule}, this is {share:.2g}"
-    wanted = Label.COMPLEX if share is not None and share >= threshold else Label.MODERATE
+    what = f"quality {quality}: COMPLEX from {threshold:.2g} on, this is {share:.2g}"
+    wanted = Label.COMPLEX if share >= threshold else Label.MODERATE
     # A higher quality makes nothing MODERATE, nor a lower one COMPLEX: label and share may come from two models.
     towards = Label.COMPLEX if quality > NEUTRAL else Label.MODERATE
     if quality == NEUTRAL or wanted == decision.label or wanted is not towards:
         return _noted(decision, what)
     return _moved(decision, wanted, f"{what}, and would be {decision.label}")
+
+
+def at_home(decision: Decision, quality: int | None) -> Decision:
+    """The decision, which is not COMPLEX at LOWEST, whatever has made it so."""
+    if quality != LOWEST or decision.label is not Label.COMPLEX:
+        return decision
+    return _moved(decision, Label.MODERATE, f"quality {LOWEST}: nothing is COMPLEX, and this would be")
 
 
 def with_share(decision: Decision, probabilities: Mapping[Label, float]) -> Decision:

@@ -9,15 +9,20 @@ from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Route, rout
 
 
 def decide_local_only(request: ChatRequest, registry: Registry, head: Head | None, own: RouteModels) -> Decision:
-    """The primary; or, where other local backends are in chains, what the head makes of the request, sure or not."""
+    """The primary; or, where there are other local backends, or routes of the owner's, what the head makes of it, sure
+    or not."""
     reason = f"local-only: {request.local_only}"
     others = (candidate.backend for chain in registry.chains.values() for candidate in chain)
-    if head is None or not any(backend.local and backend is not registry.primary for backend in others):
-        return Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.POLICY, reason)
+    is_choice = any(backend.local and backend is not registry.primary for backend in others)
+    plain = Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.POLICY, reason)
+    if head is None or not (is_choice or own.labels):
+        return plain
     guess = head.guess(request.messages, request.timestamp.year, own=own)
     if guess.own is not None and guess.own.matches:
         label = guess.own.label
         return Decision(label, route_of(label), DecidedBy.POLICY, f"{reason}; {guess.own.reason}", ask=guess.ask)
+    if not is_choice:
+        return plain
     return Decision(
         guess.label,
         route_of(guess.label),

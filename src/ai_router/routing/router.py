@@ -31,7 +31,7 @@ from ai_router.routing.conversations import (
     stay,
     turn_keys,
 )
-from ai_router.routing.dial import LOWEST, dialled, with_share
+from ai_router.routing.dial import LOWEST, at_home, dialled, with_share
 from ai_router.routing.fast_path import (
     NOTHING_KNOWN,
     FastPath,
@@ -197,24 +197,23 @@ class Router:
             decision = with_share(decision, undecided.guess.probabilities)
         if self._fast_path is not None:
             self._fast_path.record_verdict(undecided.key, undecided.guess, decision)
-            decision = stay(self._dialled(request, decision), undecided.previous_label)
+            decision = self._settled(request, decision, undecided.previous_label)
             self._fast_path.remember(undecided.turn_keys, decision.label, undecided.previous_label)
             return decision
-        return self._dialled(request, decision)
+        return self._settled(request, decision, None)
 
-    def _dialled(self, request: ChatRequest, decision: Decision) -> Decision:
-        """The decision at the quality that is wanted."""
-        quality = self._quality_of(request)
-        if quality is None:
-            return decision
-        head = self.head
-        return dialled(decision, quality, None if head is None else head.dial)
+    def _settled(self, request: ChatRequest, decision: Decision, previous: LabelName | None) -> Decision:
+        """The decision at the quality that is wanted, in its conversation."""
+        quality, head = self._quality_of(request), self.head
+        if quality is not None:
+            decision = dialled(decision, quality, None if head is None else head.dial)
+        return at_home(stay(decision, previous), quality)
 
     def _fallback(
         self, request: ChatRequest, undecided: Undecided, failure: str, duration_ms: float | None = None
     ) -> Decision:
         decision = fallback_decision(undecided.guess, failure, duration_ms)
-        decision = stay(self._dialled(request, decision), undecided.previous_label)
+        decision = self._settled(request, decision, undecided.previous_label)
         if self._fast_path is not None:
             self._fast_path.remember_own(undecided.turn_keys[1], decision.label)
         return decision
@@ -242,9 +241,9 @@ class Router:
         known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages)).among(self._labels.names)
         previous_label = known.previous
         if (continued := self._continued_decision(request, keys, known)) is not None:
-            return continued
+            return at_home(continued, self._quality_of(request))
         if known.decision is not None:
-            decision = stay(self._dialled(request, cached_decision(known.decision)), previous_label)
+            decision = self._settled(request, cached_decision(known.decision), previous_label)
             self._fast_path.remember(keys, decision.label, previous_label)
             return decision
         found = self._fast_path.first_guess(request)
@@ -296,7 +295,7 @@ class Router:
     ) -> Decision:
         if self._fast_path is None:
             raise ValueError("there is no head")
-        decision = stay(self._dialled(request, decision), previous_label)
+        decision = self._settled(request, decision, previous_label)
         self._fast_path.remember(keys, decision.label, previous_label)
         self._fast_path.offer_to_shadow(request, guess)
         return decision

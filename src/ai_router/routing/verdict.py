@@ -129,8 +129,8 @@ def label_probability(
 
     At each position the probability of a candidate goes to the label that it names, together with the tokens before it.
     The generated token may still be the beginning of several labels: its probability is divided by the next position.
-    Other candidates that name no label, or several, are left out. None if no candidate names a label, or if the tokens
-    end before the answer names one.
+    Of another candidate that may name several labels each gets its part; one that names none is left out. None if no
+    candidate names a label, or if the tokens end before the answer names one.
 
     vLLM reports log-probabilities from before the constraint is applied, so they are normalised over what is left.
     """
@@ -144,6 +144,10 @@ def label_probability(
                 named[beginnings[0]] += math.exp(min(logprob, 0.0))
             elif beginnings and text == token.text:
                 shared += math.exp(min(logprob, 0.0))
+            else:
+                # What would have followed is not known: it is as likely to be any of them.
+                for label_of_several in beginnings:
+                    named[label_of_several] += math.exp(min(logprob, 0.0)) / len(beginnings)
         total = sum(named.values()) + shared
         if total <= 0:
             return None

@@ -121,6 +121,7 @@ feedback = Table(
     Column("decided", String(16), nullable=False),  # the label that the request had
     Column("label", String(16), nullable=True),  # the one that it should have had, as far as the verdict tells
     Column("messages", JSON, nullable=False),  # the conversation that was decided
+    Column("local_only", Boolean, nullable=False, server_default=false()),
     Index("feedback_at", "at"),
 )
 

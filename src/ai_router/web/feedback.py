@@ -115,4 +115,5 @@ def _row(
         "decided": decided,
         "label": wanted or good,
         "messages": session["client_messages"],
+        "local_only": bool(session.get("private")),
     }

@@ -24,6 +24,7 @@ from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, cursor, is_number, json_fields, page_size, text
 from ai_router.web.live_events import LiveEvents, live_response
 from ai_router.web.policy import VARIABLE as POLICY
+from ai_router.web.quality import VARIABLE as QUALITY
 from ai_router.web.requests import Arrival, check_values, parse_chat_request
 from ai_router.web.responses import on_response_closed
 from ai_router.web.thread_owner import organization_of_request, store_with
@@ -212,6 +213,7 @@ def _chat_request(
         key=g.key,
         trace=settings.trace_of(traceparent) if traceparent or settings.traces_all else None,
         policy=environ.get(POLICY),
+        quality=environ.get(QUALITY),
         finder=settings.privacy.finder,
     )
     return parse_chat_request(body, arrival)

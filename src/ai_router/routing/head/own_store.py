@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class OwnRoutesStore:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._lock = threading.Lock()
         self._wanted: Mapping[LabelName, str] = {}
         self._watch = FileWatch(folder / ROUTES_FILE, self._changed)
         self._learned = self._read(self._watch.exists)
@@ -35,12 +37,15 @@ class OwnRoutesStore:
 
     def want(self, digests: Mapping[LabelName, str]) -> None:
         """The routes that there are from now on, with the digests of what they are to be learned from."""
-        self._wanted = digests
-        self._choose()
+        with self._lock:
+            self._wanted = digests
+            self._choose()
 
     def _changed(self, there: bool) -> None:
-        self._learned = self._read(there)
-        self._choose()
+        learned = self._read(there)
+        with self._lock:
+            self._learned = learned
+            self._choose()
 
     def _choose(self) -> None:
         self.current = self._learned.of(self._wanted)

@@ -1,4 +1,4 @@
-"""The quality that a key's requests want."""
+"""The quality that a key's requests want; and verdicts about requests that may not leave the local network."""
 
 from __future__ import annotations
 
@@ -11,3 +11,4 @@ down_revision = "0007"
 
 def upgrade() -> None:
     op.add_column("keys", sa.Column("quality", sa.Integer, nullable=True))
+    op.add_column("feedback", sa.Column("local_only", sa.Boolean, nullable=False, server_default=sa.false()))
