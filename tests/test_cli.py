@@ -66,6 +66,18 @@ def test_doctor_finds_all_well(run, upstream: FakeUpstream) -> None:
     assert result.output.endswith("all is well\n")
 
 
+def test_doctor_names_routes_that_are_not_learned_yet(run, upstream: FakeUpstream, tmp_path: Path) -> None:
+    upstream.on("/v1/models", Plain({"data": []}))
+    (tmp_path / "mine.toml").write_text(
+        '[routes.code]\ndescription = "code"\nbackend = "primary"\nexamples = ["a1", "a2", "a3", "a4", "a5"]\n'
+    )
+    settings = {"PRIMARY_URL": upstream.url, "CATALOGUE_FILE": str(tmp_path / "mine.toml")}
+    said = "note: not learned yet, or changed since: code ('ai-router learn')"
+    assert said in run("doctor", **settings).output
+    assert "code: knows 5 of its 5 examples" in run("learn", **settings).output
+    assert said not in run("doctor", **settings).output
+
+
 def test_doctor_names_what_is_wrong_and_no_key(run, upstream: FakeUpstream) -> None:
     upstream.on("/v1/models", Plain({"error": "Incorrect API key provided: s3cret"}, status=400))
     result = run("doctor", PRIMARY_URL=upstream.url, XAI_API_URL=upstream.url, XAI_API_KEY="s3cret")

@@ -22,7 +22,9 @@ from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import EmbeddedUnavailable, find_weights, name_of, start_embedded
 from ai_router.http.session import BackendSession
 from ai_router.observability.log_file import OWN_STREAMS
-from ai_router.providers.registry import Backend
+from ai_router.providers.registry import Backend, Registry
+from ai_router.routing.head.own_store import OwnRoutesStore
+from ai_router.routing.labels import Labels
 from ai_router.runtime import pid_file
 from ai_router.server.application import Server
 from ai_router.shared.client import SharedClient, SharedUnavailable
@@ -217,8 +219,17 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
         click.echo("classifier: none; the fast path decides")
     for note in registry.notes:
         click.echo(f"note: {note}")
+    if waiting := _routes_to_learn(settings, registry):
+        click.echo(f"note: not learned yet, or changed since: {', '.join(waiting)} ('ai-router learn')")
     if not registry.clouds:
         click.echo("no cloud: no key of any is set; COMPLEX and ENRICH go to the primary")
+
+
+def _routes_to_learn(settings: Settings, registry: Registry) -> list[str]:
+    """The owner's routes that the model in the router does not know; the classifier does, and clients may name them."""
+    labels, store = Labels(registry.catalogue.routes), OwnRoutesStore(settings.data_dir)
+    store.want(labels.digests)
+    return [label.lower() for label in labels.own if label not in store.current.labels]
 
 
 def _redis_problems(settings: Settings) -> Iterator[str]:
