@@ -10,11 +10,11 @@ import click
 
 from ai_router.cli.common import exit_with, opened_classifier, registry_of, request_of, settings_or_exit
 from ai_router.cli.feedback_examples import LIKED, TOLD, feedback_examples
-from ai_router.cli.installing import install
 from ai_router.config import ClassifierMode, Settings
 from ai_router.errors import UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.learning.examples import read_sessions
+from ai_router.learning.installing import install
 from ai_router.privacy import build_finder
 from ai_router.routing.calibration_store import CALIBRATION_FILE, pack_calibration
 from ai_router.routing.classifier import Classifier

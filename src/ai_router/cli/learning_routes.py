@@ -9,7 +9,7 @@ import click
 
 from ai_router.cli.common import exit_with, registry_of, settings_or_exit
 from ai_router.cli.feedback_examples import feedback_examples
-from ai_router.cli.installing import install
+from ai_router.learning.installing import install
 from ai_router.learning.own_routes import LearnedRoute, learn_routes, ordinary_prompts
 from ai_router.routing.head.own_routes import ROUTES_FILE, pack_routes
 from ai_router.routing.head.store import HeadStore, packaged_slow_models

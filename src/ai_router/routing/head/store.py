@@ -10,7 +10,6 @@ import hashlib
 import io
 import logging
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import orjson
 from msgspec import convert
 
 from ai_router.routing.dial import HIGHEST, Dial
+from ai_router.routing.head.arrays import packed_arrays
 from ai_router.routing.head.asking import AskModel
 from ai_router.routing.head.blas import take_one_thread
 from ai_router.routing.head.confidence import CONFIDENCE_BINS, Stages
@@ -61,17 +61,16 @@ def pack_head(parts: HeadParts) -> bytes:
         "dial": None if parts.dial is None else asdict(parts.dial),
         "about": parts.metadata,
     }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write_rows(archive, "weights", parts.weights)
-        _write_array(archive, "vocabulary", parts.vocabulary)
-        _write_rows(archive, "asks", parts.asks.weights[:, None])
-        _write_network(archive, "asks_network", parts.asks.network)
-        _write_network(archive, "meaning", parts.meaning)
-        if parts.difficulty is not None:
-            _write_rows(archive, "difficulty", parts.difficulty)
-        _write_array(archive, "description", np.frombuffer(orjson.dumps(description), np.uint8))
-    return buffer.getvalue()
+    arrays = {
+        **_rows("weights", parts.weights),
+        "vocabulary": parts.vocabulary,
+        **_rows("asks", parts.asks.weights[:, None]),
+        **_network("asks_network", parts.asks.network),
+        **_network("meaning", parts.meaning),
+    }
+    if parts.difficulty is not None:
+        arrays |= _rows("difficulty", parts.difficulty)
+    return packed_arrays({**arrays, "description": np.frombuffer(orjson.dumps(description), np.uint8)})
 
 
 def unpack_head(content: bytes, slow: SlowModels | None, *, with_difficulty: bool = True) -> Head:
@@ -238,11 +237,10 @@ def _check_head(head: Head) -> None:
         raise HeadUnusable("it computes what is no number")
 
 
-def _write_rows(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
-    """Write the rows, of (BUCKETS, columns), that are not zero, and which these are."""
+def _rows(name: str, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """The rows, of (BUCKETS, columns), that are not zero, and which these are."""
     rows = np.flatnonzero(np.any(values, axis=1)).astype(np.int32)
-    _write_array(archive, f"{name}.rows", rows)
-    _write_array(archive, name, values[rows].astype(np.float16))
+    return {f"{name}.rows": rows, name: values[rows].astype(np.float16)}
 
 
 def _read_rows(arrays: Mapping[str, npt.NDArray[Any]], name: str, columns: int) -> npt.NDArray[np.float16]:
@@ -254,10 +252,12 @@ def _read_rows(arrays: Mapping[str, npt.NDArray[Any]], name: str, columns: int) 
     return weights
 
 
-def _write_network(archive: zipfile.ZipFile, name: str, network: Network) -> None:
-    for layer in fields(network):
-        for part, values in zip(("weight", "bias"), getattr(network, layer.name), strict=True):
-            _write_array(archive, f"{name}.{layer.name}.{part}", values.astype(np.float16))
+def _network(name: str, network: Network) -> dict[str, npt.NDArray[Any]]:
+    return {
+        f"{name}.{layer.name}.{part}": values.astype(np.float16)
+        for layer in fields(network)
+        for part, values in zip(("weight", "bias"), getattr(network, layer.name), strict=True)
+    }
 
 
 def _read_network(arrays: Mapping[str, npt.NDArray[Any]], name: str, outputs: int) -> Network:
@@ -271,10 +271,3 @@ def _read_network(arrays: Mapping[str, npt.NDArray[Any]], name: str, outputs: in
     if network.output[1].shape != (outputs,):
         raise HeadUnusable(f"{name} has {len(network.output[1])} outputs, not {outputs}")
     return network
-
-
-def _write_array(archive: zipfile.ZipFile, name: str, values: npt.NDArray[Any]) -> None:
-    """Write an array with a fixed date, so that equal content is equal bytes."""
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
