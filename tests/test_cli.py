@@ -149,7 +149,9 @@ def test_a_port_that_is_taken_stops_the_start_with_one_line(run, upstream: FakeU
 
 def test_route_tells_who_would_really_answer(run) -> None:
     result = run("route", "what is the weather in Rome?")
-    assert result.output.endswith("enrich needs XAI_API_KEY or PERPLEXITY_API_KEY; the primary stands in\n")
+    assert result.output.endswith(
+        "enrich needs XAI_API_KEY or PERPLEXITY_API_KEY or OPENROUTER_API_KEY or SEARXNG_URL; the primary stands in\n"
+    )
     decision = json.loads(run("route", "--json", "what is the weather in Rome?").output)
     (asked,) = decision["would_ask"]
     assert asked == {"backend": "primary", "model": "smollm2-135m-instruct", "local": True, "for": "answer"}

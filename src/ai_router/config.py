@@ -129,6 +129,10 @@ class Settings(BaseModel):
     perplexity_api_key: Secret | None = _variable(None, "Perplexity's key; unset: none of its models", hidden=True)
     openrouter_api_url: Url | None = _variable(None, "OpenRouter's address; unset: the catalogue's")
     openrouter_api_key: Secret | None = _variable(None, "OpenRouter's key; unset: none of its models", hidden=True)
+    searxng_url: Url | None = _variable(None, "a SearXNG of your own that may search the web for ENRICH; unset: none")
+    enrich_provider: Text | None = _variable(
+        None, "who searches first: xai, perplexity, openrouter, searxng; unset: in the catalogue's order"
+    )
     catalogue_file: UserPath | None = _variable(None, "your own models, providers and fallback chains, in TOML")
 
     unknown_model: Annotated[UnknownModel, one_of_kind(UnknownModel)] = _variable(

@@ -23,7 +23,7 @@ from ai_router.wiring import quality_of
 log = logging.getLogger(__name__)
 
 RELOADED = (
-    *("CATALOGUE_FILE", "UNKNOWN_MODEL", "XAI_MODEL", "XAI_SEARCH_MODEL"),
+    *("CATALOGUE_FILE", "UNKNOWN_MODEL", "XAI_MODEL", "XAI_SEARCH_MODEL", "SEARXNG_URL", "ENRICH_PROVIDER"),
     *("BACKEND_CAP", "QUEUE_SIZE", "PRIMARY_SLOTS", "SPECULATION_BUDGET_S", "PRIVATE_PATTERNS", "QUALITY"),
 )
 """The settings that a running router takes over."""

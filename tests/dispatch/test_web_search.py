@@ -7,8 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.config import SettingsError
 from ai_router.config_loading import load_settings
-from ai_router.dispatch.web_search import findings, search_body
+from ai_router.dispatch.search_apis import query_of, search_body, search_call
+from ai_router.dispatch.web_search import findings
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import Timeouts, UpstreamRequest
 from ai_router.providers.registry import build_registry
@@ -100,3 +102,89 @@ def test_what_chat_templates_read_as_a_turn_is_none_in_web_text(token: str) -> N
 def test_what_only_looks_like_one_stays() -> None:
     said = "a < b |> c, [INSTALL], <strong>, x<|y, 1 << 3"
     assert made_of(finds(said, urls=[]).payload) == said
+
+
+OTHERS = build_registry(
+    load_settings(
+        {"PRIMARY_URL": "http://gpu", "OPENROUTER_API_KEY": "k", "SEARXNG_URL": "http://127.0.0.1:8888"}, dotenv=None
+    )
+)
+OPENROUTER, SEARXNG = OTHERS.searchers
+
+
+def test_a_model_that_searches_by_itself_is_asked_by_chat_completions() -> None:
+    call = search_call(chat_request("weather?", date_context="DATE"), OPENROUTER)
+    assert (call.method, call.url) == ("POST", "https://openrouter.ai/api/v1/chat/completions")
+    body = orjson.loads(call.body or b"")
+    assert body["model"] == "openai/gpt-6-luna:online"
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert body["messages"][1]["content"] == "DATE\n\nuser: weather?"
+
+
+def test_its_citations_are_the_sources_and_its_charge_the_usage() -> None:
+    cited = [{"type": "url_citation", "url_citation": {"url": url, "title": "t"}} for url in ("https://a", "https://a")]
+    message = {"role": "assistant", "content": "It rains.", "annotations": [*cited, {"type": "file"}, "x"]}
+    payload = {"choices": [{"message": message}], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "cost": 0.021}}
+    found = findings(orjson.dumps(payload), CALL, "chat")
+    assert found.text == "It rains.\n\nSources:\n- https://a"
+    assert found.usage["cost"] == 0.021
+
+
+def test_a_search_engine_is_asked_for_the_last_question_without_a_model() -> None:
+    call = search_call(chat_request("Who won the match in Köln?"), SEARXNG)
+    assert (call.method, call.body) == ("GET", None)
+    assert call.url == "http://127.0.0.1:8888/search?q=Who+won+the+match+in+K%C3%B6ln%3F&format=json"
+
+
+def test_a_short_question_is_asked_with_the_one_before() -> None:
+    turns = [{"role": "user", "content": "weather in Oslo"}, {"role": "assistant", "content": "Snow."}]
+    assert query_of(chat_request(messages=[*turns, {"role": "user", "content": "and tomorrow?"}])) == (
+        "weather in Oslo and tomorrow?"
+    )
+    assert len(query_of(chat_request("x" * 5_000))) == 300
+
+
+def test_the_engines_answers_and_first_results_are_the_findings() -> None:
+    results = [
+        {"url": f"https://{n}", "title": f"T{n}", "content": f"C{n}", "publishedDate": "2026-11-30"} for n in range(20)
+    ]
+    payload = {"answers": [{"answer": "42 km"}, "plain"], "results": [{"url": "https://empty"}, *results, {"x": 1}]}
+    found = findings(orjson.dumps(payload), CALL, "searxng")
+    assert found.text.startswith("42 km\n\nplain\n\nT0 (2026-11-30)\nhttps://0\nC0\n\nT1")
+    assert found.text.count("https://") == 7 + 8, "seven results with something in them, and eight addresses"
+    assert found.usage["cost"] == 0.0
+
+
+@pytest.mark.parametrize("payload", [{"results": []}, {"results": "x", "answers": [1]}, {}])
+def test_an_engine_that_finds_nothing_says_so(payload: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamFoundNothing):
+        findings(orjson.dumps(payload), CALL, "searxng")
+
+
+@pytest.mark.parametrize(
+    ("first", "order"),
+    [
+        (None, ["xai", "openrouter", "searxng"]),
+        ("searxng", ["searxng", "xai", "openrouter"]),
+        ("openrouter", ["openrouter", "xai", "searxng"]),
+    ],
+)
+def test_who_searches_first_can_be_said(first: str | None, order: list[str]) -> None:
+    settings = {"PRIMARY_URL": "http://gpu", "XAI_API_KEY": "k", "OPENROUTER_API_KEY": "k", "SEARXNG_URL": "http://s"}
+    chosen = {} if first is None else {"ENRICH_PROVIDER": first}
+    registry = build_registry(load_settings(settings | chosen, dotenv=None))
+    assert [searcher.backend.name for searcher in registry.searchers] == order
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ("perplexity", "ENRICH_PROVIDER perplexity cannot search: it has no key or address"),
+        ("searxng", "ENRICH_PROVIDER searxng cannot search: it has no key or address"),
+        ("bing", "ENRICH_PROVIDER bing cannot search: who may search: xai, perplexity, openrouter, searxng"),
+    ],
+)
+def test_one_that_cannot_search_stops_the_start(first: str, why: str) -> None:
+    settings = {"PRIMARY_URL": "http://gpu", "XAI_API_KEY": "k", "ENRICH_PROVIDER": first}
+    with pytest.raises(SettingsError, match=why):
+        build_registry(load_settings(settings, dotenv=None))

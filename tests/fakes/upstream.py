@@ -147,7 +147,7 @@ class FakeUpstream:
         with self._arrived:
             self.requests.append(recorded)
             self._arrived.notify_all()
-            scripts = self._scripts.get(recorded.path)
+            scripts = self._scripts.get(recorded.path.partition("?")[0])
             script: Script = Plain({"error": {"message": "no script for this path"}}, status=404)
             if scripts:
                 script = scripts[0] if len(scripts) == 1 else scripts.popleft()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from ai_router.errors import InvalidRequest
-from ai_router.providers.catalogue import SEARCH
+from ai_router.providers.catalogue import SEARCH, SEARXNG
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Route
 
@@ -104,7 +104,9 @@ def _enrich(chain: tuple[Candidate, ...], registry: Registry, *, cloud_fallback:
     allowed = _allowed(chain, cloud_fallback=cloud_fallback)
     if registry.searchers:
         return Plan(allowed, Route.ENRICH, wants_context=True)
-    keys = [registry.catalogue.providers[name].key for name in registry.catalogue.chains.get(SEARCH, ())]
+    providers = registry.catalogue.providers
+    names = registry.catalogue.chains.get(SEARCH, ())
+    keys = ["SEARXNG_URL" if name == SEARXNG else providers[name].key for name in names]
     needed = " or ".join(key for key in keys if key) or "somebody to search the web"
     return Plan(allowed, allowed[0].backend.name, note=f"{Route.ENRICH} needs {needed}; {_PRIMARY_INSTEAD}")
 

@@ -31,6 +31,9 @@ PRIMARY = "primary"
 SEARCH = "search"
 """The chain of the providers that are asked to search the web for the route ENRICH."""
 
+SEARXNG = "searxng"
+"""In that chain: the search engine of SEARXNG_URL."""
+
 CHAINS = (Label.MODERATE.lower(), Label.COMPLEX.lower(), Label.ENRICH.lower(), Label.META.lower(), SEARCH)
 DOORS = ("rerank", "audio", "images")
 """What may be passed on without a decision: the endpoints below /v1 of that name."""
@@ -102,14 +105,16 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to have a provider search the web, with the Responses API.
+    """How to have the web searched (dispatch/search_apis.py).
 
-    ``model``: the model to ask. ``path``: the endpoint, below the API's root. ``fields``: more fields for the body.
+    ``model``: the model to ask. ``api``: which kind of searcher it is. ``path``: the endpoint, below the API's root; of
+    SearXNG below its address. ``fields``: more fields for the body.
     ``max_usd``: the most that a search is expected to cost, for budgets of keys; None: those do not search with it.
     """
 
     model: str
     max_usd: NotNegative | None = None
+    api: Literal["responses", "chat", "searxng"] = "responses"
     path: str = "/responses"
     fields: Mapping[str, Any] = {}
 
@@ -198,6 +203,17 @@ class Catalogue(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def is_pattern(name: str) -> bool:
     """Whether a name of the catalogue is a glob of names."""
     return any(mark in name for mark in "*?[")
+
+
+def replace_retired(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
+    """The name to ask for instead of ``model``, which may be itself, and a warning for those who use it; None: none."""
+    entry = provider.retirement(model)
+    if entry is None:
+        return model, None
+    if entry.on is not None and entry.on > today:
+        return model, f"'{model}' will be retired on {entry.on}; its successor is '{entry.replaced_by}'"
+    when = f" on {entry.on}" if entry.on else ""
+    return entry.replaced_by, f"'{model}' was retired{when}; '{entry.replaced_by}' stands in its place"
 
 
 def load_catalogue(user_file: Path | None = None) -> Catalogue:
@@ -305,6 +321,8 @@ def _chain_problems(name: str, chain: Sequence[str], catalogue: Catalogue) -> It
 def _chain_entry_problems(chain: str, entry: str, catalogue: Catalogue) -> Iterator[str]:
     backend, _, model = entry.partition("/")
     provider = catalogue.providers.get(backend)
+    if chain == SEARCH and entry == SEARXNG:
+        return
     if provider is None and backend != PRIMARY:
         nearest = difflib.get_close_matches(backend, [PRIMARY, *catalogue.providers], n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""

@@ -9,7 +9,7 @@
 6. anything else: not found, or, with UNKNOWN_MODEL=auto, ``auto``
 
 The retired names and their successors are data: ``[providers.NAME.retired]`` in catalogue.toml, looked up by
-``replace_retired`` in registry.py: whether the name is retired by today, and what takes its place. So are the aliases:
+``replace_retired`` in catalogue.py: whether the name is retired by today, and what takes its place. So are the aliases:
 ``[aliases]``, looked up by ``Catalogue.alias``.
 """
 
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from ai_router.errors import ModelNotFound
-from ai_router.providers.catalogue import PRIMARY, is_pattern
-from ai_router.providers.registry import AUTO, XAI, Backend, Registry, replace_retired
+from ai_router.providers.catalogue import PRIMARY, is_pattern, replace_retired
+from ai_router.providers.registry import AUTO, XAI, Backend, Registry
 from ai_router.types import Route
 
 

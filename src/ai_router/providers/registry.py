@@ -18,12 +18,14 @@ from ai_router.http.calls import Timeouts
 from ai_router.providers.catalogue import (
     PRIMARY,
     SEARCH,
+    SEARXNG,
     Catalogue,
     Model,
     Provider,
     Rules,
     Search,
     load_catalogue,
+    replace_retired,
 )
 from ai_router.providers.families import FAMILIES, Family
 
@@ -31,6 +33,7 @@ AUTO = "auto"
 XAI, CLASSIFIER = "xai", "classifier"
 _VERSION_IN_PATH = re.compile(r"/v[0-9][a-z0-9]*(?:/|$)")
 _UNKNOWN_MODEL = Model()
+_SEARXNG_SEARCH = Search(model="json", api="searxng", path="/search", max_usd=0.0)
 
 
 @lru_cache(maxsize=256)
@@ -301,17 +304,6 @@ def _cloud_backends(
         yield name, backend
 
 
-def replace_retired(provider: Provider, model: str, today: date) -> tuple[str, str | None]:
-    """The name to ask for instead of ``model``, which may be itself, and a warning for those who use it; None: none."""
-    entry = provider.retirement(model)
-    if entry is None:
-        return model, None
-    if entry.on is not None and entry.on > today:
-        return model, f"'{model}' will be retired on {entry.on}; its successor is '{entry.replaced_by}'"
-    when = f" on {entry.on}" if entry.on else ""
-    return entry.replaced_by, f"'{model}' was retired{when}; '{entry.replaced_by}' stands in its place"
-
-
 def _candidates(
     chain: Sequence[str], primary: Backend, clouds: Mapping[str, Backend], today: date
 ) -> Iterator[Candidate]:
@@ -323,12 +315,26 @@ def _candidates(
             yield Candidate(backend, chosen if provider is None else replace_retired(provider, chosen, today)[0])
 
 
-def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Backend]) -> Iterator[Searcher]:
-    for name in catalogue.chains.get(SEARCH, ()):
-        backend, search = clouds.get(name), catalogue.providers[name].search
+def _searchers(settings: Settings, catalogue: Catalogue, clouds: Mapping[str, Backend]) -> Sequence[Searcher]:
+    """Who can search, the first choice first. Raises SettingsError for an ENRICH_PROVIDER that cannot."""
+    names, first, found = catalogue.chains.get(SEARCH, ()), settings.enrich_provider, dict[str, Searcher]()
+    for name in names:
+        search = _SEARXNG_SEARCH if name == SEARXNG else catalogue.providers[name].search
+        backend = _search_engine(settings) if name == SEARXNG else clouds.get(name)
         if backend is not None and search is not None:
             own_search = msgspec.structs.replace(search, model=settings.xai_search_model)
-            yield Searcher(backend, own_search if name == XAI else search)
+            found[name] = Searcher(backend, own_search if name == XAI else search)
+    if first is not None and first not in found:
+        why = "it has no key or address" if first in names else f"who may search: {', '.join(names)}"
+        raise SettingsError(f"ENRICH_PROVIDER {first} cannot search: {why}")
+    return sorted(found.values(), key=lambda searcher: searcher.backend.name != first)
+
+
+def _search_engine(settings: Settings) -> Backend | None:
+    """The SearXNG of SEARXNG_URL. It is not local, wherever it runs: what it is asked goes on to search engines."""
+    if settings.searxng_url is None:
+        return None
+    return Backend(SEARXNG, settings.searxng_url, "", health_path="/healthz", ttft_s=10.0, local=False)
 
 
 def _classifier(settings: Settings) -> Backend | None:
