@@ -30,6 +30,7 @@ from functools import partial
 from ai_router.apis import Additions
 from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.budget import DEFAULT_LIMIT, affordable, most_usd
+from ai_router.dispatch.citations import citing, sources_of
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.local_plan import kept_local
@@ -156,6 +157,7 @@ class _Request:
             context = yield from pipeline.search.fetch_context(record, self._scope, self._dispatcher)
             if context is not None:
                 additions = Additions(self._request.date_context, web_context(context))
+                self._request = citing(self._request, sources_of(record.steps))
         return (yield from self._dispatch(plan, additions))
 
     def _begin_admitting(self, request: ChatRequest, key: VirtualKey) -> None:

@@ -19,12 +19,13 @@ def test_a_plain_request_for_a_named_route_enters_at_most_30_files(tmp_path: Pat
     out = tmp_path / "files.jsonl"
     command = [sys.executable, "-m", "tests.fakes.profiled_router", str(out), "serve"]
     with running_router(tmp_path, command=command, PYTHONPATH=str(ROOT), PRIMARY_URL=upstream.url) as router:
-        for _ in range(2):
+        for _ in range(4):
             assert router.chat(model="primary")[0] == 200
-        assert eventually(lambda: out.exists() and len(chats(out)) == 2)
-        # The first one may make what the others find.
-        files = chats(out)[1]
-        assert len(files) <= MOST, "\n".join(files)
+        assert eventually(lambda: out.exists() and len(chats(out)) == 4)
+        # The first one may make what the others find. And a request may be interrupted by the garbage collector, which
+        # ends what a health check has left behind.
+        files = set[str].intersection(*map(set, chats(out)[1:]))
+        assert len(files) <= MOST, "\n".join(sorted(files))
 
 
 def chats(out: Path) -> list[list[str]]:

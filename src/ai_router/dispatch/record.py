@@ -84,7 +84,7 @@ class RequestRecord:
         self._notes: list[str] = []
         self._warnings: Sequence[str] = ()
         self._not_as_named: str | None = None
-        self._steps: list[Step] = []
+        self.steps: list[Step] = []
         self._attempts: list[Attempt] = []
         self._timings: dict[str, float] = {}
         self._error: RouterError | None = None
@@ -269,7 +269,7 @@ class RequestRecord:
             self._attempts.append(attempt)
             detail = {name: _rounded(getattr(attempt, name)) for name in names}
             detail["leg"] = attempt.call_number
-            self._steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
+            self.steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
 
     def answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:
         """The message and the usage that the client got, as far as it got them."""
@@ -302,7 +302,7 @@ class RequestRecord:
     def _step(self, kind: str, started: float, detail: Mapping[str, Any]) -> None:
         ended = time.monotonic()
         with self._lock:
-            self._steps.append(Step(kind, self.ms(started), (ended - started) * 1000, detail))
+            self.steps.append(Step(kind, self.ms(started), (ended - started) * 1000, detail))
 
     def _outcome(self) -> Outcome:
         answering = [attempt for attempt in self._attempts if attempt.error is None]
@@ -315,7 +315,7 @@ class RequestRecord:
             decision=self.decision,
             reason=self.reason,
             speculation=self.speculation,
-            steps=tuple(self._steps),
+            steps=tuple(self.steps),
             attempts=tuple(self._attempts),
             response=self._response,
             own_answer=self.own_answer,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ai_router.apis import AnswerWriter
 from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
+from ai_router.dispatch.citations import cited, cited_first, sources_of
 from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.explain import explained, explained_first
 from ai_router.dispatch.record import RequestRecord
@@ -20,6 +21,8 @@ from ai_router.providers.chat_completions import estimated_usage
 
 log = logging.getLogger(__name__)
 
+_SEARCHED = "enrichment_ms"
+"""Has a time where the web was searched."""
 _NOT_BEGUN = "the stream has no answer yet: run its opening first"
 
 
@@ -76,6 +79,8 @@ class PlainReply:
         usage = answer.usage or estimated_usage(record.request.total_chars, answer.message)
         record.answer(answer.message, usage)
         record.complete()
+        if _SEARCHED in record.timings and (sources := sources_of(record.steps)):
+            self.body = cited(self.body, sources, is_chat=record.request.own is None)
         if record.request.explains:
             self.body = explained(self.body, record)
 
@@ -101,8 +106,10 @@ class StreamReply:
         self._notice_every_s = 0.9 * keepalive_s
         """A little sooner than the server's own keep-alive comment, so that it sends none."""
         self._closed = False
-        self._unexplained = record.request.explains
-        """Whether the first event, which is to say what was decided, has yet to come."""
+        self._sources: Sequence[str] = ()
+        """What the web search has found, once there is an answer."""
+        self._completes_first = False
+        """Whether something is to be added to the first event, which has yet to come."""
         self.over = False
 
     def opening(self) -> Iterator[bytes]:
@@ -111,8 +118,11 @@ class StreamReply:
                 yield from self._wait_for_answer(self._driver)
             answer = self._begun_answer
             self._record.measure("ttft_ms", self._record.ms())
+            if _SEARCHED in self._record.timings:
+                self._sources = sources_of(self._record.steps)
+            self._completes_first = self._record.request.explains or bool(self._sources)
             if relayed := answer.start():
-                yield self._explained(relayed) if self._unexplained else relayed
+                yield self._completed(relayed) if self._completes_first else relayed
             if answer.over and (last := self._end(answer.problem)):
                 yield last
         except RouterError as error:
@@ -167,16 +177,21 @@ class StreamReply:
         except Exception:  # as in ``opening``
             log.exception("a stream broke off for a reason of our own")
             return self._end(InternalError(INTERNAL))
-        if self._unexplained:
-            relayed = self._explained(relayed)
+        if self._completes_first:
+            relayed = self._completed(relayed)
         return relayed + self._end(answer.problem) if answer.over else relayed
 
-    def _explained(self, relayed: bytes) -> bytes:
-        """The same, with what was decided in the first event, if that is in it."""
-        found = explained_first(relayed, self._record)
+    def _completed(self, relayed: bytes) -> bytes:
+        """The same, with what was found and what was decided in the first event, if that is in it."""
+        request = self._record.request
+        found: bytes | None = relayed
+        if self._sources:
+            found = cited_first(relayed, self._sources, is_chat=request.own is None)
+        if found is not None and request.explains:
+            found = explained_first(found, self._record)
         if found is None:
             return relayed
-        self._unexplained = False
+        self._completes_first = False
         return found
 
     def pause(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
+from ai_router.dispatch.citations import sources_of
 from ai_router.dispatch.record import RequestRecord
-from ai_router.dispatch.web_search import listed_sources
 from ai_router.envelope import envelope
 from ai_router.errors import RouterError, ShuttingDown
 from ai_router.http.sse import Event
@@ -78,7 +78,7 @@ def message_values(
             "speculation": outcome.speculation,
             "finish_reason": message.get("finish_reason"),
             "tool_calls": message.get("tool_calls"),
-            "citations": list(citations) or _found_sources(outcome) or None,
+            "citations": list(citations) or sources_of(outcome.steps) or None,
             "ttft_ms": outcome.timings.get("ttft_ms"),
             "total_ms": outcome.timings["total_ms"],
             "parts": dict(outcome.parts),
@@ -89,12 +89,6 @@ def message_values(
             "known_cost_usd": cost.known_usd,
         },
     }
-
-
-def _found_sources(outcome: Outcome) -> Sequence[str]:
-    """The pages that the web search of an answer named."""
-    contexts = [step.detail.get("context") or "" for step in outcome.steps if step.kind == "enrichment"]
-    return listed_sources(contexts[-1]) if contexts else []
 
 
 def publish_event(answer: ThreadAnswer, event: Event, record: RequestRecord, citations: list[Any]) -> None:

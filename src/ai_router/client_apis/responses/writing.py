@@ -57,6 +57,10 @@ class _Item:
         return {"type": self.part, "text": text, **more}
 
 
+CITATIONS = "citations"
+"""In OwnForm.kept: the pages that the router's own web search has found."""
+
+
 class ResponseWriter:
     """Writes one answer as typed events, numbered from 0."""
 
@@ -71,7 +75,7 @@ class ResponseWriter:
         self._held: list[tuple[str, str, str, str]] = []
         self._finish_reason: str | None = None
         self._usage: Mapping[str, Any] | None = None
-        self._annotations: list[dict[str, Any]] = []
+        self._annotations = [_citation(url) for url in own.kept.get(CITATIONS, ())]
         self._begun = False
         self._id = f"resp_{secrets.token_hex(16)}"
         self._created_at = int(time.time())
