@@ -14,7 +14,8 @@ from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.dispatch.web_search import fetch_enrichment_context
 from ai_router.http.calls import UpstreamCall
 from ai_router.http.client import UpstreamClient
-from ai_router.providers.registry import Candidate, Registry, build_registry
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.breaker import BreakerRules
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.routing.classifier import Classifier, ClassifierSettings

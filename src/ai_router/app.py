@@ -29,7 +29,8 @@ from ai_router.observability.metrics import unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.privacy import Privacy, build_finder
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import Registry
 from ai_router.reloading import Reloader
 from ai_router.runtime import EXTENSION, Runtime
 from ai_router.shared.peers import Peers

@@ -15,7 +15,8 @@ from ai_router.config_loading import load_settings
 from ai_router.dispatch.health import HealthChecker
 from ai_router.pipeline import Pipeline
 from ai_router.privacy import Privacy, build_finder
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.telemetry import Telemetry
 from ai_router.wiring import quality_of

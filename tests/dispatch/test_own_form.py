@@ -14,8 +14,9 @@ from ai_router.client_apis.responses import API as RESPONSES
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.own_form import AnswerForm, SpokenApis, ThoughtOrigins
 from ai_router.errors import ApiNotSpoken
+from ai_router.providers.building import build_registry
 from ai_router.providers.families import FAMILIES
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.registry import Registry
 from ai_router.types import Attempt, ChatRequest
 from tests.chat_requests import chat_request
 from tests.client_apis.answers import completion

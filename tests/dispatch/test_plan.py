@@ -10,7 +10,8 @@ import pytest
 
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.plan import Plan, misfit, plan_answer
-from ai_router.providers.registry import Candidate, build_registry
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import Candidate
 from ai_router.types import DecidedBy, Decision, Label, Route, route_of
 from tests.chat_requests import chat_request
 

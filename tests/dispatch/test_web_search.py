@@ -13,7 +13,7 @@ from ai_router.dispatch.search_apis import query_of, search_body, search_call
 from ai_router.dispatch.web_search import findings
 from ai_router.errors import Source, UpstreamFailed, UpstreamFoundNothing
 from ai_router.http.calls import Timeouts, UpstreamRequest
-from ai_router.providers.registry import build_registry
+from ai_router.providers.building import build_registry
 from tests.chat_requests import chat_request
 from tests.fakes.personas import finds
 

@@ -15,7 +15,7 @@ import pytest
 
 from ai_router.config_loading import load_settings
 from ai_router.embedded.start import KEY_VARIABLE, EmbeddedUnavailable, find_weights, start_embedded
-from ai_router.providers.registry import build_registry
+from ai_router.providers.building import build_registry
 from tests.fakes.clients import RawClient
 from tests.fakes.router import RunningRouter, eventually, running_router
 

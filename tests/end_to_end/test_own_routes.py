@@ -12,7 +12,7 @@ import pytest
 
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.plan import plan_answer
-from ai_router.providers.registry import build_registry
+from ai_router.providers.building import build_registry
 from ai_router.types import DecidedBy, Decision
 from tests.end_to_end.conftest import Lab, lab_settings, well_behaved
 from tests.fakes.keys import new_key

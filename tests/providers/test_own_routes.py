@@ -10,8 +10,9 @@ import pytest
 from ai_router.config import SettingsError
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.plan import plan_answer
+from ai_router.providers.building import build_registry
 from ai_router.providers.names import listing, resolve
-from ai_router.providers.registry import Registry, build_registry
+from ai_router.providers.registry import Registry
 from ai_router.types import DecidedBy, Decision
 
 EXAMPLES = '["a one", "a two", "a three", "a four", "a five"]'

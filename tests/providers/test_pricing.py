@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_router.config_loading import load_settings
+from ai_router.providers.building import build_registry
 from ai_router.providers.catalogue import Price
 from ai_router.providers.pricing import Pricing, baseline_of, charged_usd, genai_price, price_of, usage_of
-from ai_router.providers.registry import build_registry
 from ai_router.types import Purpose, Usage
 from tests.chat_requests import chat_request
 from tests.outcomes import attempt, call, outcome

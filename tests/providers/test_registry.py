@@ -9,7 +9,8 @@ import pytest
 
 from ai_router.config import SettingsError
 from ai_router.config_loading import load_settings
-from ai_router.providers.registry import Backend, Candidate, Registry, api_root, build_registry
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import Backend, Candidate, Registry, api_root
 
 TODAY = date(2026, 11, 22)
 

@@ -17,7 +17,8 @@ from ai_router.embedded.start import name_of
 from ai_router.http.client import UpstreamClient
 from ai_router.http.timers import TimerThread
 from ai_router.privacy import build_finder
-from ai_router.providers.registry import AUTO, Registry, build_registry
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import AUTO, Registry
 from ai_router.routing.calibration_store import CalibrationStore
 from ai_router.routing.classifier import Classifier
 from ai_router.routing.labels import Labels

@@ -28,6 +28,7 @@ from ai_router.providers.own_routes import OwnRoute, route_problems
 from ai_router.types import Label
 
 PRIMARY = "primary"
+META = "meta"
 SEARCH = "search"
 """The chain of the providers that are asked to search the web for the route ENRICH."""
 

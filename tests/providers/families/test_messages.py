@@ -9,9 +9,9 @@ import pytest
 
 from ai_router.apis import Additions
 from ai_router.config_loading import load_settings
+from ai_router.providers.building import build_registry
 from ai_router.providers.families import FAMILIES, OwnParts, RequestParts
 from ai_router.providers.families.messages import FAMILY
-from ai_router.providers.registry import build_registry
 
 HELLO = [{"role": "user", "content": "hi"}]
 
