@@ -10,6 +10,7 @@ import msgspec
 from ai_router.config import Settings, SettingsError
 from ai_router.config_values import UnknownModel
 from ai_router.providers.catalogue import (
+    META,
     PRIMARY,
     SEARCH,
     SEARXNG,
@@ -46,6 +47,7 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
     today = today or date.today()
     notes: list[str] = []
     primary = _primary(settings, settings.primary_url) if present is None else present.primary
+    meta = _meta(settings) if present is None else present.meta
     clouds = dict(_cloud_backends(settings, catalogue, today, notes))
     chains = {}
     for where, name, entries in catalogue.chains_of_answers():
@@ -53,8 +55,11 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
         if not chains[name]:
             named = ", ".join(entries) or "nothing"
             raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: {where}.{name}: none of {named} has a key")
+    if meta is not None:
+        chains[META] = (Candidate(meta, meta.model), *chains[META])
     return Registry(
         primary=primary,
+        meta=meta,
         clouds=clouds,
         classifier=_classifier(settings) if present is None else present.classifier,
         catalogue=catalogue,
@@ -142,6 +147,23 @@ def _search_engine(settings: Settings) -> Backend | None:
     if settings.searxng_url is None:
         return None
     return Backend(SEARXNG, settings.searxng_url, "", health_path="/healthz", ttft_s=10.0, local=False)
+
+
+def _meta(settings: Settings) -> Backend | None:
+    """The server for a chat UI's own jobs; None: the primary does them. Raises SettingsError."""
+    if settings.meta_url is None:
+        return None
+    if settings.meta_model is None:
+        raise SettingsError("META_URL needs META_MODEL, the model to ask there")
+    return Backend(
+        name=META,
+        base_url=settings.meta_url,
+        model=settings.meta_model,
+        health_path="/health",
+        ttft_s=settings.primary_ttft_s,
+        local=True,
+        learned=LearnedFacts(may_change=False),
+    )
 
 
 def _classifier(settings: Settings) -> Backend | None:

@@ -154,16 +154,17 @@ class Registry:
     comes from the catalogue.
 
     ``clouds``: the catalogue's providers that have a key or need none, by name. ``classifier``: None without a server,
-    or when switched off. ``chains``: the candidates for each label of the classifier, in lower case, first choice
-    first; never empty; the owner's routes among them. ``searchers``: the same for web searches; may be empty.
-    ``notes``: lines for the operator. ``connect_s``, ``idle_s``, ``plain_s``: the settings' limits in seconds for a
-    connect, for a silence in a stream, and for a whole answer that is not streamed. ``takes_unknown_models``: a name
-    that nobody knows is taken for ``auto``.
+    or when switched off. ``meta``: a server for META alone; None: there is none. ``chains``: the candidates for each
+    label of the classifier, in lower case, first choice first; never empty; the owner's routes among them.
+    ``searchers``: the same for web searches; may be empty. ``notes``: lines for the operator. ``connect_s``,
+    ``idle_s``, ``plain_s``: the settings' limits in seconds for a connect, for a silence in a stream, and for a whole
+    answer that is not streamed. ``takes_unknown_models``: a name that nobody knows is taken for ``auto``.
     """
 
     primary: Backend
     clouds: Mapping[str, Backend]
     classifier: Backend | None
+    meta: Backend | None
     catalogue: Catalogue
     chains: Mapping[str, tuple[Candidate, ...]]
     searchers: tuple[Searcher, ...]
@@ -185,8 +186,8 @@ class Registry:
         return self.clouds.get(XAI)
 
     def backends(self) -> Sequence[Backend]:
-        """All configured backends: the classifier, the primary, then the catalogue's."""
-        local = [self.classifier, self.primary] if self.classifier is not None else [self.primary]
+        """All configured backends: the classifier, the primary, the one for META, then the catalogue's."""
+        local = [backend for backend in (self.classifier, self.primary, self.meta) if backend is not None]
         return [*local, *self.clouds.values()]
 
     def timeouts(self, backend: Backend, *, stream: bool, total_s: float) -> Timeouts:

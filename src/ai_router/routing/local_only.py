@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ai_router.providers.catalogue import META
 from ai_router.providers.registry import Registry
 from ai_router.routing.head.model import Head
 from ai_router.routing.head.own_routes import RouteModels
@@ -12,7 +13,8 @@ def decide_local_only(request: ChatRequest, registry: Registry, head: Head | Non
     """The primary; or, where there are other local backends, or routes of the owner's, what the head makes of it, sure
     or not."""
     reason = f"local-only: {request.local_only}"
-    others = (candidate.backend for chain in registry.chains.values() for candidate in chain)
+    decided = (chain for name, chain in registry.chains.items() if name != META)
+    others = (candidate.backend for chain in decided for candidate in chain)
     is_choice = any(backend.local and backend is not registry.primary for backend in others)
     plain = Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.POLICY, reason)
     if head is None or not (is_choice or own.labels):
