@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "ai_router"
 
 RANKS = [
     {"cli"},
+    {"discovery"},
     {"server"},
     {"app"},
     {"endpoints", "reloading"},

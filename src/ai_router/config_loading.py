@@ -40,6 +40,11 @@ def load_settings(environ: Mapping[str, str] | None = None, dotenv: Path | None 
     return settings
 
 
+def in_environment(name: str) -> bool:
+    """Whether the environment sets it; what .env says of it does not count then."""
+    return bool(os.environ.get(name))
+
+
 def _check_together(settings: Settings) -> None:
     if settings.max_bodies_mb < settings.max_body_mb:
         raise SettingsError(f"MAX_BODIES_MB={settings.max_bodies_mb} is less than MAX_BODY_MB={settings.max_body_mb}")

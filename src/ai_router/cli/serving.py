@@ -16,6 +16,7 @@ import click
 
 from ai_router import __version__
 from ai_router.cli.common import exit_with, registry_of, settings_or_exit
+from ai_router.cli.discovering import discover_and_write
 from ai_router.config import Settings
 from ai_router.config_docs import unknown_names
 from ai_router.dispatch.health import BackendHealth, HealthChecker
@@ -110,8 +111,15 @@ def reload() -> None:
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--discover", is_flag=True, help="First look for servers of models here, and offer to write .env.")
+@click.option("--at", "addresses", multiple=True, metavar="HOST[:PORT]", help="With --discover: look there, too.")
+@click.option("--yes", is_flag=True, help="With --discover: take what is proposed.")
+def doctor(*, discover: bool, addresses: Sequence[str], yes: bool) -> None:
     """Check the settings, the data directory, every backend and Redis; exit status 1 if something is wrong."""
+    if (addresses or yes) and not discover:
+        raise click.UsageError("--at and --yes belong to --discover")
+    if discover:
+        discover_and_write(addresses, yes=yes)
     settings = settings_or_exit()
     problems = [
         *_log_problems(settings),
