@@ -78,6 +78,21 @@ def test_doctor_names_routes_that_are_not_learned_yet(run, upstream: FakeUpstrea
     assert said not in run("doctor", **settings).output
 
 
+@pytest.mark.parametrize(("in_memory", "said"), [(["big:latest"], True), (["big:latest", "small"], False)])
+def test_doctor_says_that_two_models_may_be_in_each_others_way(
+    run, upstream: FakeUpstream, in_memory: Sequence[str], said: bool
+) -> None:
+    names = ["big:latest", "small"]
+    upstream.on("/v1/models", Plain({"data": [{"id": name, "owned_by": "library"} for name in names]}))
+    upstream.on("/api/version", Plain({"version": "0.15.0"}))
+    upstream.on("/api/tags", Plain({"models": [{"name": name} for name in names]}))
+    upstream.on("/api/ps", Plain({"models": [{"name": name} for name in in_memory]}))
+    one = {"PRIMARY_URL": upstream.url, "PRIMARY_MODEL": "big", "ROUTER_URL": upstream.url, "ROUTER_MODEL": "small"}
+    result = run("doctor", **one)
+    assert ("note: classifier and primary are two models of one Ollama" in result.output) is said
+    assert result.exit_code == 0
+
+
 def test_doctor_names_what_is_wrong_and_no_key(run, upstream: FakeUpstream) -> None:
     upstream.on("/v1/models", Plain({"error": "Incorrect API key provided: s3cret"}, status=400))
     result = run("doctor", PRIMARY_URL=upstream.url, XAI_API_URL=upstream.url, XAI_API_KEY="s3cret")

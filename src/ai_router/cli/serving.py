@@ -19,6 +19,7 @@ from ai_router.cli.common import exit_with, registry_of, settings_or_exit
 from ai_router.cli.discovering import discover_and_write
 from ai_router.config import Settings
 from ai_router.config_docs import unknown_names
+from ai_router.discovery.servers import find_servers
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import EmbeddedUnavailable, find_weights, name_of, start_embedded
 from ai_router.http.session import BackendSession
@@ -227,10 +228,30 @@ def _backend_problems(settings: Settings) -> Iterator[str]:
         click.echo("classifier: none; the fast path decides")
     for note in registry.notes:
         click.echo(f"note: {note}")
+    if put_out := _in_each_others_way(registry):
+        click.echo(f"note: {put_out}")
     if waiting := _routes_to_learn(settings, registry):
         click.echo(f"note: not learned yet, or changed since: {', '.join(waiting)} ('ai-router learn')")
     if not registry.clouds:
         click.echo("no cloud: no key of any is set; COMPLEX and ENRICH go to the primary")
+
+
+def _in_each_others_way(registry: Registry) -> str | None:
+    """That one server holds the classifier's model or the primary's, not both; None: it is not known to be so."""
+    primary, classifier = registry.primary, registry.classifier
+    if classifier is None or classifier.base_url != primary.base_url or classifier.model == primary.model:
+        return None
+    for server in find_servers([primary.base_url]):
+        # Ollama calls a model by this tag where its owner leaves it out.
+        loaded = {model.name.removesuffix(":latest") for model in server.models if model.loaded}
+        needed = {model.removesuffix(":latest") for model in (primary.model, classifier.model)}
+        if server.loads_on_demand and not needed <= loaded:
+            return (
+                f"classifier and primary are two models of one {server.kind}, and not both are in memory now: where "
+                "they do not fit together, each request loads both; unset ROUTER_URL, or give the classifier a server "
+                "of its own"
+            )
+    return None
 
 
 def _routes_to_learn(settings: Settings, registry: Registry) -> list[str]:
