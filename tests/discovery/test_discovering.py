@@ -126,6 +126,13 @@ def test_it_looks_as_the_docs_show(discover: Discover, upstream: FakeUpstream, m
     assert shown.replace(": \n", ":\n").startswith(example)
 
 
+@pytest.mark.parametrize("address", ["", "foo bar", "gpu:99999", "gpu:x", "ftp://gpu"])
+def test_an_address_that_is_none_is_named(discover: Discover, address: str) -> None:
+    result = discover("--at", address)
+    assert result.exit_code == 2
+    assert f"Error: --at {address!r}: " in result.output
+
+
 def test_its_options_alone_are_a_mistake() -> None:
     result = CliRunner().invoke(main, ["doctor", "--at", "gpu"])
     assert result.exit_code == 2

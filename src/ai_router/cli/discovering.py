@@ -10,6 +10,7 @@ import click
 from dotenv import dotenv_values, set_key
 
 from ai_router.config_loading import in_environment
+from ai_router.config_values import base_url
 from ai_router.discovery.proposal import Choice, choices, classifier_beside, settings_of, urls_of
 from ai_router.discovery.servers import LOCKED, PORTS, FoundServer, find_servers
 from ai_router.discovery.weights import FoundFile, find_weights
@@ -22,13 +23,20 @@ T = TypeVar("T")
 
 def discover_and_write(addresses: Sequence[str], *, yes: bool) -> None:
     """Look on this machine and at ``addresses``; ask what to take, and whether to write it. ``yes`` answers both."""
-    urls = [url for address in (_HERE, *addresses) for url in urls_of(address, PORTS)]
+    urls = [url for address in (_HERE, *addresses) for url in _urls_of(address)]
     servers = find_servers(list(dict.fromkeys(urls)))
     _show(servers)
     found = choices(servers)
     settings = _ask_for_models(found, yes=yes) or _ask_for_weights(yes=yes)
     if settings:
         _write(settings, yes=yes)
+
+
+def _urls_of(address: str) -> Sequence[str]:
+    try:
+        return [base_url(url) for url in urls_of(address, PORTS)]
+    except ValueError as problem:
+        raise click.UsageError(f"--at {address!r}: {problem}") from None
 
 
 def _show(servers: Sequence[FoundServer]) -> None:
