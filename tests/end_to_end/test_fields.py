@@ -85,7 +85,12 @@ def test_a_cloud_is_not_sent_a_server_s_fields_and_the_client_is_told(lab: Lab) 
 
 
 @pytest.mark.parametrize(
-    ("model", "key"), [("xai", "XAI_API_KEY"), ("enrich", "XAI_API_KEY or PERPLEXITY_API_KEY"), ("auto", None)]
+    ("model", "key"),
+    [
+        ("xai", "XAI_API_KEY"),
+        ("enrich", "XAI_API_KEY or PERPLEXITY_API_KEY or OPENROUTER_API_KEY or SEARXNG_URL"),
+        ("auto", None),
+    ],
 )
 def test_a_route_that_was_named_and_has_no_key_says_so(
     tmp_path: Path, upstream: FakeUpstream, model: str, key: str | None
