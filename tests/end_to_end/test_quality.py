@@ -16,10 +16,12 @@ from tests.fakes.personas import CHAT, anew, classifies, ignores_constraints
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import fake_upstream
 
-HARD = "prove that every group of order 15 is cyclic"
+HARD = "Prove that every group of order 15 is cyclic, and give a rigorous proof of each lemma that you use"
 ORDINARY = "Refactor this function so that it is easier to test"
 EASY = "thanks, that was kind of you"
 UNCLEAR = "flurb gnozzle wex qanto brindlemop trask velluni"
+VECTORS = "Fast path: the sentence vectors are loaded"
+"""Until then words alone decide, and are less often sure."""
 OWNER = "an-owners-key-of-the-test"
 
 
@@ -37,6 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         }
         with running_router(folder, **settings) as router:
             router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")
+            router.wait_for_log(VECTORS, timeout=30)
             yield Lab(classifier, primary, xai, router)
 
 
@@ -176,6 +179,7 @@ def test_the_settings_quality_is_the_default_and_a_reload_takes_over_another(tmp
         settings = lab_settings(classifier, primary, xai) | {"FAST_ROUTING": "on", "SHADOW_SHARE": "0"}
         (tmp_path / ".env").write_text("QUALITY=0\n")
         with running_router(tmp_path, **settings) as router:
+            router.wait_for_log(VECTORS, timeout=30)
             assert router.chat(anew(HARD))[1]["x-router-route"] == "primary"
             assert router.chat(anew(HARD), headers={"x-router-quality": "5"})[1]["x-router-route"] == "xai"
             (tmp_path / ".env").write_text("QUALITY=5\n")
