@@ -110,7 +110,7 @@ class Settings(BaseModel):
     primary_url: Url | None = _variable(None, "the primary's server; unset: the embedded CPU model")
     embedded_model: UserPath | None = _variable(None, "a GGUF file to serve here; unset: the packaged SmolLM2")
     meta_url: Url | None = _variable(None, "a server for a chat UI's own jobs (titles, tags); unset: the primary")
-    meta_model: Text | None = _variable(None, "the model there; needed with META_URL")
+    meta_model: Text | None = _variable(None, "the model there; unset: PRIMARY_MODEL")
     primary_model: Text = _variable("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8", "the primary's model id")
     xai_api_url: Url = _variable("https://api.x.ai", "xAI's address")
     xai_api_key: Secret | None = _variable(

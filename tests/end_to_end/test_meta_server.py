@@ -10,7 +10,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ai_router.config import SettingsError
 from ai_router.config_loading import load_settings
 from ai_router.providers.building import build_registry
 from tests.end_to_end.test_open_webui_feedback import TITLE_JOB
@@ -70,7 +69,7 @@ def test_a_local_only_title_may_go_there(lab: Lab) -> None:
     assert headers["x-router-reason"] == "local-only: x-router-policy asks for it"
 
 
-def test_it_needs_a_model() -> None:
+def test_without_a_model_it_is_asked_for_the_primarys() -> None:
     settings = load_settings({"PRIMARY_URL": "http://gpu", "META_URL": "http://small"}, dotenv=None)
-    with pytest.raises(SettingsError, match="META_URL needs META_MODEL"):
-        build_registry(settings)
+    first = build_registry(settings).chains["meta"][0]
+    assert (first.backend.base_url, first.model) == ("http://small", settings.primary_model)

@@ -150,15 +150,13 @@ def _search_engine(settings: Settings) -> Backend | None:
 
 
 def _meta(settings: Settings) -> Backend | None:
-    """The server for a chat UI's own jobs; None: the primary does them. Raises SettingsError."""
+    """The server for a chat UI's own jobs; None: the primary does them."""
     if settings.meta_url is None:
         return None
-    if settings.meta_model is None:
-        raise SettingsError("META_URL needs META_MODEL, the model to ask there")
     return Backend(
         name=META,
         base_url=settings.meta_url,
-        model=settings.meta_model,
+        model=settings.meta_model or settings.primary_model,
         health_path="/health",
         ttft_s=settings.primary_ttft_s,
         local=True,
