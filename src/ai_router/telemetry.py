@@ -20,7 +20,7 @@ from ai_router.observability.recorder import Recorder, Sink
 from ai_router.observability.redaction import Scrubber
 from ai_router.observability.request_metrics import LossMetrics, ModelNames, RequestMetrics
 from ai_router.observability.windows import WINDOWS, ColdStart, Windows, preload
-from ai_router.providers.pricing import Baseline, Pricing, baseline_of
+from ai_router.providers.pricing import Baseline, CallUsd, Pricing, baseline_of
 from ai_router.providers.registry import Registry
 from ai_router.shared.all_windows import AllWindows
 from ai_router.shared.peers import Peers
@@ -60,6 +60,7 @@ class Telemetry:
     """Have counted what has ended until now."""
     trace_of: Callable[[str | None], Trace | None]
     cost_of: Callable[[Outcome], Cost]
+    call_usd: CallUsd
     know_backends: Callable[[], None]
     """Look again at which backends there are, and what they cost."""
     is_local: Callable[[str], bool]
@@ -124,6 +125,7 @@ def start_telemetry(
         flush=recorder.flush,
         trace_of=parse_traceparent if tracing is None else tracing.begin,
         cost_of=pricing.cost,
+        call_usd=pricing.call_usd,
         know_backends=pricing.refresh,
         is_local=pricing.is_local,
     )
@@ -165,7 +167,8 @@ def _counting(pricing: Pricing, names: ModelNames, windows: Windows, usage: Usag
 
     def count(outcome: Outcome, cost: Cost) -> None:
         rows = rows_of(outcome, cost, pricing.is_local)
-        windows.add(_with_label(rows.request, names))
+        if rows.request is not None:
+            windows.add(_with_label(rows.request, names))
         usage.put(rows)
 
     return count

@@ -93,6 +93,9 @@ class Purpose(StrEnum):
     SPECULATION = "speculation"
     CLASSIFICATION = "classification"
     SEARCH = "search"
+    SHADOW = "shadow"
+    """A cloud's answer, to be compared with a local one."""
+    JUDGEMENT = "judgement"
 
 
 _ROUTES: Mapping[LabelName, Route] = {

@@ -77,15 +77,15 @@ def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Seq
     return replace(plan, candidates=kept, route=route, wants_context=searches, note=note)
 
 
-def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan) -> float | None:
-    """The most that one answer can cost; None: there is no price."""
+def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = None) -> float | None:
+    """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before."""
     if candidate.backend.local:
         return 0.0
     price = candidate.backend.facts(candidate.model).price
     if price is None:
         return None
     size = len(request.messages_json) + sum(len(_json(value)) for value in request.params.values())
-    size += _CONTEXT_BYTES if plan.wants_context else 0
+    size += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
     pictures = request.messages_json.count(b'"image_url"')
     tokens = -(-size // _BYTES_PER_TOKEN) + pictures * _PICTURE_TOKENS
     choices = request.params.get("n")

@@ -29,6 +29,9 @@ ELECTRICITY, LOCAL, NONE = "electricity", "local", "none"
 PriceAndBasis = tuple[float, str]
 """USD, and where the figure comes from: one of the names above."""
 
+CallUsd = Callable[[Traffic, Usage | None, datetime], float | None]
+"""What a call with this usage cost at that time, in USD; None: nobody knows."""
+
 PublicPrice = Callable[[Backend, str, Usage, datetime], float | None]
 """The price in USD of a backend's model for a usage at a time; None if unknown."""
 
@@ -123,6 +126,13 @@ class Pricing:
         usage = usage_of(outcome.usage) if outcome.attempts else None
         bases = tuple(basis) or (() if unknown else (NONE,))
         return Cost(known, bases, tuple(unknown), gpu_s, usage, by_call, self._baseline_usd(usage))
+
+    def call_usd(self, call: Traffic, usage: Usage | None, when: datetime) -> float | None:
+        """What one call cost, given its usage; None: nobody knows. One that cannot have cost anything costs 0."""
+        if self.is_local(call.backend) or (usage is None and not call.may_cost):
+            return 0.0
+        price = None if usage is None else self._price(call, usage, when)
+        return None if price is None else price[0]
 
     def _charge(self, call: Traffic, outcome: Outcome) -> _Charge:
         """What one call of a cloud cost, and in words what is not known of that."""

@@ -13,6 +13,7 @@ from ai_router.errors import StoreGone
 
 if TYPE_CHECKING:
     from ai_router.storage.feedback import FeedbackStore
+    from ai_router.storage.judgements import JudgementStore
     from ai_router.storage.keys import KeyStore
     from ai_router.storage.responses import ResponseStore
     from ai_router.storage.threads import ThreadStore
@@ -87,6 +88,17 @@ def lazy_responses(url: str) -> LazyStore[ResponseStore]:
         from ai_router.storage.responses import ResponseStore  # noqa: PLC0415 - slow to load
 
         return ResponseStore(url)
+
+    return LazyStore(opened)
+
+
+def lazy_judgements(url: str) -> LazyStore[JudgementStore]:
+    """The judgements in the database at ``url``."""
+
+    def opened() -> JudgementStore:
+        from ai_router.storage.judgements import JudgementStore  # noqa: PLC0415 - slow to load
+
+        return JudgementStore(url)
 
     return LazyStore(opened)
 

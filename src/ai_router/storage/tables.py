@@ -163,3 +163,21 @@ keys = Table(
     Column("local_only", Boolean, nullable=False, server_default=false()),
     Column("quality", Integer, nullable=True),  # 0 to 10
 )
+
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("at", Float, nullable=False),  # seconds since 1970
+    Column("day", String(10), nullable=False),  # UTC
+    Column("session_id", String(64), nullable=False),
+    Column("route", String(64), nullable=False),
+    Column("local", String(320), nullable=False),  # backend/model, as the next two
+    Column("cloud", String(320), nullable=False),
+    Column("judge", String(320), nullable=False),
+    Column("winner", String(16), nullable=False),  # local, cloud, tie, none; empty: under way, or broken off
+    Column("contradicted", Boolean, nullable=False),  # the judge's two words differed
+    Column("usd", Float, nullable=False),  # the most it can cost; what it has cost, once that is known
+    Index("judgements_day", "day"),
+    Index("judgements_session", "session_id"),
+)

@@ -25,6 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ai_router.storage.store import Store
 from ai_router.storage.tables import egress, requests, runs
+from ai_router.types import Purpose
 
 Row = Mapping[str, Any]
 """The values of a row by the names of its columns."""
@@ -91,8 +92,13 @@ class UsageStore(Store):
         )
 
     def spent(self, client: str, since: str, until: str) -> float:
-        """What clouds have charged for a client's requests between two days in UTC, both included, as far as known."""
-        query = select(func.sum(egress.c.cost_usd)).where(_within(egress, since, until, client))
+        """What clouds have charged for a client's requests between two days in UTC, both included, as far as known.
+
+        What it cost to judge their answers is the owner's to pay, who wanted to know."""
+        of_owner = (Purpose.SHADOW, Purpose.JUDGEMENT)
+        query = select(func.sum(egress.c.cost_usd)).where(
+            _within(egress, since, until, client), egress.c.purpose.not_in(of_owner)
+        )
         with self.begin() as connection:
             return float(connection.execute(query).scalar() or 0.0)
 

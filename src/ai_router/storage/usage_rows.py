@@ -8,16 +8,16 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
-from ai_router.types import Cost, Outcome, Traffic
+from ai_router.types import CallCost, Cost, Outcome, Traffic
 
 
 class RowRefused(Exception):
@@ -26,9 +26,12 @@ class RowRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A row of the table ``requests``, and one of ``egress`` for each of its calls that left the local network."""
+    """A row of the table ``requests``, and one of ``egress`` for each of its calls that left the local network.
 
-    request: dict[str, Any]
+    ``request``: None where that row is there already, and further calls have left.
+    """
+
+    request: dict[str, Any] | None
     egress_rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -44,7 +47,7 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
         "client": request.client,
         "organization": request.organization,
     }
-    row_id = f"{int(at * 1000):x}-{request.session_id}"
+    row_id = row_id_of(request.timestamp, request.session_id)
     row = common | {
         "id": row_id,
         "session_id": request.session_id,
@@ -75,13 +78,28 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
         "local_only": bool(request.local_only),
     }
     egress_calls = [call for call in outcome.traffic if not is_local(call.backend)]
-    return Rows(row, [_egress_row(row_id, common, cost, call) for call in egress_calls])
+    return Rows(
+        row,
+        [
+            egress_row(row_id, f"{call.call_number}", common, call, cost.by_call.get(call.call_number))
+            for call in egress_calls
+        ],
+    )
 
 
-def _egress_row(row_id: str, common: dict[str, Any], cost: Cost, call: Traffic) -> dict[str, Any]:
-    call_cost = cost.by_call.get(call.call_number)
-    return common | {
-        "id": f"{row_id}-{call.call_number}",
+def row_id_of(timestamp: datetime, session_id: str) -> str:
+    """The id of the row of a request."""
+    return f"{int(timestamp.timestamp() * 1000):x}-{session_id}"
+
+
+def egress_row(
+    row_id: str, number: str, common: Mapping[str, Any], call: Traffic, call_cost: CallCost | None
+) -> dict[str, Any]:
+    """The row of a call that left the local network. ``number``: which of the request's calls it is. ``common``: when
+    it was made, and for whom."""
+    return {
+        **common,
+        "id": f"{row_id}-{number}",
         "request": row_id,
         "backend": call.backend,
         "model": _column_text(call.model, 256),
@@ -185,9 +203,13 @@ def _parsed(line: bytes) -> Rows | None:
         found: Any = orjson.loads(line)
     except ValueError:
         return None
-    if not (isinstance(found, list) and len(found) == 2 and isinstance(found[0], dict) and isinstance(found[1], list)):
+    if not (isinstance(found, list) and len(found) == 2 and isinstance(found[1], list)):
         return None
     request, egress_rows = found
-    has_ids = "id" in request and all(isinstance(row, dict) and "id" in row for row in egress_rows)
-    # Earlier versions have written none.
-    return Rows({"confidence": None, "local_only": False, **request}, egress_rows) if has_ids else None
+    if not all(isinstance(row, dict) and "id" in row for row in egress_rows):
+        return None
+    if request is None:
+        return Rows(None, egress_rows)
+    # Earlier versions have written none of the two.
+    is_row = isinstance(request, dict) and "id" in request
+    return Rows({"confidence": None, "local_only": False, **request}, egress_rows) if is_row else None

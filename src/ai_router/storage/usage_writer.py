@@ -201,7 +201,8 @@ class UsageWriter(Generic[S]):
         if not rows:
             return
         try:
-            store.insert([each.request for each in rows], [row for each in rows for row in each.egress_rows])
+            new = [each.request for each in rows if each.request is not None]
+            store.insert(new, [row for each in rows for row in each.egress_rows])
         except RowRefused as error:
             if len(rows) == 1:
                 self._count_lost(1, str(error))

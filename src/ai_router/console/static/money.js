@@ -109,7 +109,7 @@ function shortened(text) {
   return text.length > 30 ? `${text.slice(0, 29)}…` : text;
 }
 
-const PURPOSES = { answer: "answers", search: "web searches", classification: "decisions", speculation: "answers begun early" };
+const PURPOSES = { answer: "answers", search: "web searches", classification: "decisions", speculation: "answers begun early", shadow: "answers to compare with", judgement: "judgements" };
 
 const SENT = {
   answer: "This conversation was sent, with what was found on the web, if that was searched.",
