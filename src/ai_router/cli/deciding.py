@@ -30,7 +30,8 @@ from ai_router.routing.head.model import Guess
 from ai_router.routing.head.own_store import OwnRoutesStore
 from ai_router.routing.head.store import HeadStore, packaged_slow_models
 from ai_router.routing.monitor import Monitor
-from ai_router.routing.router import Router, shown_ask
+from ai_router.routing.router import Router
+from ai_router.routing.shown_ask import shown_ask
 from ai_router.types import DecidedBy
 from ai_router.wiring import build_fast_path, quality_of
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import orjson
 
-from ai_router.apis import Payload
 from ai_router.dispatch.own_form import DONE, Rewriting
+from ai_router.dispatch.plain_answer import PlainAnswer
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest
-from ai_router.http.client import UpstreamResponse
+from ai_router.http.response import UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_in_body
@@ -26,36 +26,6 @@ _END_TIMEOUT_S = 1.0
 """How long a backend may take to end its response after [DONE]."""
 _ERROR_EVENT = re.compile(rb"^event:[ \t]*error[ \t]*$", re.M)
 _MAX_QUOTED = 2_000
-
-
-class PlainAnswer:
-    """A whole answer: ``body`` for the client, and the message and the usage in it, as in chat completions.
-
-    ``own``: the answer in the form of the client's API, parsed; None: that is chat completions.
-    """
-
-    def __init__(
-        self,
-        body: bytes,
-        message: Mapping[str, Any],
-        usage: Mapping[str, Any] | None,
-        attempt: Attempt,
-        own: Payload | None = None,
-    ) -> None:
-        self.own = own
-        self.body = body
-        self.message = message
-        self.usage = usage
-        self.warnings: Sequence[str] = ()
-        """What became of the client's fields."""
-        self._attempt = attempt
-
-    def attempt(self) -> Attempt:
-        """The call that gave this answer."""
-        return self._attempt
-
-    def close(self) -> None:
-        """Does nothing: the response has been closed already."""
 
 
 class StreamAnswer:

@@ -10,7 +10,8 @@ from ai_router.dispatch.token_limits import capped
 from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate, Searcher
 from ai_router.routing.head.model import Guess
-from ai_router.routing.router import DryRun, shown_ask
+from ai_router.routing.router import DryRun
+from ai_router.routing.shown_ask import shown_ask
 from ai_router.types import ChatRequest, LabelName, Usage
 
 _CHARS_PER_TOKEN = 4

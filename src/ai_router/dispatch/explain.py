@@ -9,7 +9,7 @@ from typing import Any
 
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.splice import first_event, in_answer, with_member
-from ai_router.routing.router import shown_ask
+from ai_router.routing.shown_ask import shown_ask
 
 FIELD = "x_router"
 

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ai_router.apis import AnswerWriter
-from ai_router.dispatch.answer import Answer, PlainAnswer, StreamAnswer
+from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.citations import cited, cited_first, sources_of
 from ai_router.dispatch.dispatcher import WaitDriver
 from ai_router.dispatch.explain import explained, explained_first
+from ai_router.dispatch.plain_answer import PlainAnswer
 from ai_router.dispatch.record import RequestRecord
 from ai_router.envelope import error_event
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError
-from ai_router.http.client import READ_SIZE
+from ai_router.http.response import READ_SIZE
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import estimated_usage
 

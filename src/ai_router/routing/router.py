@@ -52,9 +52,6 @@ from ai_router.routing.verdict import decision_of
 from ai_router.shared.values import Values
 from ai_router.types import ChatRequest, DecidedBy, Decision, Label, LabelName, Route
 
-SHOWN_ASK_CHARS = 80
-"""Of the ask that was judged, in x-router-reason."""
-
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
@@ -318,18 +315,6 @@ def _meta_decision(request: ChatRequest) -> Decision | None:
     if job is None:
         return None
     return Decision(Label.META, Route.META, DecidedBy.META, f"a chat UI's background job: {job}", confidence=1.0)
-
-
-def shown_ask(decision: Decision, scrub: Callable[[str], str] = str) -> str:
-    """The beginning of the ask that was judged, and the words that spoke for the label; empty if none was judged.
-
-    ``scrub`` takes keys out of the ask: before it is cut, since a part of a key is too much.
-    """
-    if not decision.ask:
-        return ""
-    ask = scrub(" ".join(decision.ask.split()))
-    shown = f"asked '{ask if len(ask) <= SHOWN_ASK_CHARS else ask[: SHOWN_ASK_CHARS - 3] + '...'}'"
-    return f"{shown}, for it: {', '.join(decision.evidence)}" if decision.evidence else shown
 
 
 _SEARCH_WANTED = Decision(

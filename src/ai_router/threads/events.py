@@ -12,7 +12,7 @@ from ai_router.dispatch.record import RequestRecord
 from ai_router.envelope import envelope
 from ai_router.errors import RouterError, ShuttingDown
 from ai_router.http.sse import Event
-from ai_router.routing.router import shown_ask
+from ai_router.routing.shown_ask import shown_ask
 from ai_router.storage.thread_rows import CANCELLED, COMPLETE, ERROR, INTERRUPTED, Row
 from ai_router.threads.answer import ThreadAnswer
 from ai_router.types import Cost, Outcome, Status

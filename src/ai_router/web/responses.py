@@ -28,7 +28,7 @@ from ai_router.errors import (
     RouterError,
     StoreUnavailable,
 )
-from ai_router.routing.router import shown_ask
+from ai_router.routing.shown_ask import shown_ask
 from ai_router.web.paths import ASKED_PATH, no_such_path
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,39 @@
+"""A whole answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ai_router.apis import Payload
+from ai_router.types import Attempt
+
+
+class PlainAnswer:
+    """A whole answer: ``body`` for the client, and the message and the usage in it, as in chat completions.
+
+    ``own``: the answer in the form of the client's API, parsed; None: that is chat completions.
+    """
+
+    def __init__(
+        self,
+        body: bytes,
+        message: Mapping[str, Any],
+        usage: Mapping[str, Any] | None,
+        attempt: Attempt,
+        own: Payload | None = None,
+    ) -> None:
+        self.own = own
+        self.body = body
+        self.message = message
+        self.usage = usage
+        self.warnings: Sequence[str] = ()
+        """What became of the client's fields."""
+        self._attempt = attempt
+
+    def attempt(self) -> Attempt:
+        """The call that gave this answer."""
+        return self._attempt
+
+    def close(self) -> None:
+        """Does nothing: the response has been closed already."""
