@@ -22,7 +22,7 @@ RANKS = [
     {"embedded"},
     {"web"},
     {"threads", "console"},
-    {"pipeline", "learning"},
+    {"pipeline", "learning", "judging"},
     {"privacy"},
     {"dispatch"},
     {"routing"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import cast
@@ -14,24 +14,30 @@ from ai_router.backend_limits import build_limiter, share_limiter
 from ai_router.config import SessionBodies, Settings
 from ai_router.console.now import live_parts
 from ai_router.dispatch.everywhere import InFlightEverywhere, flush_everywhere
+from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
+from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import PrimaryLoad
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.endpoints import browser_rule, register_answers, register_console, register_reports
 from ai_router.http.client import UpstreamClient
 from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
+from ai_router.judging.asking import Asker
+from ai_router.judging.judge import build_judge
+from ai_router.judging.sampling import JudgeSampler
 from ai_router.observability import log_lines
-from ai_router.observability.metrics import unlabelled, watch_limiter
+from ai_router.observability.metrics import JudgeMetrics, unlabelled, watch_limiter
 from ai_router.observability.recorder import Sink
 from ai_router.observability.windows import process_started
 from ai_router.privacy import Privacy, build_finder
 from ai_router.providers.building import build_registry
 from ai_router.providers.registry import Registry
 from ai_router.reloading import Reloader
+from ai_router.resilience.limiter import ConcurrencyLimiter
 from ai_router.runtime import EXTENSION, Runtime
 from ai_router.shared.peers import Peers
 from ai_router.shared.start import Shared, start_shared
@@ -136,7 +142,11 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     responses.init_app(app, telemetry.scrubber.json, telemetry.refused)
     access.init_app(app, keys, ids, limit, browser_rule(app, settings))
     keeper = _response_keeper(settings, in_flight, telemetry.scrubber.json, shared, closing)
-    subscribers = (log_lines.finished, telemetry.subscriber)
+    subscribers = (
+        log_lines.finished,
+        telemetry.subscriber,
+        *_start_judging(settings, registry, pipeline.forwarder, limiter, telemetry, closing),
+    )
     chat_settings = chat.ChatSettings(
         ids,
         settings.max_body_mb << 20,
@@ -186,6 +196,27 @@ def _start_load(session: BackendSession, registry: Registry, closing: ExitStack)
     load.start()
     closing.callback(load.close)
     return load
+
+
+def _start_judging(
+    settings: Settings,
+    registry: Registry,
+    forwarder: Forwarder,
+    limiter: ConcurrencyLimiter,
+    telemetry: Telemetry,
+    closing: ExitStack,
+) -> Sequence[Subscriber]:
+    """Have a share of the answers judged. Returns who is to be told of each request that has ended; none with
+    JUDGE_SHARE=0."""
+    if settings.judge_share == 0:
+        return ()
+    put_rows = (lambda _: None) if telemetry.usage is None else telemetry.usage.put
+    asker = Asker(forwarder, limiter, telemetry.call_usd)
+    judge = build_judge(settings, registry, asker, telemetry.is_local, put_rows, closing)
+    sampler = JudgeSampler(judge, JudgeMetrics(telemetry.metrics.registry), settings.judge_share)
+    sampler.start()
+    closing.callback(sampler.close)
+    return (sampler.finished,)
 
 
 def _flask_app() -> Flask:

@@ -156,6 +156,9 @@ class Settings(BaseModel):
     fast_routing: Switch = _variable("on", "decide in this process what was decided before or is plain")
     decision_cache_s: Seconds = _variable("3600", "how long a decision of the classifier's is kept; ENRICH at most 60")
     shadow_share: Share = _variable("0.02", "share of the fast decisions that the classifier is asked about afterwards")
+    judge_share: Share = _variable("0", "share of the local answers that are compared with the cloud's by JUDGE_MODEL")
+    judge_model: Text | None = _variable(None, "who judges, as provider/model; best neither of the two that are judged")
+    judge_budget_usd: Amount = _variable("0", "what judging may cost in a calendar month (UTC), in all processes")
     speculation: Annotated[SpeculationMode, one_of_kind(SpeculationMode)] = _variable(
         "auto", "call the primary during classification: auto, always, off"
     )

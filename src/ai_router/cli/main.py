@@ -7,6 +7,7 @@ import click
 from ai_router import __version__
 from ai_router.cli.deciding import replay, route
 from ai_router.cli.evaluating import evaluate
+from ai_router.cli.judging import judge
 from ai_router.cli.keys import keys
 from ai_router.cli.learning import learn
 from ai_router.cli.models import models
@@ -19,5 +20,5 @@ def main() -> None:
     """A self-hosted, OpenAI-compatible routing proxy."""
 
 
-for command in (serve, doctor, reload, route, evaluate, learn, replay, models, keys):
+for command in (serve, doctor, reload, route, evaluate, learn, replay, judge, models, keys):
     main.add_command(command)

@@ -188,6 +188,21 @@ class RoutingMetrics:
             self._classifier_seconds.observe(decision.duration_ms / 1000)
 
 
+class JudgeMetrics:
+    """Counts judgements, and what they have cost."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._judged = Counter(
+            "ai_router_judged", "Local answers compared with a cloud's", ["route", "winner"], registry=registry
+        )
+        self._usd = Counter("ai_router_judge_usd", "Cost of judgements, as far as it is known", registry=registry)
+
+    def judged(self, route: str, winner: str, usd: float | None) -> None:
+        """One answer was judged, for ``usd``; None: nobody knows."""
+        self._judged.labels(route, winner).inc()
+        self._usd.inc(usd or 0.0)
+
+
 class ResilienceMetrics:
     """Counts retries, fallbacks, waits and cancellations. A backend's label is its limiter's key: a provider, or a tier
     of one."""

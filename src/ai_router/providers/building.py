@@ -9,6 +9,7 @@ import msgspec
 
 from ai_router.config import Settings, SettingsError
 from ai_router.config_values import UnknownModel
+from ai_router.errors import ModelNotFound
 from ai_router.providers.catalogue import (
     META,
     PRIMARY,
@@ -20,7 +21,8 @@ from ai_router.providers.catalogue import (
     load_catalogue,
     replace_retired,
 )
-from ai_router.providers.registry import CLASSIFIER, XAI, Backend, Candidate, LearnedFacts, Registry, Searcher
+from ai_router.providers.names import resolve
+from ai_router.providers.registry import AUTO, CLASSIFIER, XAI, Backend, Candidate, LearnedFacts, Registry, Searcher
 
 _PACKAGED_DEFAULTS = {"temperature": 0.2, "top_p": 0.9, "repeat_penalty": 1.1}
 """Temperature and top_p as SmolLM2's card has them. With llama.cpp's 0.8 it talks nonsense, and
@@ -57,7 +59,7 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
             raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: {where}.{name}: none of {named} has a key")
     if meta is not None:
         chains[META] = (Candidate(meta, meta.model), *chains[META])
-    return Registry(
+    registry = Registry(
         primary=primary,
         meta=meta,
         clouds=clouds,
@@ -71,6 +73,21 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
         plain_s=settings.plain_timeout_s,
         takes_unknown_models=settings.unknown_model is UnknownModel.AUTO,
     )
+    if settings.judge_model is not None:
+        registry.judge = _judge(settings.judge_model, registry, today)
+    return registry
+
+
+def _judge(name: str, registry: Registry, today: date) -> Candidate:
+    """The model that judges. Raises SettingsError for a name that is no single model's."""
+    try:
+        found = resolve(registry, name, today)
+    except ModelNotFound as problem:
+        raise SettingsError(f"JUDGE_MODEL {name}: {problem}") from None
+    backend = registry.primary if found.route == PRIMARY else registry.clouds.get(found.route)
+    if backend is None or found.route == AUTO:
+        raise SettingsError(f"JUDGE_MODEL {name} is no model: name one as provider/model")
+    return Candidate(backend, found.model or backend.model)
 
 
 def _primary(settings: Settings, url: str) -> Backend:

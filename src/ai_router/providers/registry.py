@@ -173,12 +173,15 @@ class Registry:
     idle_s: float
     plain_s: float
     takes_unknown_models: bool = False
+    judge: Candidate | None = None
+    """Who says which of two answers is better; None: nobody does."""
 
     def adopt(self, new: Registry) -> None:
         """Take over what a catalogue says. A request that is on its way keeps the candidates that it has."""
         self.catalogue, self.clouds, self.notes = new.catalogue, new.clouds, new.notes
         self.chains, self.searchers = new.chains, new.searchers
         self.takes_unknown_models = new.takes_unknown_models
+        self.judge = new.judge
 
     @property
     def xai(self) -> Backend | None:
