@@ -162,6 +162,9 @@ class Settings(BaseModel):
     speculation: Annotated[SpeculationMode, one_of_kind(SpeculationMode)] = _variable(
         "auto", "call the primary during classification: auto, always, off"
     )
+    speculation_signal: Switch = _variable(
+        "off", "an answer of the primary that begins with 'I don't have access to' and the like changes the decision"
+    )
     primary_slots: Annotated[int, between(1, 10_000)] = _variable(
         "8", "requests that the primary serves at once; if taken: no speculation"
     )

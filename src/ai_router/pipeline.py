@@ -57,6 +57,7 @@ from ai_router.providers.chat_completions import web_context
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.routing.fast_path import Undecided
+from ai_router.routing.first_words import FIRST_CHARS, first_words
 from ai_router.routing.router import Router
 from ai_router.types import ChatRequest, Decision, Purpose, Route, SpeculationResult
 from ai_router.virtual_key import VirtualKey
@@ -83,6 +84,8 @@ class Pipeline:
     admission: Admission
     speculates_beside_head: bool
     """Whether to speculate while the head's encoder thinks; not where the primary needs the same processor."""
+    heeds_first_words: bool = False
+    """Whether what the primary has said meanwhile may change the classifier's decision."""
 
     def plan(self, decision: Decision, request: ChatRequest, *, demanding: bool) -> Plan:
         """Who is asked, of those that the request's policy, its size and its key allow. ``demanding``: as of
@@ -200,10 +203,27 @@ class _Request:
         started = time.monotonic()
         new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_call)
+        if pipeline.heeds_first_words:
+            decision = self._heed_first_words(decision, found)
         self._decided_at = time.monotonic()
         log_lines.classified(decision)
         record.classified(decision, started)
         return decision
+
+    def _heed_first_words(self, decision: Decision, undecided: Undecided) -> Decision:
+        """The decision, changed by what the primary's answer tells that has come meanwhile."""
+        if (speculation := self._speculation) is None:
+            return decision
+        try:
+            beginning = speculation.beginning(FIRST_CHARS)
+        except UpstreamError:
+            # The answer has broken off: it is not used, and whoever is to answer is asked anew.
+            self.give_up_speculation()
+            now = time.monotonic()
+            self._record.speculated(SpeculationResult.CANCELLED, speculation.started, now, "it failed")
+            return decision
+        told = None if beginning is None else first_words(*beginning)
+        return decision if told is None else self._pipeline.router.reconsider(self._request, undecided, decision, told)
 
     def _admit_and_decide(self) -> Decision | Undecided:
         """Let the request in, and decide it if that needs nobody else. Both with one look at what processes share."""

@@ -294,6 +294,7 @@ def build_pipeline(
         keepalive_s=settings.keepalive_s,
         admission=admission,
         speculates_beside_head=not settings.embedded,
+        heeds_first_words=settings.speculation_signal,
     )
 
 

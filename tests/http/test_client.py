@@ -217,3 +217,37 @@ def test_every_error_names_backend_and_model(client: UpstreamClient, upstream: F
     with pytest.raises(UpstreamError) as caught:
         client.open(upstream_request(upstream.url), UpstreamCall())
     assert caught.value.source == Source("primary", "m")
+
+
+def test_what_has_arrived_is_read_without_waiting(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Stream([b"one", b"two"]))
+    response = client.open(upstream_request(upstream.url), UpstreamCall())
+    arrived = response.read_portion()
+    while not response.complete:
+        arrived += response.read_arrived() or b""
+    assert arrived == b"onetwo"
+    assert response.read_arrived() is None
+    response.close()
+
+
+def test_where_nothing_has_arrived_nothing_is_waited_for(client: UpstreamClient, upstream: FakeUpstream) -> None:
+    upstream.on("/x", Stream([b"one"], ending="hang"))
+    response = client.open(upstream_request(upstream.url), UpstreamCall())
+    assert response.read_portion() == b"one"
+    assert response.read_arrived() is None
+    response.close()
+
+
+def test_a_body_that_has_broken_off_is_told_by_reading_what_has_arrived(
+    client: UpstreamClient, upstream: FakeUpstream
+) -> None:
+    upstream.on("/x", Stream([b"some"], ending="reset"))
+    response = client.open(upstream_request(upstream.url), UpstreamCall())
+    assert response.read_portion() == b"some"
+
+    def read_on() -> None:
+        while True:
+            response.read_arrived()
+
+    with pytest.raises(UpstreamBroken):
+        read_on()

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from ai_router.dispatch.beginning import Beginning, logprobs_in_events
 from ai_router.dispatch.own_form import DONE, Rewriting
 from ai_router.dispatch.plain_answer import PlainAnswer
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
@@ -99,6 +100,26 @@ class StreamAnswer:
             if not portion and self.ttft_ms is None:
                 raise UpstreamFailed("the stream ended before it began", self._upstream_request.source)
             portion = None
+
+    def catch_up(self, chars: int) -> Beginning:
+        """What has come of the answer until now, without waiting for more; once that are so many characters, no more
+        is read.
+
+        Raises UpstreamError, or the reason for which the call was aborted; then there is no answer.
+        """
+        try:
+            while len(self._said()) < chars and self._failure is None:
+                if (portion := self.response.read_arrived()) is None:
+                    break
+                self._primed += self._relay(portion) if portion else b""
+        except UpstreamError:
+            self._permit.failed()
+            raise
+        return Beginning(self._said(), logprobs_in_events(self._primed))
+
+    def _said(self) -> str:
+        content = (self.reader.gathered() or {}).get("content")
+        return content if isinstance(content, str) else ""
 
     def start(self) -> bytes:
         """The bytes for the client that have come until now. From now on the call counts as a stream."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ai_router.apis import Payload
+from ai_router.dispatch.beginning import Beginning, logprobs_in_answer
 from ai_router.types import Attempt
 
 
@@ -30,6 +31,11 @@ class PlainAnswer:
         self.warnings: Sequence[str] = ()
         """What became of the client's fields."""
         self._attempt = attempt
+
+    def catch_up(self, chars: int) -> Beginning:
+        """How the answer begins: so many characters, if it has so many."""
+        content = self.message.get("content")
+        return Beginning(content[:chars] if isinstance(content, str) else "", logprobs_in_answer(self.body))
 
     def attempt(self) -> Attempt:
         """The call that gave this answer."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ai_router.config import SpeculationMode
 from ai_router.dispatch.answer import Answer
+from ai_router.dispatch.beginning import Beginning
 from ai_router.errors import RouterError, ShuttingDown, SpeculationLost, UpstreamError
 from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.session import BackendSession
@@ -47,6 +48,13 @@ class SpeculativeCall:
     def confirm(self) -> Answer:
         """Wait for the answer and take it. Raises what the call raised, a RouterError."""
         return self._answer.result()
+
+    def beginning(self, chars: int) -> Beginning | None:
+        """What its answer says until now, without waiting for more: so many characters at least, if they have come.
+        None: it has none yet, or it has failed."""
+        if not self._answer.done() or self._answer.exception() is not None:
+            return None
+        return self._answer.result().catch_up(chars)
 
     def age_ms(self) -> float:
         """Milliseconds since its start; until its failure, if it has failed. A begun stream has not ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -121,6 +122,19 @@ class UpstreamResponse:
             self._call.raise_if_aborted()
         return portion
 
+    def read_arrived(self) -> bytes | None:
+        """The bytes of the body that have come meanwhile, b"" if what has come is none of it; None: nothing has come.
+
+        Does not wait. Raises as ``read_portion``.
+        """
+        if self.complete or not _is_readable(self._lease.sock):
+            return None
+        try:
+            return self._parse(self._lease.sock.recv(READ_SIZE))
+        except (OSError, NotHTTP) as problem:
+            self.close()
+            raise map_exceptions(problem, self._request, self._call, answering=True) from problem
+
     def detach(self, on_release: Callable[[], object]) -> socket.socket:
         """The socket, made non-blocking. From now on the caller reads it and passes what it got to ``feed``.
 
@@ -188,3 +202,10 @@ class UpstreamResponse:
         self.complete = self._parser.complete
         self._call.received += len(portion)
         return portion
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    # Not select(): a process with many streams has descriptors that are too large for it.
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))

@@ -42,6 +42,7 @@ from ai_router.routing.fast_path import (
     head_decision,
     own_decision,
 )
+from ai_router.routing.first_words import FirstWords, reconsidered
 from ai_router.routing.head.model import Guess, Head
 from ai_router.routing.head.own_routes import NO_ROUTES
 from ai_router.routing.labels import Labels
@@ -214,6 +215,16 @@ class Router:
         if self._fast_path is not None:
             self._fast_path.remember_own(undecided.turn_keys[1], decision.label)
         return decision
+
+    def reconsider(self, request: ChatRequest, undecided: Undecided, decision: Decision, told: FirstWords) -> Decision:
+        """The decision for the primary, changed by what the primary's answer tells of the request; itself, where
+        nobody is there who could do better, or may."""
+        better = self._registry.searchers if told.label is Label.ENRICH else self._escalates()
+        if not better or decision.label is not Label.MODERATE or self._quality_of(request) == LOWEST:
+            return decision
+        if self._fast_path is not None:
+            self._fast_path.remember_own(undecided.turn_keys[1], told.label)
+        return reconsidered(decision, told)
 
     def _explicit_decision(self, request: ChatRequest) -> Decision | None:
         named = resolve(self._registry, request.model, request.timestamp.date())
