@@ -111,6 +111,9 @@ class Settings(BaseModel):
     embedded_model: UserPath | None = _variable(None, "a GGUF file to serve here; unset: the packaged SmolLM2")
     meta_url: Url | None = _variable(None, "a server for a chat UI's own jobs (titles, tags); unset: the primary")
     meta_model: Text | None = _variable(None, "the model there; unset: PRIMARY_MODEL")
+    meta_priority: Annotated[int, between(0, 1_000_000)] = _variable(
+        "0", "vLLM's priority for these jobs: larger is later; needs its --scheduling-policy priority; 0: none"
+    )
     primary_model: Text = _variable("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-FP8", "the primary's model id")
     xai_api_url: Url = _variable("https://api.x.ai", "xAI's address")
     xai_api_key: Secret | None = _variable(

@@ -18,6 +18,7 @@ from ai_router.dispatch.answer import Answer, StreamAnswer, ms_since, parsed
 from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
 from ai_router.dispatch.own_form import SHAPE_ERRORS, AnswerForm, CannotCarry, SpokenApis, ThoughtOrigins
 from ai_router.dispatch.plain_answer import PlainAnswer
+from ai_router.dispatch.priorities import Priorities
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import (
     InvalidRequest,
@@ -69,6 +70,7 @@ class Forwarder:
         self._request_timeout_s = request_timeout_s
         self._clock = clock
         self._spoken = SpokenApis()
+        self._priorities = Priorities()
         self._thoughts = thoughts or ThoughtOrigins()
 
     def forward_request(
@@ -105,6 +107,8 @@ class Forwarder:
             permit.release()
             if fields.raised and isinstance(problem, UpstreamRefused) and _OF_LIMITS.search(problem.detail):
                 raise RaisedLimitRefused(problem.detail, problem.source, status=problem.status) from problem
+            if isinstance(problem, UpstreamRefused):
+                self._priorities.check(problem, candidate)
             raise
         except BaseException:  # raised again; the permit must not stay taken
             permit.release()
@@ -200,6 +204,7 @@ class Forwarder:
             headers = {**request.own.headers, **headers}
         else:
             messages_json = with_additions(request, additions)
+            values = self._priorities.with_priority(values, candidate)
             body = _body(backend.family, RequestParts(model, send_as, request.stream, messages_json, values))
         return UpstreamRequest(
             declared_local=candidate.backend.declared_local,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 import msgspec
@@ -59,6 +60,8 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
             raise SettingsError(f"CATALOGUE_FILE {settings.catalogue_file}: {where}.{name}: none of {named} has a key")
     if meta is not None:
         chains[META] = (Candidate(meta, meta.model), *chains[META])
+    if settings.meta_priority:
+        chains[META] = tuple(_with_priority(candidate, settings.meta_priority) for candidate in chains[META])
     registry = Registry(
         primary=primary,
         meta=meta,
@@ -76,6 +79,11 @@ def build_registry(settings: Settings, today: date | None = None, present: Regis
     if settings.judge_model is not None:
         registry.judge = _judge(settings.judge_model, registry, today)
     return registry
+
+
+def _with_priority(candidate: Candidate, priority: int) -> Candidate:
+    """The candidate with vLLM's priority, if it is a server of one's own: a cloud may refuse the field."""
+    return replace(candidate, priority=priority) if candidate.backend.provider is None else candidate
 
 
 def _judge(name: str, registry: Registry, today: date) -> Candidate:

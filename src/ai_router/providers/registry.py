@@ -127,6 +127,8 @@ class Candidate:
 
     backend: Backend
     model: str
+    priority: int = 0
+    """vLLM's, for what nobody waits for: a larger one is later. 0: none."""
 
     @property
     def limiter_key(self) -> str:
