@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_router.discovery.proposal import Choice, choices, classifier_beside, settings_of, urls_of
-from ai_router.discovery.servers import FoundModel, FoundServer
+from ai_router.providers.servers import FoundModel, FoundServer
 
 
 def server(kind: str, *models: tuple[str, float | None, bool], port: int = 8000) -> FoundServer:

@@ -12,8 +12,8 @@ from dotenv import dotenv_values, set_key
 from ai_router.config_loading import in_environment
 from ai_router.config_values import base_url
 from ai_router.discovery.proposal import Choice, choices, classifier_beside, settings_of, urls_of
-from ai_router.discovery.servers import LOCKED, PORTS, FoundServer, find_servers
 from ai_router.discovery.weights import FoundFile, find_weights
+from ai_router.providers.servers import LOCKED, PORTS, FoundServer, find_servers
 
 _HERE = "127.0.0.1"
 _MAX_SHOWN = 20

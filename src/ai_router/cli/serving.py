@@ -19,12 +19,12 @@ from ai_router.cli.common import exit_with, registry_of, settings_or_exit
 from ai_router.cli.discovering import discover_and_write
 from ai_router.config import Settings
 from ai_router.config_docs import unknown_names
-from ai_router.discovery.servers import find_servers
 from ai_router.dispatch.health import BackendHealth, HealthChecker
 from ai_router.embedded.start import EmbeddedUnavailable, find_weights, name_of, start_embedded
 from ai_router.http.session import BackendSession
 from ai_router.observability.log_file import OWN_STREAMS
 from ai_router.providers.registry import Backend, Registry
+from ai_router.providers.servers import find_servers
 from ai_router.routing.head.own_store import OwnRoutesStore
 from ai_router.routing.labels import Labels
 from ai_router.runtime import pid_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ai_router.discovery.servers import FoundModel, FoundServer
+from ai_router.providers.servers import FoundModel, FoundServer
 
 _CLASSIFIER_BILLIONS = (3.0, 14.0)
 """The size of a classifier: less decides worse than the model in the router (docs/benchmarks.md), more takes long."""

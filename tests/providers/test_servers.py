@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from ai_router.discovery.servers import FoundModel, FoundServer, find_servers, size_in
 from ai_router.embedded.start import start_embedded
+from ai_router.providers.servers import FoundModel, FoundServer, find_servers, size_in
 from tests.fakes.upstream import FakeUpstream, Hang, Plain
 
 NOBODY = "http://127.0.0.1:9"
