@@ -17,6 +17,7 @@ from ai_router.dispatch.everywhere import InFlightEverywhere, flush_everywhere
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
+from ai_router.dispatch.models_in_memory import ModelsInMemory
 from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
@@ -123,6 +124,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
         thoughts,
         shared,
         admission,
+        _start_memory(session, registry, closing),
         closing,
     )
 
@@ -196,6 +198,13 @@ def _start_load(session: BackendSession, registry: Registry, closing: ExitStack)
     load.start()
     closing.callback(load.close)
     return load
+
+
+def _start_memory(session: BackendSession, registry: Registry, closing: ExitStack) -> ModelsInMemory:
+    memory = ModelsInMemory(session, registry)
+    memory.start()
+    closing.callback(memory.close)
+    return memory
 
 
 def _start_judging(

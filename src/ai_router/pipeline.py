@@ -34,6 +34,7 @@ from ai_router.dispatch.citations import citing, sources_of
 from ai_router.dispatch.dispatcher import Dispatcher, RetryPolicy, WaitDriver, Waiting
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.local_plan import kept_local
+from ai_router.dispatch.models_in_memory import ModelsInMemory
 from ai_router.dispatch.permission import permitted
 from ai_router.dispatch.plan import Plan, fitting, is_demanding, misfit, plan_answer, primary_candidate
 from ai_router.dispatch.primary_facts import PrimaryFacts
@@ -54,12 +55,12 @@ from ai_router.http.calls import CancelScope
 from ai_router.keys.admission import Admission, Admitting
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import web_context
-from ai_router.providers.registry import Candidate, Registry
+from ai_router.providers.registry import CLASSIFIER, Candidate, Registry
 from ai_router.resilience.limiter import Permit
 from ai_router.routing.fast_path import Undecided
 from ai_router.routing.first_words import FIRST_CHARS, first_words
 from ai_router.routing.router import Router
-from ai_router.types import ChatRequest, Decision, Purpose, Route, SpeculationResult
+from ai_router.types import ChatRequest, DecidedBy, Decision, Purpose, Route, SpeculationResult
 from ai_router.virtual_key import VirtualKey
 
 _CHARS_PER_TOKEN = 4
@@ -82,6 +83,7 @@ class Pipeline:
     cloud_fallback: bool
     keepalive_s: float
     admission: Admission
+    memory: ModelsInMemory
     speculates_beside_head: bool
     """Whether to speculate while the head's encoder thinks; not where the primary needs the same processor."""
     heeds_first_words: bool = False
@@ -91,6 +93,8 @@ class Pipeline:
         """Who is asked, of those that the request's policy, its size and its key allow. ``demanding``: as of
         is_demanding. Raises RouterError where nobody is left."""
         plan = plan_answer(decision, self.registry, cloud_fallback=self.cloud_fallback)
+        if decision.decided_by is not DecidedBy.EXPLICIT:
+            plan = self.memory.prefer(plan)
         if request.local_only:
             plan = kept_local(plan, decision, primary_candidate(self.registry), request.local_only)
         if demanding:
@@ -203,6 +207,8 @@ class _Request:
         started = time.monotonic()
         new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_call)
+        if decision.failure is None:
+            pipeline.memory.answered(CLASSIFIER)
         if pipeline.heeds_first_words:
             decision = self._heed_first_words(decision, found)
         self._decided_at = time.monotonic()
@@ -219,8 +225,7 @@ class _Request:
         except UpstreamError:
             # The answer has broken off: it is not used, and whoever is to answer is asked anew.
             self.give_up_speculation()
-            now = time.monotonic()
-            self._record.speculated(SpeculationResult.CANCELLED, speculation.started, now, "it failed")
+            self._record.speculated(SpeculationResult.CANCELLED, speculation.started, time.monotonic(), "it failed")
             return decision
         told = None if beginning is None else first_words(*beginning)
         return decision if told is None else self._pipeline.router.reconsider(self._request, undecided, decision, told)
@@ -243,7 +248,7 @@ class _Request:
         primary = primary_candidate(pipeline.registry)
         if self._is_demanding and misfit(primary, self._request) is not None:
             return
-        permit = pipeline.speculation_controller.permit_for(undecided.guess)
+        permit = pipeline.speculation_controller.permit_for(undecided.guess, pipeline.memory.in_memory(primary))
         if permit is None:
             return
         forward = partial(pipeline.forwarder.forward_request, self._request, primary, self._date_for(primary))
@@ -340,5 +345,6 @@ class _Request:
         """This answer it is: log and record it. A stream's attempt is recorded when it has ended."""
         self._record.phase = "streaming"
         attempt = answer.attempt()
+        self._pipeline.memory.answered(attempt.backend)
         self._record.answered_by(attempt, speculative=speculative, warnings=answer.warnings)
         log_lines.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)

@@ -13,6 +13,7 @@ from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.embeddings import Embeddings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
+from ai_router.dispatch.models_in_memory import ModelsInMemory
 from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
@@ -224,6 +225,7 @@ def build_pipeline(
     thoughts: ThoughtOrigins,
     shared: Shared,
     admission: Admission,
+    memory: ModelsInMemory,
     closing: ExitStack,
 ) -> Pipeline:
     """A request's way, with the threads that it takes."""
@@ -254,6 +256,7 @@ def build_pipeline(
             bodies=settings.session_bodies,
             quality=quality_of(settings),
             raises_on_complaint=settings.raise_on_complaint,
+            classifier_left_alone=memory.classifier_left_alone,
         ),
         forwarder=Forwarder(
             client,
@@ -293,6 +296,7 @@ def build_pipeline(
         cloud_fallback=settings.cloud_fallback,
         keepalive_s=settings.keepalive_s,
         admission=admission,
+        memory=memory,
         speculates_beside_head=not settings.embedded,
         heeds_first_words=settings.speculation_signal,
     )

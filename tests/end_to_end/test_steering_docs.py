@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ai_router.providers.catalogue import load_catalogue
 from tests.end_to_end.conftest import XAI_KEY, well_behaved
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, running_router
 from tests.fakes.upstream import fake_upstream
@@ -18,12 +19,16 @@ EXAMPLES = re.findall(r"^```console\n\$ (curl .*?)(?<!\\)\n(.*?)^```$", PAGE.rea
 TABLES = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
+CHAINS = "[chains]"
+"""In a table that would change what the other examples show."""
+
+
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRouter]:
     with fake_upstream() as classifier, fake_upstream() as primary, fake_upstream() as xai:
         well_behaved(classifier, primary, xai)
         folder = tmp_path_factory.mktemp("steering")
-        (folder / "catalogue.toml").write_text("\n".join(TABLES))
+        (folder / "catalogue.toml").write_text("\n".join(table for table in TABLES if CHAINS not in table))
         settings = {
             "PRIMARY_URL": primary.url,
             "XAI_API_URL": xai.url,
@@ -37,6 +42,12 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRouter]:
             router.wait_for_log("Fast path: the sentence vectors are loaded")
             router.wait_for_log("Fast path: knows the routes code")
             yield router
+
+
+@pytest.mark.parametrize("table", TABLES, ids=range(len(TABLES)))
+def test_each_table_is_a_catalogue(table: str, tmp_path: Path) -> None:
+    (tmp_path / "catalogue.toml").write_text(table)
+    load_catalogue(tmp_path / "catalogue.toml")
 
 
 def test_there_is_an_example_of_each() -> None:

@@ -86,10 +86,12 @@ UNLIKELY = 0.25
 @dataclass(frozen=True, slots=True)
 class Pressure:
     """How busy the primary is. ``waiting``: requests in its own queue; None: unknown. ``budget_left_s``: seconds of
-    wasted work that the budget allows. Whether a slot is free is checked when the permit is acquired."""
+    wasted work that the budget allows. ``in_memory``: whether its model is; None: unknown. Whether a slot is free is
+    checked when the permit is acquired."""
 
     waiting: int | None
     budget_left_s: float
+    in_memory: bool | None = None
 
 
 def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> str | None:
@@ -100,6 +102,8 @@ def why_not(mode: SpeculationMode, guess: Guess | None, pressure: Pressure) -> s
         return None
     if guess is not None and guess.probabilities[Label.MODERATE] < UNLIKELY:
         return "unlikely"
+    if pressure.in_memory is False:
+        return "unloaded"
     if pressure.waiting:
         return "saturated"
     if pressure.budget_left_s <= 0:
@@ -176,10 +180,10 @@ class SpeculationController:
         self.result_without_call = SpeculationResult.OFF if mode is SpeculationMode.OFF else SpeculationResult.SKIPPED
         """What to report for a request without a speculative call."""
 
-    def permit_for(self, guess: Guess | None) -> Permit | None:
-        """A permit for a speculative call of the primary; None: do not speculate."""
+    def permit_for(self, guess: Guess | None, in_memory: bool | None = None) -> Permit | None:
+        """A permit for a speculative call of the primary; None: do not speculate. ``in_memory``: as of Pressure."""
         self._load.keep_polling()
-        pressure = Pressure(self._load.waiting, self.budget.left_s())
+        pressure = Pressure(self._load.waiting, self.budget.left_s(), in_memory)
         why = why_not(self._mode, guess, pressure)
         permit = None
         if why is None:

@@ -67,6 +67,11 @@ def find_servers(urls: Sequence[str]) -> Sequence[FoundServer]:
         return [server for server in found if server is not None]
 
 
+def server_at(session: BackendSession, url: str) -> FoundServer | None:
+    """The server of models at one address; None: there is none, or it does not answer."""
+    return _Probe(session, url).server()
+
+
 def size_in(name: str) -> float | None:
     """How many billions of parameters a model's name says: 30 for qwen3-30b-a3b, 56 for 8x7b; None: it does not.
 
@@ -91,10 +96,10 @@ class _Probe:
         if status in _REFUSED:
             return FoundServer(self._url, LOCKED, ())
         entries = _entries(answer, "data")
-        owners = {entry.get("owned_by") for entry in entries}
+        owners = _texts(entries, "owned_by")
         if status != 200 or not isinstance(answer, dict) or "data" not in answer or _OURS in owners:
             return None
-        kind = next((_OWNERS[owner] for owner in owners if isinstance(owner, str) and owner in _OWNERS), None)
+        kind = next((_OWNERS[owner] for owner in owners if owner in _OWNERS), None)
         if kind == LLAMA_CPP and self._get("/props")[0] in _REFUSED:
             # It lists its models for everybody, and answers only those who have its key.
             return FoundServer(self._url, LOCKED, ())
@@ -105,7 +110,7 @@ class _Probe:
     def _ollama(self) -> FoundServer | None:
         if "version" not in self._object("/api/version") or "models" not in (tags := self._object("/api/tags")):
             return None
-        loaded = {entry.get("name") for entry in _entries(self._object("/api/ps"), "models")}
+        loaded = _texts(_entries(self._object("/api/ps"), "models"), "name")
         return FoundServer(self._url, OLLAMA, _sorted(_ollama_models(_entries(tags, "models"), loaded)))
 
     def _lm_studio(self) -> FoundServer | None:
@@ -113,14 +118,14 @@ class _Probe:
         if "data" not in answer:
             return None
         chats = [entry for entry in _entries(answer, "data") if entry.get("type") in ("llm", "vlm")]
-        loaded = {entry["id"] for entry in chats if entry.get("state") == "loaded"}
+        loaded = _texts([entry for entry in chats if entry.get("state") == "loaded"], "id")
         return FoundServer(self._url, LM_STUDIO, _sorted(_plain_models(chats, loaded)))
 
-    def _loaded(self, kind: str | None) -> set[Any] | None:
+    def _loaded(self, kind: str | None) -> set[str] | None:
         """The models in memory; None: all of them are."""
         if kind != LLAMA_SWAP:
             return None
-        return {entry.get("model") for entry in _entries(self._object("/running"), "running")}
+        return _texts(_entries(self._object("/running"), "running"), "model")
 
     def _object(self, path: str) -> Mapping[str, Any]:
         _, answer = self._get(path)
@@ -144,7 +149,12 @@ def _entries(answer: Any, name: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _plain_models(entries: Sequence[dict[str, Any]], loaded: set[Any] | None) -> Iterator[FoundModel]:
+def _texts(entries: Sequence[dict[str, Any]], name: str) -> set[str]:
+    """The values of a field that are texts."""
+    return {value for entry in entries if isinstance(value := entry.get(name), str)}
+
+
+def _plain_models(entries: Sequence[dict[str, Any]], loaded: set[str] | None) -> Iterator[FoundModel]:
     for entry in entries:
         name, meta = entry.get("id"), entry.get("meta")
         parameters = meta.get("n_params") if isinstance(meta, dict) else None
@@ -153,7 +163,7 @@ def _plain_models(entries: Sequence[dict[str, Any]], loaded: set[Any] | None) ->
             yield FoundModel(name, known, loaded is None or name in loaded)
 
 
-def _ollama_models(entries: Sequence[dict[str, Any]], loaded: set[Any]) -> Iterator[FoundModel]:
+def _ollama_models(entries: Sequence[dict[str, Any]], loaded: set[str]) -> Iterator[FoundModel]:
     for entry in entries:
         name, details = entry.get("name"), entry.get("details")
         details = details if isinstance(details, dict) else {}

@@ -77,6 +77,7 @@ class Router:
         bodies: SessionBodies = SessionBodies.FULL,
         quality: int | None = None,
         raises_on_complaint: bool = False,
+        classifier_left_alone: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._registry = registry
         self._cloud_fallback = cloud_fallback
@@ -85,6 +86,7 @@ class Router:
         self._limiter = limiter
         self._bodies = bodies
         self._raises_on_complaint = raises_on_complaint
+        self._left_alone = classifier_left_alone
         self.quality = quality
         """Of requests that say nothing of it (dial.py); None: the deciders' own. It may be changed at any time."""
         self._labels = Labels()
@@ -164,7 +166,10 @@ class Router:
     def _unless_blocked(self, request: ChatRequest, found: Undecided) -> Decision | Undecided:
         """The same, or what is decided without the classifier if that cannot be asked now."""
         blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
-        return self._fallback(request, found, f"not asked, it is {why}") if blocked_s > 0 else found
+        if blocked_s > 0:
+            return self._fallback(request, found, f"not asked, it is {why}")
+        left_alone = self._left_alone()
+        return found if left_alone is None else self._fallback(request, found, f"not asked, {left_alone}")
 
     def determine_route(
         self, request: ChatRequest, undecided: Undecided, new_call: Callable[[], UpstreamCall]
