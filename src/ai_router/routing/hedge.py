@@ -5,29 +5,21 @@ A hung connection or a stuck worker must not cost the whole deadline (Dean and B
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 from ai_router.errors import HedgeLost, ShuttingDown, Source, UpstreamError, UpstreamTimeout
 from ai_router.http.calls import UpstreamCall
+from ai_router.resilience.lateness import Lateness
 
 T = TypeVar("T")
 
-_DURATIONS_KEPT = 50
-_MIN_DURATIONS = 5
-_LATE_FACTOR = 2.0
-"""A call is late after this many times the 95th percentile of the last _DURATIONS_KEPT durations..."""
-_MIN_LATE_S = 0.25
-"""...but not before this many seconds."""
+_LEAST_LATE_S = 0.25
 _DEADLINE_GRACE_S = 0.1
 """Seconds to wait beyond the deadline, so that a call's own timeout is raised: it says more exactly what was late."""
 _HEDGED_SHARE = 0.1
-"""At most this share of calls is made twice, with up to three in reserve: a classifier that is slow because it is
-busy must not get twice the work."""
 
 
 class Hedge(Generic[T]):
@@ -44,11 +36,16 @@ class Hedge(Generic[T]):
         self._threads = ThreadPoolExecutor(2 * max_concurrent + 4, thread_name_prefix="classify")
         self._deadline_s = deadline_s
         self._clock = clock
-        self._lock = threading.Lock()
-        self._durations_s: deque[float] = deque(maxlen=_DURATIONS_KEPT)
-        self._credit = 1.0
-        self.second_calls = 0
+        self._lateness = Lateness(deadline_s, least_s=_LEAST_LATE_S, share=_HEDGED_SHARE)
+
+    @property
+    def second_calls(self) -> int:
         """How many second calls were made since the start."""
+        return self._lateness.second_calls
+
+    def late_after_s(self) -> float | None:
+        """Seconds to wait before the second call; None if the deadline comes first."""
+        return self._lateness.late_after_s()
 
     def close(self) -> None:
         """End the threads; calls under way are not waited for."""
@@ -66,7 +63,7 @@ class Hedge(Generic[T]):
         try:
             self._start(ask, new_call, calls)
             late_s = self.late_after_s()
-            if late_s is not None and not wait([calls[0][0]], late_s).done and self._take_credit():
+            if late_s is not None and not wait([calls[0][0]], late_s).done and self._lateness.take_second():
                 self._start(ask, new_call, calls)
             answer = self._first_success(calls, started + self._deadline_s + _DEADLINE_GRACE_S)
         finally:
@@ -74,21 +71,8 @@ class Hedge(Generic[T]):
                 if not future.done():
                     call.abort(HedgeLost("the other call was faster, or it is too late"))
                     future.cancel()
-        with self._lock:
-            self._durations_s.append(self._clock() - started)
+        self._lateness.took(self._clock() - started)
         return answer
-
-    def late_after_s(self) -> float | None:
-        """Seconds to wait before the second call; None if the deadline comes first.
-
-        A quarter of the deadline while fewer than _MIN_DURATIONS durations are known.
-        """
-        with self._lock:
-            if len(self._durations_s) < _MIN_DURATIONS:
-                return self._deadline_s / 4
-            usual = sorted(self._durations_s)[int(0.95 * (len(self._durations_s) - 1))]
-        late_s = max(_MIN_LATE_S, _LATE_FACTOR * usual)
-        return late_s if late_s < self._deadline_s else None
 
     def _start(
         self,
@@ -97,8 +81,7 @@ class Hedge(Generic[T]):
         calls: list[tuple[Future[T], UpstreamCall]],
     ) -> None:
         call = new_call()
-        with self._lock:
-            self._credit = min(3.0, self._credit + _HEDGED_SHARE)
+        self._lateness.began()
         try:
             future = self._threads.submit(ask, call)
         except RuntimeError:  # the threads were ended: nothing is begun any more
@@ -106,14 +89,6 @@ class Hedge(Generic[T]):
         calls.append((future, call))
         # One that still waits for a thread has no socket to shut.
         call.on_abort(future.cancel)
-
-    def _take_credit(self) -> bool:
-        with self._lock:
-            if self._credit < 1:
-                return False
-            self._credit -= 1
-            self.second_calls += 1
-            return True
 
     def _first_success(self, calls: Sequence[tuple[Future[T], UpstreamCall]], end: float) -> T:
         """The first result. An UpstreamError of one call leaves it to the other; anything else, an abort among it, is
