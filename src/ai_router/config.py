@@ -138,6 +138,9 @@ class Settings(BaseModel):
     enrich_provider: Text | None = _variable(
         None, "who searches first: xai, perplexity, openrouter, searxng; unset: in the catalogue's order"
     )
+    search_hedge_share: Share = _variable(
+        "0", "share of the searches that may be made twice, by the next who can, if the first takes unusually long"
+    )
     catalogue_file: UserPath | None = _variable(None, "your own models, providers and fallback chains, in TOML")
 
     unknown_model: Annotated[UnknownModel, one_of_kind(UnknownModel)] = _variable(

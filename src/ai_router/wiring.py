@@ -273,6 +273,7 @@ def build_pipeline(
             searches,
             timeout_s=settings.search_timeout_s,
             connect_s=settings.connect_timeout_s,
+            hedge_share=settings.search_hedge_share,
             values=shared.values,
         ),
         speculations=speculations,

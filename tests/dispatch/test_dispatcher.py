@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ai_router.dispatch.dispatcher import QueueWait, TimedWait, WaitDriver, Waiting
-from ai_router.dispatch.web_search import FutureWait
 from ai_router.errors import ClientGone, RequestCancelled
 from ai_router.http.calls import CancelScope
 from ai_router.resilience.breaker import BreakerRules
@@ -118,12 +116,3 @@ def test_a_wait_in_the_queue_ends_when_its_time_is_up(scope: CancelScope, full_l
     assert waiting.wait(60)
     assert waiting.permit is None
     assert waiting.notice().startswith("waiting for a: position 1, about ")
-
-
-def test_work_on_another_thread_is_waited_for() -> None:
-    go = threading.Event()
-    with ThreadPoolExecutor(1) as threads:
-        wait = FutureWait(threads.submit(go.wait, 5), "searching")
-        assert not wait.wait(0)
-        go.set()
-        assert wait.wait(5)

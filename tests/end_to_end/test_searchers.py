@@ -13,7 +13,7 @@ from tests.end_to_end.conftest import XAI_KEY
 from tests.fakes.keys import new_key
 from tests.fakes.personas import CHAT, SEARCH, anew, finds, says
 from tests.fakes.router import RunningRouter, eventually, running_router
-from tests.fakes.upstream import Plain, fake_upstream
+from tests.fakes.upstream import Hang, Plain, fake_upstream
 
 QUERY = "/search"
 ENGINE = {
@@ -119,3 +119,23 @@ def test_a_dry_run_names_it_and_says_that_the_question_leaves(tmp_path: Path, st
     connection.close()
     assert found["would_ask"][0] == {"backend": "searxng", "model": "json", "local": False, "for": "search"}
     assert found["leaves"] is True
+
+
+def test_a_search_that_takes_unusually_long_is_made_by_the_next_as_well(tmp_path: Path, stack: ExitStack) -> None:
+    """With a deadline of 8 s a search is late after 2 s, while nothing is known of what is usual."""
+    settings = {"ENRICH_PROVIDER": "searxng", "SEARCH_HEDGE_SHARE": "1", "SEARCH_TIMEOUT_S": "8"}
+    lab = Lab(tmp_path, stack, **settings)
+    lab.engine.on(QUERY, Hang())
+    headers = lab.ask()
+    assert "xAI has found it." in lab.context()
+    assert lab.engine.requests[0].gone.wait(10), "the late one is given up"
+    session = lab.router.session(headers["x-session-id"])
+    assert not [step for step in session["steps"] if step["kind"] in ("fallback", "retry")]
+    assert not [part for part in session["cost"]["unknown"] if "searxng" in part], "the engine charges nothing"
+
+
+def test_by_default_nobody_searches_twice(tmp_path: Path, stack: ExitStack) -> None:
+    lab = Lab(tmp_path, stack, ENRICH_PROVIDER="searxng", SEARCH_TIMEOUT_S="1")
+    lab.engine.on(QUERY, Hang())
+    session = lab.router.session(lab.ask()["x-session-id"])
+    assert [step for step in session["steps"] if step["kind"] == "fallback"]

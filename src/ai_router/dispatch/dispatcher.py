@@ -304,6 +304,13 @@ class Dispatcher:
             raise failures[0] if failures else nobody_asked(limiter, remaining)
         return permit
 
+    def permit_at_once(self, candidates: Sequence[Candidate]) -> tuple[Candidate, Permit] | None:
+        """The first candidate that can be asked this moment, with a permit; None: there is none."""
+        for candidate in candidates:
+            if (permit := self._policy.limiter.acquire([candidate.limiter_key])) is not None:
+                return candidate, permit
+        return None
+
     def _permit_from_queue(self, wanted: Sequence[str]) -> Waiting[Permit | None]:
         policy, started = self._policy, self._policy.clock()
         try:

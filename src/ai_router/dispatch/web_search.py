@@ -6,17 +6,16 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
-from concurrent.futures import wait as wait_for
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import partial
-from typing import Any, NamedTuple
 
 from cachetools import TTLCache
 
 from ai_router.dispatch.answer import parsed
 from ai_router.dispatch.dispatcher import Dispatcher, Waiting
 from ai_router.dispatch.forward import upstream_request_id
+from ai_router.dispatch.hedged_search import BegunSearch, Findings, first_to_find
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.search_apis import found_in, search_call
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing
@@ -25,6 +24,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.observability import log_lines
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.registry import Candidate, Searcher
+from ai_router.resilience.lateness import Lateness
 from ai_router.resilience.limiter import Permit
 from ai_router.resilience.retry import record_result
 from ai_router.routing.conversations import TurnKey, turn_keys
@@ -41,6 +41,8 @@ _CONTROL_TOKENS = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?(?:s|think|start_of_turn|end_of_turn|bos|eos)>|<</?SYS>>|\[/?(?:INST|TOOL_CALLS)\]", re.I
 )
 """Of ChatML, Llama, Mistral, Gemma and their like."""
+_LEAST_LATE_S = 1.0
+"""A search is not late before this many seconds."""
 _RECENT_TURNS = 200
 _RECENT_S = 300.0
 """How long findings are good for the same turn; a tool loop's rounds come within seconds."""
@@ -48,13 +50,6 @@ _RECENT_S = 300.0
 
 _Turn = tuple[str, TurnKey]
 """A client's name, and the turn: what was found for one client is nobody else's."""
-
-
-class Findings(NamedTuple):
-    """The text that a search found, and the reported usage in the form of the Responses API; empty: none."""
-
-    text: str
-    usage: Mapping[str, Any]
 
 
 def fetch_enrichment_context(
@@ -84,24 +79,10 @@ def fetch_enrichment_context(
     return findings(response.body, upstream_request, search.api)
 
 
-class FutureWait:
-    """The wait for work on another thread. An abort needs no notice here: it aborts the calls that the work makes."""
-
-    def __init__(self, future: Future[Findings], what: str) -> None:
-        self._future = future
-        self._what = what
-
-    def wait(self, seconds: float) -> bool:
-        wait_for([self._future], seconds)
-        return self._future.done()
-
-    def notice(self) -> str:
-        return self._what
-
-
 class WebSearch:
     """Searches the web for a request, on ``threads``. The result or the failure goes into its record and the log.
 
+    ``hedge_share``: of the searches that may be made twice, by somebody else, where the first takes unusually long.
     What was found is kept for the turn: each round of a tool loop, and the same question soon again, gets the same
     text, at the same place of the prompt. Each use keeps it for _RECENT_S more.
     """
@@ -114,9 +95,11 @@ class WebSearch:
         *,
         timeout_s: float,
         connect_s: float,
+        hedge_share: float = 0.0,
         values: Values = ALONE.values,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._lateness = Lateness(timeout_s, least_s=_LEAST_LATE_S, share=hedge_share) if hedge_share else None
         self._client = client
         self.searchers = searchers
         """Who is asked, best first. May be replaced."""
@@ -136,34 +119,43 @@ class WebSearch:
             record.enriched(started, context)
             return context
         searchers = {searcher.candidate: searcher for searcher in self.searchers}
-        calls: list[UpstreamCall] = []
+        begun: list[BegunSearch] = []
 
-        def ask(candidate: Candidate, permit: Permit) -> Waiting[Findings]:
+        def begin(candidate: Candidate, permit: Permit) -> BegunSearch:
             timeout_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
-            record.phase = "searching"
             call = scope.new_call(Purpose.SEARCH)
-            calls.append(call)
             search = partial(self._search, record.request, searchers[candidate], call, permit, timeout_s)
             try:
-                future = self._threads.submit(search)
+                begun.append(BegunSearch(self._threads.submit(search), call))
             except RuntimeError:  # the executor is shut down: the router is stopping
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
-            yield FutureWait(future, "searching the web")
-            return future.result()
+            return begun[-1]
+
+        def ask(candidate: Candidate, permit: Permit) -> Waiting[BegunSearch]:
+            record.phase = "searching"
+            others = [other for other in searchers if other is not candidate]
+
+            def second() -> BegunSearch | None:
+                other = dispatcher.permit_at_once(others)
+                return None if other is None else begin(*other)
+
+            return (yield from first_to_find(begin(candidate, permit), second, self._lateness))
 
         try:
             found = yield from dispatcher.first_success(tuple(searchers), ask)
         except UpstreamError as problem:
             log_lines.enrichment_failed(record.kept_error(problem), record.ms() - record.ms(started))
             # A search that found nothing is charged for, too.
-            billed = None if problem.usage is None else (calls[-1].number, problem.usage)
-            record.enriched(started, None, problem, billed)
+            billed = next((search for search in reversed(begun) if search.failed_with(problem)), None)
+            usage = None if billed is None or problem.usage is None else (billed.call.number, problem.usage)
+            record.enriched(started, None, problem, usage)
             return None
-        self._keep(turn, found.text)
-        log_lines.enriched(len(found.text), record.ms() - record.ms(started))
-        record.enriched(started, found.text, search=(calls[-1].number, found.usage))
-        return found.text
+        findings = found.future.result()
+        self._keep(turn, findings.text)
+        log_lines.enriched(len(findings.text), record.ms() - record.ms(started))
+        record.enriched(started, findings.text, search=(found.call.number, findings.usage))
+        return findings.text
 
     def _found_before(self, turn: _Turn) -> str | None:
         """What was found for the turn, here or in another process, which then keeps it longer."""

@@ -88,6 +88,8 @@ class Pricing:
         self._registry = registry
         self._backends: Mapping[str, Backend] = {}
         self._local: frozenset[str] = frozenset()
+        self._free: frozenset[str] = frozenset()
+        """Search engines that charge nothing, whatever becomes of a call."""
         self.refresh()
         self.baseline = baseline
         self._usd_per_gpu_s = usd_per_gpu_s
@@ -99,6 +101,8 @@ class Pricing:
         # What is gone may still have answered a request that has not been priced yet.
         self._backends = {**self._backends, **{backend.name: backend for backend in backends}}
         self._local |= frozenset(backend.name for backend in backends if backend.local)
+        free = (searcher for searcher in self._registry.searchers if searcher.search.max_usd == 0)
+        self._free |= frozenset(searcher.backend.name for searcher in free)
 
     def is_local(self, backend: str) -> bool:
         """Whether a backend, by its name, runs on the operator's own machines."""
@@ -143,7 +147,8 @@ class Pricing:
         usage = usage_of(outcome.usage if answers else search_usage if searches else None)
         if usage is None:
             # A refusal is not charged. A call that broke off, or that we gave up, may have been.
-            return _Charge(unknown=(f"{call_name}: a call without a word of its usage",) if call.may_cost else ())
+            may_cost = call.may_cost and call.backend not in self._free
+            return _Charge(unknown=(f"{call_name}: a call without a word of its usage",) if may_cost else ())
         usd, basis = self._price(call, usage, outcome.request.timestamp) or (None, None)
         if usd is None:
             return _Charge(usage=usage, unknown=(f"{call_name}: no price known",))
