@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from dotenv import dotenv_values
 
 from ai_router.cli.main import main
-from tests.discovery.test_servers import listed
 from tests.fakes.upstream import FakeUpstream, Plain, fake_upstream
+from tests.providers.test_servers import listed
 
 DOCS = Path(__file__).parents[2] / "docs" / "running.md"
 

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from tests.end_to_end.conftest import Lab, lab_settings, well_behaved
+from tests.end_to_end.test_local_only import DOORS, ask
 from tests.fakes.personas import CHAT, anew, completion
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import Plain, Recorded, Reply, fake_upstream
@@ -123,6 +124,10 @@ def test_nothing_private_is_compared(backends: Lab, tmp_path: Path) -> None:
         router.chat(anew("write to jane@example.org"))
         router.chat(anew("hello"), headers={"x-router-policy": "local-only"})
         router.chat(anew("hello"), model="primary")
+        for door, body in DOORS.items():
+            status, _, answer = ask(router, door, body(anew("hello")))
+            assert status == 200, answer
+        # One is judged at a time, in their order: with this one all before it have been looked at.
         router.chat(anew("what else?"))
         assert eventually(lambda: judged(router) == {'route="primary",winner="local"}': 1.0})
     assert not [call for call in backends.xai.requests if b"hello" in call.raw_body or b"jane" in call.raw_body]

@@ -45,7 +45,7 @@ class JudgeSampler:
 
     def finished(self, outcome: Outcome) -> None:
         """Perhaps take a request's answer into the sample. A subscriber of outcomes; never waits."""
-        if self._rng.random() < self._share:
+        if not outcome.request.local_only and self._rng.random() < self._share:
             self._queue.put(outcome)
 
     def _judge_all(self, outcomes: Sequence[Outcome]) -> None:
