@@ -147,7 +147,7 @@ def create_app(settings: Settings, started_at: float | None = None) -> Flask:
     subscribers = (
         log_lines.finished,
         telemetry.subscriber,
-        *_start_judging(settings, registry, pipeline.forwarder, limiter, telemetry, closing),
+        *_start_judging(settings, registry, pipeline.forwarder, limiter, telemetry, reloader.privacy, closing),
     )
     chat_settings = chat.ChatSettings(
         ids,
@@ -213,6 +213,7 @@ def _start_judging(
     forwarder: Forwarder,
     limiter: ConcurrencyLimiter,
     telemetry: Telemetry,
+    privacy: Privacy,
     closing: ExitStack,
 ) -> Sequence[Subscriber]:
     """Have a share of the answers judged. Returns who is to be told of each request that has ended; none with
@@ -222,7 +223,12 @@ def _start_judging(
     put_rows = (lambda _: None) if telemetry.usage is None else telemetry.usage.put
     asker = Asker(forwarder, limiter, telemetry.call_usd)
     judge = build_judge(settings, registry, asker, telemetry.is_local, put_rows, closing)
-    sampler = JudgeSampler(judge, JudgeMetrics(telemetry.metrics.registry), settings.judge_share)
+    metrics = JudgeMetrics(telemetry.metrics.registry)
+
+    def is_private(text: str) -> bool:
+        return privacy.finder is not None and bool(privacy.finder.found_in(text))
+
+    sampler = JudgeSampler(judge, metrics, settings.judge_share, is_private)
     sampler.start()
     closing.callback(sampler.close)
     return (sampler.finished,)

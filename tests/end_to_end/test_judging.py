@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.conftest import Lab, lab_settings, well_behaved
 from tests.end_to_end.test_local_only import DOORS, ask
-from tests.fakes.personas import CHAT, anew, completion
+from tests.fakes.personas import CHAT, anew, classifies, completion, says
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import Plain, Recorded, Reply, fake_upstream
 
@@ -133,8 +133,81 @@ def test_nothing_private_is_compared(backends: Lab, tmp_path: Path) -> None:
     assert not [call for call in backends.xai.requests if b"hello" in call.raw_body or b"jane" in call.raw_body]
 
 
+def test_an_answer_with_something_private_in_it_stays(backends: Lab, tmp_path: Path) -> None:
+    backends.primary.on(CHAT, says("Ask jane@example.org"), says("from the primary"))
+    with running_router(tmp_path, **settings_of(backends, PRIVATE_PATTERNS="email")) as router:
+        router.chat(anew("whom to ask"))
+        router.chat(anew("name a river"))
+        assert eventually(lambda: judged(router) == {'route="primary",winner="local"}': 1.0})
+    assert not [call for call in backends.xai.requests if b"jane" in call.raw_body]
+
+
+def test_a_route_of_the_owners_without_a_cloud_stays(backends: Lab, tmp_path: Path) -> None:
+    catalogue = tmp_path / "catalogue.toml"
+    examples = [f"my ticket {word}" for word in ("is late", "is lost", "was sold", "is open", "has moved")]
+    catalogue.write_text(f'[routes.tickets]\ndescription = "tickets"\nbackend = "primary"\nexamples = {examples}\n')
+
+    def classify(request: Recorded) -> Reply:
+        asked = request.body["messages"][-1]["content"]
+        return classifies("TICKETS" if "my ticket" in asked else "MODERATE")(request)
+
+    backends.classifier.on(CHAT, classify)
+    settings = settings_of(backends, CATALOGUE_FILE=str(catalogue), CLASSIFIER_MODE="reasoning")
+    with running_router(tmp_path, **settings) as router:
+        assert router.chat(anew("my ticket"))[1]["x-router-route"] == "tickets"
+        router.chat(anew("name a river"))
+        assert eventually(lambda: judged(router) == {'route="primary",winner="local"}': 1.0})
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (completion("from", finish_reason="length"), "its answer was cut off at its limit"),
+        (completion("I look.", tool_calls=[{"id": "1", "function": {"name": "f"}}]), "it calls a tool"),
+    ],
+)
+def test_half_an_answer_of_the_cloud_is_not_compared(
+    backends: Lab, tmp_path: Path, answer: dict[str, Any], why: str
+) -> None:
+    backends.xai.on(CHAT, Plain(answer))
+    with running_router(tmp_path, **settings_of(backends)) as router:
+        router.chat(anew("name a river"))
+        router.wait_for_log(rf"An answer could not be judged: xai \(grok-4\.7\): {why}")
+        assert judged(router) == {'route="primary",winner="none"}': 1.0}
+    assert not judgements(backends)
+
+
+def test_a_cloud_that_wants_no_calls_costs_nothing_and_is_asked_another_time(backends: Lab, tmp_path: Path) -> None:
+    stored = settings_of(backends, JUDGE_SHARE="0")
+    with running_router(tmp_path, **stored) as router:
+        last = router.chat(anew("name a river"))[1]["x-session-id"]
+        first = router.chat(anew("name a lake"))[1]["x-session-id"]
+        router.session(last)
+        router.session(first)
+    backends.xai.on(CHAT, Plain({"error": "slow down"}, status=429, headers={"retry-after": "60"}))
+    figures, said = report(router.data, stored)
+    assert said.splitlines()[-1].endswith("not asked, it is busy or cooling down")
+    assert (figures["spent_usd"], figures["routes"]["primary"]["without_verdict"]) == (0.0, 1)
+    backends.xai.on(CHAT, judging(prefers_local))
+    figures, _ = report(router.data, stored)
+    assert figures["routes"]["primary"]["compared"] == 1
+
+
+def test_the_table_is_about_the_present_models(backends: Lab, tmp_path: Path) -> None:
+    stored = settings_of(backends, JUDGE_SHARE="0")
+    with running_router(tmp_path, **stored) as router:
+        for _ in range(2):
+            session = router.chat(anew("name a river"))[1]["x-session-id"]
+        router.session(session)
+    report(router.data, stored, "--limit", "1")
+    other = {**stored, "JUDGE_MODEL": "xai/grok-4.20"}
+    figures, _ = report(router.data, other)
+    assert figures["routes"]["primary"]["compared"] + figures["routes"]["primary"]["without_verdict"] == 1
+    assert "1 judgements of other models, earlier ones, are not counted." in shown(router.data, other)
+
+
 def test_the_budget_is_never_exceeded(backends: Lab, tmp_path: Path) -> None:
-    """What three calls can cost at most is reserved: about 5 cents with these prices, of which 3 are spent."""
+    """What three calls can cost at most is reserved: about 7 cents with these prices, of which 3 are spent."""
     settings = settings_of(backends, JUDGE_BUDGET_USD="0.12")
     with running_router(tmp_path, **settings) as router:
         for _ in range(6):

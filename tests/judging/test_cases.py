@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.apis import OwnForm
+from ai_router.client_apis.responses import API
 from ai_router.config import SessionBodies
 from ai_router.judging.cases import Case, case_of, stored_case
 from ai_router.storage.session_logger import session_document
@@ -69,6 +71,23 @@ def test_the_web_context_goes_along_since_the_local_model_had_it() -> None:
 )
 def test_it_is_not_compared(changes: dict[str, Any]) -> None:
     assert both(finished(**changes)) == (None, None)
+
+
+def test_who_wants_no_cloud_is_not_compared() -> None:
+    assert case_of(finished(request=chat_request("hello", quality=0)), is_local) is None
+    assert case_of(finished(request=chat_request("hello", quality=1)), is_local) is not None
+
+
+def test_what_no_other_api_can_carry_is_not_compared() -> None:
+    form = OwnForm(API, {}, kept={"untranslatable": "input"})
+    assert case_of(finished(request=chat_request("hello", own=form)), is_local) is None
+
+
+def test_a_stored_conversation_with_tools_is_not_compared() -> None:
+    messages = [{"role": "user", "content": "weather?"}, {"role": "tool", "tool_call_id": "1", "content": "rain"}]
+    fresh, stored = both(finished(request=chat_request(messages=messages)))
+    assert fresh is not None
+    assert stored is None
 
 
 def test_an_answer_of_the_cloud_is_none() -> None:

@@ -11,6 +11,7 @@ from ai_router.judging.comparing import (
     ANSWER_BYTES,
     Judgement,
     Winner,
+    contradict,
     judge_messages,
     win_rates,
     winner_of,
@@ -34,6 +35,12 @@ ASKED = [{"role": "user", "content": "what is 2 + 2?"}]
         ("<think>A", None),
         ("Both answers are good", None),
         ("A or B", None),
+        ("Answer A:\nis short.\nAnswer B:\nis long.\nVerdict: B is better", None),
+        ("**Answer A**\n\nIt is right.\n\n**Answer B**\n\nIt rambles and so", None),
+        ("A:\n- good\nB:\n- bad\nVerdict: neither", None),
+        ("Both are right.\nFinal answer is B", "B"),
+        ("$\\boxed{A}$", "A"),
+        ("A\nis better than B, I think", None),
         ("", None),
     ],
 )
@@ -56,6 +63,14 @@ def test_the_word_is_alone_on_its_line(answer: str, word: str | None) -> None:
 )
 def test_who_wins_has_won_in_both_orders(local_first: str | None, cloud_first: str | None, winner: Winner) -> None:
     assert winner_of(local_first, cloud_first) is winner
+
+
+@pytest.mark.parametrize(
+    ("words", "contradicts"),
+    [(("A", "A"), True), (("B", "B"), True), (("A", "B"), False), (("A", "TIE"), False), (("TIE", "TIE"), False)],
+)
+def test_the_same_letter_twice_is_another_answer(words: tuple[str, str], *, contradicts: bool) -> None:
+    assert contradict(*words) is contradicts
 
 
 def test_the_judge_is_not_told_who_wrote_what() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from ai_router.judging.comparing import Judgement, Winner, WinRate, win_rates
 from ai_router.judging.judge import BudgetUsedUp, Judge, NotJudged, build_judge
 from ai_router.privacy import build_finder
 from ai_router.providers.pricing import Pricing
+from ai_router.routing.prompt import local_date_context
 from ai_router.storage.lazy_store import lazy_keys
 from ai_router.storage.usage_rows import Rows
 from ai_router.storage.usage_writer import open_usage_store
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ai_router.routing.private_text import PrivateText
 
 _FAILURES_IN_A_ROW = 3
+_MODELS = ("local", "cloud", "judge")
 _KEY_PREFIX = "vk-"
 """How the ids of virtual keys begin."""
 
@@ -59,11 +61,14 @@ def judge(folder: Path | None, limit: int, *, report: bool, as_json: bool) -> No
             rows, spent = judging.store().all(), judging.store().spent()
         except StoreUnavailable as problem:
             exit_with(f"judgements are kept in the database, which does not answer: {problem.detail}")
-    rates = win_rates(Judgement(row["route"], Winner(row["winner"]), row["contradicted"]) for row in rows)
+    present = _of_present_models(rows)
+    rates = win_rates(Judgement(row["route"], Winner(row["winner"]), row["contradicted"]) for row in present)
     if as_json:
         click.echo(orjson.dumps(_document(rates, spent, settings), option=orjson.OPT_INDENT_2))
-    else:
-        click.echo("\n".join(_lines(rates, spent, settings)))
+        return
+    click.echo("\n".join(_lines(rates, spent, settings)))
+    if earlier := len(rows) - len(present):
+        click.echo(f"{earlier} judgements of other models, earlier ones, are not counted.")
 
 
 def _opened(settings: Settings, closing: ExitStack) -> Judge:
@@ -102,7 +107,8 @@ def _judge_sessions(settings: Settings, judging: Judge, folder: Path, limit: int
             click.echo(f"stopped: {problem}", err=True)
             return
         except NotJudged as problem:
-            exit_with(str(problem))
+            click.echo(f"stopped: {problem}", err=True)
+            return
         done += 1
         failures = failures + 1 if result.winner is Winner.NONE else 0
         cost = "cost unknown" if result.usd is None else f"{result.usd:.4f} USD"
@@ -122,11 +128,13 @@ def _cases(settings: Settings, judging: Judge, folder: Path, finder: PrivateText
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
             case = stored_case(orjson.loads(path.read_bytes()), judging.is_local)
-        except (OSError, KeyError, TypeError, ValueError) as problem:
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as problem:
             click.echo(f"{path.name} is no session: {problem!r}", err=True)
             continue
-        if case is None or case.session_id in judged:
+        if case is None or case.session_id in judged or not judging.takes(case):
             continue
+        if settings.date_context:
+            case = dataclasses.replace(case, date_context=local_date_context(case.timestamp))
         if case.client.startswith(_KEY_PREFIX) and case.client not in clients:
             continue
         if not _is_private(settings, case, finder):
@@ -135,7 +143,8 @@ def _cases(settings: Settings, judging: Judge, folder: Path, finder: PrivateText
 
 def _is_private(settings: Settings, case: Case, finder: PrivateText | None) -> bool:
     try:
-        return bool(request_of(settings, case.messages, finder).local_only)
+        said = [*case.messages, {"role": "assistant", "content": case.answer}]
+        return bool(request_of(settings, said, finder).local_only)
     except RouterError:  # nothing that would be accepted today: it is left alone
         return True
 
@@ -149,6 +158,12 @@ def _clients_allowed(settings: Settings) -> frozenset[str]:
         return frozenset(row.key.id for row in store.store().all(revoked=False) if cloud_allowed(row.key))
     finally:
         store.close()
+
+
+def _of_present_models(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The judgements of each route that are about the same models, by the same judge, as its newest one."""
+    newest = {row["route"]: [row[name] for name in _MODELS] for row in rows}
+    return [row for row in rows if [row[name] for name in _MODELS] == newest[row["route"]]]
 
 
 def _lines(rates: Mapping[str, WinRate], spent: float, settings: Settings) -> Iterable[str]:

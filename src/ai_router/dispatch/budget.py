@@ -77,7 +77,9 @@ def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Seq
     return replace(plan, candidates=kept, route=route, wants_context=searches, note=note)
 
 
-def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = None) -> float | None:
+def most_usd(
+    candidate: Candidate, request: ChatRequest, plan: Plan | None = None, *, bytes_per_token: int = _BYTES_PER_TOKEN
+) -> float | None:
     """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before."""
     if candidate.backend.local:
         return 0.0
@@ -87,7 +89,7 @@ def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = Non
     size = len(request.messages_json) + sum(len(_json(value)) for value in request.params.values())
     size += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
     pictures = request.messages_json.count(b'"image_url"')
-    tokens = -(-size // _BYTES_PER_TOKEN) + pictures * _PICTURE_TOKENS
+    tokens = -(-size // bytes_per_token) + pictures * _PICTURE_TOKENS
     choices = request.params.get("n")
     output = (limit_in(request) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
     return price_of(Usage(tokens, output), price)

@@ -7,13 +7,14 @@ asked. Nothing is asked twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ai_router.apis import Additions
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.plain_answer import PlainAnswer
-from ai_router.errors import RouterError, UpstreamUnavailable
+from ai_router.errors import RouterError, UpstreamFailed, UpstreamUnavailable
 from ai_router.http.calls import CancelScope
 from ai_router.providers.pricing import CallUsd, usage_of
 from ai_router.providers.registry import Candidate
@@ -70,12 +71,30 @@ class Asker:
             )
         except RouterError as problem:
             return Reply(None, problem, self._paid(scope, None, request))
-        content = answer.message.get("content") if isinstance(answer, PlainAnswer) else None
-        usage = usage_of(answer.usage) if isinstance(answer, PlainAnswer) else None
-        text = content if isinstance(content, str) and content.strip() else None
-        return Reply(text, None, self._paid(scope, usage, request))
+        if not isinstance(answer, PlainAnswer):
+            raise TypeError("no stream was asked for")
+        source = candidate.backend.source._replace(model=candidate.model)
+        text, why = _text_in(answer.message)
+        failure = None if why is None else UpstreamFailed(why, source)
+        return Reply(text, failure, self._paid(scope, _told_usage(answer), request))
 
     def _paid(self, scope: CancelScope, usage: Usage | None, request: ChatRequest) -> tuple[PaidCall, ...]:
         return tuple(
             PaidCall(traffic, usage, self._call_usd(traffic, usage, request.timestamp)) for traffic in scope.traffic()
         )
+
+
+def _text_in(message: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The text of a whole answer; or None, and why it cannot be compared."""
+    if message.get("tool_calls"):
+        return None, "it calls a tool"
+    if message.get("finish_reason") == "length":
+        return None, "its answer was cut off at its limit"
+    content = message.get("content")
+    return (content, None) if isinstance(content, str) and content.strip() else (None, "its answer has no text")
+
+
+def _told_usage(answer: PlainAnswer) -> Usage | None:
+    """The usage, if the backend has told one: of an answer that used nothing nobody knows what it used."""
+    usage = usage_of(answer.usage)
+    return usage if usage is not None and usage.input > 0 and usage.output > 0 else None

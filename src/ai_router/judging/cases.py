@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ai_router.config import SessionBodies
+from ai_router.routing.dial import LOWEST
 from ai_router.types import DecidedBy, Message, Outcome, Route, Status
 from ai_router.virtual_key import VirtualKey
 
@@ -20,6 +21,8 @@ _KEPT_FIELDS = frozenset(
     ("max_completion_tokens", "max_tokens", "response_format", "stop", "temperature", "tool_choice", "tools", "top_p")
 )
 """The client's fields that the cloud is asked with, too."""
+_COMPLETIONS = "completions"
+"""The API without a conversation: what it sends is one text, or several, or numbers."""
 _TEXT_ONLY = ("text", "input_text", "output_text")
 
 
@@ -45,7 +48,8 @@ class Case:
 
 
 def case_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Case | None:
-    """The case of a request that has ended; None if its answer is not to be compared.
+    """The case of a request that has ended; None if its answer is not to be compared. One that asks for no cloud
+    (quality 0), or that no other API can carry, is none.
 
     ``is_local``: whether a backend, by its name, is local. A key that may not use the cloud is no key whose words may
     go there afterwards.
@@ -53,6 +57,8 @@ def case_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Case | None:
     request, decided = outcome.request, None if outcome.decision is None else outcome.decision.decided_by
     last = outcome.attempts[-1] if outcome.attempts else None
     if last is None or outcome.status is not Status.OK or decided in _NOT_DECIDED or request.local_only:
+        return None
+    if request.quality == LOWEST or (request.own is not None and request.own.kept.get("untranslatable")):
         return None
     answer = _text_of(outcome.response)
     if not is_local(last.backend) or answer is None or not cloud_allowed(request.key) or _has_more(request.messages):
@@ -74,7 +80,8 @@ def case_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Case | None:
 
 
 def stored_case(document: Mapping[str, Any], is_local: Callable[[str], bool]) -> Case | None:
-    """The case in a session file; None if its answer is not to be compared, or its words were not kept.
+    """The case in a session file; None if its answer is not to be compared, or its words were not kept. The client's
+    fields are not in such a file: the cloud is asked without them.
 
     Raises KeyError, TypeError or ValueError for what is no session.
     """
@@ -83,10 +90,10 @@ def stored_case(document: Mapping[str, Any], is_local: Callable[[str], bool]) ->
     calls = [step for step in document["steps"] if step["kind"] == "provider_call" and step["error"] is None]
     if document["bodies"] != SessionBodies.FULL or document["status"] != Status.OK or not calls:
         return None
-    if decided in _NOT_DECIDED or document["private"]:
+    if decided in _NOT_DECIDED or document["private"] or document["api"] == _COMPLETIONS:
         return None
     answer, messages = _text_of(document["response"]), document["client_messages"]
-    if not is_local(calls[-1]["backend"]) or answer is None or _has_more(messages):
+    if not is_local(calls[-1]["backend"]) or answer is None or _has_more(messages) or _has_tools(messages):
         return None
     contexts = [step["context"] for step in document["steps"] if step["kind"] == "enrichment"]
     return Case(
@@ -111,6 +118,11 @@ def _text_of(response: Mapping[str, Any] | None) -> str | None:
     """The text of an answer; None for one without, or with calls of tools, which nobody can compare by reading."""
     content = None if response is None or response.get("tool_calls") else response.get("content")
     return content if isinstance(content, str) and content.strip() else None
+
+
+def _has_tools(messages: Sequence[Message]) -> bool:
+    """Whether tools were used in the conversation, without whose descriptions some providers refuse it."""
+    return any(message.get("role") == "tool" or message.get("tool_calls") for message in messages)
 
 
 def _has_more(messages: Sequence[Message]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ai_router.errors import ShuttingDown, StoreUnavailable
 from ai_router.judging.cases import Case, case_of
@@ -21,9 +21,18 @@ _QUEUE_LIMIT = 8
 
 
 class JudgeSampler:
-    """``share``, in [0, 1], of the answers that can be judged are."""
+    """``share``, in [0, 1], of the answers that can be judged are. ``is_private``: whether a text must not leave: an
+    answer may have something private in it that its request has not."""
 
-    def __init__(self, judge: Judge, metrics: JudgeMetrics, share: float, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        metrics: JudgeMetrics,
+        share: float,
+        is_private: Callable[[str], bool],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._is_private = is_private
         self._judge = judge
         self._metrics = metrics
         self._share = share
@@ -50,8 +59,10 @@ class JudgeSampler:
 
     def _judge_all(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
+            if self._stopped.is_set():
+                return
             case = case_of(outcome, self._judge.is_local)
-            if case is not None and not self._stopped.is_set():
+            if case is not None and self._judge.takes(case) and not self._is_private(case.answer):
                 self._judge_one(case)
 
     def _judge_one(self, case: Case) -> None:

@@ -8,7 +8,7 @@ price of electricity is set. An unknown cost never counts as 0: ``Cost.unknown``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -135,7 +135,11 @@ class Pricing:
         """What one call cost, given its usage; None: nobody knows. One that cannot have cost anything costs 0."""
         if self.is_local(call.backend) or (usage is None and not call.may_cost):
             return 0.0
-        price = None if usage is None else self._price(call, usage, when)
+        if usage is None:
+            return None
+        # OpenRouter says 0 where it asks with the owner's key at somebody else's: that one charges.
+        told = replace(usage, charged_usd=None) if usage.charged_usd == 0 else usage
+        price = self._price(call, told, when) or self._price(call, usage, when)
         return None if price is None else price[0]
 
     def _charge(self, call: Traffic, outcome: Outcome) -> _Charge:

@@ -19,6 +19,8 @@ from ai_router.storage.tables import judgements
 
 _BUDGET_LOCK_KEY = 4_153_205_715
 """Any number, the same in all processes: what they reserve in a PostgreSQL is reserved one after the other."""
+_UNDER_WAY_S = 3600.0
+"""One that has not ended after so long never will: its process has died."""
 _COLUMNS = ("id", "at", "day", "session_id", "route", "local", "cloud", "judge", "winner", "contradicted", "usd")
 
 
@@ -60,6 +62,11 @@ class JudgementStore(Store):
         with self.begin() as connection:
             connection.execute(update(judgements).where(judgements.c.id == judgement).values(values))
 
+    def forget(self, judgement: str) -> None:
+        """Nobody was asked: it costs nothing, and may be made another time."""
+        with self.begin() as connection:
+            connection.execute(delete(judgements).where(judgements.c.id == judgement))
+
     def spent(self) -> float:
         """What the judgements of this month (UTC) have cost, or may have cost, in USD."""
         month = f"{datetime.now(UTC):%Y-%m}-01"
@@ -75,5 +82,7 @@ class JudgementStore(Store):
 
     def judged(self) -> frozenset[str]:
         """The sessions whose answers were judged, or are being judged."""
+        begun = time.time() - _UNDER_WAY_S
+        query = select(judgements.c.session_id).where((judgements.c.winner != "") | (judgements.c.at > begun))
         with self.begin() as connection:
-            return frozenset(connection.execute(select(judgements.c.session_id)).scalars())
+            return frozenset(connection.execute(query).scalars())
