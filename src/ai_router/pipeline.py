@@ -94,7 +94,7 @@ class Pipeline:
         is_demanding. Raises RouterError where nobody is left."""
         plan = plan_answer(decision, self.registry, cloud_fallback=self.cloud_fallback)
         if decision.decided_by is not DecidedBy.EXPLICIT:
-            plan = self.memory.prefer(plan)
+            plan = self.memory.prefer(plan, decision.label)
         if request.local_only:
             plan = kept_local(plan, decision, primary_candidate(self.registry), request.local_only)
         if demanding:
@@ -209,8 +209,7 @@ class _Request:
         decision = pipeline.router.determine_route(self._request, found, new_call)
         if decision.failure is None:
             pipeline.memory.answered(CLASSIFIER)
-        if pipeline.heeds_first_words:
-            decision = self._heed_first_words(decision, found)
+        decision = self._heed_first_words(decision, found)
         self._decided_at = time.monotonic()
         log_lines.classified(decision)
         record.classified(decision, started)
@@ -218,13 +217,14 @@ class _Request:
 
     def _heed_first_words(self, decision: Decision, undecided: Undecided) -> Decision:
         """The decision, changed by what the primary's answer tells that has come meanwhile."""
-        if (speculation := self._speculation) is None:
+        if not self._pipeline.heeds_first_words or (speculation := self._speculation) is None:
             return decision
         try:
             beginning = speculation.beginning(FIRST_CHARS)
-        except UpstreamError:
+        except UpstreamError as problem:
             # The answer has broken off: it is not used, and whoever is to answer is asked anew.
             self.give_up_speculation()
+            self._record.failed(problem, speculation.started)
             self._record.speculated(SpeculationResult.CANCELLED, speculation.started, time.monotonic(), "it failed")
             return decision
         told = None if beginning is None else first_words(*beginning)

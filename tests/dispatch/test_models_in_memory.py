@@ -15,9 +15,10 @@ from ai_router.dispatch.plan import Plan, primary_candidate
 from ai_router.http.session import BackendSession
 from ai_router.providers.building import build_registry
 from ai_router.providers.registry import CLASSIFIER, Registry
+from ai_router.types import Label
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.router import eventually
-from tests.fakes.upstream import fake_upstream
+from tests.fakes.upstream import Plain, fake_upstream
 
 POLL_S = 0.01
 CATALOGUE = """
@@ -67,8 +68,18 @@ def one_server(closing: ExitStack, room: int) -> tuple[FakeOllama, Registry]:
 
 def asked(registry: Registry, memory: ModelsInMemory) -> list[str]:
     """The order in which a plan for MODERATE asks."""
-    plan = memory.prefer(Plan(registry.chains["moderate"], "primary"))
+    plan = memory.prefer(Plan(registry.chains["moderate"], "primary"), Label.MODERATE)
     return [candidate.backend.name for candidate in plan.candidates]
+
+
+def test_a_server_that_does_not_say_is_not_known(closing: ExitStack, tmp_path: Path) -> None:
+    first, second, registry = two_servers(closing, tmp_path)
+    memory = watching(closing, registry)
+    second.load("small")
+    first.upstream.on("/api/ps", Plain({"error": "busy"}, status=500))
+    assert becomes(lambda: (asked(registry, memory), len(first.upstream.calls("/api/ps")) > 2)[1], expected=True)
+    assert memory.in_memory(primary_candidate(registry)) is None
+    assert asked(registry, memory) == ["primary", "den"]
 
 
 def becomes(look: Callable[[], object], expected: object) -> bool:
@@ -80,18 +91,29 @@ def test_what_is_in_memory_is_asked_before_what_is_not(closing: ExitStack, tmp_p
     memory = watching(closing, registry)
     second.load("small")
     assert becomes(lambda: asked(registry, memory), ["den", "primary"])
-    plan = memory.prefer(Plan(registry.chains["moderate"], "primary"))
+    plan = memory.prefer(Plan(registry.chains["moderate"], "primary"), Label.MODERATE)
     assert (plan.route, plan.note) == ("den", "primary's model is not in memory: den is asked")
     first.load("big")
     assert becomes(lambda: asked(registry, memory), ["primary", "den"])
 
 
-def test_a_route_of_the_owners_keeps_its_name(closing: ExitStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("label", [Label.COMPLEX, Label.META, "CODE"])
+def test_who_answers_for_a_reason_is_not_exchanged(closing: ExitStack, tmp_path: Path, label: str) -> None:
     _, second, registry = two_servers(closing, tmp_path)
     memory = watching(closing, registry)
     second.load("small")
     assert becomes(lambda: asked(registry, memory), ["den", "primary"])
-    assert memory.prefer(Plan(registry.chains["moderate"], "code")).route == "code"
+    plan = Plan(registry.chains["moderate"], "code")
+    assert memory.prefer(plan, label) is plan
+
+
+def test_a_server_for_titles_is_no_choice(closing: ExitStack) -> None:
+    server = ollama(closing, "big")
+    settings = {"PRIMARY_URL": server.upstream.url, "PRIMARY_MODEL": "big", "META_URL": f"{server.upstream.url}/v1"}
+    registry = build_registry(load_settings({**settings, "META_MODEL": "tiny"}, dotenv=None))
+    memory = watching(closing, registry)
+    memory.answered("primary")
+    assert not memory._polling.is_set()
 
 
 def test_where_nothing_is_in_memory_or_known_the_order_stays(closing: ExitStack, tmp_path: Path) -> None:
@@ -118,20 +140,27 @@ def test_what_a_server_said_long_ago_is_not_known_any_more(closing: ExitStack, t
     assert memory.in_memory(primary_candidate(registry)) is None
 
 
+@pytest.mark.parametrize("loads_for_polls", [0, 3], ids=["quickly", "slowly"])
 def test_two_models_that_put_each_other_out_are_not_asked_in_turn(
-    closing: ExitStack, caplog: pytest.LogCaptureFixture
+    closing: ExitStack, caplog: pytest.LogCaptureFixture, loads_for_polls: int
 ) -> None:
+    """Loading a model may take longer than it is until the server is looked at again."""
     server, registry = one_server(closing, room=1)
     memory = watching(closing, registry)
 
+    def loads(model: str, backend: str) -> None:
+        seen = len(server.upstream.calls("/api/ps"))
+        assert eventually(lambda: len(server.upstream.calls("/api/ps")) >= seen + loads_for_polls)
+        server.load(model)
+        memory.answered(backend)
+
     def request() -> str | None:
         if (why := memory.classifier_left_alone()) is None:
-            server.load("judge")
-            memory.answered(CLASSIFIER)
-        server.load("big")
-        memory.answered("primary")
+            loads("judge", CLASSIFIER)
+        loads("big", "primary")
         return why
 
+    memory.answered("primary")
     assert eventually(request) == "its model and the primary's put each other out of memory"
     assert "Classifier and primary put each other out of memory" in caplog.text
 

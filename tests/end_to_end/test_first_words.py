@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.end_to_end.conftest import Lab, lab_settings, well_behaved
-from tests.fakes.personas import CHAT, SEARCH, anew, classifies, completion, says
+from tests.fakes.keys import new_key
+from tests.fakes.personas import CHAT, SEARCH, anew, chunk, classifies, completion, event, says
 from tests.fakes.router import eventually, running_router
 from tests.fakes.upstream import Plain, Recorded, Reply, Stream, fake_upstream
 
@@ -96,12 +98,40 @@ def test_who_wants_no_cloud_gets_none(lab: Lab) -> None:
     assert (headers["x-router-route"], headers["x-router-speculation"]) == ("primary", "hit")
 
 
-def test_an_answer_that_breaks_off_meanwhile_is_asked_for_anew(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    "error", [b"", event({"error": {"message": "CUDA error", "code": 500}})], ids=["reset", "error"]
+)
+def test_an_answer_that_breaks_off_meanwhile_is_asked_for_anew(lab: Lab, error: bytes) -> None:
     after(lab, PLAIN)
-    lab.primary.on(CHAT, says("Boil ", ending="reset"), says(*PLAIN))
+    begun = [chunk({"role": "assistant", "content": ""}), chunk({"content": "Boil "})]
+    lab.primary.on(CHAT, Stream([*begun, *([error] if error else [])], ending="reset"), says(*PLAIN))
     status, headers, body = lab.router.chat(anew("eggs"), stream=True)
     assert (status, headers["x-router-route"], b"six minutes" in body) == (200, "primary", True)
     assert len(lab.primary.calls(CHAT)) == 2
+
+
+def test_an_answer_that_is_complete_is_used_however_its_connection_ends(lab: Lab) -> None:
+    after(lab, PLAIN)
+    lab.primary.on(CHAT, says("Six minutes.", ending="reset"))
+    headers, body = lab.router.chat(anew("eggs"), stream=True)[1:]
+    assert (headers["x-router-speculation"], b"Six minutes." in body) == ("hit", True)
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_key_with_a_budget_is_answered_for_nothing_if_that_is_decided(tmp_path: Path, lab: Lab) -> None:
+    owner = "an-owners-key-of-the-test"
+    settings = lab_settings(lab.classifier, lab.primary, lab.xai) | {
+        "SPECULATION_SIGNAL": "on",
+        "VIRTUAL_KEYS": "on",
+        "AI_ROUTER_API_KEYS": owner,
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'router.db'}",
+    }
+    _, key = new_key(settings["DATABASE_URL"], "--monthly-usd", "0.0001")
+    with running_router(tmp_path, **settings) as router:
+        router.wait_for_log(r"Classifier probed: mode=constrained in \d+ms")
+        after(lab, UNSURE)
+        headers = router.chat(anew("is this so"), headers={"authorization": f"Bearer {key}"})[1]
+        assert headers["x-router-route"] == "primary"
 
 
 def test_improbable_tokens_count_where_the_client_asks_for_them(lab: Lab) -> None:

@@ -139,3 +139,12 @@ def test_by_default_nobody_searches_twice(tmp_path: Path, stack: ExitStack) -> N
     lab.engine.on(QUERY, Hang())
     session = lab.router.session(lab.ask()["x-session-id"])
     assert [step for step in session["steps"] if step["kind"] == "fallback"]
+
+
+def test_who_found_nothing_as_the_second_is_not_asked_the_same_again(tmp_path: Path, stack: ExitStack) -> None:
+    lab = Lab(tmp_path, stack, ENRICH_PROVIDER="searxng", SEARCH_HEDGE_SHARE="1", SEARCH_TIMEOUT_S="4")
+    lab.engine.on(QUERY, Hang())
+    lab.xai.on(SEARCH, Plain({"status": "completed", "output": []}))
+    lab.ask()
+    assert "OpenRouter has found it." in lab.context()
+    assert len(lab.xai.calls(SEARCH)) == 1

@@ -106,7 +106,7 @@ def test_a_llama_cpp_that_lists_its_models_for_everybody_may_ask_for_a_key(upstr
 def test_a_server_of_no_known_kind_counts_too(upstream: FakeUpstream) -> None:
     assert found(upstream, v1_models=listed("somebody", "m-8x7b")) == (
         "a server with OpenAI's API",
-        [FoundModel("m-8x7b", 56.0, loaded=True)],
+        [FoundModel("m-8x7b", 56.0, loaded=None)],
     )
 
 

@@ -37,6 +37,8 @@ def test_most_openings_are_told_apart(label: str, least: int) -> None:
         ("```text\nI don't know\n```", Label.MODERATE),
         ("a" * FIRST_CHARS + " I don't know", Label.MODERATE),
         ("", Label.MODERATE),
+        ("<think>I'm not sure whether they want it soft. I don't know.", Label.MODERATE),
+        ("<think>Easy, or is it?</think>\nI'm not sure.", Label.COMPLEX),
     ],
 )
 def test_only_what_the_model_says_itself_at_the_beginning_counts(answer: str, label: Label) -> None:

@@ -89,7 +89,7 @@ def _number(of: Sequence[Choice], choice: Choice | None) -> int:
 
 def _described(choice: Choice) -> str:
     size = "size unknown" if choice.model.billions is None else f"{choice.model.billions:.3g}B"
-    state = "" if choice.model.loaded else ", not in memory"
+    state = ", not in memory" if choice.model.loaded is False else ""
     return f"{choice.model.name} ({size}{state}) on {choice.server.kind}, {choice.server.url}"
 
 

@@ -243,7 +243,7 @@ def _in_each_others_way(registry: Registry) -> str | None:
         return None
     for server in find_servers([primary.base_url]):
         # Ollama calls a model by this tag where its owner leaves it out.
-        loaded = {model.name.removesuffix(":latest") for model in server.models if model.loaded}
+        loaded = {model.name.removesuffix(":latest") for model in server.models if model.loaded is not False}
         needed = {model.removesuffix(":latest") for model in (primary.model, classifier.model)}
         if server.loads_on_demand and not needed <= loaded:
             return (

@@ -23,7 +23,7 @@ class Choice:
 def choices(servers: Sequence[FoundServer]) -> Sequence[Choice]:
     """All models, the best for a primary first: those in memory, then the largest."""
     found = [Choice(server, model) for server in servers for model in server.models]
-    return sorted(found, key=lambda choice: (not choice.model.loaded, -(choice.model.billions or 0.0)))
+    return sorted(found, key=lambda choice: (choice.model.loaded is False, -(choice.model.billions or 0.0)))
 
 
 def classifier_beside(primary: Choice, found: Sequence[Choice]) -> Choice | None:
@@ -37,7 +37,7 @@ def classifier_beside(primary: Choice, found: Sequence[Choice]) -> Choice | None
         choice
         for choice in found
         if choice.server != primary.server
-        and choice.model.loaded
+        and choice.model.loaded is not False
         and choice.model.billions is not None
         and low <= choice.model.billions <= high
         and choice.model.billions < (primary.model.billions or high)

@@ -21,6 +21,7 @@ from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_in_body
 from ai_router.resilience.limiter import Permit
+from ai_router.resilience.retry import record_result
 from ai_router.types import Attempt
 
 _END_TIMEOUT_S = 1.0
@@ -108,12 +109,16 @@ class StreamAnswer:
         Raises UpstreamError, or the reason for which the call was aborted; then there is no answer.
         """
         try:
-            while len(self._said()) < chars and self._failure is None:
+            # What comes behind the end is for ``feed``, which knows what of that does not matter.
+            while len(self._said()) < chars and self._failure is None and not self.done:
                 if (portion := self.response.read_arrived()) is None:
                     break
                 self._primed += self._relay(portion) if portion else b""
-        except UpstreamError:
-            self._permit.failed()
+            if self._failure is not None:
+                raise self._failure
+        except UpstreamError as problem:
+            if time.monotonic() < self._deadline:
+                record_result(self._permit, problem)
             raise
         return Beginning(self._said(), logprobs_in_events(self._primed))
 

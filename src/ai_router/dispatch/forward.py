@@ -97,6 +97,7 @@ class Forwarder:
             message = f"'{field}' has no place in the API that it speaks"
             raise CannotCarry(message, candidate.backend.source, param=field)
         fields = self._fields(request, candidate, own, raises_limit=raises_limit)
+        fields, has_priority = self._priorities.added(fields, candidate) if own is None else (fields, False)
         permit.body = request.messages_json
         try:
             answer = self._call_candidate(request, candidate, fields, additions, own, call, permit, started)
@@ -107,7 +108,7 @@ class Forwarder:
             permit.release()
             if fields.raised and isinstance(problem, UpstreamRefused) and _OF_LIMITS.search(problem.detail):
                 raise RaisedLimitRefused(problem.detail, problem.source, status=problem.status) from problem
-            if isinstance(problem, UpstreamRefused):
+            if has_priority and isinstance(problem, UpstreamRefused):
                 self._priorities.check(problem, candidate)
             raise
         except BaseException:  # raised again; the permit must not stay taken
@@ -204,7 +205,6 @@ class Forwarder:
             headers = {**request.own.headers, **headers}
         else:
             messages_json = with_additions(request, additions)
-            values = self._priorities.with_priority(values, candidate)
             body = _body(backend.family, RequestParts(model, send_as, request.stream, messages_json, values))
         return UpstreamRequest(
             declared_local=candidate.backend.declared_local,

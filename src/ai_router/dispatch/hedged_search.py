@@ -13,7 +13,7 @@ from concurrent.futures import wait as wait_for
 from typing import Any, NamedTuple
 
 from ai_router.dispatch.dispatcher import Waiting
-from ai_router.errors import HedgeLost
+from ai_router.errors import HedgeLost, UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.resilience.lateness import Lateness
 
@@ -37,6 +37,12 @@ class BegunSearch(NamedTuple):
     def found(self) -> bool:
         """Whether it has ended well."""
         return self.future.done() and self.future.exception() is None
+
+    @property
+    def failure(self) -> UpstreamError | None:
+        """What it has failed with; None: it has not, or nobody is to blame for that."""
+        problem = self.future.exception() if self.future.done() and not self.future.cancelled() else None
+        return problem if isinstance(problem, UpstreamError) else None
 
     def failed_with(self, problem: BaseException) -> bool:
         """Whether it has ended in this very exception."""
@@ -75,8 +81,11 @@ def first_to_find(
         late_s = lateness.late_after_s()
         if late_s is not None:
             yield FutureWait(searches, started + late_s)
-            if not first.future.done() and lateness.take_second() and (second := begin_second()) is not None:
-                searches.append(second)
+            if not first.future.done() and lateness.take_second():
+                if (second := begin_second()) is not None:
+                    searches.append(second)
+                else:
+                    lateness.give_back()
     winner = yield from _first_of(searches)
     if lateness is not None:
         lateness.took(time.monotonic() - started)

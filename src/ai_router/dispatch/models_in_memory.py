@@ -2,7 +2,8 @@
 
 Loading takes seconds, and may put another model out of memory. Two things follow, where a server says what it holds:
 
-- Where several local backends may answer, one whose model is in memory is asked first.
+- Where several local backends may answer MODERATE or ENRICH, one whose model is in memory is asked first. COMPLEX, a
+  chat UI's own jobs and an owner's routes have the backend that they have for a reason.
 - Where the classifier and the primary are two models of one server and do not fit together, each request would load
   both, one after the other. Then the classifier is left alone, and the head decides by itself.
 
@@ -22,6 +23,7 @@ from ai_router.dispatch.plan import Plan
 from ai_router.http.session import BackendSession
 from ai_router.providers.registry import Backend, Candidate, Registry
 from ai_router.providers.servers import server_at
+from ai_router.types import Label, LabelName
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,15 @@ POLL_S = 2.0
 _STOP_AFTER_S = 30.0
 """Servers are asked for so long after the last request."""
 _GOOD_FOR_S = 10.0
+_TOGETHER_S = 60.0
+"""Two answers that are no further apart belong together. Loading a model takes seconds, and nobody unloads one so soon
+for want of requests."""
 _SIGHTINGS = 3
 """So often one of two models has to be found alone, after both have answered, before they are taken not to fit."""
 _TRIED_AGAIN_AFTER_S = 600.0
 """Another model may have been taken away since."""
+
+_ANY_WILL_DO = (Label.MODERATE, Label.ENRICH)
 
 InMemory = Mapping[str, bool]
 """The names of a server's models, and whether each is in memory."""
@@ -61,8 +68,10 @@ class ModelsInMemory:
         self._clock = clock
         self._poll_s = poll_s
         self._seen: dict[str, _Seen] = {}
-        self._answered: set[str] = set()
-        """Which of classifier and primary have answered since they were last looked at."""
+        self._answered_at: dict[str, float] = {}
+        """When the classifier and each backend have answered last."""
+        self._counted_at = float("-inf")
+        """When the two were found together, or apart, last."""
         self._apart = 0
         """How often in a row only one of the two was found in memory after both had answered."""
         self._left_alone_until = float("-inf")
@@ -82,9 +91,9 @@ class ModelsInMemory:
         self._stopped.set()
         self._polling.set()
 
-    def prefer(self, plan: Plan) -> Plan:
+    def prefer(self, plan: Plan, label: LabelName) -> Plan:
         """The plan, in which a local candidate that is in memory stands before local ones that are known not to be."""
-        if not self._watched():
+        if not self._watched() or label not in _ANY_WILL_DO:
             return plan
         local = [candidate for candidate in plan.candidates if candidate.backend.local]
         ready = next((candidate for candidate in local if self.in_memory(candidate)), None)
@@ -93,7 +102,7 @@ class ModelsInMemory:
             return plan
         others = tuple(candidate for candidate in plan.candidates if candidate is not ready)
         note = f"{first.backend.name}'s model is not in memory: {ready.backend.name} is asked"
-        # Not the name of its first candidate, but a route: ENRICH, META, or an owner's.
+        # Not the name of its first candidate, but a route: ENRICH.
         route = ready.backend.name if plan.route == first.backend.name else plan.route
         notes = "; ".join(one for one in (plan.note, note) if one)
         return replace(plan, candidates=(ready, *others), route=route, note=notes)
@@ -108,7 +117,7 @@ class ModelsInMemory:
     def answered(self, backend: str) -> None:
         """The classifier or a backend has answered, so that its model is in memory at this moment."""
         if self._watched():
-            self._answered.add(backend)
+            self._answered_at[backend] = self._clock()
 
     def classifier_left_alone(self) -> str | None:
         """Why the classifier is not to be asked now; None: it may be."""
@@ -135,10 +144,9 @@ class ModelsInMemory:
             if self._clock() - self._needed_at > _STOP_AFTER_S:
                 self._polling.clear()
                 continue
-            answered, self._answered = self._answered, set()
             for url in self._urls:
                 self._look_at(url)
-            self._compare(answered)
+            self._compare()
             self._stopped.wait(self._poll_s)
 
     def _look_at(self, url: str) -> None:
@@ -147,18 +155,20 @@ class ModelsInMemory:
             models = {_bare(model.name): model.loaded for model in server.models if model.loaded is not None}
             self._seen[url] = _Seen(self._clock(), models)
 
-    def _compare(self, answered: set[str]) -> None:
+    def _compare(self) -> None:
         """Whether the models of classifier and primary are in memory together, after both have answered."""
-        pair = _pair(self._registry)
-        if pair is None or self._clock() < self._left_alone_until:
+        pair, now = _pair(self._registry), self._clock()
+        if pair is None or now < self._left_alone_until:
             return
         here = [self.in_memory(Candidate(backend, backend.model)) for backend in pair]
+        answered = [self._answered_at.get(backend.name, float("-inf")) for backend in pair]
+        together, is_new = min(answered) > now - _TOGETHER_S, max(answered) > self._counted_at
         if all(here):
-            self._apart = 0
-        elif sorted(here, key=bool) == [False, True] and answered >= {backend.name for backend in pair}:
-            self._apart += 1
+            self._apart, self._counted_at = 0, now
+        elif sorted(here, key=bool) == [False, True] and together and is_new:
+            self._apart, self._counted_at = self._apart + 1, now
         if self._apart == _SIGHTINGS:
-            self._apart, self._left_alone_until = 0, self._clock() + _TRIED_AGAIN_AFTER_S
+            self._apart, self._left_alone_until = 0, now + _TRIED_AGAIN_AFTER_S
             log.warning(
                 "Classifier and primary put each other out of memory at %s: the classifier is left alone for %.0f "
                 "minutes; unset ROUTER_URL, or give it a server of its own",
@@ -177,7 +187,8 @@ def _pair(registry: Registry) -> tuple[Backend, Backend] | None:
 def _urls_of(registry: Registry) -> tuple[str, ...]:
     """The servers of which it matters what they hold."""
     found = [] if _pair(registry) is None else [registry.primary.base_url]
-    for chain in registry.chains.values():
+    for label in _ANY_WILL_DO:
+        chain = registry.chains[label.lower()]
         local = {candidate.backend.base_url: None for candidate in chain if candidate.backend.local}
         models = {(candidate.backend.base_url, candidate.model) for candidate in chain if candidate.backend.local}
         if len(models) > 1:

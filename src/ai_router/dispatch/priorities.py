@@ -7,10 +7,10 @@ scheduling is not enabled"). It is asked again without, and is not told one any 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from ai_router.errors import ApiNotSpoken, UpstreamRefused
+from ai_router.providers.fields import SentFields
 from ai_router.providers.registry import Candidate
 
 log = logging.getLogger(__name__)
@@ -28,19 +28,22 @@ class Priorities:
     def __init__(self) -> None:
         self._refusing: set[str] = set()
 
-    def with_priority(self, values: Mapping[str, Any], candidate: Candidate) -> Mapping[str, Any]:
-        """The fields of a body, with the candidate's priority if it has one and may be told. The client's own stays."""
-        if not candidate.priority or candidate.backend.name in self._refusing:
-            return values
-        return {_FIELD: candidate.priority, **values}
+    def added(self, fields: SentFields, candidate: Candidate) -> tuple[SentFields, bool]:
+        """The fields of a body with the candidate's priority, and whether it was added: it has one and may be told, and
+        the client names none itself."""
+        if not candidate.priority or candidate.backend.name in self._refusing or _FIELD in fields.values:
+            return fields, False
+        return replace(fields, values={_FIELD: candidate.priority, **fields.values}), True
 
     def check(self, problem: UpstreamRefused, candidate: Candidate) -> None:
-        """Raise PriorityRefused if that is what the backend's refusal is about."""
+        """Raise PriorityRefused if the refusal of a call with an added priority is about that."""
         name = candidate.backend.name
-        if not candidate.priority or name in self._refusing or _FIELD not in problem.detail.lower():
+        if _FIELD not in problem.detail.lower():
             return
-        self._refusing.add(name)
-        log.warning(
-            "%s takes no priorities, and is told none any more: vLLM has to run with --scheduling-policy priority", name
-        )
+        if name not in self._refusing:
+            self._refusing.add(name)
+            log.warning(
+                "%s takes no priorities, and is told none any more: vLLM has to run with --scheduling-policy priority",
+                name,
+            )
         raise PriorityRefused(problem.detail, problem.source, status=problem.status) from problem

@@ -120,6 +120,7 @@ class WebSearch:
             return context
         searchers = {searcher.candidate: searcher for searcher in self.searchers}
         begun: list[BegunSearch] = []
+        failures: dict[Candidate, UpstreamError] = {}
 
         def begin(candidate: Candidate, permit: Permit) -> BegunSearch:
             timeout_s = min(self._timeout_s, max(dispatcher.left_s(), 0.001))
@@ -133,14 +134,24 @@ class WebSearch:
             return begun[-1]
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[BegunSearch]:
+            if (failure := failures.pop(candidate, None)) is not None:
+                # It was the second one of a search before: it is not asked the same again.
+                permit.release()
+                raise failure
             record.phase = "searching"
             others = [other for other in searchers if other is not candidate]
+            second: list[tuple[Candidate, BegunSearch]] = []
 
-            def second() -> BegunSearch | None:
-                other = dispatcher.permit_at_once(others)
-                return None if other is None else begin(*other)
+            def begin_second() -> BegunSearch | None:
+                if (other := dispatcher.permit_at_once(others)) is None:
+                    return None
+                second.append((other[0], begin(*other)))
+                return second[0][1]
 
-            return (yield from first_to_find(begin(candidate, permit), second, self._lateness))
+            try:
+                return (yield from first_to_find(begin(candidate, permit), begin_second, self._lateness))
+            finally:
+                failures.update({other: problem for other, search in second if (problem := search.failure) is not None})
 
         try:
             found = yield from dispatcher.first_success(tuple(searchers), ask)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from ai_router.http.http1 import NotHTTP, ResponseParser
 from ai_router.http.timers import Deadline, TimerThread, Watch
 
 READ_SIZE = 65_536
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +128,19 @@ class UpstreamResponse:
 
         Does not wait. Raises as ``read_portion``.
         """
-        if self.complete or not _is_readable(self._lease.sock):
+        if self.complete:
             return None
+        sock = self._lease.sock
         try:
-            return self._parse(self._lease.sock.recv(READ_SIZE))
+            # Not poll: of TLS there may be half a record, for the rest of which a read would wait.
+            sock.setblocking(False)
+            try:
+                data = sock.recv(READ_SIZE)
+            finally:
+                sock.setblocking(True)
+            return self._parse(data)
+        except _NOT_YET:
+            return None
         except (OSError, NotHTTP) as problem:
             self.close()
             raise map_exceptions(problem, self._request, self._call, answering=True) from problem
@@ -202,10 +212,3 @@ class UpstreamResponse:
         self.complete = self._parser.complete
         self._call.received += len(portion)
         return portion
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    # Not select(): a process with many streams has descriptors that are too large for it.
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(0))

@@ -105,12 +105,12 @@ class _Probe:
             return FoundServer(self._url, LOCKED, ())
         if kind is None and (told := self._ollama() or self._lm_studio()) is not None:
             return told
-        return FoundServer(self._url, kind or UNKNOWN, _sorted(_plain_models(entries, self._loaded(kind))))
+        return FoundServer(self._url, kind or UNKNOWN, _sorted(_plain_models(entries, self._loaded(kind, entries))))
 
     def _ollama(self) -> FoundServer | None:
         if "version" not in self._object("/api/version") or "models" not in (tags := self._object("/api/tags")):
             return None
-        loaded = _texts(_entries(self._object("/api/ps"), "models"), "name")
+        loaded = self._named("/api/ps", "models", "name")
         return FoundServer(self._url, OLLAMA, _sorted(_ollama_models(_entries(tags, "models"), loaded)))
 
     def _lm_studio(self) -> FoundServer | None:
@@ -121,11 +121,17 @@ class _Probe:
         loaded = _texts([entry for entry in chats if entry.get("state") == "loaded"], "id")
         return FoundServer(self._url, LM_STUDIO, _sorted(_plain_models(chats, loaded)))
 
-    def _loaded(self, kind: str | None) -> set[str] | None:
-        """The models in memory; None: all of them are."""
-        if kind != LLAMA_SWAP:
-            return None
-        return _texts(_entries(self._object("/running"), "running"), "model")
+    def _loaded(self, kind: str | None, entries: Sequence[dict[str, Any]]) -> set[str] | None:
+        """The models in memory; None: it is not known."""
+        if kind == LLAMA_SWAP:
+            return self._named("/running", "running", "model")
+        # vLLM, SGLang and llama.cpp hold what they list; but a llama.cpp with several models loads them on demand.
+        return None if kind is None or (kind == LLAMA_CPP and len(entries) > 1) else _texts(entries, "id")
+
+    def _named(self, path: str, entries: str, name: str) -> set[str] | None:
+        """The names in a list of models; None where the server does not give it."""
+        status, answer = self._get(path)
+        return _texts(_entries(answer, entries), name) if status == 200 and isinstance(answer, dict) else None
 
     def _object(self, path: str) -> Mapping[str, Any]:
         _, answer = self._get(path)
@@ -160,10 +166,10 @@ def _plain_models(entries: Sequence[dict[str, Any]], loaded: set[str] | None) ->
         parameters = meta.get("n_params") if isinstance(meta, dict) else None
         if isinstance(name, str) and not _NO_CHAT.search(name):
             known = parameters / 1e9 if isinstance(parameters, int) and parameters > 0 else size_in(name)
-            yield FoundModel(name, known, loaded is None or name in loaded)
+            yield FoundModel(name, known, None if loaded is None else name in loaded)
 
 
-def _ollama_models(entries: Sequence[dict[str, Any]], loaded: set[str]) -> Iterator[FoundModel]:
+def _ollama_models(entries: Sequence[dict[str, Any]], loaded: set[str] | None) -> Iterator[FoundModel]:
     for entry in entries:
         name, details = entry.get("name"), entry.get("details")
         details = details if isinstance(details, dict) else {}
@@ -171,7 +177,8 @@ def _ollama_models(entries: Sequence[dict[str, Any]], loaded: set[str]) -> Itera
         if not isinstance(name, str) or entry.get("remote_host") or _NO_CHAT.search(name):
             continue
         if "bert" not in str(details.get("family")):
-            yield FoundModel(name, size_in(str(details.get("parameter_size"))) or size_in(name), name in loaded)
+            size = size_in(str(details.get("parameter_size"))) or size_in(name)
+            yield FoundModel(name, size, None if loaded is None else name in loaded)
 
 
 def _sorted(models: Iterable[FoundModel]) -> Sequence[FoundModel]:

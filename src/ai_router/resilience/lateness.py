@@ -63,3 +63,9 @@ class Lateness:
             self._credit -= 1
             self.second_calls += 1
             return True
+
+    def give_back(self) -> None:
+        """The second call was not made: there was nobody to make it."""
+        with self._lock:
+            self._credit += 1
+            self.second_calls -= 1

@@ -19,6 +19,8 @@ FIRST_CHARS = 400
 _LEAST_TOKENS = 20
 """The probabilities of fewer say nothing."""
 _WORD = re.compile(r"[\w']+")
+_THOUGHTS = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+"""Of a model whose server does not keep them apart: one that thinks is often unsure meanwhile."""
 _QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d|```.*?(?:```|\Z)', re.DOTALL)
 """What the model does not say itself: what it proposes that others say, and code."""
 
@@ -34,12 +36,12 @@ class FirstWords:
 def first_words(text: str, logprobs: Sequence[float] = (), least_logprob: float = -1.5) -> FirstWords | None:
     """What the beginning of an answer tells; None: nothing. ``logprobs``: of its tokens, where the backend tells them;
     below ``least_logprob`` on average the model hardly knows what it says."""
-    own = _QUOTED.sub(" ", text[:FIRST_CHARS].lower().replace("\u2019", "'"))
+    own = _QUOTED.sub(" ", _THOUGHTS.sub("", text)[:FIRST_CHARS].lower().replace("\u2019", "'"))
     said = f" {' '.join(_WORD.findall(own))} "
     for what, label, phrases in _TELLS:
         if any(f" {phrase} " in said for phrase in phrases):
             return FirstWords(label, what)
-    if len(logprobs) >= _LEAST_TOKENS and sum(logprobs) / len(logprobs) < least_logprob:
+    if not _THOUGHTS.match(text) and len(logprobs) >= _LEAST_TOKENS and sum(logprobs) / len(logprobs) < least_logprob:
         return FirstWords(Label.COMPLEX, "hardly knows what it says")
     return None
 

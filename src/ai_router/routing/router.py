@@ -168,7 +168,7 @@ class Router:
         blocked_s, why = self._limiter.blocked_for(CLASSIFIER)
         if blocked_s > 0:
             return self._fallback(request, found, f"not asked, it is {why}")
-        left_alone = self._left_alone()
+        left_alone = None if self._fast_path is None else self._left_alone()
         return found if left_alone is None else self._fallback(request, found, f"not asked, {left_alone}")
 
     def determine_route(
@@ -225,6 +225,9 @@ class Router:
         """The decision for the primary, changed by what the primary's answer tells of the request; itself, where
         nobody is there who could do better, or may."""
         better = self._registry.searchers if told.label is Label.ENRICH else self._escalates()
+        if request.key is not None and request.key.limits.has_budget:
+            # What is answered for nothing must not fail for want of money.
+            return decision
         if not better or decision.label is not Label.MODERATE or self._quality_of(request) == LOWEST:
             return decision
         if self._fast_path is not None:
@@ -310,7 +313,8 @@ class Router:
             raise ValueError("there is no head")
         decision = self._settled(request, decision, previous_label)
         self._fast_path.remember(keys, decision.label, previous_label)
-        self._fast_path.offer_to_shadow(request, guess)
+        if self._left_alone() is None:
+            self._fast_path.offer_to_shadow(request, guess)
         return decision
 
     def _guess_decision(self, guess: Guess) -> Decision | None:
