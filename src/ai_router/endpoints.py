@@ -23,7 +23,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.pipeline import Pipeline
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.runtime import runtime_of
-from ai_router.storage.lazy_store import lazy_feedback
+from ai_router.storage.lazy_store import lazy_feedback, lazy_judgements
 from ai_router.storage.response_keeper import ResponseKeeper
 from ai_router.storage.session_reader import SessionFiles
 from ai_router.telemetry import Telemetry
@@ -35,6 +35,7 @@ from ai_router.web import (
     dry_run,
     embeddings,
     feedback,
+    judgements,
     live,
     models,
     ollama,
@@ -113,6 +114,9 @@ def register_reports(
     lookups = reports.Lookups()
     app.register_blueprint(reports.usage_blueprint(telemetry.usage, telemetry.baseline, flush, lookups))
     app.register_blueprint(reports.sessions_blueprint(files, telemetry.sessions, flush, lookups))
+    compared = lazy_judgements(settings.usage_database)
+    runtime_of(app).closing.callback(compared.close)
+    app.register_blueprint(judgements.blueprint(compared, settings.judge_budget_usd, lookups))
     verdicts = lazy_feedback(settings.usage_database)
     runtime_of(app).closing.callback(verdicts.close)
     app.register_blueprint(

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from ai_router.storage.judgements import JudgementStore
 from tests.browser.conftest import ADMIN_KEY, KEYS, BrowserLab, Console
 from tests.fakes.personas import CHAT, SEARCH, anew, classifies, finds, says
 from tests.fakes.router import RunningRouter
@@ -99,6 +100,22 @@ def test_money_is_grouped_by_what_one_likes(lab: BrowserLab, console: Console) -
         page.get_by_role("button", name=name, exact=True).click()
         expect(page.locator("thead th").first).to_have_text(name)
         expect(page.locator("tbody tr").first).to_be_visible()
+
+
+def test_money_shows_how_home_does_beside_the_cloud(lab: BrowserLab, console: Console) -> None:
+    judged = {"route": "primary", "local": "primary/nano", "cloud": "xai/grok", "judge": "openai/judge"}
+    store = JudgementStore(f"sqlite:///{lab.router.data / 'usage.db'}")
+    for number, winner in enumerate(("local", "local", "tie", "cloud")):
+        begun = store.reserve({**judged, "session_id": f"s{number}"}, 0.02, 1.0, 400)
+        assert begun is not None
+        store.settle(begun, winner, contradicted=False, usd=0.01)
+    store.close()
+    page = console.open("#/money")
+    section = page.get_by_role("region", name="Home beside the cloud")
+    expect(section.locator("tbody td")).to_have_text(
+        ["primary", "primary/nano", "xai/grok", "4", "2", "1", "1", re.compile(r"63\s% \(\d+\s% to \d+\s%\)")]
+    )
+    expect(page.get_by_text(re.compile("openai/judge prefers"))).to_be_visible()
 
 
 def test_the_playground_decides_without_sending(lab: BrowserLab, console: Console) -> None:

@@ -100,15 +100,20 @@ def test_a_local_answer_is_judged_after_the_client_has_it(backends: Lab, tmp_pat
         assert (headers["x-router-route"], b"from the primary" in body) == ("primary", True)
         assert eventually(lambda: judged(router) == {'route="primary",winner="local"}': 1.0})
         egress = eventually(lambda: orjson.loads(router.get("/api/usage")[2])["left_local_network"])
+        page = orjson.loads(router.get("/api/egress?limit=1")[2])
+        rest = orjson.loads(router.get(f"/api/egress?before={page['next']}")[2])
+        assert len(page["data"]) + len(rest["data"]) == 3, "a call that was made afterwards ends a page like any other"
+        told = orjson.loads(router.get("/api/judgements")[2])
     shadow = next(call for call in backends.xai.calls(CHAT) if not is_judgement(call))
     assert (shadow.body["temperature"], shadow.body["model"]) == (0.3, "grok-4.7")
     orders = [orjson.loads(call.body["messages"][1]["content"])["answer_a"] for call in judgements(backends)]
     assert orders == ["from the primary", "from xai"]
     assert {(row["purpose"], row["calls"]) for row in egress} == {("shadow", 1), ("judgement", 2)}
     figures, _ = report(router.data, settings, "--report")
+    assert told == figures
     assert figures["spent_usd"] == pytest.approx(3 * USD)
     primary = figures["routes"]["primary"]
-    assert (primary["compared"], primary["local"], primary["rate"]) == (1, 1, 1.0)
+    assert (primary["compared"], primary["won_by_local"], primary["rate"]) == (1, 1, 1.0)
     assert primary["interval"][0] < 0.5
 
 
@@ -117,6 +122,16 @@ def test_a_judge_that_likes_what_stands_first_shows_nothing(backends: Lab, tmp_p
     with running_router(tmp_path, **settings_of(backends)) as router:
         router.chat(anew("name a river"))
         assert eventually(lambda: judged(router) == {'route="primary",winner="tie"}': 1.0})
+
+
+def test_judgements_are_shown_to_whoever_sees_everything(backends: Lab, tmp_path: Path) -> None:
+    keys = {"AI_ROUTER_API_KEYS": "a-clients-key-of-the-test", "AI_ROUTER_ADMIN_KEY": "an-admins-key-of-the-test"}
+    with running_router(tmp_path, **settings_of(backends, JUDGE_SHARE="0"), **keys) as router:
+        seen = {
+            name: router.get("/api/judgements", {"authorization": f"Bearer {key}"})[0] for name, key in keys.items()
+        }
+        assert seen == {"AI_ROUTER_API_KEYS": 403, "AI_ROUTER_ADMIN_KEY": 200}
+        assert router.get("/api/judgements")[0] == 401
 
 
 def test_nothing_private_is_compared(backends: Lab, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_tie_counts_half_and_what_was_not_compared_does_not_count() -> None:
     ]
     rates = win_rates(judged)
     found = rates["primary"]
-    assert (found.compared, found.local, found.tie, found.cloud, found.contradicted) == (10, 6, 2, 2, 2)
+    assert (found.compared, found.won_by_local, found.ties, found.won_by_cloud, found.contradicted) == (10, 6, 2, 2, 2)
     assert (found.rate, found.without_verdict) == (0.7, 1)
     assert (rates["code"].rate, rates["code"].interval) == (None, None)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -19,8 +19,9 @@ from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import RouterError, StoreUnavailable
 from ai_router.judging.asking import Asker
 from ai_router.judging.cases import Case, cloud_allowed, stored_case
-from ai_router.judging.comparing import Judgement, Winner, WinRate, win_rates
-from ai_router.judging.judge import BudgetUsedUp, Judge, NotJudged, build_judge
+from ai_router.judging.comparing import Winner, WinRate
+from ai_router.judging.judge import Judge, NotJudged, build_judge
+from ai_router.judging.report import judgements_document, rates_of
 from ai_router.privacy import build_finder
 from ai_router.providers.pricing import Pricing
 from ai_router.routing.prompt import local_date_context
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from ai_router.routing.private_text import PrivateText
 
 _FAILURES_IN_A_ROW = 3
-_MODELS = ("local", "cloud", "judge")
 _KEY_PREFIX = "vk-"
 """How the ids of virtual keys begin."""
 
@@ -61,13 +61,13 @@ def judge(folder: Path | None, limit: int, *, report: bool, as_json: bool) -> No
             rows, spent = judging.store().all(), judging.store().spent()
         except StoreUnavailable as problem:
             exit_with(f"judgements are kept in the database, which does not answer: {problem.detail}")
-    present = _of_present_models(rows)
-    rates = win_rates(Judgement(row["route"], Winner(row["winner"]), row["contradicted"]) for row in present)
     if as_json:
-        click.echo(orjson.dumps(_document(rates, spent, settings), option=orjson.OPT_INDENT_2))
+        document = judgements_document(rows, spent, settings.judge_budget_usd)
+        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
         return
+    rates, earlier = rates_of(rows)
     click.echo("\n".join(_lines(rates, spent, settings)))
-    if earlier := len(rows) - len(present):
+    if earlier:
         click.echo(f"{earlier} judgements of other models, earlier ones, are not counted.")
 
 
@@ -103,9 +103,6 @@ def _judge_sessions(settings: Settings, judging: Judge, folder: Path, limit: int
             break
         try:
             result = judging.judge(case)
-        except BudgetUsedUp as problem:
-            click.echo(f"stopped: {problem}", err=True)
-            return
         except NotJudged as problem:
             click.echo(f"stopped: {problem}", err=True)
             return
@@ -160,12 +157,6 @@ def _clients_allowed(settings: Settings) -> frozenset[str]:
         store.close()
 
 
-def _of_present_models(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The judgements of each route that are about the same models, by the same judge, as its newest one."""
-    newest = {row["route"]: [row[name] for name in _MODELS] for row in rows}
-    return [row for row in rows if [row[name] for name in _MODELS] == newest[row["route"]]]
-
-
 def _lines(rates: Mapping[str, WinRate], spent: float, settings: Settings) -> Iterable[str]:
     budget = f" of {settings.judge_budget_usd:g}" if settings.judge_budget_usd > 0 else ""
     yield f"spent this month: {spent:.4f}{budget} USD"
@@ -176,12 +167,12 @@ def _lines(rates: Mapping[str, WinRate], spent: float, settings: Settings) -> It
     yield f"{'route':16} {'compared':>8} {'local':>6} {'tie':>6} {'cloud':>6} {'local wins':>11} {'95 %':>13}"
     for route, found in rates.items():
         yield (
-            f"{route:16} {found.compared:>8} {found.local:>6} {found.tie:>6} {found.cloud:>6} "
+            f"{route:16} {found.compared:>8} {found.won_by_local:>6} {found.ties:>6} {found.won_by_cloud:>6} "
             f"{'-' if found.rate is None else f'{found.rate:.0%}':>11} {_interval(found):>13}"
         )
     yield ""
     yield "A tie counts half. It is one too where the judge preferred another answer once their order was changed:"
-    yield ", ".join(f"{route} {found.contradicted} of {found.tie}" for route, found in rates.items()) + "."
+    yield ", ".join(f"{route} {found.contradicted} of {found.ties}" for route, found in rates.items()) + "."
     if missing := sum(found.without_verdict for found in rates.values()):
         yield f"{missing} more could not be compared: no answer of the cloud's, or no verdict."
 
@@ -191,11 +182,3 @@ def _interval(found: WinRate) -> str:
         return "-"
     low, high = found.interval
     return f"{low:.0%} to {high:.0%}"
-
-
-def _document(rates: Mapping[str, WinRate], spent: float, settings: Settings) -> dict[str, Any]:
-    routes = {
-        route: {**dataclasses.asdict(found), "rate": found.rate, "interval": found.interval}
-        for route, found in rates.items()
-    }
-    return {"spent_usd": spent, "budget_usd": settings.judge_budget_usd, "routes": routes}

@@ -88,16 +88,16 @@ class WinRate:
     """How the local answers of a route did. ``contradicted``: ties in which the judge's two words differed."""
 
     compared: int
-    local: int
-    tie: int
-    cloud: int
+    won_by_local: int
+    ties: int
+    won_by_cloud: int
     contradicted: int
     without_verdict: int
 
     @property
     def rate(self) -> float | None:
         """The share that local answers won, in [0, 1]; a tie counts half. None before the first."""
-        return (self.local + self.tie / 2) / self.compared if self.compared else None
+        return (self.won_by_local + self.ties / 2) / self.compared if self.compared else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -129,9 +129,9 @@ def win_rates(judgements: Iterable[Judgement]) -> Mapping[str, WinRate]:
     return {
         route: WinRate(
             compared=counts[Winner.LOCAL] + counts[Winner.TIE] + counts[Winner.CLOUD],
-            local=counts[Winner.LOCAL],
-            tie=counts[Winner.TIE],
-            cloud=counts[Winner.CLOUD],
+            won_by_local=counts[Winner.LOCAL],
+            ties=counts[Winner.TIE],
+            won_by_cloud=counts[Winner.CLOUD],
             contradicted=contradicted[route],
             without_verdict=counts[Winner.NONE],
         )

@@ -37,7 +37,7 @@ _EGRESS = (
     *("id", "at", "session_id", "route", "status", "backend", "model", "purpose", "bytes_sent", "bytes_received"),
     *("input_tokens", "output_tokens", "cost_usd"),
 )
-_EGRESS_ID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{8,32}-[0-9]{1,6}")
+_EGRESS_ID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{8,32}-(?:[0-9]{1,6}|j[0-9a-f]{9,10})")
 _MAX_DAYS = 3_660
 _FIRST_YEAR = 2000
 _MAX_SEARCH_CHARS = 200

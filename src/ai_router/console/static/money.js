@@ -30,6 +30,7 @@ export default function Money() {
       <${Calls} />
       <${DayChart} usage=${usage} from=${from} days=${days} />
       <${Table} from=${from} />
+      <${Judged} />
     `}
   </div>`;
 }
@@ -115,6 +116,7 @@ const SENT = {
   answer: "This conversation was sent, with what was found on the web, if that was searched.",
   search: "The end of this conversation was sent, with the date.",
   classification: "The end of this conversation was sent.",
+  judgement: "The end of this conversation was sent, with the answer from home and the cloud's.",
 };
 
 function Calls() {
@@ -211,6 +213,38 @@ function Table({ from }) {
       </tbody>
     </table></div>
   </section>`;
+}
+
+/** Answers from home beside the cloud's. Nothing is shown where none was compared, or where they are not ours to see. */
+function Judged() {
+  const { value } = useLoaded((signal) => call("GET", "api/judgements", { signal }), []);
+  const routes = Object.entries(value?.routes ?? {});
+  if (routes.length === 0) return null;
+  const judges = [...new Set(routes.map(([, one]) => one.judge))].join(", ");
+  return html`<section aria-labelledby="judged">
+    <h2 id="judged">Home beside the cloud</h2>
+    <p class="muted small">What ${judges} prefers, asked in both orders without names. ${usd(value.spent_usd)} this
+      month${value.budget_usd > 0 ? html`, of ${usd(value.budget_usd)}` : ""}.</p>
+    <div class="table-box" tabindex="0" role="region" aria-labelledby="judged"><table>
+      <thead><tr><th>Route</th><th>Home</th><th>Cloud</th><th class="number">Compared</th>
+        <th class="number">Home won</th><th class="number">Ties</th><th class="number">Cloud won</th>
+        <th class="number">Home's share, 95 %</th></tr></thead>
+      <tbody>
+        ${routes.map(
+          ([route, one]) => html`<tr key=${route}>
+            <td>${route}</td><td>${one.local}</td><td>${one.cloud}</td><td class="number">${one.compared}</td>
+            <td class="number">${one.won_by_local}</td><td class="number">${one.ties}</td>
+            <td class="number">${one.won_by_cloud}</td><td class="number">${shareOf(one)}</td>
+          </tr>`,
+        )}
+      </tbody>
+    </table></div>
+    <p class="muted small">A tie counts half. It is one too where the judge prefers another answer once their order is changed.</p>
+  </section>`;
+}
+
+function shareOf({ rate, interval }) {
+  return rate === null ? "–" : `${percent(rate)} (${percent(interval[0])} to ${percent(interval[1])})`;
 }
 
 /** Cost by day against what the cloud would have cost. uPlot is loaded here, and nowhere else. */
