@@ -300,7 +300,7 @@ function options(Plot, element) {
     scales: { y: { range: (_, low, high) => [0, high || 1] } },
     axes: [
       { ...axis, values: (_, moments) => moments.map((at) => new Date(at * 1000).toLocaleDateString([], { day: "numeric", month: "short", timeZone: "UTC" })) },
-      { ...axis, size: 70, values: (_, values) => values.map((value) => usd(value)) },
+      { ...axis, size: 88, values: (_, values) => values.map((value) => usd(value)) },
     ],
     series: [{}, bars("--home-soft"), bars("--cloud")],
   };
