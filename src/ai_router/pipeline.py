@@ -93,7 +93,7 @@ class Pipeline:
         """Who is asked, of those that the request's policy, its size and its key allow. ``demanding``: as of
         is_demanding. Raises RouterError where nobody is left."""
         plan = plan_answer(decision, self.registry, cloud_fallback=self.cloud_fallback)
-        if decision.decided_by is not DecidedBy.EXPLICIT:
+        if self.memory.urls and decision.decided_by is not DecidedBy.EXPLICIT:
             plan = self.memory.prefer(plan, decision.label)
         if request.local_only:
             plan = kept_local(plan, decision, primary_candidate(self.registry), request.local_only)
@@ -207,7 +207,7 @@ class _Request:
         started = time.monotonic()
         new_call = partial(self._scope.new_call, Purpose.CLASSIFICATION)
         decision = pipeline.router.determine_route(self._request, found, new_call)
-        if decision.failure is None:
+        if pipeline.memory.urls and decision.failure is None:
             pipeline.memory.answered(CLASSIFIER)
         decision = self._heed_first_words(decision, found)
         self._decided_at = time.monotonic()
@@ -216,13 +216,12 @@ class _Request:
         return decision
 
     def _heed_first_words(self, decision: Decision, undecided: Undecided) -> Decision:
-        """The decision, changed by what the primary's answer tells that has come meanwhile."""
+        """The decision, changed by what the primary has said meanwhile. An answer that has broken off is not used."""
         if not self._pipeline.heeds_first_words or (speculation := self._speculation) is None:
             return decision
         try:
             beginning = speculation.beginning(FIRST_CHARS)
         except UpstreamError as problem:
-            # The answer has broken off: it is not used, and whoever is to answer is asked anew.
             self.give_up_speculation()
             self._record.failed(problem, speculation.started)
             self._record.speculated(SpeculationResult.CANCELLED, speculation.started, time.monotonic(), "it failed")
@@ -345,6 +344,7 @@ class _Request:
         """This answer it is: log and record it. A stream's attempt is recorded when it has ended."""
         self._record.phase = "streaming"
         attempt = answer.attempt()
-        self._pipeline.memory.answered(attempt.backend)
+        if self._pipeline.memory.urls:
+            self._pipeline.memory.answered(attempt.backend)
         self._record.answered_by(attempt, speculative=speculative, warnings=answer.warnings)
         log_lines.responded(dataclasses.replace(attempt, speculative=True) if speculative else attempt)

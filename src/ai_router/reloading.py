@@ -93,6 +93,7 @@ class Reloader:
     def _apply(self, settings: Settings, registry: Registry) -> None:
         self.registry.adopt(registry)
         self.pipeline.search.searchers = registry.searchers
+        self.pipeline.memory.refresh()
         self.checker.backends = registry.backends()
         self.telemetry.know_backends()
         limits = limits_of(settings, registry)

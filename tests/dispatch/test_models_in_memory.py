@@ -111,9 +111,7 @@ def test_a_server_for_titles_is_no_choice(closing: ExitStack) -> None:
     server = ollama(closing, "big")
     settings = {"PRIMARY_URL": server.upstream.url, "PRIMARY_MODEL": "big", "META_URL": f"{server.upstream.url}/v1"}
     registry = build_registry(load_settings({**settings, "META_MODEL": "tiny"}, dotenv=None))
-    memory = watching(closing, registry)
-    memory.answered("primary")
-    assert not memory._polling.is_set()
+    assert watching(closing, registry).urls == ()
 
 
 def test_where_nothing_is_in_memory_or_known_the_order_stays(closing: ExitStack, tmp_path: Path) -> None:
@@ -194,11 +192,13 @@ def test_a_classifier_that_was_not_asked_may_be_out_of_memory(closing: ExitStack
     assert memory.classifier_left_alone() is None
 
 
-def test_nobody_is_asked_where_there_is_no_choice(closing: ExitStack) -> None:
+def test_where_there_is_no_choice_there_is_nobody_to_ask_until_there_is_one(closing: ExitStack, tmp_path: Path) -> None:
     server = ollama(closing, "big")
     settings = {"PRIMARY_URL": server.upstream.url, "PRIMARY_MODEL": "big"}
     registry = build_registry(load_settings(settings, dotenv=None))
     memory = watching(closing, registry)
-    memory.answered("primary")
-    assert asked(registry, memory) == ["primary"]
-    assert not memory._polling.is_set()
+    assert memory.urls == ()
+    _, _, other = two_servers(closing, tmp_path)
+    registry.adopt(other)
+    memory.refresh()
+    assert len(memory.urls) == 2

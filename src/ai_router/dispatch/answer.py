@@ -13,10 +13,10 @@ import orjson
 
 from ai_router.dispatch.beginning import Beginning, logprobs_in_events
 from ai_router.dispatch.own_form import DONE, Rewriting
-from ai_router.dispatch.plain_answer import PlainAnswer
+from ai_router.dispatch.plain_answer import PlainAnswer, ms_since, parsed
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest
-from ai_router.http.response import UpstreamResponse
+from ai_router.http.client import UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.errors import error_in_body
@@ -312,14 +312,6 @@ class StreamAnswer:
 Answer = PlainAnswer | StreamAnswer
 
 
-def parsed(body: bytes) -> Any:
-    """The parsed JSON; None if it is not valid."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
 def read_leniently(data: bytes) -> dict[str, Any] | None:
     """An object of JSON as Python reads it: with NaN and Infinity, with half a surrogate pair, with bytes that are no
     UTF-8. For our own notes. None if it is none even so."""
@@ -332,8 +324,3 @@ def read_leniently(data: bytes) -> dict[str, Any] | None:
 
 def _quoted(data: bytes) -> str:
     return data[:_MAX_QUOTED].decode("utf-8", "replace").strip() or "an error without an explanation"
-
-
-def ms_since(started: float) -> float:
-    """Milliseconds since ``started``, in monotonic seconds."""
-    return (time.monotonic() - started) * 1000

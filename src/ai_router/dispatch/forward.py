@@ -14,10 +14,10 @@ from typing import Any
 
 from ai_router.apis import Additions
 from ai_router.config import MaxTokensPolicy
-from ai_router.dispatch.answer import Answer, StreamAnswer, ms_since, parsed
+from ai_router.dispatch.answer import Answer, StreamAnswer
 from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
 from ai_router.dispatch.own_form import SHAPE_ERRORS, AnswerForm, CannotCarry, SpokenApis, ThoughtOrigins
-from ai_router.dispatch.plain_answer import PlainAnswer
+from ai_router.dispatch.plain_answer import PlainAnswer, ms_since, parsed
 from ai_router.dispatch.priorities import Priorities
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import (
@@ -29,8 +29,7 @@ from ai_router.errors import (
     UpstreamTimeout,
 )
 from ai_router.http.calls import UpstreamCall, UpstreamRequest
-from ai_router.http.client import UpstreamClient
-from ai_router.http.response import UpstreamResponse
+from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.providers.chat_completions import AnswerReader, with_additions
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.families import FAMILIES, Family, OwnParts, RequestParts, SpokenFamily
@@ -97,7 +96,8 @@ class Forwarder:
             message = f"'{field}' has no place in the API that it speaks"
             raise CannotCarry(message, candidate.backend.source, param=field)
         fields = self._fields(request, candidate, own, raises_limit=raises_limit)
-        fields, has_priority = self._priorities.added(fields, candidate) if own is None else (fields, False)
+        told = candidate.priority and own is None
+        fields, has_priority = self._priorities.added(fields, candidate) if told else (fields, False)
         permit.body = request.messages_json
         try:
             answer = self._call_candidate(request, candidate, fields, additions, own, call, permit, started)

@@ -54,7 +54,10 @@ class _Seen:
 
 
 class ModelsInMemory:
-    """Asks the servers, and says what follows. ``start`` it, ``close`` it. Safe from any thread."""
+    """Asks the servers, and says what follows. ``start`` it, ``close`` it. Safe from any thread.
+
+    Where there are no ``urls``, nothing of it need be called.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,8 @@ class ModelsInMemory:
         self._apart = 0
         """How often in a row only one of the two was found in memory after both had answered."""
         self._left_alone_until = float("-inf")
-        self._chains: object = None
-        self._urls: tuple[str, ...] = ()
+        self.urls = _urls_of(registry)
+        """The servers of which it matters what they hold; none: nothing is to be found out."""
         self._needed_at = float("-inf")
         self._polling = threading.Event()
         self._stopped = threading.Event()
@@ -91,10 +94,15 @@ class ModelsInMemory:
         self._stopped.set()
         self._polling.set()
 
+    def refresh(self) -> None:
+        """Look again at which backends there are."""
+        self.urls = _urls_of(self._registry)
+
     def prefer(self, plan: Plan, label: LabelName) -> Plan:
         """The plan, in which a local candidate that is in memory stands before local ones that are known not to be."""
-        if not self._watched() or label not in _ANY_WILL_DO:
+        if label not in _ANY_WILL_DO:
             return plan
+        self._keep_polling()
         local = [candidate for candidate in plan.candidates if candidate.backend.local]
         ready = next((candidate for candidate in local if self.in_memory(candidate)), None)
         first = plan.candidates[0]
@@ -116,8 +124,8 @@ class ModelsInMemory:
 
     def answered(self, backend: str) -> None:
         """The classifier or a backend has answered, so that its model is in memory at this moment."""
-        if self._watched():
-            self._answered_at[backend] = self._clock()
+        self._keep_polling()
+        self._answered_at[backend] = self._clock()
 
     def classifier_left_alone(self) -> str | None:
         """Why the classifier is not to be asked now; None: it may be."""
@@ -125,16 +133,11 @@ class ModelsInMemory:
             return "its model and the primary's put each other out of memory"
         return None
 
-    def _watched(self) -> bool:
-        """Whether there is anything to find out. If so, the servers are asked for a while."""
-        if self._chains is not self._registry.chains:
-            self._chains, self._urls = self._registry.chains, _urls_of(self._registry)
-        if not self._urls:
-            return False
+    def _keep_polling(self) -> None:
+        """Ask the servers for a while."""
         self._needed_at = self._clock()
         if not self._polling.is_set():
             self._polling.set()
-        return True
 
     def _poll(self) -> None:
         while True:
@@ -144,7 +147,7 @@ class ModelsInMemory:
             if self._clock() - self._needed_at > _STOP_AFTER_S:
                 self._polling.clear()
                 continue
-            for url in self._urls:
+            for url in self.urls:
                 self._look_at(url)
             self._compare()
             self._stopped.wait(self._poll_s)

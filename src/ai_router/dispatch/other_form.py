@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
-from ai_router.dispatch.answer import parsed, read_leniently
+from ai_router.dispatch.answer import read_leniently
 from ai_router.dispatch.own_form import SHAPE_ERRORS
+from ai_router.dispatch.plain_answer import parsed
 from ai_router.errors import UpstreamBroken, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest
 from ai_router.http.sse import Event, SSEDecoder

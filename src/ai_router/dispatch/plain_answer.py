@@ -1,9 +1,12 @@
-"""A whole answer."""
+"""A whole answer; and what is needed for a streamed one (answer.py) as well."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from ai_router.apis import Payload
 from ai_router.dispatch.beginning import Beginning, logprobs_in_answer
@@ -43,3 +46,16 @@ class PlainAnswer:
 
     def close(self) -> None:
         """Does nothing: the response has been closed already."""
+
+
+def parsed(body: bytes) -> Any:
+    """The parsed JSON; None if it is not valid."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def ms_since(started: float) -> float:
+    """Milliseconds since ``started``, in monotonic seconds."""
+    return (time.monotonic() - started) * 1000

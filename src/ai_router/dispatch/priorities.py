@@ -29,9 +29,9 @@ class Priorities:
         self._refusing: set[str] = set()
 
     def added(self, fields: SentFields, candidate: Candidate) -> tuple[SentFields, bool]:
-        """The fields of a body with the candidate's priority, and whether it was added: it has one and may be told, and
+        """The fields of a body with the candidate's priority, and whether it was added: the backend may be told, and
         the client names none itself."""
-        if not candidate.priority or candidate.backend.name in self._refusing or _FIELD in fields.values:
+        if candidate.backend.name in self._refusing or _FIELD in fields.values:
             return fields, False
         return replace(fields, values={_FIELD: candidate.priority, **fields.values}), True
 

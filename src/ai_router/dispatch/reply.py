@@ -16,7 +16,7 @@ from ai_router.dispatch.plain_answer import PlainAnswer
 from ai_router.dispatch.record import RequestRecord
 from ai_router.envelope import error_event
 from ai_router.errors import INTERNAL, Aborted, InternalError, RequestCancelled, RouterError
-from ai_router.http.response import READ_SIZE
+from ai_router.http.client import READ_SIZE
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import estimated_usage
 

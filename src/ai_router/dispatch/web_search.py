@@ -12,10 +12,10 @@ from functools import partial
 
 from cachetools import TTLCache
 
-from ai_router.dispatch.answer import parsed
 from ai_router.dispatch.dispatcher import Dispatcher, Waiting
 from ai_router.dispatch.forward import upstream_request_id
 from ai_router.dispatch.hedged_search import BegunSearch, Findings, first_to_find
+from ai_router.dispatch.plain_answer import parsed
 from ai_router.dispatch.record import RequestRecord
 from ai_router.dispatch.search_apis import found_in, search_call
 from ai_router.errors import RouterError, ShuttingDown, Source, UpstreamError, UpstreamFailed, UpstreamFoundNothing

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 log = logging.getLogger(__name__)
@@ -168,3 +169,23 @@ class IdleWatch:
             self._on_idle()
         else:
             self._deadline = self._timers.after(self._idle_s - silent_s, self._check)
+
+
+@dataclass(frozen=True, slots=True)
+class CallDeadlines:
+    """The deadlines of one call: for the first byte (None: no such), for all of it, and for each read."""
+
+    first_byte: Deadline | None
+    total: Deadline
+    idle: Watch
+
+    def first_byte_seen(self) -> None:
+        """Cancel the first-byte deadline."""
+        if self.first_byte is not None:
+            self.first_byte.cancel()
+
+    def close(self) -> None:
+        """Cancel all deadlines. Idempotent."""
+        self.first_byte_seen()
+        self.total.cancel()
+        self.idle.close()

@@ -28,8 +28,7 @@ from ai_router.errors import (
     UpstreamRefused,
 )
 from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
-from ai_router.http.client import UpstreamClient
-from ai_router.http.response import UpstreamResponse
+from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.sse import Event, EventTooLong, SSEDecoder
 from ai_router.providers.errors import error_from_response, error_in_body
 from ai_router.providers.registry import Backend

@@ -20,9 +20,8 @@ from ai_router.dispatch.permission import check_route
 from ai_router.dispatch.record import RequestRecord, Subscriber
 from ai_router.errors import ClientError, ClientGone, NotFound, RouterError
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamRequest
-from ai_router.http.client import UpstreamClient
+from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.local_only import NotLocal
-from ai_router.http.response import UpstreamResponse
 from ai_router.providers.catalogue import DOORS, PRIMARY
 from ai_router.providers.errors import error_from_response
 from ai_router.providers.registry import Backend, Registry

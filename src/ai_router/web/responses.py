@@ -86,7 +86,7 @@ def contract_headers(record: RequestRecord) -> dict[str, str]:
         "x-router-route": record.route,
         "x-router-model": _header_safe(record.model or ""),
         "x-router-decided-by": decision.decided_by,
-        "x-router-reason": _reason(record.reason, shown_ask(decision, record.scrub)),
+        "x-router-reason": _reason(record.reason, shown_ask(decision, record.scrub) if decision.ask else ""),
         "x-router-confidence": "unknown" if decision.confidence is None else f"{decision.confidence:.3f}",
         "x-router-speculation": record.speculation,
         "server-timing": _server_timing(record),
