@@ -36,6 +36,7 @@
     |  |- UpstreamRefused      4xx   the backend refuses this request; another backend is not asked
     |  |  |- RaisedLimitRefused 4xx  the same, of a limit of tokens that the router had raised
     |  |  |- ApiNotSpoken       4xx   the same, of an API that it does not have
+    |  |  |  `- PriorityRefused 4xx   the same, of vLLM's priorities (dispatch/priorities.py)
     |  |  `- CannotCarry        400   a field has no place in the backend's API (dispatch/own_form.py)
     |  |- UpstreamMisconfigured 502  the backend rejects our key, or redirects
     |  |- UpstreamFailed       5xx   5xx, an error inside a status 200, or something that is no answer
@@ -175,8 +176,7 @@ INTERNAL = "internal error; the router's log has the details"
 class ShuttingDown(RouterError):
     """503: the router is being stopped."""
 
-    status = 503
-    code = "shutting_down"
+    status, code = 503, "shutting_down"
 
 
 class StoreUnavailable(RouterError):
