@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+ID_PREFIX = "vk-"
 SECRET_PREFIX = "sk-air-"  # noqa: S105 - what all secrets of virtual keys begin with
 DEFAULT_ROUTES = frozenset({"primary", "xai", "enrich", "meta", "embeddings"})
 """Those of a key of which nothing else is said: what the router decides by itself, and embeddings."""
@@ -74,7 +75,7 @@ class VirtualKey:
 
 def new_id() -> str:
     """An id for a new key."""
-    return f"vk-{secrets.token_hex(5)}"
+    return f"{ID_PREFIX}{secrets.token_hex(5)}"
 
 
 def new_secret() -> str:

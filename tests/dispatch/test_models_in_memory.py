@@ -16,20 +16,11 @@ from ai_router.http.session import BackendSession
 from ai_router.providers.building import build_registry
 from ai_router.providers.registry import CLASSIFIER, Registry
 from ai_router.types import Label
-from tests.fakes.ollama import FakeOllama
+from tests.fakes.ollama import CATALOGUE, FakeOllama
 from tests.fakes.router import eventually
 from tests.fakes.upstream import Plain, fake_upstream
 
 POLL_S = 0.01
-CATALOGUE = """
-[providers.den]
-base_url = "{url}"
-local = true
-default_model = "small"
-
-[chains]
-moderate = ["primary", "den"]
-"""
 
 
 @pytest.fixture

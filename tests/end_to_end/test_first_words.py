@@ -87,7 +87,7 @@ def test_an_answer_like_any_other_arrives_as_it_was_sent(lab: Lab) -> None:
     assert body == b"".join(direct.portions)
 
 
-def test_what_is_complex_anyway_is_not_read(lab: Lab) -> None:
+def test_what_is_complex_anyway_goes_to_the_cloud(lab: Lab) -> None:
     after(lab, NOTHING_NEW, "COMPLEX")
     assert lab.router.chat(anew("prove it"))[1]["x-router-route"] == "xai"
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.end_to_end.test_fast_path import UNCLEAR
-from tests.fakes.ollama import FakeOllama
+from tests.fakes.ollama import CATALOGUE, FakeOllama
 from tests.fakes.personas import CHAT, anew, classifies
 from tests.fakes.router import eventually, running_router
 from tests.fakes.upstream import fake_upstream
 
-CATALOGUE = """
-[providers.den]
-base_url = "{url}"
-local = true
-default_model = "small"
-
-[chains]
-moderate = ["primary", "den"]
-"""
 _WITHIN_S = 40.0
 """Servers are asked every two seconds."""
 

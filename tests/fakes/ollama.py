@@ -7,6 +7,17 @@ from collections.abc import Callable, Sequence
 from tests.fakes.personas import CHAT, says
 from tests.fakes.upstream import FakeUpstream, Plain, Recorded, Reply
 
+CATALOGUE = """
+[providers.den]
+base_url = "{url}"
+local = true
+default_model = "small"
+
+[chains]
+moderate = ["primary", "den"]
+"""
+"""With a server of its own, at ``url``, that may stand in for the primary."""
+
 
 class FakeOllama:
     """``room``: how many models fit into memory. ``loaded``: those that are, the newest last; may be changed."""

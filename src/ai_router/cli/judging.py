@@ -28,13 +28,12 @@ from ai_router.routing.prompt import local_date_context
 from ai_router.storage.lazy_store import lazy_keys
 from ai_router.storage.usage_rows import Rows
 from ai_router.storage.usage_writer import open_usage_store
+from ai_router.virtual_key import ID_PREFIX
 
 if TYPE_CHECKING:
     from ai_router.routing.private_text import PrivateText
 
 _FAILURES_IN_A_ROW = 3
-_KEY_PREFIX = "vk-"
-"""How the ids of virtual keys begin."""
 
 
 @click.command()
@@ -132,7 +131,7 @@ def _cases(settings: Settings, judging: Judge, folder: Path, finder: PrivateText
             continue
         if settings.date_context:
             case = dataclasses.replace(case, date_context=local_date_context(case.timestamp))
-        if case.client.startswith(_KEY_PREFIX) and case.client not in clients:
+        if case.client.startswith(ID_PREFIX) and case.client not in clients:
             continue
         if not _is_private(settings, case, finder):
             yield case

@@ -103,8 +103,7 @@ class StreamAnswer:
             portion = None
 
     def catch_up(self, chars: int) -> Beginning:
-        """What has come of the answer until now, without waiting for more; once that are so many characters, no more
-        is read.
+        """What has come of the answer until now, without waiting for more. No more is read once that is so long.
 
         Raises UpstreamError, or the reason for which the call was aborted; then there is no answer.
         """

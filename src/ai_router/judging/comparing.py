@@ -85,7 +85,8 @@ def contradict(local_first: str | None, cloud_first: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """How the local answers of a route did. ``contradicted``: ties in which the judge's two words differed."""
+    """How the local answers of a route did. ``contradicted``: ties in which the judge named the same letter in
+    both orders."""
 
     compared: int
     won_by_local: int
@@ -112,7 +113,8 @@ class WinRate:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One comparison: the route of its request, and who won. ``contradicted``: the judge's two words differed."""
+    """One comparison: the route of its request, and who won. ``contradicted``: the judge named the same letter in
+    both orders."""
 
     route: str
     winner: Winner

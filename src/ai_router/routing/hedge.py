@@ -17,9 +17,11 @@ from ai_router.resilience.lateness import Lateness
 T = TypeVar("T")
 
 _LEAST_LATE_S = 0.25
+"""No call is late before."""
 _DEADLINE_GRACE_S = 0.1
 """Seconds to wait beyond the deadline, so that a call's own timeout is raised: it says more exactly what was late."""
 _HEDGED_SHARE = 0.1
+"""At most this share of calls is made twice."""
 
 
 class Hedge(Generic[T]):

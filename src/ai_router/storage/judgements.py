@@ -74,9 +74,9 @@ class JudgementStore(Store):
         with self.begin() as connection:
             return float(connection.execute(query).scalar_one())
 
-    def all(self, since: str = "") -> Sequence[Mapping[str, Any]]:
-        """The judgements that have ended, since a day in UTC (2026-11-22), oldest first."""
-        query = select(judgements).where(judgements.c.day >= since, judgements.c.winner != "").order_by(judgements.c.at)
+    def all(self) -> Sequence[Mapping[str, Any]]:
+        """The judgements that have ended, oldest first."""
+        query = select(judgements).where(judgements.c.winner != "").order_by(judgements.c.at)
         with self.begin() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 

@@ -176,7 +176,7 @@ judgements = Table(
     Column("cloud", String(320), nullable=False),
     Column("judge", String(320), nullable=False),
     Column("winner", String(16), nullable=False),  # local, cloud, tie, none; empty: under way, or broken off
-    Column("contradicted", Boolean, nullable=False),  # the judge's two words differed
+    Column("contradicted", Boolean, nullable=False),  # the judge preferred another answer once their order was changed
     Column("usd", Float, nullable=False),  # the most it can cost; what it has cost, once that is known
     Index("judgements_day", "day"),
     Index("judgements_session", "session_id"),
