@@ -17,6 +17,7 @@ from ai_router.config_loading import load_settings
 from ai_router.embedded.start import KEY_VARIABLE, EmbeddedUnavailable, find_weights, start_embedded
 from ai_router.providers.building import build_registry
 from tests.fakes.clients import RawClient
+from tests.fakes.process import command_of
 from tests.fakes.router import RunningRouter, eventually, running_router
 
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -53,13 +54,6 @@ def processes_of(router: RunningRouter) -> list[int]:
         return False
 
     return [pid for pid in parents if descends(pid) and "ai_router.embedded" in command_of(pid)]
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 def metrics_of_model(router: RunningRouter) -> str:

@@ -19,6 +19,7 @@ import pytest
 from tests.end_to_end.conftest import Connect, Lab
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, SEARCH, anew, chunk, classifies, says
+from tests.fakes.process import worker_of
 from tests.fakes.router import RunningRouter, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Hang, Recorded, Stream
 
@@ -129,7 +130,7 @@ def test_the_places_of_clients_that_left_are_free_again(lab: Lab, raw: Connect) 
 def test_the_speculative_answer_of_a_client_that_left_is_closed_too(lab: Lab, raw: Connect) -> None:
     lab.classifier.on(CHAT, Hang())
     lab.primary.on(CHAT, Stream([chunk({"content": "primed"})], ending="hang"))
-    descriptors = Path(f"/proc/{worker_of(lab)}/fd")
+    descriptors = Path(f"/proc/{worker_of(lab.router)}/fd")
     before = len(list(descriptors.iterdir()))
     for number in range(1, 31):
         client = raw(lab.router.port)
@@ -140,11 +141,6 @@ def test_the_speculative_answer_of_a_client_that_left_is_closed_too(lab: Lab, ra
         client.leave()
         assert speculative.gone.wait(5)
     assert eventually(lambda: len(list(descriptors.iterdir())) < before + 15)
-
-
-def worker_of(lab: Lab) -> int:
-    """gunicorn's one worker: the child of the process we started."""
-    return int(Path(f"/proc/{lab.router.process.pid}/task/{lab.router.process.pid}/children").read_text().split()[0])
 
 
 def test_one_client_s_departure_never_ends_another_s_request(lab: Lab) -> None:

@@ -13,9 +13,9 @@ import orjson
 import pytest
 
 from tests.end_to_end.conftest import XAI_KEY
-from tests.end_to_end.test_workers import workers
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, DONE, anew, chunk, says
+from tests.fakes.process import workers
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Stream, fake_upstream
 
@@ -120,7 +120,7 @@ def test_a_worker_that_is_started_later_has_what_was_taken_over(lab: Lab) -> Non
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: len(set(workers(lab.router)) - set(before)) == 2)
-    assert eventually(lambda: lab.router.get("/health/live")[0] == 200)
+    assert eventually(lab.router.answers)
     assert lab.knows("fast-one")
 
 

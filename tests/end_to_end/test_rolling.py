@@ -16,9 +16,9 @@ import orjson
 import pytest
 
 from tests.end_to_end.test_replicas import shared_state
-from tests.end_to_end.test_workers import workers
 from tests.fakes.keys import new_key
 from tests.fakes.personas import CHAT, DONE, anew, says
+from tests.fakes.process import workers
 from tests.fakes.proxies import is_installed, running_proxy
 from tests.fakes.router import RunningRouter, eventually, free_port, running_router
 from tests.fakes.upstream import FakeUpstream, fake_upstream

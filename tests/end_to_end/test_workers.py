@@ -18,6 +18,7 @@ import pytest
 from tests.end_to_end.test_replicas import shared_state
 from tests.fakes.clients import RawClient
 from tests.fakes.personas import CHAT, anew, chunk, says
+from tests.fakes.process import children, workers
 from tests.fakes.router import COMMAND, RunningRouter, clean_environment, eventually, running_router
 from tests.fakes.upstream import FakeUpstream, Stream, fake_upstream
 
@@ -43,18 +44,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def well(lab: Lab) -> None:
     lab.primary.reset()
     lab.primary.on(CHAT, says("from ", "the ", "primary"))
-
-
-def children(pid: int) -> dict[int, str]:
-    """The processes that this one has started, and their command lines."""
-    found = {}
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found[int(child)] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return found
-
-
-def workers(router: RunningRouter) -> list[int]:
-    return [pid for pid, command in children(router.process.pid).items() if "valkey_process" not in command]
 
 
 def counted(router: RunningRouter) -> int:

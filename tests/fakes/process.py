@@ -1,4 +1,4 @@
-"""What a running router holds: threads, descriptors, memory; and requests that it thinks are under way."""
+"""A running router: its processes, what they hold (threads, descriptors, memory), what it thinks is under way."""
 
 from __future__ import annotations
 
@@ -28,11 +28,29 @@ class Holdings:
     resident_kib: int
 
 
+def children(pid: int) -> dict[int, str]:
+    """The processes that this one has started, and their command lines."""
+    started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    commands = {int(child): command_of(int(child)) for child in started}
+    return {child: command for child, command in commands.items() if command}
+
+
+def command_of(pid: int) -> str:
+    """Its command line; empty once it has ended, which it may between being listed and being read."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def workers(router: RunningRouter) -> list[int]:
+    """The processes that serve; gunicorn's master is their parent."""
+    return [pid for pid, command in children(router.process.pid).items() if "valkey_process" not in command]
+
+
 def worker_of(router: RunningRouter) -> int:
-    """The process that serves; gunicorn's master is its parent."""
-    pid = router.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0])
+    """The first of them: the only one, where WORKERS is 1."""
+    return workers(router)[0]
 
 
 def holdings(pid: int) -> Holdings:

@@ -43,6 +43,13 @@ class RunningRouter:
     def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
         return self._exchange("POST", "/v1/chat/completions", body, headers)
 
+    def answers(self) -> bool:
+        """Whether it is there. While its workers start nobody may listen yet, which is no error."""
+        try:
+            return self.get("/health/live")[0] == 200
+        except OSError:
+            return False
+
     def log(self) -> list[str]:
         path = self.data / "app.log"
         return path.read_text().splitlines() if path.exists() else []
@@ -119,16 +126,9 @@ def running_router(
         )
     router = RunningRouter(process, port, folder / "data")
     try:
-        assert eventually(lambda: _answers(router) or process.poll() is not None, 30.0), "the router did not start"
+        assert eventually(lambda: router.answers() or process.poll() is not None, 30.0), "the router did not start"
         assert process.poll() is None, (folder / "stderr.txt").read_text()
         yield router
     finally:
         if process.poll() is None:
             router.stop()
-
-
-def _answers(router: RunningRouter) -> bool:
-    try:
-        return router.get("/health/live")[0] == 200
-    except OSError:
-        return False
