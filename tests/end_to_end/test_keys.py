@@ -153,6 +153,18 @@ def test_a_key_goes_where_the_decision_says_and_names_no_model_by_itself(lab: La
     assert lab.ask(lab.key("--models", "xai/grok-4*"), model="xai/grok-4.3")[0] == 200
 
 
+def test_a_list_of_models_has_those_that_the_key_may_name(lab: Lab) -> None:
+    def listed(secret: str, path: str) -> set[str]:
+        document = lab.ask(secret, path)[2]
+        return {entry.get("id") or entry["name"] for entry in document.get("data") or document["models"]}
+
+    local = lab.key("--routes", "primary")
+    for path in ("/v1/models", "/api/tags"):
+        assert {"auto", "primary"} < listed(local, path)
+        assert not [name for name in listed(local, path) if name.startswith("xai")]
+        assert {"xai", "xai/grok-4.7"} <= listed(OWNERS, path)
+
+
 def test_a_key_for_the_primary_alone_never_reaches_a_cloud(lab: Lab) -> None:
     secret = lab.key("--routes", "primary,meta")
     for label in ("COMPLEX", "ENRICH"):

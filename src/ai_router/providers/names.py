@@ -23,7 +23,7 @@ from datetime import date
 from ai_router.errors import ModelNotFound
 from ai_router.providers.catalogue import PRIMARY, is_pattern, replace_retired
 from ai_router.providers.registry import AUTO, XAI, Backend, Registry
-from ai_router.types import Route
+from ai_router.types import DecidedBy, Decision, Label, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,19 @@ def resolve(registry: Registry, model: str, today: date) -> ResolvedModel:
     if registry.takes_unknown_models:
         return ResolvedModel(AUTO, warning=f"there is no model '{model}' here: it is taken for '{AUTO}'")
     raise ModelNotFound(model, nearest(registry, model), _missing_key(registry, model))
+
+
+def explicit_decision(model: str, named: ResolvedModel) -> Decision:
+    """The decision of a client that has named ``model``, which stands for ``named``; not for AUTO."""
+    return Decision(
+        label=Label.EXPLICIT,
+        route=named.route,
+        decided_by=DecidedBy.EXPLICIT,
+        reason=f"the client named '{model}'",
+        confidence=1.0,
+        model=named.model,
+        warning=named.warning,
+    )
 
 
 def listing(registry: Registry) -> Sequence[ListedModel]:

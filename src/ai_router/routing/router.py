@@ -14,7 +14,7 @@ from ai_router.config import SessionBodies
 from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import UpstreamCall
 from ai_router.observability.redaction import kept_detail
-from ai_router.providers.names import resolve
+from ai_router.providers.names import explicit_decision, resolve
 from ai_router.providers.own_routes import OwnRoute
 from ai_router.providers.registry import AUTO, CLASSIFIER, Registry
 from ai_router.resilience.limiter import ConcurrencyLimiter
@@ -238,15 +238,7 @@ class Router:
         named = resolve(self._registry, request.model, request.timestamp.date())
         if named.route == AUTO:
             return _SEARCH_WANTED if request.searches else None
-        return Decision(
-            label=Label.EXPLICIT,
-            route=named.route,
-            decided_by=DecidedBy.EXPLICIT,
-            reason=f"the client named '{request.model}'",
-            confidence=1.0,
-            model=named.model,
-            warning=named.warning,
-        )
+        return explicit_decision(request.model, named)
 
     def _fast_decision(self, request: ChatRequest, values: Values | None) -> Decision | Undecided:
         """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""

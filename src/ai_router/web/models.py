@@ -6,8 +6,9 @@ import time
 from datetime import date
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, g, jsonify
 
+from ai_router.dispatch.offered_models import offered_models
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.providers.catalogue import Model
 from ai_router.providers.names import ResolvedModel, listing, resolve
@@ -20,13 +21,11 @@ _WAIT_S = 1.0
 def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
     """Both routes, in the shape of OpenAI's API.
 
-    One model is found by each name that a request may have, aliases and retired names included.
+    The list has what the asker's key may name. One model is found by each name that a request may have, aliases and
+    retired names included.
     """
     models = Blueprint("models", __name__)
     created = int(time.time())
-
-    def listed() -> dict[str, str]:
-        return {entry.id: entry.owned_by for entry in listing(registry)}
 
     def shown(model: str, owned_by: str, named: ResolvedModel) -> dict[str, Any]:
         entry = {"id": model, "object": "model", "created": created, "owned_by": owned_by}
@@ -40,7 +39,10 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
         today = date.today()
         return jsonify(
             object="list",
-            data=[shown(model, owned_by, resolve(registry, model, today)) for model, owned_by in listed().items()],
+            data=[
+                shown(entry.id, entry.owned_by, resolve(registry, entry.id, today))
+                for entry in offered_models(registry, g.key, today)
+            ],
         )
 
     @models.get("/v1/models/<path:model>")
@@ -49,7 +51,8 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
         primary_facts.wait(_WAIT_S)
         named = resolve(registry, model, date.today())
         owner = named.route if named.route in registry.clouds else "ai-router"
-        return jsonify(shown(model, listed().get(model, owner), named))
+        listed = {entry.id: entry.owned_by for entry in listing(registry)}
+        return jsonify(shown(model, listed.get(model, owner), named))
 
     return models
 

@@ -9,12 +9,13 @@ import hashlib
 from datetime import date
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, g, jsonify
 
 from ai_router.client_apis.ollama import model_in
+from ai_router.dispatch.offered_models import offered_models
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.errors import InvalidRequest
-from ai_router.providers.names import listing, resolve
+from ai_router.providers.names import resolve
 from ai_router.providers.registry import AUTO, Registry
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import json_fields
@@ -36,7 +37,7 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts, settings: ChatSet
 
     @ollama.get("/api/tags")
     def tags() -> Response:
-        return jsonify(models=[_entry(model.id) for model in listing(registry)])
+        return jsonify(models=[_entry(model.id) for model in offered_models(registry, g.key, date.today())])
 
     @ollama.get("/api/ps")
     def running() -> Response:
