@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
 from ai_router.dispatch.permission import NotPermitted
-from ai_router.dispatch.plan import Plan
+from ai_router.dispatch.plan import Plan, picture_parts
 from ai_router.dispatch.token_limits import limit_in
 from ai_router.errors import RouterError
 from ai_router.providers.pricing import price_of
@@ -18,10 +19,11 @@ from ai_router.virtual_key import AtLimit, VirtualKey
 
 DEFAULT_LIMIT = 4096
 """Tokens of an answer, where the client sets no limit."""
-_BYTES_PER_TOKEN = 3
-"""Fewer than any language needs."""
-_PICTURE_TOKENS = 4096
-"""Of one that stands in the request as an address. One that stands in it itself has more bytes than that."""
+_PICTURE_TOKENS = 32_768
+"""More than any picture is known to take: one of 12 megapixels takes up to 14,364 (huggingface.co/datasets/
+JOHNISKING/image-token-cost, November 2026). How large a picture is does not show in its bytes."""
+_TEMPLATE_TOKENS = 200
+"""More than what a chat template puts around messages, and the date before them."""
 _CONTEXT_BYTES = 24_000
 """What a web search adds at most (dispatch/web_search.py)."""
 
@@ -77,10 +79,11 @@ def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Seq
     return replace(plan, candidates=kept, route=route, wants_context=searches, note=note)
 
 
-def most_usd(
-    candidate: Candidate, request: ChatRequest, plan: Plan | None = None, *, bytes_per_token: int = _BYTES_PER_TOKEN
-) -> float | None:
-    """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before."""
+def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = None) -> float | None:
+    """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before.
+
+    A byte of text counts for a token: most text takes a fourth of that, but a table of digits does not.
+    """
     if candidate.backend.local:
         return 0.0
     price = candidate.backend.facts(candidate.model).price
@@ -88,11 +91,18 @@ def most_usd(
         return None
     size = len(request.messages_json) + sum(len(_json(value)) for value in request.params.values())
     size += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
-    pictures = request.messages_json.count(b'"image_url"')
-    tokens = -(-size // bytes_per_token) + pictures * _PICTURE_TOKENS
+    pictures = [_inline_chars(part) for part in picture_parts(request.messages)]
+    tokens = size - sum(pictures) + len(pictures) * _PICTURE_TOKENS + _TEMPLATE_TOKENS
     choices = request.params.get("n")
     output = (limit_in(request) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
     return price_of(Usage(tokens, output), price)
+
+
+def _inline_chars(part: Mapping[str, Any]) -> int:
+    """How long a picture is that stands in the request itself; 0: it is somewhere else."""
+    source = part.get("image_url")
+    url = source.get("url") if isinstance(source, Mapping) else source
+    return len(url) if isinstance(url, str) and url.startswith("data:image/") else 0
 
 
 def _json(value: object) -> bytes:

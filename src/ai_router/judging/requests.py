@@ -22,8 +22,6 @@ from ai_router.types import ChatRequest, Message
 
 _JUDGE_TOKENS = 2_048
 """A judge that thinks needs some; the word is one."""
-_TEMPLATE_BYTES = 200
-"""More than what a chat template puts around messages."""
 
 
 def shadow_request(case: Case, cloud: Candidate) -> ChatRequest:
@@ -43,15 +41,12 @@ def additions_of(case: Case) -> Additions:
 
 
 def most_of_all(case: Case, cloud: Candidate, judge: Candidate) -> float | None:
-    """The most that the three calls of a comparison can cost in USD; None: there is no price for one of them.
-
-    A byte of the input counts for a token: text takes a fourth of that, but a table of digits does not.
-    """
+    """The most that the three calls of a comparison can cost in USD; None: there is no price for one of them."""
     shadow = shadow_request(case, cloud)
-    shadow = replace(shadow, messages_json=with_additions(shadow, additions_of(case)) + b" " * _TEMPLATE_BYTES)
+    shadow = replace(shadow, messages_json=with_additions(shadow, additions_of(case)))
     judged = judge_request(case, judge, case.answer, "")
-    judged = replace(judged, messages_json=judged.messages_json + b" " * (ANSWER_BYTES + _TEMPLATE_BYTES))
-    answer, judgement = (most_usd(*one, bytes_per_token=1) for one in ((cloud, shadow), (judge, judged)))
+    judged = replace(judged, messages_json=judged.messages_json + b" " * ANSWER_BYTES)
+    answer, judgement = (most_usd(*one) for one in ((cloud, shadow), (judge, judged)))
     return None if answer is None or judgement is None else answer + 2 * judgement
 
 

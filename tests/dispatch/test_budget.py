@@ -1,0 +1,67 @@
+"""The most that an answer can cost, which a key with a budget has reserved before a cloud is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from ai_router.config_loading import load_settings
+from ai_router.dispatch.budget import DEFAULT_LIMIT, most_usd
+from ai_router.providers.building import build_registry
+from ai_router.providers.registry import Candidate
+from tests.chat_requests import chat_request
+
+REGISTRY = build_registry(load_settings({"PRIMARY_URL": "http://gpu:8000", "XAI_API_KEY": "k"}, dotenv=None))
+XAI = REGISTRY.clouds["xai"]
+CLOUD = Candidate(XAI, XAI.model)
+PRICE = XAI.facts(XAI.model).price
+MOST_OF_A_PICTURE = 14_364
+"""One of 12 megapixels at GPT-6 (huggingface.co/datasets/JOHNISKING/image-token-cost)."""
+
+
+def asks(content: Any, **params: Any) -> float:
+    """The most that this message can cost of xAI, in USD."""
+    found = most_usd(CLOUD, chat_request(messages=[{"role": "user", "content": content}], params=params))
+    assert found is not None
+    return found
+
+
+def input_tokens(content: Any) -> float:
+    assert PRICE is not None
+    return (asks(content) - asks("")) / PRICE.input * 1_000_000
+
+
+def picture(url: str) -> list[dict[str, Any]]:
+    return [{"type": "image_url", "image_url": {"url": url}}]
+
+
+@pytest.mark.parametrize("text", ["7" * 90_000, "日" * 30_000, "x y\n" * 22_500])
+def test_no_text_has_more_tokens_than_are_reserved(text: str) -> None:
+    assert input_tokens(text) >= len(text.encode())
+
+
+def test_a_picture_is_reserved_as_a_picture_wherever_it_is() -> None:
+    inline, address = picture("data:image/png;base64," + "A" * 3_000_000), picture("https://example.org/a.png")
+    assert MOST_OF_A_PICTURE <= input_tokens(address) < 40_000
+    assert input_tokens(inline) == pytest.approx(input_tokens(address), abs=100)
+    assert input_tokens([*inline, *inline]) == pytest.approx(2 * input_tokens(inline), rel=0.01)
+
+
+def test_text_that_looks_like_a_picture_is_text() -> None:
+    said = orjson.dumps(picture("data:image/png;base64," + "7" * 50_000)).decode()
+    assert input_tokens(said) >= len(said)
+
+
+def test_the_answer_is_reserved_with_its_limit_as_often_as_it_is_wanted() -> None:
+    assert PRICE is not None
+    one = asks("hello", max_tokens=1_000)
+    assert asks("hello", max_tokens=1_000, n=3) - one == pytest.approx(2_000 * PRICE.output / 1_000_000, rel=0.01)
+    assert asks("hello") - one == pytest.approx((DEFAULT_LIMIT - 1_000) * PRICE.output / 1_000_000, rel=0.01)
+
+
+def test_what_is_local_costs_nothing_and_what_has_no_price_is_not_known() -> None:
+    request = chat_request("hello")
+    assert most_usd(Candidate(REGISTRY.primary, "nano"), request) == 0.0
+    assert most_usd(Candidate(XAI, "grok-of-tomorrow"), request) is None
