@@ -78,6 +78,17 @@ def test_who_takes_long_is_given_up_once_another_has_found_something(searches: S
     assert winner.call.reason is None
 
 
+def test_one_that_still_waits_for_a_thread_is_never_made(searches: Searches) -> None:
+    busy = [searches.begin(event(is_set=False)) for _ in range(4)]
+    waits = searches.begin(event(), text="rain")
+    elsewhere = Searches()
+    assert found(waits, lambda: elsewhere.begin(event(), text="sun")).future.result().text == "sun"
+    assert waits.future.cancelled()
+    for other in busy:
+        other.call.abort(HedgeLost("enough"))
+    elsewhere.threads.shutdown()
+
+
 def test_a_second_that_fails_leaves_it_to_the_first(searches: Searches) -> None:
     go = event(is_set=False)
     first = searches.begin(go, text="rain")

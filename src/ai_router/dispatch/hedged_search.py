@@ -36,17 +36,21 @@ class BegunSearch(NamedTuple):
     @property
     def found(self) -> bool:
         """Whether it has ended well."""
-        return self.future.done() and self.future.exception() is None
+        return self._has_run and self.future.exception() is None
 
     @property
     def failure(self) -> UpstreamError | None:
         """What it has failed with; None: it has not, or nobody is to blame for that."""
-        problem = self.future.exception() if self.future.done() and not self.future.cancelled() else None
+        problem = self.future.exception() if self._has_run else None
         return problem if isinstance(problem, UpstreamError) else None
 
     def failed_with(self, problem: BaseException) -> bool:
         """Whether it has ended in this very exception."""
-        return self.future.done() and self.future.exception() is problem
+        return self._has_run and self.future.exception() is problem
+
+    @property
+    def _has_run(self) -> bool:
+        return self.future.done() and not self.future.cancelled()
 
 
 class FutureWait:
@@ -105,4 +109,6 @@ def _first_of(searches: Sequence[BegunSearch]) -> Waiting[BegunSearch]:
         raise RuntimeError("a search has neither found something nor failed")
     finally:
         for search in running:
+            # One that still waits for a thread is never made.
+            search.future.cancel()
             search.call.abort(HedgeLost("the other search was faster"))

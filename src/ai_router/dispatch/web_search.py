@@ -127,10 +127,12 @@ class WebSearch:
             call = scope.new_call(Purpose.SEARCH)
             search = partial(self._search, record.request, searchers[candidate], call, permit, timeout_s)
             try:
-                begun.append(BegunSearch(self._threads.submit(search), call))
+                future = self._threads.submit(search)
             except RuntimeError:  # the executor is shut down: the router is stopping
                 permit.release()
                 raise ShuttingDown("the router is being stopped") from None
+            future.add_done_callback(lambda ended: permit.release() if ended.cancelled() else None)
+            begun.append(BegunSearch(future, call))
             return begun[-1]
 
         def ask(candidate: Candidate, permit: Permit) -> Waiting[BegunSearch]:
