@@ -157,6 +157,27 @@ def test_a_provider_that_gets_what_is_passed_on_has_to_be_local(lab: Lab) -> Non
     assert_nothing_left(lab)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"input": "cut \ud83d", "metadata": {"router_policy": "local-only"}}',
+        b'\xef\xbb\xbf{"input": "hello", "metadata": {"router_policy": "local-only"}}',
+        b'{"input": NaN, "metadata": {"router_policy": "local-only"}}',
+        b"[" * 2000,
+        '{"input": "hello", "metadata": {"router_policy": "local-only"}}'.encode("utf-16"),
+    ],
+    ids=["half a surrogate pair", "a byte order mark", "NaN", "nested", "UTF-16"],
+)
+def test_what_is_passed_on_and_cannot_be_read_is_refused(lab: Lab, body: bytes) -> None:
+    connection = lab.router.connection()
+    sent = {"content-type": "application/json", "authorization": f"Bearer {OWNER}"}
+    connection.request("POST", "/v1/audio/speech", body, sent)
+    response = connection.getresponse()
+    assert (response.status, orjson.loads(response.read())["error"]["code"]) == (400, "invalid_json")
+    connection.close()
+    assert not lab.xai.requests
+
+
 def test_a_background_job_and_a_tool_loop_in_circles_stay_as_well(lab: Lab) -> None:
     job = {**LOCAL_ONLY, "x-task": "title_generation"}
     assert chat(lab, anew("a title, please"), headers=job)[1]["x-router-route"] == "meta"
@@ -188,6 +209,17 @@ def test_what_follows_a_local_only_turn_of_a_thread_stays_as_well(lab: Lab) -> N
     assert (status, orjson.loads(body)["details"]["decided_by"]) == (201, "policy")
     _, _, body = ask(lab.router, path, {"content": "go on", "model": "xai"}, {})
     assert orjson.loads(body)["error"]["code"] == "not_local"
+    assert_nothing_left(lab)
+
+
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_what_is_kept_in_a_thread_under_that_policy_stays_whoever_said_it(lab: Lab, role: str) -> None:
+    path = f"/api/threads/{orjson.loads(ask(lab.router, '/api/threads', {})[2])['id']}/messages"
+    kept = {"content": "something private", "role": role}
+    assert ask(lab.router, path, kept, {"x-router-policy": "locl-only"})[0] == 400
+    assert ask(lab.router, path, kept)[0] == 201
+    status, _, body = ask(lab.router, path, {"content": anew(HARD)}, {})
+    assert (status, orjson.loads(body)["details"]["decided_by"]) == (201, "policy")
     assert_nothing_left(lab)
 
 

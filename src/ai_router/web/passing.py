@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import orjson
 from flask import Blueprint, Response, g, request
@@ -18,7 +19,7 @@ from flask import Blueprint, Response, g, request
 from ai_router.dispatch.in_flight import InFlight
 from ai_router.dispatch.permission import check_route
 from ai_router.dispatch.record import RequestRecord, Subscriber
-from ai_router.errors import ClientError, ClientGone, NotFound, RouterError
+from ai_router.errors import ClientError, ClientGone, InvalidRequest, NotFound, RouterError
 from ai_router.http.calls import CancelScope, Timeouts, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.http.local_only import NotLocal
@@ -34,6 +35,7 @@ from ai_router.web.responses import contract_headers, on_response_closed
 
 _MAX_ERROR_BYTES = 1 << 20
 _PART = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LIKE_JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*[{\[]")
 _PASSED_HEADERS = ("content-type", "content-disposition")
 
 
@@ -167,14 +169,25 @@ def _content_type() -> dict[str, str]:
     return {"Content-Type": given} if given.isascii() and given.isprintable() and given else {}
 
 
-def _chat_request(settings: ChatSettings, body: bytes) -> ChatRequest:
-    """The request as what is logged, kept and counted, without words."""
-    arrival = arrival_of(settings)
+def _json_values(body: bytes) -> Any:
+    """The body as JSON values; None: it is something else.
+
+    Whether a request is local-only may stand in its ``metadata``. So raises InvalidRequest for a body that was meant to
+    be JSON and cannot be read as such, while its provider might.
+    """
     try:
         # Whatever its content type says: curl calls everything a form.
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        payload = None
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as problem:
+        if "json" in request.headers.get("content-type", "") or _LIKE_JSON.match(body):
+            why = f"the request body is not valid JSON: {problem}"
+            raise InvalidRequest(why, "body", code="invalid_json") from None
+        return None
+
+
+def _chat_request(settings: ChatSettings, body: bytes) -> ChatRequest:
+    """The request as what is logged, kept and counted, without words."""
+    arrival, payload = arrival_of(settings), _json_values(body)
     return ChatRequest(
         request_id=arrival.request_id,
         session_id=arrival.session_id,

@@ -20,10 +20,11 @@ from ai_router.threads.events import last_event, rows_as_messages
 from ai_router.threads.runner import ThreadRunner
 from ai_router.types import ChatRequest
 from ai_router.web.access import ARRIVED_AT, ON_DISCONNECT
-from ai_router.web.chat import ChatSettings
+from ai_router.web.chat import ChatSettings, arrival_of
 from ai_router.web.inputs import created, cursor, is_number, json_fields, page_size, text
 from ai_router.web.live_events import LiveEvents, live_response
 from ai_router.web.policy import VARIABLE as POLICY
+from ai_router.web.policy import why_local_only
 from ai_router.web.quality import VARIABLE as QUALITY
 from ai_router.web.requests import Arrival, check_values, parse_chat_request
 from ai_router.web.responses import on_response_closed
@@ -58,7 +59,8 @@ def add_message_routes(
         store, fields = store_with(open_threads, thread), json_fields(settings.max_body, settings.max_values)
         content, role = text(fields, "content"), _role(fields)
         if role != "user":
-            (row,) = store.add(thread, {"role": role, "content": content, "status": COMPLETE})
+            details = marked_local_only({}) if why_local_only(arrival_of(settings), fields) else {}
+            (row,) = store.add(thread, {"role": role, "content": content, "status": COMPLETE, "details": details})
             return created(_message_json(row))
         answer = _begin(store, runner, settings, thread, fields, counted=True)
         leave, closing = answer.join(LiveEvents()), on_response_closed()
