@@ -56,6 +56,17 @@ PRIVATE += [
     ("secret", 'password: str = "hunter2hunter2"'),
     ("secret", "postgres://admin:hunter2@db:5432/app"),
 ]
+PRIVATE += [
+    ("card", f"4111{mark}1111{mark}1111{mark}1111")
+    for mark in ("\u200b", "\u2060", "\ufeff", "\u00ad", "\u180e", "\u2010", "\u2011", "\u2013", "\u2212", " \u200b")
+]
+PRIVATE += [
+    ("iban", "DE89\u200b3704\u200b0044\u200b0532\u200b0130\u200b00"),
+    ("iban", "DE89\u20113704\u20110044\u20110532\u20110130\u201100"),
+    ("iban", "DE89.3704.0044.0532.0130.00"),
+    ("secret", "sk-\u200bproj-abcdefghijklmnopqrstuvwxyz123456"),
+    ("secret", "-----BEGIN PGP PRIVATE KEY BLOCK-----"),
+]
 HARMLESS = [
     ("card", "4111 1111 1111 1112"),
     ("card", "order 4000123412341234567890123"),
@@ -96,6 +107,9 @@ BODIES = {
     "a part": {"messages": [{"role": "user", "content": [{"type": "text", "text": MAIL}]}]},
     "arguments": {"messages": [{"tool_calls": [{"function": {"arguments": f'{{"to": "{MAIL}"}}'}}]}]},
     "arguments, not JSON": {"messages": [{"tool_calls": [{"function": {"arguments": f'{{"to": "{MAIL}'}}]}]},
+    "arguments, after a line break": {
+        "messages": [{"tool_calls": [{"function": {"arguments": '\n {"to": "anna\\u0040example.org"}'}}]}]
+    },
     "arguments, an object": {"messages": [{"tool_calls": [{"function": {"arguments": {"to": MAIL}}}]}]},
     "a custom tool's": {"messages": [{"tool_calls": [{"custom": {"input": f"to {MAIL}"}}]}]},
     "an older call's": {"messages": [{"function_call": {"arguments": f'{{"to": "{MAIL}"}}'}}]},
@@ -112,6 +126,17 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_all_texts_of_a_body_are_looked_into(body: dict[str, object]) -> None:
     assert ALL.found_in_body(body) == "an e-mail address"
+
+
+def test_parts_of_one_message_are_read_in_one_piece() -> None:
+    parts = [{"type": "text", "text": "pay with 4111 1111"}, {"type": "text", "text": "1111 1111"}]
+    assert ALL.found_in_body({"messages": [{"content": parts}]}) == "a card number"
+
+
+@pytest.mark.parametrize("expression", ["K\u2013[0-9]{6}", "K-[0-9]{6}", "K\u2013?\u200b"])
+def test_an_owners_pattern_finds_a_dash_as_it_is_written_and_as_it_is_typed(expression: str) -> None:
+    finder = PrivateText([], {"customers": expression})
+    assert finder.found_in("for K\u2013123456 and K\u200b") == "what 'customers' looks for"
 
 
 def test_what_tools_are_described_as_is_not() -> None:

@@ -36,7 +36,7 @@ _IBAN_LENGTHS = {
     for country in countries.split()
 }  # fmt: skip
 """Of the registry of ISO 13616, by country."""
-_IBAN = rf"(?i:(?:{'|'.join(_IBAN_LENGTHS)})[0-9]{{2}}(?:[ \n-]?[A-Z0-9]){{11,28}})"
+_IBAN = rf"(?i:(?:{'|'.join(_IBAN_LENGTHS)})[0-9]{{2}}(?:[ \n.-]?[A-Z0-9]){{11,28}})"
 _EMAIL = r"[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}"
 _SECRET = "|".join(
     (
@@ -45,7 +45,7 @@ _SECRET = "|".join(
         r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}",
         r"(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}",  # AWS, Google
         r"xox[abprs]-[A-Za-z0-9-]{10,}|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{40,}",
-        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----",
         r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",  # a JSON Web Token
         r"[a-z][a-z0-9+.-]{1,20}://[^/\s:@]{1,100}:[^/\s:@]{3,100}@",  # a name and a password in an address
     )
@@ -61,6 +61,7 @@ _MOST_LOOKED_AT = 500
 _NOT_LOOKED_INTO = frozenset({"tools", "functions", "model"})
 """Fields of a body: what tools are called and described as."""
 _MAX_DEPTH = 60
+_LIKE_JSON = re.compile(r"[ \t\r\n]*[{\[]")
 
 
 class BadPattern(ValueError):
@@ -85,7 +86,7 @@ def _passes_luhn(digits: bytes) -> bool:
 
 def _is_iban(found: bytes) -> bool:
     """Whether it begins with an IBAN whose check digits are right (ISO 13616, modulo 97). Words may follow it."""
-    text = re.sub(r"[ \n-]", "", found.decode()).upper()
+    text = re.sub(r"[ \n.-]", "", found.decode()).upper()
     length = _IBAN_LENGTHS[text[:2]]
     number = text[4:length] + text[:4]
     return len(text) >= length and int("".join(str(int(char, 36)) for char in number)) % 97 == 1
@@ -119,24 +120,29 @@ class PrivateText:
         options.log_errors = False
         options.never_capture = True
         self._patterns: list[tuple[str, Any, Check | None]] = []
+        self._own: list[tuple[str, Any]] = []
         for kind in kinds:
             words, expressions = KINDS[kind]
             for expression, check in expressions:
                 self._patterns.append((words, re2.compile(expression, options=options), check))
         for name, expression in own.items():
             try:
-                self._patterns.append((f"what '{name}' looks for", re2.compile(expression, options=options), None))
+                self._own.append((f"what '{name}' looks for", re2.compile(expression, options=options)))
             except re2.error as problem:
                 why = problem.args[0]
                 raise BadPattern(f"{name}: {why.decode() if isinstance(why, bytes) else why}") from None
 
     def found_in(self, text: str) -> str:
         """What was found first, in words that do not repeat it; empty: nothing."""
-        told = _plain(text).encode("utf-8", "surrogatepass")
+        plain = _plain(text)
+        told = _without_typography(plain).encode("utf-8", "surrogatepass")
         for words, pattern, check in self._patterns:
             if pattern.search(told) is not None if check is None else _any_passes(pattern, check, told):
                 return words
-        return ""
+        # The owner's may look for a dash or an invisible character as well.
+        as_written = plain.encode("utf-8", "surrogatepass") if self._own else b""
+        own = (words for words, pattern in self._own if pattern.search(told) or pattern.search(as_written))
+        return next(own, "")
 
     def found_in_body(self, body: Any) -> str:
         """The same for the body of a request, of JSON values: for all texts in it."""
@@ -153,7 +159,17 @@ def _plain(text: str) -> str:
     return text.translate(_BLANKS) if _ANY_BLANK.search(text) else text
 
 
+def _without_typography(text: str) -> str:
+    """A plain text as it would be typed: with hyphens for dashes, and without what nobody sees."""
+    return text.translate(_TYPED) if _TYPOGRAPHY.search(text) else text
+
+
 _BLANKS = {ord(char): " " for char in "\t\v\f\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"} | {ord("\r"): "\n"}
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_UNSEEN = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\ufeff"
+"""What breaks lines, joins letters and turns the direction of writing: programs for texts put it anywhere."""
+_TYPED: Mapping[int, str | None] = {ord(char): "-" for char in _DASHES} | {ord(char): None for char in _UNSEEN}
+_TYPOGRAPHY = re.compile(f"[{_DASHES}{_UNSEEN}]")
 _ANY_BLANK = re.compile("[\t\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000]")
 
 
@@ -186,6 +202,10 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _texts(inner, depth + 1)
+        parts = [inner["text"] for inner in value if isinstance(inner, Mapping) and isinstance(inner.get("text"), str)]
+        if len(parts) > 1:
+            # Parts of one message are read in one piece.
+            yield "\n".join(parts)
 
 
 def _named(name: str, value: Any, depth: int) -> Iterator[str]:
@@ -199,7 +219,7 @@ def _named(name: str, value: Any, depth: int) -> Iterator[str]:
 
 def _parsed(text: str) -> Any:
     """The object or array that a text is in JSON; None: it is none."""
-    if text[:1] not in ("{", "["):
+    if not _LIKE_JSON.match(text):
         return None
     try:
         return orjson.loads(text)
