@@ -189,6 +189,8 @@ class Decision:
     """The decider's probability of COMPLEX, where it is either that or MODERATE; None: it gave none."""
     judged: LabelName | None = None
     """The decider's label, where the wanted quality has led to another one; None: it has not."""
+    quality: int | None = None
+    """The quality that was wanted (routing/dial.py); None: nobody said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,12 @@ def test_what_is_passed_on_and_cannot_be_read_is_refused(lab: Lab, body: bytes) 
     assert not lab.xai.requests
 
 
+def test_that_a_local_only_answer_was_good_does_not_say_what_its_request_needed(lab: Lab) -> None:
+    request_id = chat(lab, anew(HARD))[1]["x-request-id"]
+    status, _, body = ask(lab.router, "/v1/feedback", {"request_id": request_id, "verdict": "good"})
+    assert (status, orjson.loads(body)["example"]) == (201, False)
+
+
 def test_a_background_job_and_a_tool_loop_in_circles_stay_as_well(lab: Lab) -> None:
     job = {**LOCAL_ONLY, "x-task": "title_generation"}
     assert chat(lab, anew("a title, please"), headers=job)[1]["x-router-route"] == "meta"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -73,9 +74,20 @@ def test_it_is_not_compared(changes: dict[str, Any]) -> None:
     assert both(finished(**changes)) == (None, None)
 
 
-def test_who_wants_no_cloud_is_not_compared() -> None:
-    assert case_of(finished(request=chat_request("hello", quality=0)), is_local) is None
-    assert case_of(finished(request=chat_request("hello", quality=1)), is_local) is not None
+@pytest.mark.parametrize(("quality", "compared"), [(0, False), (1, True), (None, True)])
+def test_who_wants_no_cloud_is_not_compared(quality: int | None, compared: bool) -> None:
+    """By the request, or by the router's own QUALITY."""
+    decision = replace(decided(DecidedBy.FAST), quality=quality)
+    assert [case is not None for case in both(finished(decision=decision))] == [compared, compared]
+    asked = finished(request=chat_request("hello", quality=quality))
+    assert (case_of(asked, is_local) is not None) is compared
+
+
+def test_a_session_that_does_not_say_which_quality_was_wanted_is_not_compared() -> None:
+    document = orjson.loads(orjson.dumps(session_document(finished()), default=str))
+    assert stored_case(document, is_local) is not None
+    del document["decision"]["quality"]
+    assert stored_case(document, is_local) is None
 
 
 def test_what_no_other_api_can_carry_is_not_compared() -> None:

@@ -62,7 +62,7 @@ def test_at_0_nothing_goes_to_the_cloud(share: float | None) -> None:
 def test_nor_without_a_head_nor_if_it_was_the_conversation_that_has_decided() -> None:
     assert dialled(demanding(None), LOWEST, None).label is Label.MODERATE
     assert at_home(demanding(None), LOWEST).label is Label.MODERATE
-    assert at_home(demanding(None), 1) == demanding(None)
+    assert at_home(demanding(None), 1).label is Label.COMPLEX
 
 
 def test_at_10_everything_does_that_has_a_share() -> None:
@@ -72,7 +72,13 @@ def test_at_10_everything_does_that_has_a_share() -> None:
 
 def test_what_needs_the_web_still_does() -> None:
     live = decision(Label.ENRICH, 0.9)
-    assert dialled(live, HIGHEST, DIAL) == dialled(live, LOWEST, DIAL) == live
+    assert {dialled(live, quality, DIAL).label for quality in (HIGHEST, LOWEST)} == {Label.ENRICH}
+
+
+@pytest.mark.parametrize("decided", [moderate(0.02), demanding(None), decision(Label.ENRICH, 0.9)])
+def test_a_decision_says_which_quality_was_wanted(decided: Decision) -> None:
+    assert dialled(decided, 3, DIAL).quality == at_home(decided, 3).quality == 3
+    assert dialled(decided, None, DIAL).quality is at_home(decided, None).quality is None
 
 
 def test_a_decider_without_probabilities_keeps_its_label_and_the_reason_says_so() -> None:

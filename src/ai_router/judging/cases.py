@@ -58,7 +58,9 @@ def case_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Case | None:
     last = outcome.attempts[-1] if outcome.attempts else None
     if last is None or outcome.status is not Status.OK or decided in _NOT_DECIDED or request.local_only:
         return None
-    if request.quality == LOWEST or (request.own is not None and request.own.kept.get("untranslatable")):
+    if LOWEST in (request.quality, None if outcome.decision is None else outcome.decision.quality):
+        return None
+    if request.own is not None and request.own.kept.get("untranslatable"):
         return None
     answer = _text_of(outcome.response)
     if not is_local(last.backend) or answer is None or not cloud_allowed(request.key) or _has_more(request.messages):
@@ -91,6 +93,9 @@ def stored_case(document: Mapping[str, Any], is_local: Callable[[str], bool]) ->
     if document["bodies"] != SessionBodies.FULL or document["status"] != Status.OK or not calls:
         return None
     if decided in _NOT_DECIDED or document["private"] or document["api"] == _COMPLETIONS:
+        return None
+    # An earlier version did not keep it, so that nobody knows.
+    if decision.get("quality", LOWEST) == LOWEST:
         return None
     answer, messages = _text_of(document["response"]), document["client_messages"]
     if not is_local(calls[-1]["backend"]) or answer is None or _has_more(messages) or _has_tools(messages):

@@ -41,7 +41,10 @@ def dialled(decision: Decision, quality: int | None, dial: Dial | None) -> Decis
     Only MODERATE and COMPLEX are exchanged: how up to date an answer must be is no matter of quality. Where the decider
     gave no probabilities, its label stays. At LOWEST nothing is COMPLEX, with or without them.
     """
-    if quality is None or decision.label not in (Label.MODERATE, Label.COMPLEX):
+    if quality is None:
+        return decision
+    decision = dataclasses.replace(decision, quality=quality)
+    if decision.label not in (Label.MODERATE, Label.COMPLEX):
         return decision
     if quality == LOWEST:
         return at_home(decision, quality)
@@ -61,6 +64,8 @@ def dialled(decision: Decision, quality: int | None, dial: Dial | None) -> Decis
 
 def at_home(decision: Decision, quality: int | None) -> Decision:
     """The decision, which is not COMPLEX at LOWEST, whatever has made it so."""
+    if quality is not None and decision.quality is None:
+        decision = dataclasses.replace(decision, quality=quality)
     if quality != LOWEST or decision.label is not Label.COMPLEX:
         return decision
     return _moved(decision, Label.MODERATE, f"quality {LOWEST}: nothing is COMPLEX, and this would be")

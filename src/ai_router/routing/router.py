@@ -243,7 +243,9 @@ class Router:
     def _fast_decision(self, request: ChatRequest, values: Values | None) -> Decision | Undecided:
         """The decision of the cache or the head. Without a classifier the head's guess decides, sure or not."""
         if self._fast_path is None:
-            return NOTHING_KNOWN if self._classifier else default_decision("no classifier and FAST_ROUTING=off")
+            if self._classifier is not None:
+                return NOTHING_KNOWN
+            return at_home(default_decision("no classifier and FAST_ROUTING=off"), self._quality_of(request))
         keys = turn_keys(request.messages, request.client)
         key = self._fast_path.key(request, self._labels) if self._classifier is not None else None
         known = self._fast_path.recall(keys, key, values, goes_on=goes_on(request.messages)).among(self._labels.names)

@@ -17,7 +17,7 @@ from ai_router.routing.verdict import LABELS
 from ai_router.storage.lazy_store import LazyStore
 from ai_router.storage.session_logger import SessionLogger
 from ai_router.storage.session_reader import SessionFiles, SessionFilter
-from ai_router.types import FeedbackVerdict, Label, LabelName, label_named
+from ai_router.types import DecidedBy, FeedbackVerdict, Label, LabelName, label_named
 from ai_router.web.access import whose
 from ai_router.web.chat import ChatSettings
 from ai_router.web.inputs import created, json_fields, text
@@ -99,13 +99,19 @@ def _verdict(fields: Mapping[str, Any], labels: Sequence[LabelName]) -> tuple[st
     return str(verdict), None
 
 
+def _was_judged(decision: Mapping[str, Any]) -> bool:
+    """Whether the label says what the request needs: not where a policy, or the wish for quality, has led there."""
+    raised = decision["label"] == Label.COMPLEX and decision.get("judged") is not None
+    return decision["decided_by"] != DecidedBy.POLICY and not raised
+
+
 def _row(
     session: Mapping[str, Any], verdict: str, wanted: LabelName | None, labels: Sequence[LabelName]
 ) -> dict[str, Any]:
     if session.get("bodies", SessionBodies.FULL) != SessionBodies.FULL or not session["client_messages"]:
         raise NoTextKept(session["bodies"])
     decided = (session["decision"] or {}).get("label") or ""
-    good = decided if verdict == GOOD and decided in labels else None
+    good = decided if verdict == GOOD and decided in labels and _was_judged(session["decision"]) else None
     return {
         "client": session["client"],
         "organization": session["organization"],
