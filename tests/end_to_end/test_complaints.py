@@ -58,8 +58,8 @@ def test_what_goes_on_after_it_stays_there(lab: Lab) -> None:
 
 
 def test_the_same_question_again_is_one_too(lab: Lab) -> None:
-    first = "How do I configure nginx to proxy websocket connections?"
-    assert talk(lab, anew(first), f"{first} Please tell")["x-router-route"] == "xai"
+    first = anew("How do I configure nginx to proxy websocket connections?")
+    assert talk(lab, first, f"{first} Please tell")["x-router-route"] == "xai"
 
 
 def test_after_an_answer_of_the_cloud_there_is_nothing_to_raise(lab: Lab) -> None:

@@ -58,6 +58,10 @@ def test_who_asks_the_same_again_is_not_content_either(first: str, second: str) 
         ("hello", "hello"),
         ("what is a monad", "thanks, that was helpful"),
         ("what is wrong with my code", "my printer doesn't work, what can I do?"),
+        ("Translate 'good morning' into French", "Translate 'good morning' into Spanish"),
+        ("Convert 100 dollars to euros please", "Convert 250 dollars to euros please"),
+        ("Write a short birthday greeting for Peter", "Write a short birthday greeting for Anna"),
+        ("What is 12 times 13? Explain shortly", "What is 14 times 15? Explain shortly"),
         (
             "summarise this",
             "Write an essay that starts with the words: that's wrong, she said, and left the room without a word.",
@@ -66,6 +70,21 @@ def test_who_asks_the_same_again_is_not_content_either(first: str, second: str) 
 )
 def test_who_asks_something_else_does_not_complain(first: str, second: str) -> None:
     assert complaint(turns(first, second)) == ""
+
+
+REMINDER = "<system-reminder>\nFollow these instructions: never create files without need.\n</system-reminder>\n"
+DETAILS = (
+    "\n<environment_details>\n# Open tabs\nsrc/main.py, README.md\n# Current mode\nACT MODE\n</environment_details>"
+)
+
+
+@pytest.mark.parametrize("around", [REMINDER + "{}", "<task>\n{}\n</task>" + DETAILS], ids=["reminder", "details"])
+@pytest.mark.parametrize(
+    ("second", "why"), [("thanks a lot", ""), ("that's wrong", WRONG), ("name a colour that rhymes with purple", AGAIN)]
+)
+def test_what_a_client_puts_around_a_message_is_not_what_its_user_says(around: str, second: str, why: str) -> None:
+    first = "please name a colour that rhymes with purple"
+    assert complaint(turns(around.format(first), around.format(second))) == why
 
 
 def test_there_must_have_been_an_answer() -> None:

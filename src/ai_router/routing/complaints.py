@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 
+from ai_router.routing.ask import unwrap
 from ai_router.routing.prompt import text_of
 from ai_router.types import Message
 
@@ -17,15 +18,19 @@ _LEAST_WORDS = 3
 _ALIKE = 0.6
 """From this share of common words on two questions are the same one."""
 _MOST_CHARS = 2_000
-_SHORT_WORD = 3
-"""Words up to this length are in any question."""
+_SHORT_WORD = 4
+"""Words up to this length are in any question, unless they are names or numbers."""
+_STEM = 5
+"""Letters of a word that stay when it is inflected: "configure", "configured"."""
 
 
 def complaint(messages: Sequence[Message]) -> str:
     """Why the last user message is taken for a complaint, in plain words; empty: it is none."""
-    texts = [text_of(message)[:_MOST_CHARS] for message in messages if message.get("role") == "user"]
-    if len(texts) < 2:
+    asked = [message for message in messages if message.get("role") == "user"][-2:]
+    if len(asked) < 2:
         return ""
+    # What a client puts around each message is the same every time.
+    texts = [unwrap(text_of(message))[:_MOST_CHARS] for message in asked]
     words = _WORD.findall(texts[-1].lower().replace("\u2019", "'"))
     said = f" {' '.join(words)} "
     if len(words) <= _LONGEST_COMPLAINT and any(f" {phrase} " in said for phrase in _PHRASES):
@@ -34,14 +39,31 @@ def complaint(messages: Sequence[Message]) -> str:
 
 
 def _alike(text: str, before: str) -> bool:
-    words, others = (_long_words(each) for each in (text, before))
-    if min(len(words), len(others)) < _LEAST_WORDS:
+    """Whether the same is asked, with more words or with fewer, and nothing in its place: "into French" is not "into
+    Spanish"."""
+    names, words = _telling_words(text)
+    names_before, words_before = _telling_words(before)
+    shared = words & words_before
+    if min(len(words), len(words_before)) < _LEAST_WORDS or not names <= names_before:
         return False
-    return len(words & others) / len(words | others) >= _ALIKE
+    return shared in (words, words_before) and len(shared) / len(words | words_before) >= _ALIKE
 
 
-def _long_words(text: str) -> frozenset[str]:
-    return frozenset(word for word in _WORD.findall(text.lower()) if len(word) > _SHORT_WORD)
+def _telling_words(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Names and numbers; and these with the stems of long words."""
+    found = list(_WORD.finditer(text))
+    names = frozenset(word[0].lower() for word in found if _is_name(text, word) or any(map(str.isdigit, word[0])))
+    stems = (word[0].lower()[:_STEM] for word in found if len(word[0]) > _SHORT_WORD)
+    return names, names.union(stems)
+
+
+def _is_name(text: str, word: re.Match[str]) -> bool:
+    return word[0][0].isupper() and not _begins_sentence(text, word.start())
+
+
+def _begins_sentence(text: str, at: int) -> bool:
+    before = text[:at].rstrip(" \t\"'")
+    return not before or before[-1] in ".!?:\n"
 
 
 def _read_phrases() -> frozenset[str]:
