@@ -123,6 +123,13 @@ def test_what_is_no_number_from_0_to_10_is_refused(lab: Lab, value: str) -> None
     assert error["message"] == "'x-router-quality' must be a whole number from 0 to 10"
 
 
+@pytest.mark.parametrize(("more", "sent"), [({}, None), ({"trace": "t1"}, {"trace": "t1"})], ids=["alone", "beside"])
+def test_what_metadata_says_to_the_router_no_backend_is_told(lab: Lab, more: dict[str, str], sent: object) -> None:
+    """OpenAI refuses metadata in a request that is not stored."""
+    assert route_of(lab, anew(HARD), metadata={"router_quality": "10", **more}) == "xai"
+    assert lab.xai.calls(CHAT)[-1].body.get("metadata") == sent
+
+
 def test_nor_is_it_in_metadata(lab: Lab) -> None:
     status, _, body = chat(lab.router, "hello", metadata={"router_quality": True})
     assert (status, orjson.loads(body)["error"]["param"]) == (400, "metadata.router_quality")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 HEADER = "x-router-policy"
 VARIABLE = "HTTP_X_ROUTER_POLICY"
 """Where the WSGI environment holds the header."""
+_OWN_FIELDS = frozenset({FIELD, "router_quality"})
+"""In the metadata of a body."""
 
 
 class Asker(Protocol):
@@ -58,8 +60,18 @@ def in_metadata(payload: Mapping[str, Any], field: str) -> Any:
         if metadata is not None and field in str(metadata).lower():
             raise InvalidRequest(f"'metadata' must be an object, to have a {field} in it", "metadata")
         return None
-    names = (name for name in metadata if str(name).lower().replace("-", "_") == field)
+    names = (name for name in metadata if _canonical(name) == field)
     return next((metadata[name] for name in names if metadata[name] is not None), None)
+
+
+def without_own_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """``metadata`` as backends get it: what is meant for the router is nobody else's, and OpenAI refuses metadata in
+    a request that it does not store."""
+    return {name: value for name, value in metadata.items() if _canonical(name) not in _OWN_FIELDS}
+
+
+def _canonical(name: Any) -> str:
+    return str(name).lower().replace("-", "_")
 
 
 def _check(policy: Any, where: str) -> None:

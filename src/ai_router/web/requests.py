@@ -26,7 +26,7 @@ from ai_router.storage.session_logger import SessionLogger
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.virtual_key import VirtualKey
-from ai_router.web.policy import why_local_only
+from ai_router.web.policy import why_local_only, without_own_fields
 from ai_router.web.quality import wanted_quality
 from ai_router.web.unpacking import unpacked
 
@@ -274,9 +274,18 @@ def as_fragments(fields: Mapping[str, Any]) -> dict[str, Any]:
         name: orjson.Fragment(serialised(name, value))
         if (isinstance(value, (dict, list)) and name != "stream_options") or _is_long(value)
         else value
-        for name, value in fields.items()
+        for name, value in (_without_our_metadata(fields) if "metadata" in fields else fields).items()
         if name not in _NEVER_FORWARDED
     }
+
+
+def _without_our_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields, in whose ``metadata`` is nothing that is meant for the router."""
+    metadata = fields["metadata"]
+    if not isinstance(metadata, Mapping) or len(others := without_own_fields(metadata)) == len(metadata):
+        return fields
+    rest = {name: value for name, value in fields.items() if name != "metadata"}
+    return {**rest, "metadata": others} if others else rest
 
 
 def organization_of(arrival: Arrival) -> str:
