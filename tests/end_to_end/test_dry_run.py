@@ -14,9 +14,12 @@ from tests.fakes.upstream import FakeUpstream, Plain
 
 
 def dry_run(router: RunningRouter, text: str = "hello", **fields: Any) -> dict[str, Any]:
+    return dry_run_of(router, {"messages": [{"role": "user", "content": text}], **fields})
+
+
+def dry_run_of(router: RunningRouter, body: dict[str, Any]) -> dict[str, Any]:
     connection = router.connection()
     try:
-        body = {"messages": [{"role": "user", "content": text}], **fields}
         connection.request("POST", "/v1/route", orjson.dumps(body))
         response = connection.getresponse()
         answer: dict[str, Any] = orjson.loads(response.read())
@@ -46,6 +49,18 @@ def test_it_tells_the_decision_who_would_be_asked_and_what_would_leave(router: R
         ("xai", "fallback"),
     ]
     assert (found["leaves"], found["cost_usd"]) == (False, 0.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "auto:latest", "messages": [{"role": "user", "content": "What is the capital of France?"}]},
+        {"model": "auto", "prompt": "What is the capital of France?", "options": {"num_predict": 9}},
+    ],
+    ids=["chat", "generate"],
+)
+def test_ollamas_bodies_are_told_likewise(router: RunningRouter, body: dict[str, Any]) -> None:
+    assert dry_run_of(router, body)["route"] == "primary"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ai_router.apis import ClientApi
+from ai_router.client_apis.ollama import is_ollamas
 
 _SHARED = ("calls", "ollama", "reading")
 
@@ -31,6 +32,8 @@ ERROR_FORMS: Mapping[str, ClientApi] = APIS | {path: api for api in APIS.values(
 def api_of(payload: Mapping[str, Any], *, says_anthropic: bool) -> ClientApi | None:
     """The API that a body is of, by its fields; None: chat completions. ``says_anthropic``: whether its client sent a
     version of Anthropic's API."""
+    if is_ollamas(payload):
+        return APIS["/api/chat" if "messages" in payload else "/api/generate"]
     if "messages" in payload:
         return APIS["/v1/messages"] if says_anthropic or "system" in payload else None
     return APIS["/v1/responses"] if "input" in payload else APIS["/v1/completions"] if "prompt" in payload else None

@@ -33,9 +33,17 @@ _OPTIONS = {
 _NUMBERS = _OPTIONS.keys() - {"stop"}
 _EFFORTS = {True: "medium", False: "none"}
 _TAG = ":latest"
+"""What its clients append to names without a tag."""
+_ITS_FIELDS = frozenset({"keep_alive", "options"})
 _NS = 1_000_000_000
 _TIMES_OF_STREAMS = frozenset({"prompt_eval_duration", "eval_duration"})
 """Nobody knows when the first token of a whole answer came. In its Python client they are optional, like all times."""
+
+
+def is_ollamas(payload: Mapping[str, Any]) -> bool:
+    """Whether a body that asks for an answer is one of Ollama's API, as far as its fields tell."""
+    asks = "messages" in payload or "prompt" in payload
+    return asks and (not _ITS_FIELDS.isdisjoint(payload) or str(payload.get("model")).endswith(_TAG))
 
 
 def model_in(payload: Mapping[str, Any]) -> str | None:
