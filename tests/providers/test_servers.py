@@ -36,6 +36,19 @@ def test_vllm(upstream: FakeUpstream) -> None:
     assert found(upstream, v1_models=models) == ("vLLM", expected)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Alibaba-NLP/gte-Qwen2-7B-instruct", "intfloat/multilingual-e5-large", "BAAI/bge-m3", "all-MiniLM-L6-v2"),
+        *("jinaai/jina-clip-v2", "openai/whisper-large-v3", "hexgrad/Kokoro-82M", "black-forest-labs/FLUX.1-dev"),
+        *("stabilityai/stable-diffusion-3.5", "meta-llama/Llama-Guard-3-8B", "colbert-ir/colbertv2.0"),
+    ],
+)
+def test_what_makes_no_text_is_no_model_that_could_answer(upstream: FakeUpstream, name: str) -> None:
+    kind, models = found(upstream, v1_models=listed("vllm", name, "gemma-3-27b"))
+    assert (kind, [model.name for model in models]) == ("vLLM", ["gemma-3-27b"])
+
+
 def test_ollama_and_what_of_it_is_in_memory_and_runs_here(upstream: FakeUpstream) -> None:
     tags = [
         {"name": "qwen3:latest", "details": {"family": "qwen3", "parameter_size": "8.2B"}},

@@ -33,7 +33,13 @@ _OWNERS = {"vllm": "vLLM", "llamacpp": LLAMA_CPP, "llama-swap": LLAMA_SWAP, "sgl
 _OURS = "ai-router"
 _LOADS_ON_DEMAND = frozenset({OLLAMA, LM_STUDIO, LLAMA_SWAP})
 
-_NO_CHAT = re.compile(r"embed|rerank|whisper|\btts\b|\bbge\b|guard|moderation", re.IGNORECASE)
+_NO_CHAT = re.compile(
+    r"embed|rerank|colbert|minilm|labse|nomic|mxbai|sentence-transformers|\b(?:bge|e5|gte|jina)\b"  # vectors
+    r"|whisper|parakeet|kokoro|\btts\b"  # speech
+    r"|diffusion|sdxl|\bflux\b|\bclip\b"  # pictures
+    r"|guard|moderation",
+    re.IGNORECASE,
+)
 _SIZE = re.compile(r"(?<![a-z\d.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z\d])", re.IGNORECASE)
 
 
