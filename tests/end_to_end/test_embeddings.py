@@ -99,6 +99,13 @@ def test_ollamas_clients_get_theirs(router: RunningRouter) -> None:
     assert len(ask(router, "/api/embeddings", model="auto", prompt="a")[1]["embedding"]) == 512
 
 
+def test_what_is_missing_is_told_by_the_name_that_its_client_knows(router: RunningRouter) -> None:
+    for path, field in (("/api/embeddings", "prompt"), ("/api/embed", "input")):
+        status, body = ask(router, path, model="auto")
+        assert status == 400
+        assert f"'{field}' is required" in str(body)
+
+
 def test_the_primary_that_makes_none_is_asked_once(router: RunningRouter, primary: FakeUpstream) -> None:
     for _ in range(2):
         assert ask(router, model="auto", input="hi")[0] == 200

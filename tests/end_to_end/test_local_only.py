@@ -149,6 +149,15 @@ def test_who_names_what_is_not_local_is_told_so(lab: Lab, model: str) -> None:
     assert not lab.primary.calls(CHAT)
 
 
+def test_who_wants_a_web_search_is_told_which_field_said_so(lab: Lab) -> None:
+    body = {"input": "hello", "tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}
+    status, _, answer = ask(lab.router, "/v1/responses", body)
+    error = orjson.loads(answer)["error"]
+    assert (status, error["param"]) == (403, "tool_choice")
+    assert "a web search is not local" in error["message"]
+    assert_nothing_left(lab)
+
+
 def test_a_provider_that_gets_what_is_passed_on_has_to_be_local(lab: Lab) -> None:
     status, _, body = ask(lab.router, "/v1/audio/speech", {"input": "hello"})
     assert (status, orjson.loads(body)["error"]["code"]) == (403, "not_local")

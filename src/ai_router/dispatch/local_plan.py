@@ -14,14 +14,16 @@ from ai_router.providers.registry import Candidate
 from ai_router.types import DecidedBy, Decision
 
 
-def kept_local(plan: Plan, decision: Decision, primary: Candidate, why: str) -> Plan:
+def kept_local(plan: Plan, decision: Decision, primary: Candidate, why: str, *, searches: bool = False) -> Plan:
     """The plan without clouds and without a search; the primary where nothing is left. ``why`` it is local-only.
+    ``searches``: whether its ``tool_choice`` asks for a web search.
 
     Raises NotLocal where the client has named what is not local.
     """
     first = plan.candidates[0]
     if decision.decided_by is DecidedBy.EXPLICIT and (plan.wants_context or not first.backend.local):
-        raise NotLocal(f"'{plan.route}' is not local, and this request is local-only: {why}", "model")
+        what, param = ("a web search", "tool_choice") if searches else (f"'{plan.route}'", "model")
+        raise NotLocal(f"{what} is not local, and this request is local-only: {why}", param)
     kept = tuple(candidate for candidate in plan.candidates if candidate.backend.local) or (primary,)
     if kept == plan.candidates and not plan.wants_context:
         return plan

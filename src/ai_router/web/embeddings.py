@@ -30,11 +30,11 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     """The routes."""
     made = Blueprint("embeddings", __name__)
 
-    def answer(model: str, inputs: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(model: str, inputs: Any, fields: Mapping[str, Any], field: str = "input") -> dict[str, Any]:
         check_route("embeddings", g.key)
         settings.admit(len(orjson.dumps(inputs)) // _CHARS_PER_TOKEN)
         sent = {name: value for name, value in fields.items() if name != "metadata"}
-        asked = EmbeddingsRequest(model, _inputs(inputs), as_fragments(sent))
+        asked = EmbeddingsRequest(model, _inputs(inputs, field), as_fragments(sent))
         why = why_local_only(arrival_of(settings), {**fields, "input": inputs})
         return embeddings.answer(asked, partial(_new_call, local_only=bool(why)), g.request_id)
 
@@ -64,7 +64,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     def older_ollama() -> Response:
         """Raises RouterError."""
         payload = json_fields(settings.max_body, settings.max_values)
-        found = answer(model_in(payload) or AUTO, payload.get("prompt"), _metadata_of(payload))
+        found = answer(model_in(payload) or AUTO, payload.get("prompt"), _metadata_of(payload), "prompt")
         return jsonify(embedding=found["data"][0]["embedding"])
 
     return made
@@ -84,13 +84,13 @@ def _new_call(*, local_only: bool) -> UpstreamCall:
     return call
 
 
-def _inputs(given: Any) -> list[Any]:
-    """What is to be embedded, as a list. Raises InvalidRequest."""
+def _inputs(given: Any, field: str) -> list[Any]:
+    """What is to be embedded, as a list. ``field``: where it stands. Raises InvalidRequest."""
     if given is None:
-        raise InvalidRequest("'input' is required", "input", code="missing_required_parameter")
+        raise InvalidRequest(f"'{field}' is required", field, code="missing_required_parameter")
     if isinstance(given, str):
         return [given]
     if not isinstance(given, list) or not given:
-        raise InvalidRequest("'input' must be a text, or an array that is not empty", "input", code="invalid_type")
+        raise InvalidRequest(f"'{field}' must be a text, or an array that is not empty", field, code="invalid_type")
     # One array of token ids is one input.
     return [given] if all(isinstance(token, int) for token in given) else given
