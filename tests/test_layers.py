@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,29 @@ def test_imports_go_down_only() -> None:
             if there != here and rank(there) <= rank(here):
                 upward.append(f"{name} imports {target}")
     assert not upward
+
+
+def test_the_layers_on_the_page_of_the_design_are_these() -> None:
+    page = (SOURCE.parents[1] / "docs/design.md").read_text()
+    lines = page.partition("## Layers")[2].split("```")[1].strip().splitlines()
+    assert [set(line.split(", ")) for line in lines] == [parts - {"__init__"} for parts in RANKS]
+
+
+def thread_names() -> Iterator[str]:
+    """What threads are called; of those with a number or another part in it, what is always there."""
+    for _, tree in modules():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func).rpartition(".")[2] not in ("Thread", "ThreadPoolExecutor", "Batches"):
+                continue
+            for named in (keyword.value for keyword in call.keywords if keyword.arg in ("name", "thread_name_prefix")):
+                yield from (str(node.value) for node in ast.walk(named) if isinstance(node, ast.Constant))
+
+
+def test_every_thread_is_on_the_page_of_the_design() -> None:
+    page = (SOURCE.parents[1] / "docs/design.md").read_text().partition("\n## Threads\n")[2]
+    listed = [name.strip("*-") for name in re.findall(r"`([a-z*-]+)`", page.partition("\n## ")[0])]
+    missing = {name for name in thread_names() if not any(name.strip("-").startswith(known) for known in listed)}
+    assert not missing
 
 
 def test_there_is_no_cycle_of_modules() -> None:

@@ -120,7 +120,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def site(model: Server, tmp_path: Path) -> Iterator[Server]:
-    with router(tmp_path, {"PRIMARY_URL": model.url}) as server:
+    # How long a stop waits for a load balancer is not looked at.
+    with router(tmp_path, {"PRIMARY_URL": model.url, "DRAIN_S": "0"}) as server:
         yield server
 
 

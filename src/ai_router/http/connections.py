@@ -52,7 +52,7 @@ class Resolver:
     """Looks addresses up within a time, and remembers which of them did not answer. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="look-up")
+        self._threads = ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="resolve")
         self._dead: TTLCache[Any, bool] = TTLCache(1_000, _DEAD_S)
         self._lock = threading.Lock()
 

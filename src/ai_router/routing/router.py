@@ -1,5 +1,5 @@
-"""Deciding where a request goes, cheapest first: the model that the client named, META tasks, the decision cache, the
-head, the classifier.
+"""Deciding where a request goes, cheapest first: the model that the client named, META tasks, the route that it named,
+local-only, a turn that goes on, the decision cache, the head, the classifier.
 """
 
 from __future__ import annotations
