@@ -94,7 +94,8 @@ class ClientApi(Protocol):
     """An API in which clients ask.
 
     ``path``: where. ``error_paths``: further paths of the same API, whose errors have its form. ``family``: the API of
-    backends that take its bodies (providers/families); None: none does. ``media_type``: of its streams.
+    backends that take its bodies (providers/families); None: none does. ``token_limits``: the fields of these bodies
+    that limit an answer's tokens, the usual one first. ``media_type``: of its streams.
     ``client_headers``: the names of the headers that a backend of this API is sent, in lower case.
     """
 
@@ -102,6 +103,7 @@ class ClientApi(Protocol):
     path: str
     error_paths: Sequence[str]
     family: str | None
+    token_limits: Sequence[str]
     media_type: str
     client_headers: Sequence[str]
 

@@ -60,17 +60,16 @@ from ai_router.resilience.limiter import Permit
 from ai_router.routing.fast_path import Undecided
 from ai_router.routing.first_words import FIRST_CHARS, first_words
 from ai_router.routing.router import Router
-from ai_router.types import ChatRequest, DecidedBy, Decision, Purpose, Route, SpeculationResult
+from ai_router.types import ChatRequest, DecidedBy, Decision, Purpose, Route, SpeculationResult, estimated_tokens
 from ai_router.virtual_key import VirtualKey
 
-_CHARS_PER_TOKEN = 4
 WAIT_BEFORE_HEADERS_S = 0.5
 """From the start of ``Pipeline.answer``. Waits that end sooner are told in the headers; later ones in comments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What all requests share. Everything of one request is in its record and its scope."""
+    """What all requests share. What belongs to one request is in its ``_Request``, its record and its scope."""
 
     registry: Registry
     router: Router
@@ -171,20 +170,20 @@ class _Request:
         """Prepare to let a request of a virtual key in; it is let in with the decision."""
         if key.limits.has_budget:
             self._request = with_token_limit(request, DEFAULT_LIMIT)
-        tokens, admission = request.total_chars // _CHARS_PER_TOKEN, self._pipeline.admission
+        tokens, admission = estimated_tokens(request.total_chars), self._pipeline.admission
         self._admitting = admission.begin(key, request.session_id, tokens, request.timestamp)
         if self._admitting is not None:
             self._record.subscribers.append(admission.closed)
 
     def _afford(self, plan: Plan, decision: Decision) -> Plan:
-        """What of the plan the budgets of the key suffice for."""
-        asking = self._admitting
-        if asking is None or not asking.key.limits.has_budget:
+        """The part of the plan that the key's budgets can pay for. Reserves its highest cost."""
+        admitting = self._admitting
+        if admitting is None or not admitting.key.limits.has_budget:
             return plan
         searchers = self._pipeline.registry.searchers
         instead = primary_candidate(self._pipeline.registry)
         return affordable(
-            plan, decision, self._request, asking.key, searchers, asking.reserve, asking.exhausted, instead
+            plan, decision, self._request, admitting.key, searchers, admitting.reserve, admitting.exhausted, instead
         )
 
     # Decide, and speculate meanwhile.
@@ -195,7 +194,7 @@ class _Request:
         pipeline, record = self._pipeline, self._record
         record.speculation = pipeline.speculation_controller.result_without_call
         found = self._admit_and_decide()
-        if isinstance(found, Undecided) and found.first is not None:
+        if isinstance(found, Undecided) and found.head_guess is not None:
             if pipeline.speculates_beside_head:
                 self._speculate(found)
             found = pipeline.router.decide_with_slow_models(self._request, found)
@@ -231,14 +230,14 @@ class _Request:
 
     def _admit_and_decide(self) -> Decision | Undecided:
         """Let the request in, and decide it if that needs nobody else. Both with one look at what processes share."""
-        asking = self._admitting
-        if asking is None:
+        admitting = self._admitting
+        if admitting is None:
             return self._pipeline.router.decide_at_once(self._request)
         try:
-            found = self._pipeline.router.decide_at_once(self._request, asking.values)
-            asking.complete()
+            found = self._pipeline.router.decide_at_once(self._request, admitting.values)
+            admitting.complete()
         finally:
-            self._record.rates = asking.rates
+            self._record.rates = admitting.rates
         return found
 
     def _speculate(self, undecided: Undecided) -> None:
@@ -281,7 +280,7 @@ class _Request:
     def _dispatch(self, plan: Plan, additions: Additions | None) -> Waiting[Answer]:
         """The answer of the first candidate that gives one. Raises the first failure if none does.
 
-        ``additions``: to the conversation; None: the date.
+        ``additions``: to the messages; None: the date, for each candidate that takes one.
         """
         begun = (self._speculation.started, self._speculation.permit) if self._speculation is not None else None
 
@@ -311,13 +310,13 @@ class _Request:
 
     def _reserve_for(self, candidate: Candidate, plan: Plan, permit: Permit) -> None:
         """Reserve what a further candidate can cost. Raises UpstreamUnavailable if the key's budgets do not suffice."""
-        asking = self._admitting
-        if asking is None or not asking.key.limits.has_budget:
+        admitting = self._admitting
+        if admitting is None or not admitting.key.limits.has_budget:
             return
         usd = most_usd(candidate, self._request, plan) or 0.0
-        if usd > 0 and asking.reserve(usd):
+        if usd > 0 and admitting.reserve(usd):
             permit.release()
-            source = candidate.backend.source._replace(model=candidate.model)
+            source = candidate.source
             raise UpstreamUnavailable("not asked, the key's budget does not suffice", source)
 
     def _forward(

@@ -186,11 +186,20 @@ class Decision:
     evidence: tuple[str, ...] = ()
     """The words of the ask that spoke for the label."""
     complex_share: float | None = None
-    """The decider's probability of COMPLEX, where it is either that or MODERATE; None: it gave none."""
+    """P(COMPLEX) / (P(COMPLEX) + P(MODERATE)), of whoever decided; None: it gave no probabilities."""
     judged: LabelName | None = None
     """The decider's label, where the wanted quality has led to another one; None: it has not."""
     quality: int | None = None
     """The quality that was wanted (routing/dial.py); None: nobody said."""
+
+
+_CHARS_PER_TOKEN = 4
+"""Of English text, on the whole."""
+
+
+def estimated_tokens(chars: int) -> int:
+    """How many tokens a text of so many characters has, where nobody counts them."""
+    return -(-chars // _CHARS_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def _curve(settings: Settings, judged: Sequence[tuple[Example, Guess]], dial: Di
     usd = [estimated_usd(cloud, request_of(settings, example.messages)) for example, _ in judged]
     decisions = [head_decision(guess, guess.reason) for _, guess in judged]
     truths = [example.label for example, _ in judged]
-    return f"{cloud.backend.name}/{cloud.model}", quality_curve(truths, decisions, dial, usd)
+    return cloud.full_name, quality_curve(truths, decisions, dial, usd)
 
 
 def _evaluate_dressed(head: Head, examples: Sequence[Example], year: int, *, as_json: bool) -> None:

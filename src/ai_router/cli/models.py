@@ -103,10 +103,7 @@ def _as_json(registry: Registry, checks: Mapping[str, Comparison | str]) -> dict
         for name, each in checks.items()
     }
     return {
-        "chains": {
-            route: [f"{candidate.backend.name}/{candidate.model}" for candidate in chain]
-            for route, chain in registry.chains.items()
-        },
+        "chains": {route: [candidate.full_name for candidate in chain] for route, chain in registry.chains.items()},
         "providers": {
             name: {**msgspec.to_builtins(provider), "configured": name in registry.clouds}
             for name, provider in registry.catalogue.providers.items()

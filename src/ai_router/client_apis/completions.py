@@ -31,6 +31,7 @@ class Completions:
     path = "/v1/completions"
     error_paths: Sequence[str] = ()
     family: str | None = "completions"
+    token_limits: Sequence[str] = ("max_tokens",)
     media_type = "text/event-stream"
     client_headers: Sequence[str] = ()
 

@@ -103,6 +103,7 @@ class OllamaApi:
     """What both APIs have in common. No backend is asked in them: all is translated."""
 
     family: str | None = None
+    token_limits: Sequence[str] = ()
     media_type = "application/x-ndjson"
     client_headers: Sequence[str] = ()
 

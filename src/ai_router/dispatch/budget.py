@@ -70,7 +70,7 @@ def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Seq
     first = plan.candidates[0]
     named = decision.decided_by is DecidedBy.EXPLICIT and first not in kept
     if not kept or named:
-        message = f"this key has a budget, and what '{first.backend.name}/{first.model}' costs is not known"
+        message = f"this key has a budget, and what '{first.full_name}' costs is not known"
         raise NotPermitted(message, "price_unknown")
     if kept == plan.candidates and searches == plan.wants_context:
         return plan

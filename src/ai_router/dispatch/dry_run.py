@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ai_router.dispatch.plan import Plan
-from ai_router.dispatch.token_limits import capped
+from ai_router.dispatch.token_limits import capped, limit_in
 from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate, Searcher
 from ai_router.routing.head.model import Guess
 from ai_router.routing.router import DryRun
 from ai_router.routing.shown_ask import shown_ask
-from ai_router.types import ChatRequest, LabelName, Usage
+from ai_router.types import ChatRequest, LabelName, Usage, estimated_tokens
 
-_CHARS_PER_TOKEN = 4
 _TYPICAL_OUTPUT = 500
 """Tokens of an answer, where the client sets no limit."""
-_LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 def dry_run_document(
@@ -85,8 +83,8 @@ def estimated_usd(candidate: Candidate, request: ChatRequest) -> float | None:
     price = candidate.backend.facts(candidate.model).price
     if price is None:
         return None
-    limit = next((request.params[name] for name in _LIMITS if isinstance(request.params.get(name), int)), None)
-    usage = Usage(-(-request.total_chars // _CHARS_PER_TOKEN), _TYPICAL_OUTPUT if limit is None else limit)
+    limit = limit_in(request)
+    usage = Usage(estimated_tokens(request.total_chars), _TYPICAL_OUTPUT if limit is None else limit)
     return round(price_of(usage, price), 6)
 
 

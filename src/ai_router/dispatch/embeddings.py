@@ -23,6 +23,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.providers.errors import error_from_response
 from ai_router.providers.registry import AUTO, Backend
 from ai_router.routing.head.sentences import SIZE, SentenceVectors
+from ai_router.types import estimated_tokens
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ _ENDPOINT = "/embeddings"
 _MAX_INPUTS = 2_048
 _MAX_CHARS = 200_000
 """Of all inputs of a request that is answered here: five seconds of one core."""
-_CHARS_PER_TOKEN = 4
 _MAX_ANSWER_BYTES = 256 << 20
 _REMEMBERED_S = 3600.0
 _HAS_NONE = frozenset({404, 405, 501})
@@ -142,7 +142,7 @@ class Embeddings:
             {"object": "embedding", "index": index, "embedding": _encoded(vector, as_base64=as_base64)}
             for index, vector in enumerate(self._vectors().of_whole(texts).tolist())
         ]
-        tokens = sum(-(-len(text) // _CHARS_PER_TOKEN) for text in texts)
+        tokens = sum(estimated_tokens(len(text)) for text in texts)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": data, "model": LOCAL_MODEL, "usage": usage}
 

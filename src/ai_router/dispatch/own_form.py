@@ -123,7 +123,8 @@ class SpokenApis:
             raise ApiNotSpoken(f"HTTP {status}: it does not have {family.path}", backend.source, status=status)
 
     def answered(self, request: ChatRequest, backend: Backend) -> None:
-        """The backend has answered the request in its own first API: what was suspected is so."""
+        """The backend has answered the request in the API that it speaks by default: if another API was not found
+        there before, it does not have that one, which is remembered for an hour."""
         name = None if request.own is None else request.own.api.family
         if name is not None:
             with self._lock:

@@ -62,16 +62,12 @@ def _check_named(plan: Plan, decision: Decision, key: VirtualKey) -> None:
         if decision.route not in key.routes:
             raise NotPermitted(f"this key may not use the route '{decision.route}'", "route_not_allowed")
     elif not _may_answer(first, plan, key, named=True):
-        raise NotPermitted(f"this key may not name the model '{_name_of(first)}'", "model_not_allowed")
+        raise NotPermitted(f"this key may not name the model '{first.full_name}'", "model_not_allowed")
 
 
 def _may_answer(candidate: Candidate, plan: Plan, key: VirtualKey, *, named: bool = False) -> bool:
     if candidate.backend.local:
-        return bool({Route.PRIMARY, plan.route} & key.routes) or key.may_name(_name_of(candidate))
+        return bool({Route.PRIMARY, plan.route} & key.routes) or key.may_name(candidate.full_name)
     if plan.route in key.routes - DEFAULT_ROUTES:
         return True
-    return (Route.XAI in key.routes and not named) or key.may_name(_name_of(candidate))
-
-
-def _name_of(candidate: Candidate) -> str:
-    return f"{candidate.backend.name}/{candidate.model}"
+    return (Route.XAI in key.routes and not named) or key.may_name(candidate.full_name)

@@ -213,7 +213,7 @@ class RequestRecord:
 
     def failed(self, problem: UpstreamError, started: float) -> None:
         """A call of a backend, begun at ``started``, failed."""
-        self.attempt(
+        self.add_attempt(
             Attempt(
                 backend=problem.source.backend,
                 model=problem.source.model,
@@ -258,7 +258,7 @@ class RequestRecord:
         self._accepted_call_ms = (attempt.connect_ms or 0.0, whole_ms)
         self.measure("upstream_ms", attempt.ttft_ms if attempt.ttft_ms is not None else attempt.duration_ms)
 
-    def attempt(self, attempt: Attempt, problem: RouterError | None = None) -> None:
+    def add_attempt(self, attempt: Attempt, problem: RouterError | None = None) -> None:
         """A call for the answer has ended. ``problem``: what ended it; None: nothing did, or ``attempt`` says it."""
         if problem is not None:
             attempt = dataclasses.replace(attempt, error=kept_error(problem, self._bodies), error_code=problem.code)
@@ -271,7 +271,7 @@ class RequestRecord:
             detail["leg"] = attempt.call_number
             self.steps.append(Step("provider_call", attempt.started_ms, attempt.duration_ms, detail))
 
-    def answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:
+    def set_answer(self, response: Mapping[str, Any] | None, usage: Mapping[str, Any] | None) -> None:
         """The message and the usage that the client got, as far as it got them."""
         self._response = response
         self._usage = usage

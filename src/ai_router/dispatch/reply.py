@@ -76,9 +76,9 @@ class PlainReply:
     def __init__(self, record: RequestRecord, answer: PlainAnswer) -> None:
         self.body = answer.body
         record.own_answer = answer.own
-        record.attempt(answer.attempt())
+        record.add_attempt(answer.attempt())
         usage = answer.usage or estimated_usage(record.request.total_chars, answer.message)
-        record.answer(answer.message, usage)
+        record.set_answer(answer.message, usage)
         record.complete()
         if _SEARCHED in record.timings and (sources := sources_of(record.steps)):
             self.body = cited(self.body, sources, is_chat=record.request.own is None)
@@ -258,10 +258,10 @@ class StreamReply:
         if answer.done and answer.problem is None:
             # A client may close as soon as it has read [DONE]; it has the whole answer.
             record.complete()
-        record.attempt(answer.attempt(), answer.problem)
+        record.add_attempt(answer.attempt(), answer.problem)
         record.own_answer = None if answer.writer is None else answer.writer.whole
         message, usage = answer.reader.gathered(), answer.reader.usage
-        record.answer(message, usage or estimated_usage(record.request.total_chars, message))
+        record.set_answer(message, usage or estimated_usage(record.request.total_chars, message))
 
 
 Reply = PlainReply | StreamReply

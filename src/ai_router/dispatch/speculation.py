@@ -57,7 +57,7 @@ class SpeculativeCall:
         return self._answer.result().catch_up(chars)
 
     def age_ms(self) -> float:
-        """Milliseconds since its start; until its failure, if it has failed. A begun stream has not ended."""
+        """Milliseconds since its start; until its failure, if it has failed; a stream that runs counts until now."""
         failed = self._ended is not None and self._answer.done() and self._answer.exception() is not None
         return ((self._ended if failed and self._ended else time.monotonic()) - self.started) * 1000
 

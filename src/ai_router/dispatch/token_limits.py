@@ -11,8 +11,6 @@ import orjson
 from ai_router.types import ChatRequest
 
 _IN_CHAT = ("max_tokens", "max_completion_tokens")
-_OWN_NAMES = {"responses": ("max_output_tokens",), "messages": ("max_tokens",), "completions": ("max_tokens",)}
-"""The limits' names in other APIs."""
 
 
 def limit_in(request: ChatRequest) -> int | None:
@@ -39,8 +37,8 @@ def _limit(fields: Mapping[str, Any], name: str) -> int | None:
 
 def _changed(request: ChatRequest, limit: int) -> ChatRequest:
     own = request.own
-    if own is not None and own.api.name in _OWN_NAMES:
-        fields = _limited(own.fields, limit, _OWN_NAMES[own.api.name])
+    if own is not None and own.api.token_limits:
+        fields = _limited(own.fields, limit, own.api.token_limits)
         own = replace(own, fields=_without_long_thoughts(fields, limit))
     return replace(request, params=_limited(request.params, limit, _IN_CHAT), own=own)
 

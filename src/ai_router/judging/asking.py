@@ -60,7 +60,7 @@ class Asker:
         it is made, so that it can be aborted."""
         permit = self._limiter.acquire([candidate.limiter_key])
         if permit is None:
-            source = candidate.backend.source._replace(model=candidate.model)
+            source = candidate.source
             return Reply(None, UpstreamUnavailable("not asked, it is busy or cooling down", source), ())
         scope = CancelScope()
         on_scope(scope)
@@ -73,7 +73,7 @@ class Asker:
             return Reply(None, problem, self._paid(scope, None, request))
         if not isinstance(answer, PlainAnswer):
             raise TypeError("no stream was asked for")
-        source = candidate.backend.source._replace(model=candidate.model)
+        source = candidate.source
         text, why = _text_in(answer.message)
         failure = None if why is None else UpstreamFailed(why, source)
         return Reply(text, failure, self._paid(scope, _told_usage(answer), request))
@@ -95,6 +95,6 @@ def _text_in(message: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _told_usage(answer: PlainAnswer) -> Usage | None:
-    """The usage, if the backend has told one: of an answer that used nothing nobody knows what it used."""
+    """The usage that the backend has reported; None: none, or zero tokens, which is no count."""
     usage = usage_of(answer.usage)
     return usage if usage is not None and usage.input > 0 and usage.output > 0 else None

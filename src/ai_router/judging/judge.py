@@ -20,7 +20,7 @@ from ai_router.http.calls import CancelScope
 from ai_router.judging.asking import Asker, PaidCall, Reply
 from ai_router.judging.cases import Case
 from ai_router.judging.comparing import Winner, contradict, winner_of, word_in
-from ai_router.judging.requests import additions_of, judge_request, most_of_all, named, shadow_request
+from ai_router.judging.requests import additions_of, judge_request, most_of_all, shadow_request
 from ai_router.observability.redaction import kept_error
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.storage.lazy_store import lazy_judgements
@@ -86,9 +86,9 @@ class Judge:
             raise NotJudged("there is no judge, or no cloud to compare with")
         most = most_of_all(case, cloud, judge)
         if most is None:
-            raise NotJudged(f"what {named(cloud)} or {named(judge)} costs is not known, and there is a budget")
+            raise NotJudged(f"what {cloud.full_name} or {judge.full_name} costs is not known, and there is a budget")
         values = {"session_id": case.session_id, "route": case.route, "local": case.answered_by}
-        values |= {"cloud": named(cloud), "judge": named(judge)}
+        values |= {"cloud": cloud.full_name, "judge": judge.full_name}
         reserved = self.store().reserve(values, most, self.budget_usd, self.keep_days)
         if reserved is None:
             raise BudgetUsedUp(f"the budget of {self.budget_usd:g} USD does not suffice for another {most:.4f} USD")

@@ -50,18 +50,13 @@ def most_of_all(case: Case, cloud: Candidate, judge: Candidate) -> float | None:
     return None if answer is None or judgement is None else answer + 2 * judgement
 
 
-def named(candidate: Candidate) -> str:
-    """``backend/model``."""
-    return f"{candidate.backend.name}/{candidate.model}"
-
-
 def _request(case: Case, candidate: Candidate, messages: Sequence[Message], params: Mapping[str, Any]) -> ChatRequest:
     return ChatRequest(
         request_id=f"judge-{secrets.token_hex(8)}",
         session_id=case.session_id,
         timestamp=datetime.now(UTC),
         arrived_at=time.monotonic(),
-        model=named(candidate),
+        model=candidate.full_name,
         stream=False,
         messages=messages,
         messages_json=orjson.dumps(messages),

@@ -93,54 +93,54 @@ class Admission:
         """Tell what waits, then stop."""
         self._work.close()
 
-    def begin(self, key: VirtualKey | None, request_id: str, tokens: int, when: datetime) -> Admitting | None:
+    def begin(self, key: VirtualKey | None, session_id: str, tokens: int, when: datetime) -> Admitting | None:
         """A request of a key that is to be let in; None: it needs no permission. ``tokens``: as many as it may have.
         ``when``: now, in UTC."""
         if key is None or not key.limits.any:
             return None
-        return Admitting(self, key, request_id, tokens, when, self._shared.values)
+        return Admitting(self, key, session_id, tokens, when, self._shared.values)
 
     def closed(self, outcome: Outcome) -> None:
         """The response has closed: the request is no longer under way, and costs what it costs. A subscriber."""
-        request_id = outcome.request.session_id
-        if request_id in self._under_way:
-            self.ended(request_id)
-            self._settle_soon(request_id, lambda: self.settle(request_id, *_bill(self._cost_of(outcome))))
+        session_id = outcome.request.session_id
+        if session_id in self._under_way:
+            self.ended(session_id)
+            self._settle_soon(session_id, lambda: self.settle(session_id, *_bill(self._cost_of(outcome))))
 
-    def ended(self, request_id: str) -> None:
+    def ended(self, session_id: str) -> None:
         """A request is no longer under way."""
         with self._changed:
-            found = self._under_way.get(request_id)
+            found = self._under_way.get(session_id)
             if found is None or not found.running:
                 return
             found.running = False
             key_id = found.key.id
-            self._ended[key_id].append(request_id)
-            self._own.ended(key_id, request_id)
+            self._ended[key_id].append(session_id)
+            self._own.ended(key_id, session_id)
             self._changed.notify_all()
         self._work.put(lambda: self._release(key_id))
 
-    def forget(self, request_id: str) -> None:
+    def forget(self, session_id: str) -> None:
         """A request has ended that can have cost nothing."""
-        self.ended(request_id)
-        self._settle_soon(request_id, lambda: self.settle(request_id, 0.0, None))
+        self.ended(session_id)
+        self._settle_soon(session_id, lambda: self.settle(session_id, 0.0, None))
 
-    def _settle_soon(self, request_id: str, settle: Callable[[], None]) -> None:
+    def _settle_soon(self, session_id: str, settle: Callable[[], None]) -> None:
         if not self._work.put(settle):
             # Not renewed any more, its reservation runs out, and counts in full.
             with self._lock:
-                self._under_way.pop(request_id, None)
+                self._under_way.pop(session_id, None)
 
-    def settle(self, request_id: str, usd: float | None, tokens: int | None) -> None:
+    def settle(self, session_id: str, usd: float | None, tokens: int | None) -> None:
         """A request has cost ``usd`` (None: nobody knows) and had so many tokens (None: nobody knows). Raises
         SharedUnavailable."""
         with self._lock:
-            found = self._under_way.pop(request_id, None)
+            found = self._under_way.pop(session_id, None)
         if found is None or self._ledger is None:
             return
         more = 0 if tokens is None or found.key.limits.tokens_per_minute is None else tokens - found.tokens
         if found.usd is not None or more or usd:
-            self._ledger.settle(found.key.id, request_id, usd, more, found.when)
+            self._ledger.settle(found.key.id, session_id, usd, more, found.when)
 
     # For requests on their way in.
 
@@ -155,7 +155,7 @@ class Admission:
                 self._changed.wait(_GRACE_STEP_S)
         if not found[0].limit:
             with self._lock:
-                self._under_way[asking.request_id] = _UnderWay(asking.key, asking.tokens, asking.when)
+                self._under_way[asking.session_id] = _UnderWay(asking.key, asking.tokens, asking.when)
         return found
 
     def _ask(self, asking: Admitting, names: Sequence[str]) -> tuple[Admitted, Sequence[bytes | None] | None]:
@@ -164,12 +164,12 @@ class Admission:
             ended = self._ended.pop(key.id, [])
         if self._ledger is not None:
             try:
-                return self._ledger.admit(key.id, key.limits, asking.request_id, asking.tokens, ended, names)
+                return self._ledger.admit(key.id, key.limits, asking.session_id, asking.tokens, ended, names)
             except SharedUnavailable:
                 log.debug("a request is let in by this process's share of the limits")
         if key.limits.has_budget:
             raise BudgetUnavailable
-        return self._own.admit(key.id, key.limits, asking.request_id, asking.tokens), None
+        return self._own.admit(key.id, key.limits, asking.session_id, asking.tokens), None
 
     def reserve(self, asking: Admitting, usd: float) -> str:
         """Reserve the most that a request can cost. Returns the period whose budget does not suffice; "": it does.
@@ -180,17 +180,17 @@ class Admission:
         if self._ledger is None:
             raise BudgetUnavailable
         try:
-            short = self._ledger.reserve(key.id, key.limits, asking.request_id, usd, asking.when)
+            short = self._ledger.reserve(key.id, key.limits, asking.session_id, usd, asking.when)
             if short == "unknown":
                 self._ledger.start_count(key.id, self._spent_of(key.id, asking.when), asking.when)
-                short = self._ledger.reserve(key.id, key.limits, asking.request_id, usd, asking.when)
+                short = self._ledger.reserve(key.id, key.limits, asking.session_id, usd, asking.when)
         except (SharedUnavailable, StoreUnavailable) as problem:
             raise BudgetUnavailable from problem
         if short == "unknown":
             raise BudgetUnavailable
         if not short:
             with self._lock:
-                if (found := self._under_way.get(asking.request_id)) is not None:
+                if (found := self._under_way.get(asking.session_id)) is not None:
                     found.usd = (found.usd or 0.0) + usd
         return short
 
@@ -215,8 +215,8 @@ class Admission:
     def _renew(self) -> None:
         by_key: defaultdict[str, list[Renewal]] = defaultdict(list)
         with self._lock:
-            for request_id, one in self._under_way.items():
-                by_key[one.key.id].append(Renewal(request_id, one.running, one.usd))
+            for session_id, one in self._under_way.items():
+                by_key[one.key.id].append(Renewal(session_id, one.running, one.usd))
         for key_id, renewals in by_key.items():
             try:
                 if self._ledger is not None:
@@ -237,11 +237,11 @@ class Admitting:
     """One request of a key on its way in. ``values`` looks up what other processes know, and lets it in thereby."""
 
     def __init__(
-        self, admission: Admission, key: VirtualKey, request_id: str, tokens: int, when: datetime, values: Values
+        self, admission: Admission, key: VirtualKey, session_id: str, tokens: int, when: datetime, values: Values
     ) -> None:
         self._admission = admission
         self.key = key
-        self.request_id = request_id
+        self.session_id = session_id
         self.tokens = tokens
         self.when = when
         self.rates: RateState | None = None

@@ -51,7 +51,7 @@ class Ledger:
         self._client = client
 
     def admit(
-        self, key_id: str, limits: KeyLimits, request_id: str, tokens: int, ended: Sequence[str], names: Sequence[str]
+        self, key_id: str, limits: KeyLimits, session_id: str, tokens: int, ended: Sequence[str], names: Sequence[str]
     ) -> tuple[Admitted, Sequence[bytes | None]]:
         """Count a request that is taken to have so many tokens, unless a limit keeps it out; and look up the values of
         ``names``. ``ended``: requests of the key that are no longer under way."""
@@ -60,19 +60,19 @@ class Ledger:
         limit, wait_ms, requests, requests_ms, used, tokens_ms, values = self._client.run(
             _script("admit"),
             [*own, *(PREFIX + name for name in names)],
-            [request_id, *maxima, tokens, int(LEASE_S * 1000), *ended],
+            [session_id, *maxima, tokens, int(LEASE_S * 1000), *ended],
         )
         admitted = Admitted(limit.decode(), wait_ms / 1000, requests, requests_ms / 1000, used, tokens_ms / 1000)
         # Lua ends a list at its last value.
         return admitted, [*values, *[None] * (len(names) - len(values))]
 
-    def reserve(self, key_id: str, limits: KeyLimits, request_id: str, usd: float, when: datetime) -> str:
+    def reserve(self, key_id: str, limits: KeyLimits, session_id: str, usd: float, when: datetime) -> str:
         """Reserve so much of the budgets. Returns "" if that worked, the period whose budget does not suffice, or
         "unknown" if ``start_count`` has to come first."""
         budgets = [-1 if usd is None else _nano(usd) for usd in (limits.daily_usd, limits.monthly_usd)]
         names = [*_spent_names(key_id, when), _name(key_id, "reserved"), _name(key_id, "reserved_until")]
         answer: bytes = self._client.run(
-            _script("reserve"), names, [request_id, _nano(usd), *budgets, int(LEASE_S * 1000)]
+            _script("reserve"), names, [session_id, _nano(usd), *budgets, int(LEASE_S * 1000)]
         )
         return answer.decode()
 
@@ -86,12 +86,12 @@ class Ledger:
 
         self._client.call(begin)
 
-    def settle(self, key_id: str, request_id: str, usd: float | None, tokens: int, when: datetime) -> None:
+    def settle(self, key_id: str, session_id: str, usd: float | None, tokens: int, when: datetime) -> None:
         """Put the bill of a request in the place of its reservation; None: it cost all of that. ``tokens``: how many
         more it had than it was taken to have."""
         names = [_name(key_id, "reserved"), _name(key_id, "reserved_until"), _name(key_id, "tokens")]
         bill = "" if usd is None else _nano(usd)
-        self._client.run(_script("settle"), [*_spent_names(key_id, when), *names], [request_id, bill, tokens])
+        self._client.run(_script("settle"), [*_spent_names(key_id, when), *names], [session_id, bill, tokens])
 
     def renew(self, key_id: str, renewals: Sequence[Renewal]) -> None:
         """These requests are still under way."""

@@ -29,7 +29,7 @@ class OwnLimits:
         self._lock = threading.Lock()
         self._used: defaultdict[str, _Used] = defaultdict(_Used)
 
-    def admit(self, key_id: str, limits: KeyLimits, request_id: str, tokens: int) -> Admitted:
+    def admit(self, key_id: str, limits: KeyLimits, session_id: str, tokens: int) -> Admitted:
         """Count a request, unless this process's share of a limit keeps it out."""
         now, share = self._clock(), max(1, self._share())
         with self._lock:
@@ -47,16 +47,16 @@ class OwnLimits:
                 limit = "concurrency"
             else:
                 used.recent.append((now, tokens))
-                used.running.add(request_id)
+                used.running.add(session_id)
                 count, sum_of_tokens = count + 1, sum_of_tokens + tokens
         wait_s = reset_s if limit in ("requests", "tokens") else 0.0
         return Admitted(limit, wait_s, count, reset_s, sum_of_tokens, reset_s)
 
-    def ended(self, key_id: str, request_id: str) -> None:
+    def ended(self, key_id: str, session_id: str) -> None:
         """A request is no longer under way."""
         with self._lock:
             if (used := self._used.get(key_id)) is not None:
-                used.running.discard(request_id)
+                used.running.discard(session_id)
 
 
 def _part(limit: int | None, share: int) -> float:

@@ -131,6 +131,16 @@ class Candidate:
     """vLLM's, for what nobody waits for: a larger one is later. 0: none."""
 
     @property
+    def full_name(self) -> str:
+        """``backend/model``."""
+        return f"{self.backend.name}/{self.model}"
+
+    @property
+    def source(self) -> Source:
+        """Who is to blame for the failures of its calls."""
+        return self.backend.source._replace(model=self.model)
+
+    @property
     def limiter_key(self) -> str:
         """The name under which its limits are counted: ``backend``, or ``backend:tier`` for a tier of its own."""
         tier = None if self.backend.provider is None else self.backend.provider.tier(self.model)

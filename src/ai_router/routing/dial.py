@@ -30,7 +30,7 @@ class Dial:
 
 
 def complex_share(probabilities: Mapping[Label, float] | Mapping[LabelName, float]) -> float | None:
-    """The probability of COMPLEX, where it is either that or MODERATE; None where both have none."""
+    """P(COMPLEX) / (P(COMPLEX) + P(MODERATE)); None where both are 0."""
     moderate, demanding = probabilities.get(Label.MODERATE, 0.0), probabilities.get(Label.COMPLEX, 0.0)
     return demanding / (moderate + demanding) if moderate + demanding > 0 else None
 

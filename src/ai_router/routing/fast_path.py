@@ -38,7 +38,7 @@ class HeadGuess(NamedTuple):
 class Undecided:
     """A request that the head's slow models or the classifier have to decide, and what is known of it.
 
-    ``first``: the head's first guess, where its slow models are still to be asked
+    ``head_guess``: the head's first guess, where its slow models are still to be asked
     (``Router.decide_with_slow_models``); None: the classifier is next.
     ``key``: in the decision cache; None if the decision is not kept. ``guess``: the head's, which may not decide: it is
     not sure, or the head is out of service; None without a head. ``previous_label``: of the previous turn, to stay
@@ -49,7 +49,7 @@ class Undecided:
     guess: Guess | None
     previous_label: LabelName | None
     turn_keys: tuple[TurnKey | None, TurnKey]
-    first: HeadGuess | None = None
+    head_guess: HeadGuess | None = None
 
 
 NOTHING_KNOWN = Undecided(key=None, guess=None, previous_label=None, turn_keys=(None, b""))

@@ -128,7 +128,7 @@ class Router:
         fast_path = None if self._fast_path is None else self._fast_path.dry()
         router._fast_path = fast_path  # noqa: SLF001 - a copy of ourselves
         found = router.decide_at_once(request)
-        if isinstance(found, Undecided) and found.first is not None:
+        if isinstance(found, Undecided) and found.head_guess is not None:
             found = router.decide_with_slow_models(request, found)
         decision = router.determine_route(request, found, new_call) if isinstance(found, Undecided) else found
         return DryRun(decision, fast_path.guesses[-1] if fast_path is not None and fast_path.guesses else None)
@@ -148,19 +148,21 @@ class Router:
             own = NO_ROUTES if self._fast_path is None else self._fast_path.own.current
             return decide_local_only(request, self._registry, self.head, own)
         found = decided or self._fast_decision(request, values)
-        return self._unless_blocked(request, found) if isinstance(found, Undecided) and found.first is None else found
+        return (
+            self._unless_blocked(request, found) if isinstance(found, Undecided) and found.head_guess is None else found
+        )
 
     def decide_with_slow_models(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
         """The decision of the head with its slow models, if that is sure, or if nobody else can be asked now.
 
         Raises ValueError where that was asked already.
         """
-        if self._fast_path is None or undecided.first is None:
+        if self._fast_path is None or undecided.head_guess is None:
             raise ValueError("the slow models have been asked")
-        guess = self._fast_path.second_guess(request, undecided.first)
+        guess = self._fast_path.second_guess(request, undecided.head_guess)
         decision = self._guess_decision(guess)
         if decision is None:
-            return self._unless_blocked(request, dataclasses.replace(undecided, guess=guess, first=None))
+            return self._unless_blocked(request, dataclasses.replace(undecided, guess=guess, head_guess=None))
         return self._decided_by_head(request, decision, guess, undecided.previous_label, undecided.turn_keys)
 
     def _unless_blocked(self, request: ChatRequest, found: Undecided) -> Decision | Undecided:

@@ -51,7 +51,8 @@ class SharedDecisions:
     ) -> Remembered:
         """What is known of the turn before, of this one, and of the question; None for what is not asked.
 
-        ``values``: where to look, if it is not where it is kept: together with something else that has to be asked.
+        ``values``: a reader that fetches these together with the limits of the request's key, in one round trip; None:
+        they are fetched by themselves.
         """
         wanted: dict[str, str] = {}
         if previous is not None:

@@ -69,7 +69,7 @@ class Verdict:
     confidence: float | None
     finish_reason: str
     complex_share: float | None = None
-    """The probability of COMPLEX, where it is either that or MODERATE; None if the server gave none."""
+    """P(COMPLEX) / (P(COMPLEX) + P(MODERATE)); None if the server gave no probabilities."""
     probabilities: Mapping[LabelName, float] = field(default_factory=dict)
     """Of all labels, where the server gave them."""
 

@@ -15,6 +15,7 @@ from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import Backend, Registry
+from ai_router.types import estimated_tokens
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
 from ai_router.web.chat import read_own_request as read
@@ -26,7 +27,6 @@ PATH = f"{API.path}/count_tokens"
 _ENDPOINT = "/messages/count_tokens"
 _TIMEOUTS = Timeouts(connect=2.0, total=5.0, idle=5.0, first_byte=None)
 _MAX_ANSWER_BYTES = 65_536
-_CHARS_PER_TOKEN = 4
 _SENT = ("messages", "system", "tools", "tool_choice", "thinking")
 
 
@@ -50,8 +50,8 @@ def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings
         if counted is not None:
             return jsonify(input_tokens=counted)
         chars = asked.total_chars + (len(orjson.dumps(fields["tools"])) if "tools" in fields else 0)
-        response = jsonify(input_tokens=-(-chars // _CHARS_PER_TOKEN))
-        response.headers["x-router-warning"] = f"an estimate: {_CHARS_PER_TOKEN} characters a token"
+        response = jsonify(input_tokens=estimated_tokens(chars))
+        response.headers["x-router-warning"] = "an estimate: 4 characters a token"
         return response
 
     return counting

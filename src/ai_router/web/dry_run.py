@@ -11,13 +11,12 @@ from ai_router.dispatch.plan import is_demanding
 from ai_router.errors import ClientGone
 from ai_router.http.calls import CancelScope
 from ai_router.pipeline import Pipeline
-from ai_router.types import Purpose
+from ai_router.types import Purpose, estimated_tokens
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, Prepare, read_any_request
 from ai_router.web.responses import on_response_closed
 
 PATH = "/v1/route"
-_CHARS_PER_TOKEN = 4
 
 
 def blueprint(pipeline: Pipeline, settings: ChatSettings, prepare: Prepare) -> Blueprint:
@@ -30,7 +29,7 @@ def blueprint(pipeline: Pipeline, settings: ChatSettings, prepare: Prepare) -> B
         chat_request, closing = read_any_request(settings, prepare), on_response_closed()
         scope = CancelScope(local_only=bool(chat_request.local_only))
         closing.callback(scope.close)
-        settings.admit(chat_request.total_chars // _CHARS_PER_TOKEN)
+        settings.admit(estimated_tokens(chat_request.total_chars))
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             closing.callback(on_disconnect(lambda: scope.abort(ClientGone())))
         run = pipeline.router.dry_run(chat_request, partial(scope.new_call, Purpose.CLASSIFICATION))

@@ -15,6 +15,7 @@ from ai_router.dispatch.permission import check_route
 from ai_router.errors import ClientGone, InvalidRequest
 from ai_router.http.calls import UpstreamCall
 from ai_router.providers.registry import AUTO
+from ai_router.types import estimated_tokens
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, arrival_of
 from ai_router.web.inputs import json_fields
@@ -23,8 +24,6 @@ from ai_router.web.policy import why_local_only
 from ai_router.web.requests import as_fragments, model_of
 from ai_router.web.responses import on_response_closed
 
-_CHARS_PER_TOKEN = 4
-
 
 def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
     """The routes."""
@@ -32,7 +31,7 @@ def blueprint(embeddings: Embeddings, settings: ChatSettings) -> Blueprint:
 
     def answer(model: str, inputs: Any, fields: Mapping[str, Any], field: str = "input") -> dict[str, Any]:
         check_route("embeddings", g.key)
-        settings.admit(len(orjson.dumps(inputs)) // _CHARS_PER_TOKEN)
+        settings.admit(estimated_tokens(len(orjson.dumps(inputs))))
         sent = {name: value for name, value in fields.items() if name != "metadata"}
         asked = EmbeddingsRequest(model, _inputs(inputs, field), as_fragments(sent))
         why = why_local_only(arrival_of(settings), {**fields, "input": inputs})

@@ -7,12 +7,10 @@ from typing import Any
 
 from ai_router.apis import ClientApi, OwnForm
 from ai_router.routing.prompt import job_in_headers, text_of
-from ai_router.types import ChatRequest
+from ai_router.types import ChatRequest, estimated_tokens
 from ai_router.web.policy import why_local_only
 from ai_router.web.quality import wanted_quality
 from ai_router.web.requests import Arrival, as_fragments, explains, model_of, organization_of, serialised
-
-_CHARS_PER_TOKEN = 4
 
 
 def parse_own_request(
@@ -46,7 +44,7 @@ def parse_own_request(
             as_fragments(asked.own),
             headers=_sent_on(headers, api),
             kept={**asked.kept, **kept},
-            prompt_tokens=-(-total_chars // _CHARS_PER_TOKEN),
+            prompt_tokens=estimated_tokens(total_chars),
             arrived_at=arrival.arrived_at,
         ),
         warnings=asked.warnings,

@@ -137,10 +137,10 @@ def _portions(response: UpstreamResponse, record: RequestRecord, attempt: Attemp
     try:
         yield from response.chunks()
     except RouterError as problem:
-        record.attempt(attempt, problem)
+        record.add_attempt(attempt, problem)
         record.fail(problem)
         raise
-    record.attempt(dataclasses.replace(attempt, duration_ms=record.ms() - record.ms(started)))
+    record.add_attempt(dataclasses.replace(attempt, duration_ms=record.ms() - record.ms(started)))
     record.complete()
 
 

@@ -20,11 +20,11 @@ def admits_with(admission: Admission, ids: Ids) -> Admit:
     """What lets a request in that costs nothing, and counts until its response has closed."""
 
     def admit(tokens: int) -> None:
-        request_id = ids.session_id()
-        asking = admission.begin(g.key, request_id, tokens, datetime.now(UTC))
+        session_id = ids.session_id()
+        asking = admission.begin(g.key, session_id, tokens, datetime.now(UTC))
         if asking is None:
             return
-        on_response_closed().callback(admission.forget, request_id)
+        on_response_closed().callback(admission.forget, session_id)
         try:
             asking.complete()
         finally:

@@ -25,6 +25,7 @@ class Messages:
     path = "/v1/messages"
     error_paths: Sequence[str] = ("/v1/messages/count_tokens",)
     family: str | None = "messages"
+    token_limits: Sequence[str] = ("max_tokens",)
     media_type = "text/event-stream"
     client_headers: Sequence[str] = ("anthropic-beta",)
     """Fields of the body may need it."""

@@ -15,8 +15,8 @@ from ai_router.apis import OwnForm, Payload
 from ai_router.client_apis.calls import CallPart, CallsInOrder
 from ai_router.errors import RouterError
 from ai_router.providers.message_blocks import STOP_REASONS
+from ai_router.types import estimated_tokens
 
-_CHARS_PER_TOKEN = 4
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -186,7 +186,7 @@ class MessageWriter:
     def _bill(self) -> dict[str, int]:
         """What the backend counted, else a rough count."""
         if self._usage is None:
-            return {"input_tokens": self._own.prompt_tokens, "output_tokens": -(-self._made_chars // _CHARS_PER_TOKEN)}
+            return {"input_tokens": self._own.prompt_tokens, "output_tokens": estimated_tokens(self._made_chars)}
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return {
             "input_tokens": (self._usage.get("prompt_tokens") or 0) - cached,

@@ -24,6 +24,7 @@ class Responses:
     path = "/v1/responses"
     error_paths: Sequence[str] = ()
     family: str | None = "responses"
+    token_limits: Sequence[str] = ("max_output_tokens",)
     media_type = "text/event-stream"
     client_headers: Sequence[str] = ()
 
