@@ -13,7 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ai_router.judging.comparing import Judgement, contradict, judge_messages, win_rates, winner_of, word_in
+from ai_router.judging.comparing import Judgement, contradict, judge_messages, preference_in, win_rates, winner_of
 from benchmarks.small_model import SaidAnswer, answers, said, small_model, some_prompts
 
 _ANSWER_TOKENS, _JUDGE_TOKENS = 60, 4
@@ -29,7 +29,7 @@ def main(pairs: int) -> None:
         def words(number: int) -> tuple[str | None, str | None]:
             asked, right, wrong = _pair(told, number)
             both = (judge_messages(asked, right, wrong), judge_messages(asked, wrong, right))
-            first, second = (word_in(said(model, messages, _JUDGE_TOKENS, **fields)[0]) for messages in both)
+            first, second = (preference_in(said(model, messages, _JUDGE_TOKENS, **fields)[0]) for messages in both)
             return first, second
 
         with ThreadPoolExecutor(4) as threads:

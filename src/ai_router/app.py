@@ -27,8 +27,8 @@ from ai_router.endpoints import browser_rule, register_answers, register_console
 from ai_router.http.client import UpstreamClient
 from ai_router.http.session import BackendSession
 from ai_router.http.timers import TimerThread
-from ai_router.judging.asking import Asker
-from ai_router.judging.judge import build_judge
+from ai_router.judging.calling import ModelCaller
+from ai_router.judging.comparer import build_comparer
 from ai_router.judging.sampling import JudgeSampler
 from ai_router.observability import log_lines
 from ai_router.observability.metrics import JudgeMetrics, unlabelled, watch_limiter
@@ -221,14 +221,14 @@ def _start_judging(
     if settings.judge_share == 0:
         return ()
     put_rows = (lambda _: None) if telemetry.usage is None else telemetry.usage.put
-    asker = Asker(forwarder, limiter, telemetry.call_usd)
-    judge = build_judge(settings, registry, asker, telemetry.is_local, put_rows, closing)
+    caller = ModelCaller(forwarder, limiter, telemetry.call_usd)
+    comparer = build_comparer(settings, registry, caller, telemetry.is_local, put_rows, closing)
     metrics = JudgeMetrics(telemetry.metrics.registry)
 
     def is_private(text: str) -> bool:
         return privacy.finder is not None and bool(privacy.finder.found_in(text))
 
-    sampler = JudgeSampler(judge, metrics, settings.judge_share, is_private)
+    sampler = JudgeSampler(comparer, metrics, settings.judge_share, is_private)
     sampler.start()
     closing.callback(sampler.close)
     return (sampler.finished,)

@@ -13,9 +13,9 @@ from ai_router.judging.comparing import (
     Winner,
     contradict,
     judge_messages,
+    preference_in,
     win_rates,
     winner_of,
-    word_in,
 )
 
 ASKED = [{"role": "user", "content": "what is 2 + 2?"}]
@@ -45,7 +45,7 @@ ASKED = [{"role": "user", "content": "what is 2 + 2?"}]
     ],
 )
 def test_the_word_is_alone_on_its_line(answer: str, word: str | None) -> None:
-    assert word_in(answer) == word
+    assert preference_in(answer) == word
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from ai_router.config import MaxTokensPolicy, Settings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.thinking import PrimaryThinking
 from ai_router.errors import RouterError, StoreUnavailable
-from ai_router.judging.asking import Asker
+from ai_router.judging.calling import ModelCaller
 from ai_router.judging.cases import Case, cloud_allowed, stored_case
+from ai_router.judging.comparer import Comparer, NotJudged, build_comparer
 from ai_router.judging.comparing import Winner, WinRate
-from ai_router.judging.judge import Judge, NotJudged, build_judge
 from ai_router.judging.report import judgements_document, rates_of
 from ai_router.privacy import build_finder
 from ai_router.providers.pricing import Pricing
@@ -53,11 +53,11 @@ def judge(folder: Path | None, limit: int, *, report: bool, as_json: bool) -> No
     if not report and (settings.judge_model is None or settings.judge_budget_usd <= 0):
         exit_with("JUDGE_MODEL and JUDGE_BUDGET_USD say who judges, and what that may cost in a month")
     with ExitStack() as closing:
-        judging = _opened(settings, closing)
+        comparer = _opened(settings, closing)
         try:
             if not report:
-                _judge_sessions(settings, judging, folder or settings.session_path, limit)
-            rows, spent = judging.store().all(), judging.store().spent()
+                _judge_sessions(settings, comparer, folder or settings.session_path, limit)
+            rows, spent = comparer.store().all(), comparer.store().spent()
         except StoreUnavailable as problem:
             exit_with(f"judgements are kept in the database, which does not answer: {problem.detail}")
     if as_json:
@@ -70,8 +70,8 @@ def judge(folder: Path | None, limit: int, *, report: bool, as_json: bool) -> No
         click.echo(f"{earlier} judgements of other models, earlier ones, are not counted.")
 
 
-def _opened(settings: Settings, closing: ExitStack) -> Judge:
-    """The judge, with all that it asks with."""
+def _opened(settings: Settings, closing: ExitStack) -> Comparer:
+    """What compares answers, with all that it asks with."""
     registry = registry_of(settings)
     pricing = Pricing(registry, None, None)
     forwarder = Forwarder(
@@ -89,19 +89,19 @@ def _opened(settings: Settings, closing: ExitStack) -> Judge:
         finally:
             store.close()
 
-    asker = Asker(forwarder, build_limiter(settings, registry), pricing.call_usd)
-    return build_judge(settings, registry, asker, pricing.is_local, put_rows, closing)
+    caller = ModelCaller(forwarder, build_limiter(settings, registry), pricing.call_usd)
+    return build_comparer(settings, registry, caller, pricing.is_local, put_rows, closing)
 
 
-def _judge_sessions(settings: Settings, judging: Judge, folder: Path, limit: int) -> None:
+def _judge_sessions(settings: Settings, comparer: Comparer, folder: Path, limit: int) -> None:
     """Judge the newest sessions that were not judged before; a line for each, on stderr."""
-    finder = build_finder(settings, judging.registry.catalogue)
+    finder = build_finder(settings, comparer.registry.catalogue)
     done, failures = 0, 0
-    for case in _cases(settings, judging, folder, finder):
+    for case in _cases(settings, comparer, folder, finder):
         if done == limit or failures == _FAILURES_IN_A_ROW:
             break
         try:
-            result = judging.judge(case)
+            result = comparer.compare(case)
         except NotJudged as problem:
             click.echo(f"stopped: {problem}", err=True)
             return
@@ -117,17 +117,17 @@ def _judge_sessions(settings: Settings, judging: Judge, folder: Path, limit: int
         )
 
 
-def _cases(settings: Settings, judging: Judge, folder: Path, finder: PrivateText | None) -> Iterator[Case]:
+def _cases(settings: Settings, comparer: Comparer, folder: Path, finder: PrivateText | None) -> Iterator[Case]:
     """Those that may be judged, the newest first. What would be private today counts as private, too; and so does what
     a key said that may not use the cloud, or is gone."""
-    judged, clients = judging.store().judged(), _clients_allowed(settings)
+    judged, clients = comparer.store().judged(), _clients_allowed(settings)
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
-            case = stored_case(orjson.loads(path.read_bytes()), judging.is_local)
+            case = stored_case(orjson.loads(path.read_bytes()), comparer.is_local)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as problem:
             click.echo(f"{path.name} is no session: {problem!r}", err=True)
             continue
-        if case is None or case.session_id in judged or not judging.takes(case):
+        if case is None or case.session_id in judged or not comparer.takes(case):
             continue
         if settings.date_context:
             case = dataclasses.replace(case, date_context=local_date_context(case.timestamp))

@@ -59,7 +59,7 @@ def judge_messages(conversation: Sequence[Message], first: str, second: str) -> 
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": orjson.dumps(question).decode()}]
 
 
-def word_in(answer: str) -> str | None:
+def preference_in(answer: str) -> str | None:
     """``A``, ``B`` or ``TIE``: the last line of a judge's answer, or its first where it says nothing else and stands
     apart; None if neither is such a word."""
     lines = _THOUGHTS.sub("", answer).strip().splitlines()

@@ -24,7 +24,7 @@ _JUDGE_TOKENS = 2_048
 """A judge that thinks needs some; the word is one."""
 
 
-def shadow_request(case: Case, cloud: Candidate) -> ChatRequest:
+def cloud_request(case: Case, cloud: Candidate) -> ChatRequest:
     """The client's request for the cloud, with a limit of its tokens."""
     request = _request(case, cloud, case.messages, case.params or {})
     return capped(request, min(limit_in(request) or DEFAULT_LIMIT, DEFAULT_LIMIT))
@@ -42,7 +42,7 @@ def additions_of(case: Case) -> Additions:
 
 def most_of_all(case: Case, cloud: Candidate, judge: Candidate) -> float | None:
     """The most that the three calls of a comparison can cost in USD; None: there is no price for one of them."""
-    shadow = shadow_request(case, cloud)
+    shadow = cloud_request(case, cloud)
     shadow = replace(shadow, messages_json=with_additions(shadow, additions_of(case)))
     judged = judge_request(case, judge, case.answer, "")
     judged = replace(judged, messages_json=judged.messages_json + b" " * ANSWER_BYTES)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ai_router.errors import ShuttingDown, StoreUnavailable
 from ai_router.judging.cases import Case, case_of
-from ai_router.judging.judge import BudgetUsedUp, Judge, NotJudged
+from ai_router.judging.comparer import BudgetUsedUp, Comparer, NotJudged
 from ai_router.observability.metrics import JudgeMetrics
 from ai_router.observability.recorder import Batches
 from ai_router.types import Outcome
@@ -26,14 +26,14 @@ class JudgeSampler:
 
     def __init__(
         self,
-        judge: Judge,
+        comparer: Comparer,
         metrics: JudgeMetrics,
         share: float,
         is_private: Callable[[str], bool],
         rng: random.Random | None = None,
     ) -> None:
         self._is_private = is_private
-        self._judge = judge
+        self._comparer = comparer
         self._metrics = metrics
         self._share = share
         self._rng = rng or random.Random()  # noqa: S311 - a sample, not a secret
@@ -49,7 +49,7 @@ class JudgeSampler:
     def close(self) -> None:
         """Abort the call under way and drop what waits."""
         self._stopped.set()
-        self._judge.abort(ShuttingDown("the router is being stopped"))
+        self._comparer.abort(ShuttingDown("the router is being stopped"))
         self._queue.close()
 
     def finished(self, outcome: Outcome) -> None:
@@ -61,13 +61,13 @@ class JudgeSampler:
         for outcome in outcomes:
             if self._stopped.is_set():
                 return
-            case = case_of(outcome, self._judge.is_local)
-            if case is not None and self._judge.takes(case) and not self._is_private(case.answer):
+            case = case_of(outcome, self._comparer.is_local)
+            if case is not None and self._comparer.takes(case) and not self._is_private(case.answer):
                 self._judge_one(case)
 
     def _judge_one(self, case: Case) -> None:
         try:
-            result = self._judge.judge(case)
+            result = self._comparer.compare(case)
         except (NotJudged, StoreUnavailable) as problem:
             why = type(problem).__name__ if isinstance(problem, BudgetUsedUp) else str(problem)
             if why != self._told:

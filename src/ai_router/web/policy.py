@@ -19,7 +19,7 @@ _OWN_FIELDS = frozenset({FIELD, "router_quality"})
 """In the metadata of a body."""
 
 
-class Asker(Protocol):
+class PolicySource(Protocol):
     """What is known of a request besides its body."""
 
     @property
@@ -30,23 +30,23 @@ class Asker(Protocol):
     def finder(self) -> PrivateText | None: ...
 
 
-def why_local_only(asker: Asker, payload: Any, raw: bytes = b"") -> str:
+def why_local_only(source: PolicySource, payload: Any, raw: bytes = b"") -> str:
     """Why a request is local-only; empty: it is not. ``payload``: its body as JSON values; None: it is none, but
     ``raw``.
 
     Raises InvalidRequest for a policy that is not known: one that is misspelt must not be taken for none.
     """
-    if asker.policy is not None:
-        _check(asker.policy, HEADER)
+    if source.policy is not None:
+        _check(source.policy, HEADER)
         return f"{HEADER} asks for it"
     if isinstance(payload, Mapping) and (wanted := in_metadata(payload, FIELD)) is not None:
         _check(wanted, f"metadata.{FIELD}")
         return f"metadata.{FIELD} asks for it"
-    if asker.key is not None and asker.key.local_only:
+    if source.key is not None and source.key.local_only:
         return "its key is for local models only"
-    if asker.finder is None:
+    if source.finder is None:
         return ""
-    found = asker.finder.found_in(raw.decode("utf-8", "replace")) if raw else asker.finder.found_in_body(payload)
+    found = source.finder.found_in(raw.decode("utf-8", "replace")) if raw else source.finder.found_in_body(payload)
     return f"it has {found} in it" if found else ""
 
 

@@ -17,7 +17,7 @@ _FIELD = "router_quality"
 _NUMBERS = {str(number): number for number in range(LOWEST, HIGHEST + 1)}
 
 
-class Asker(Protocol):
+class QualitySource(Protocol):
     """What is known of a request besides its body."""
 
     @property
@@ -26,17 +26,17 @@ class Asker(Protocol):
     def key(self) -> VirtualKey | None: ...
 
 
-def wanted_quality(asker: Asker, payload: Mapping[str, Any]) -> int | None:
+def wanted_quality(source: QualitySource, payload: Mapping[str, Any]) -> int | None:
     """What the header says, else ``metadata.router_quality`` in the body, else the key; None: nothing.
 
     Raises InvalidRequest for what is no whole number from 0 to 10.
     """
-    if asker.quality is not None:
-        return _number(asker.quality, HEADER)
+    if source.quality is not None:
+        return _number(source.quality, HEADER)
     value = in_metadata(payload, _FIELD)
     if value is not None:
         return _number(value, f"metadata.{_FIELD}")
-    return None if asker.key is None else asker.key.quality
+    return None if source.key is None else source.key.quality
 
 
 def _number(value: Any, where: str) -> int:

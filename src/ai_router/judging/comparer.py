@@ -17,10 +17,10 @@ from ai_router.apis import Additions
 from ai_router.config import SessionBodies, Settings
 from ai_router.errors import RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
-from ai_router.judging.asking import Asker, PaidCall, Reply
+from ai_router.judging.calling import ModelCaller, PaidCall, Reply
 from ai_router.judging.cases import Case
-from ai_router.judging.comparing import Winner, contradict, winner_of, word_in
-from ai_router.judging.requests import additions_of, judge_request, most_of_all, shadow_request
+from ai_router.judging.comparing import Winner, contradict, preference_in, winner_of
+from ai_router.judging.requests import additions_of, cloud_request, judge_request, most_of_all
 from ai_router.observability.redaction import kept_error
 from ai_router.providers.registry import Candidate, Registry
 from ai_router.storage.lazy_store import lazy_judgements
@@ -51,13 +51,13 @@ class Result:
 
 
 @dataclass(slots=True)
-class Judge:
+class Comparer:
     """``store``: the open database; it may raise StoreUnavailable. ``put_rows`` gets the rows of the calls that left
     the local network. ``bodies``: what may be kept of errors that quote. ``scope``: of the call under way; None: there
     is none. Not for several threads at once."""
 
     registry: Registry
-    asker: Asker
+    caller: ModelCaller
     store: Callable[[], JudgementStore]
     budget_usd: float
     keep_days: int
@@ -79,9 +79,9 @@ class Judge:
             return True
         return any(not candidate.backend.local for candidate in self.registry.chains.get(case.route, ()))
 
-    def judge(self, case: Case) -> Result:
+    def compare(self, case: Case) -> Result:
         """Ask the cloud and the judge. Raises NotJudged where nobody was asked, and StoreUnavailable."""
-        judge, cloud = self.registry.judge, shadow_candidate(self.registry)
+        judge, cloud = self.registry.judge, cloud_candidate(self.registry)
         if judge is None or cloud is None:
             raise NotJudged("there is no judge, or no cloud to compare with")
         most = most_of_all(case, cloud, judge)
@@ -102,7 +102,7 @@ class Judge:
 
     def ask(self, request: ChatRequest, candidate: Candidate, purpose: Purpose, additions: Additions) -> Reply:
         """One call, which ``abort`` ends."""
-        return self.asker.ask(request, candidate, purpose, additions, self._take_scope)
+        return self.caller.ask(request, candidate, purpose, additions, self._take_scope)
 
     def _take_scope(self, scope: CancelScope) -> None:
         self.scope = scope
@@ -113,37 +113,39 @@ class Judge:
 class _Comparison:
     """The calls for one case. What leaves is told after each of them."""
 
-    def __init__(self, judge: Judge, case: Case, judgement: str) -> None:
-        self._judge = judge
+    def __init__(self, comparer: Comparer, case: Case, judgement: str) -> None:
+        self._comparer = comparer
         self._case = case
         self._judgement = judgement
         self.calls: list[PaidCall] = []
 
     def run(self, cloud: Candidate, judge: Candidate) -> Result:
         case = self._case
-        shadow = self._ask(shadow_request(case, cloud), cloud, Purpose.SHADOW, additions_of(case))
+        shadow = self._ask(cloud_request(case, cloud), cloud, Purpose.SHADOW, additions_of(case))
         if shadow.text is None:
             return self._without_winner(shadow)
         words = list[str | None]()
         for answers in ((case.answer, shadow.text), (shadow.text, case.answer)):
             reply = self._ask(judge_request(case, judge, *answers), judge, Purpose.JUDGEMENT, Additions())
-            words.append(None if reply.text is None else word_in(reply.text))
+            words.append(None if reply.text is None else preference_in(reply.text))
             if words[-1] is None:
                 return self._without_winner(reply)
         return Result(winner_of(*words), contradict(*words), self._usd())
 
     def _ask(self, request: ChatRequest, candidate: Candidate, purpose: Purpose, additions: Additions) -> Reply:
-        reply = self._judge.ask(request, candidate, purpose, additions)
+        reply = self._comparer.ask(request, candidate, purpose, additions)
         self.calls += reply.calls
-        left = [call for call in reply.calls if not self._judge.is_local(call.traffic.backend)]
+        left = [call for call in reply.calls if not self._comparer.is_local(call.traffic.backend)]
         if left:
-            self._judge.put_rows(Rows(None, _egress_rows(self._case, f"j{self._judgement[:8]}{len(self.calls)}", left)))
+            self._comparer.put_rows(
+                Rows(None, _egress_rows(self._case, f"j{self._judgement[:8]}{len(self.calls)}", left))
+            )
         return reply
 
     def _without_winner(self, reply: Reply) -> Result:
         problem = "an answer without a verdict"
         if isinstance(reply.problem, UpstreamError):
-            problem = kept_error(reply.problem, self._judge.bodies)
+            problem = kept_error(reply.problem, self._comparer.bodies)
         elif reply.problem is not None:
             problem = str(reply.problem)
         return Result(Winner.NONE, usd=self._usd(), problem=problem)
@@ -165,20 +167,20 @@ def _cost(call: PaidCall) -> CallCost | None:
     return None if call.usage is None else CallCost(call.usage, call.usd)
 
 
-def build_judge(
+def build_comparer(
     settings: Settings,
     registry: Registry,
-    asker: Asker,
+    caller: ModelCaller,
     is_local: Callable[[str], bool],
     put_rows: Callable[[Rows], None],
     closing: ExitStack,
-) -> Judge:
-    """The judge of these settings, on the database of usage."""
+) -> Comparer:
+    """What compares answers, by these settings, with the database of usage."""
     judgements = lazy_judgements(settings.usage_database)
     closing.callback(judgements.close)
-    return Judge(
+    return Comparer(
         registry,
-        asker,
+        caller,
         judgements.store,
         budget_usd=settings.judge_budget_usd,
         keep_days=settings.usage_days,
@@ -188,7 +190,7 @@ def build_judge(
     )
 
 
-def shadow_candidate(registry: Registry) -> Candidate | None:
+def cloud_candidate(registry: Registry) -> Candidate | None:
     """The cloud whose answers local ones are compared with: the first that answers COMPLEX. None: there is none."""
     chain = registry.chains[Label.COMPLEX.lower()]
     return next((candidate for candidate in chain if not candidate.backend.local), None)

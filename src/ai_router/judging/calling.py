@@ -40,7 +40,7 @@ class Reply:
     calls: tuple[PaidCall, ...]
 
 
-class Asker:
+class ModelCaller:
     """Safe from any thread."""
 
     def __init__(self, forwarder: Forwarder, limiter: ConcurrencyLimiter, call_usd: CallUsd) -> None:
