@@ -27,7 +27,7 @@ class Additions:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnForm:
+class ClientForm:
     """A request in the form of its client's API.
 
     ``fields``: the body, without ``model`` and ``stream``; plain values. ``headers``: those of the client's that a
@@ -48,14 +48,14 @@ class OwnForm:
 class ReadRequest:
     """A request as chat completions.
 
-    ``messages`` and ``params`` as in chat completions, plain values. ``own``: the fields of the body in its own form.
-    ``headers`` and ``kept`` as in OwnForm. ``warnings``: what the client should know of its fields. ``searches``: the
-    client wants the web to be searched. ``task``: which background job it is; None: none.
+    ``messages`` and ``params`` as in chat completions, plain values. ``client_fields``: the fields of the body as they
+    came. ``headers`` and ``kept`` as in ClientForm. ``warnings``: what the client should know of its fields.
+    ``searches``: the client wants the web to be searched. ``task``: which background job it is; None: none.
     """
 
     messages: Sequence[dict[str, Any]]
     params: dict[str, Any]
-    own: Payload
+    client_fields: Payload
     headers: Mapping[str, str] = field(default_factory=dict)
     kept: Payload = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -120,10 +120,10 @@ class ClientApi(Protocol):
         """Whether a backend's answer, or the first event of one, has what clients of this API rely on. Some servers
         have the API in part; what they say is written anew then."""
 
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+    def answer(self, completion: Payload, form: ClientForm) -> Payload:
         """A whole answer, from a ``chat.completion``."""
 
-    def writer(self, own: OwnForm) -> AnswerWriter:
+    def writer(self, form: ClientForm) -> AnswerWriter:
         """The writer of one streamed answer."""
 
     def error_body(self, error: RouterError, request_id: str) -> bytes:

@@ -13,12 +13,12 @@ from flask.json.provider import DefaultJSONProvider
 from ai_router.backend_limits import build_limiter, share_limiter
 from ai_router.config import SessionBodies, Settings
 from ai_router.console.now import live_parts
+from ai_router.dispatch.client_form import ThoughtOrigins
 from ai_router.dispatch.everywhere import InFlightEverywhere, flush_everywhere
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.health import HealthChecker
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.models_in_memory import ModelsInMemory
-from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import PrimaryLoad

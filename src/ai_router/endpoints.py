@@ -14,9 +14,9 @@ from ai_router.config import Settings
 from ai_router.console.assets import Assets
 from ai_router.console.doubt import Deciders, Doubts
 from ai_router.console.live import LivePart, LiveView
+from ai_router.dispatch.client_form import ThoughtOrigins
 from ai_router.dispatch.embeddings import Embeddings
 from ai_router.dispatch.everywhere import InFlightEverywhere
-from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.record import Subscriber
 from ai_router.http.calls import Timeouts
 from ai_router.http.client import UpstreamClient
@@ -78,7 +78,7 @@ def register_answers(
             chat_settings,
             prepare,
             everywhere,
-            own_subscribers=(thoughts.note, keeper.note),
+            other_api_subscribers=(thoughts.note, keeper.note),
         )
     )
     app.register_blueprint(

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ai_router.apis import OwnForm
+from ai_router.apis import ClientForm
 from ai_router.trace_context import Trace
 from ai_router.virtual_key import VirtualKey
 
@@ -127,8 +127,8 @@ class ChatRequest:
     empty: none. ``total_chars``: characters of all messages. ``task``: which job of a chat UI it is; None: none.
     ``wants_usage``: whether the client asked for usage in a stream. ``client``: a name made from the client's key;
     empty if no keys are needed. ``organization``: what the client says about itself. ``searches``: whether the client
-    wants the web to be searched. ``key``: the virtual key, if it is one's. ``own``: the request in the form of the
-    client's API; None: that is chat completions.
+    wants the web to be searched. ``key``: the virtual key, if it is one's. ``client_form``: the request in the form of
+    the client's API; None: that is chat completions.
     """
 
     request_id: str
@@ -148,7 +148,7 @@ class ChatRequest:
     organization: str = ""
     trace: Trace | None = None
     searches: bool = False
-    own: OwnForm | None = None
+    client_form: ClientForm | None = None
     warnings: tuple[str, ...] = ()
     """What the client should know of its fields, before any backend is asked."""
     key: VirtualKey | None = None
@@ -332,7 +332,7 @@ class Outcome:
     search: tuple[int, Mapping[str, Any]] | None = None
     """The number of the search call that found the web context, and the usage that it reported."""
     traffic: Sequence[Traffic] = ()
-    own_answer: Mapping[str, Any] | None = None
+    client_answer: Mapping[str, Any] | None = None
     """The answer in the form of the client's API, if that is not chat completions."""
 
     @property

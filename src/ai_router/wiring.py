@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from ai_router.config import ClassifierMode, MaxTokensPolicy, Settings
+from ai_router.dispatch.client_form import ThoughtOrigins
 from ai_router.dispatch.dispatcher import RetryPolicy
 from ai_router.dispatch.embeddings import Embeddings
 from ai_router.dispatch.forward import Forwarder
 from ai_router.dispatch.in_flight import InFlight, RequestLimit
 from ai_router.dispatch.models_in_memory import ModelsInMemory
-from ai_router.dispatch.own_form import ThoughtOrigins
 from ai_router.dispatch.primary_facts import PrimaryFacts
 from ai_router.dispatch.record import Subscriber
 from ai_router.dispatch.speculation import Budget, PrimaryLoad, SpeculationController

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from ai_router.apis import ClientApi, OwnForm
+from ai_router.apis import ClientApi, ClientForm
 from ai_router.http.sse import SSEDecoder
 from ai_router.providers.chat_completions import AnswerReader
 from ai_router.providers.families import Translation
@@ -19,9 +19,9 @@ ARGUMENTS = st.dictionaries(NAME, st.one_of(TEXT, st.integers(0, 9), st.booleans
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 
 
-def own_form(api: ClientApi, payload: dict[str, Any]) -> OwnForm:
+def client_form(api: ClientApi, payload: dict[str, Any]) -> ClientForm:
     asked = api.read(payload)
-    return OwnForm(api, asked.own, kept=asked.kept, prompt_tokens=7)
+    return ClientForm(api, asked.client_fields, kept=asked.kept, prompt_tokens=7)
 
 
 @st.composite
@@ -110,9 +110,9 @@ def _cut(text: str, piece: int) -> list[str]:
     return [text[start : start + piece] for start in range(0, len(text), piece)]
 
 
-def written(api: ClientApi, own: OwnForm, chunks: Sequence[Mapping[str, Any]]) -> tuple[bytes, Any]:
+def written(api: ClientApi, form: ClientForm, chunks: Sequence[Mapping[str, Any]]) -> tuple[bytes, Any]:
     """The stream that a client gets, and the whole answer that the writer has kept."""
-    writer = api.writer(own)
+    writer = api.writer(form)
     return b"".join(writer.chunk(chunk) for chunk in chunks) + writer.end(), writer.whole
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai_router.apis import OwnForm
+from ai_router.apis import ClientForm
 from ai_router.client_apis import APIS
 from ai_router.client_apis.calls import CallsInOrder
 from ai_router.errors import InvalidRequest
@@ -119,8 +119,8 @@ def test_any_json_is_read_or_refused_by_the_name_of_a_field(api: Any, data: st.D
     assert isinstance(stream, bool)
     assert all(isinstance(turn["role"], str) for turn in asked.messages)
     # What was read can be answered.
-    own = OwnForm(api, as_fragments(asked.own), kept=asked.kept)
-    assert api.answer(completion({"role": "assistant", "content": "so"}), own)
+    form = ClientForm(api, as_fragments(asked.client_fields), kept=asked.kept)
+    assert api.answer(completion({"role": "assistant", "content": "so"}), form)
 
 
 def test_the_bodies_that_are_changed_are_read_as_they_are() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ai_router.client_apis.messages import API
 from ai_router.errors import InvalidRequest, Overloaded, UpstreamBroken
 from ai_router.errors import Source as Backend
-from tests.client_apis.answers import answers, chunks_of, completion, events_in, own_form, written
+from tests.client_apis.answers import answers, chunks_of, client_form, completion, events_in, written
 
 ASKED = {"max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
 TOOL = {"name": "look", "input_schema": {"type": "object"}}
@@ -24,7 +24,7 @@ def read(**fields: Any) -> Any:
 
 @given(answer=answers(), piece=st.integers(1, 7))
 def test_blocks_come_one_after_another_between_start_and_stop(answer: dict[str, Any], piece: int) -> None:
-    stream, whole = written(API, own_form(API, ASKED), chunks_of(answer, piece))
+    stream, whole = written(API, client_form(API, ASKED), chunks_of(answer, piece))
     events = events_in(stream)
     kinds = [event["type"] for event in events]
     assert (kinds[0], kinds[-2:]) == ("message_start", ["message_delta", "message_stop"])
@@ -57,7 +57,7 @@ def test_blocks_come_one_after_another_between_start_and_stop(answer: dict[str, 
 def test_stop_reasons(finish_reason: str, extra: dict[str, Any], stop_reason: str) -> None:
     answer = completion({"content": "so"}, finish_reason)
     answer["choices"][0] |= extra
-    whole = API.answer(answer, own_form(API, ASKED))
+    whole = API.answer(answer, client_form(API, ASKED))
     assert whole["stop_reason"] == stop_reason
     assert whole["stop_sequence"] == extra.get("stop_reason")
 
@@ -65,18 +65,18 @@ def test_stop_reasons(finish_reason: str, extra: dict[str, Any], stop_reason: st
 def test_what_was_cached_is_counted_apart() -> None:
     answer = completion({"content": "so"})
     answer["usage"]["prompt_tokens_details"] = {"cached_tokens": 4}
-    usage = API.answer(answer, own_form(API, ASKED))["usage"]
+    usage = API.answer(answer, client_form(API, ASKED))["usage"]
     assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (1, 4)
 
 
 def test_without_a_count_of_the_backends_the_bill_is_an_estimate() -> None:
     chunks = [chunk for chunk in chunks_of(completion({"content": "12345678"}), 9) if "usage" not in chunk]
-    _, whole = written(API, own_form(API, ASKED), chunks)
+    _, whole = written(API, client_form(API, ASKED), chunks)
     assert whole["usage"] == {"input_tokens": 7, "output_tokens": 2}
 
 
 def test_a_failure_is_an_error_event_and_never_a_clean_end() -> None:
-    writer = API.writer(own_form(API, ASKED))
+    writer = API.writer(client_form(API, ASKED))
     before = writer.chunk(chunks_of(completion({"content": "so"}), 9)[1])
     events = events_in(before + writer.error(UpstreamBroken("the connection broke", Backend("primary", "m"))))
     assert events[-1] == {
@@ -87,7 +87,7 @@ def test_a_failure_is_an_error_event_and_never_a_clean_end() -> None:
 
 
 def test_silence_is_broken_by_pings() -> None:
-    ping = API.writer(own_form(API, ASKED)).comment("waiting for primary:\nposition 2")
+    ping = API.writer(client_form(API, ASKED)).comment("waiting for primary:\nposition 2")
     assert ping == b': waiting for primary: position 2\nevent: ping\ndata: {"type":"ping"}\n\n'
 
 
@@ -150,7 +150,7 @@ def test_results_of_tools_stand_before_the_text_of_their_turn() -> None:
 
 def test_a_search_tool_is_taken_out_and_a_forced_one_means_a_search() -> None:
     asked = read(tools=[TOOL, SEARCH])
-    assert asked.own["tools"] == [TOOL]
+    assert asked.client_fields["tools"] == [TOOL]
     assert not asked.searches
     assert "web_search_20250305 was taken out" in asked.warnings[0]
     assert read(tools=[SEARCH], tool_choice={"type": "tool", "name": "web_search"}).searches
@@ -186,7 +186,7 @@ def test_a_later_system_message_is_a_reminder_behind_the_users_words() -> None:
 
 def test_a_call_that_was_cut_is_no_call_to_make() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "rm", "arguments": '{"path": "/etc'}}
-    whole = API.answer(completion({"content": None, "tool_calls": [call]}, "length"), own_form(API, ASKED))
+    whole = API.answer(completion({"content": None, "tool_calls": [call]}, "length"), client_form(API, ASKED))
     assert whole["stop_reason"] == "max_tokens"
 
 
@@ -198,7 +198,7 @@ def test_text_between_the_parts_of_a_call_waits_for_its_end() -> None:
         {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
     ]
     chunks = [{"model": "m", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
-    stream, whole = written(API, own_form(API, ASKED), chunks)
+    stream, whole = written(API, client_form(API, ASKED), chunks)
     assert [block["type"] for block in whole["content"]] == ["tool_use", "text"]
     assert whole["content"][0]["input"] == {"n": 1}
     opened = [event for event in events_in(stream) if event["type"] == "content_block_start"]

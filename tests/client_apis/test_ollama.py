@@ -13,7 +13,7 @@ from ai_router.client_apis.ollama_chat import API as CHAT
 from ai_router.client_apis.ollama_generate import API as GENERATE
 from ai_router.errors import InvalidRequest, UpstreamBroken
 from ai_router.errors import Source as Backend
-from tests.client_apis.answers import chunks_of, completion, own_form, written
+from tests.client_apis.answers import chunks_of, client_form, completion, written
 
 HELLO = {"model": "auto:latest", "messages": [{"role": "user", "content": "hi"}]}
 CALLS = [
@@ -23,7 +23,7 @@ CALLS = [
 
 
 def lines(api: ClientApi, asked: dict[str, Any], answer: dict[str, Any], piece: int = 3) -> list[dict[str, Any]]:
-    stream, _ = written(api, own_form(api, asked), chunks_of(answer, piece))
+    stream, _ = written(api, client_form(api, asked), chunks_of(answer, piece))
     return [orjson.loads(line) for line in stream.split(b"\n") if line]
 
 
@@ -45,9 +45,9 @@ def test_calls_of_tools_are_sent_whole() -> None:
 
 
 def test_a_whole_answer_has_everything_in_one_object() -> None:
-    whole = CHAT.answer(completion({"content": "hello", "tool_calls": CALLS}), own_form(CHAT, HELLO))
+    whole = CHAT.answer(completion({"content": "hello", "tool_calls": CALLS}), client_form(CHAT, HELLO))
     assert (whole["message"]["content"], len(whole["message"]["tool_calls"]), whole["done"]) == ("hello", 2, True)
-    generated = GENERATE.answer(completion({"content": "hello"}), own_form(GENERATE, {"prompt": "hi"}))
+    generated = GENERATE.answer(completion({"content": "hello"}), client_form(GENERATE, {"prompt": "hi"}))
     assert (generated["response"], generated["done"]) == ("hello", True)
 
 
@@ -56,7 +56,7 @@ def test_only_a_stream_tells_when_its_first_token_came(api: ClientApi, asked: di
     times = {"prompt_eval_duration", "eval_duration"}
     *_, last = lines(api, asked, completion({"content": "hello"}))
     assert times <= last.keys()
-    whole = api.answer(completion({"content": "hello"}), own_form(api, asked))
+    whole = api.answer(completion({"content": "hello"}), client_form(api, asked))
     assert not times & whole.keys()
     assert whole["total_duration"] > 0
 
@@ -104,7 +104,7 @@ def test_a_tools_result_belongs_to_the_call_of_that_name() -> None:
 
 
 def test_a_failure_is_a_line_and_there_are_no_comments() -> None:
-    writer = CHAT.writer(own_form(CHAT, HELLO))
+    writer = CHAT.writer(client_form(CHAT, HELLO))
     assert writer.error(UpstreamBroken("broke", Backend("primary", "m"))) == b'{"error":"primary (m): broke"}\n'
     assert writer.comment("waiting") == b""
 
@@ -139,8 +139,8 @@ def test_a_prompt_with_a_suffix_is_an_editors() -> None:
 
 @pytest.mark.parametrize(("fields", "shown"), [({}, False), ({"stream_options": {"include_usage": True}}, True)])
 def test_the_usage_of_a_text_is_shown_to_those_who_want_it(fields: dict[str, Any], shown: bool) -> None:
-    own = own_form(COMPLETIONS, {"prompt": "hi", **fields})
-    stream, _ = written(COMPLETIONS, own, chunks_of(completion({"content": "hello"}), 3))
+    form = client_form(COMPLETIONS, {"prompt": "hi", **fields})
+    stream, _ = written(COMPLETIONS, form, chunks_of(completion({"content": "hello"}), 3))
     assert (b'"usage"' in stream) == shown
     assert stream.endswith(b"data: [DONE]\n\n")
     events = [orjson.loads(line[6:]) for line in stream.split(b"\n") if line.startswith(b"data: {")]

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ai_router.client_apis.responses import API
 from ai_router.errors import InvalidRequest, UpstreamBroken
 from ai_router.errors import Source as Backend
-from tests.client_apis.answers import answers, chunks_of, completion, events_in, own_form, written
+from tests.client_apis.answers import answers, chunks_of, client_form, completion, events_in, written
 
 
 def event_types() -> dict[str, TypeAdapter[Any]]:
@@ -36,7 +36,7 @@ def read(**fields: Any) -> Any:
 
 @given(answer=answers(), piece=st.integers(1, 7))
 def test_every_event_is_one_that_openais_library_knows(answer: dict[str, Any], piece: int) -> None:
-    stream, whole = written(API, own_form(API, {"input": "hi"}), chunks_of(answer, piece))
+    stream, whole = written(API, client_form(API, {"input": "hi"}), chunks_of(answer, piece))
     events = events_in(stream)
     for number, event in enumerate(events):
         assert EVENTS[event["type"]].validate_python(event).sequence_number == number
@@ -48,25 +48,25 @@ def test_every_event_is_one_that_openais_library_knows(answer: dict[str, Any], p
 def test_items_open_and_close_in_order() -> None:
     calls = [{"id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": "{}"}} for n in (1, 2)]
     message = {"role": "assistant", "reasoning": "hm", "content": "well", "tool_calls": calls}
-    stream, _ = written(API, own_form(API, {"input": "hi"}), chunks_of(completion(message, "tool_calls"), 9))
+    stream, _ = written(API, client_form(API, {"input": "hi"}), chunks_of(completion(message, "tool_calls"), 9))
     kinds = [(event["type"], event["output_index"]) for event in events_in(stream) if "output_item" in event["type"]]
     assert kinds == [(f"response.output_item.{what}", n) for n in range(4) for what in ("added", "done")]
 
 
 def test_an_answer_that_was_cut_is_incomplete() -> None:
-    whole = API.answer(completion({"content": "so"}, "length"), own_form(API, {"input": "hi"}))
+    whole = API.answer(completion({"content": "so"}, "length"), client_form(API, {"input": "hi"}))
     assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
 
 
 def test_an_answer_repeats_what_was_asked() -> None:
     asked = {"input": "hi", "instructions": "be brief", "tools": [FUNCTION], "temperature": 0.5, "metadata": {"a": "b"}}
-    whole = API.answer(completion({"content": "so"}), own_form(API, asked))
+    whole = API.answer(completion({"content": "so"}), client_form(API, asked))
     assert {name: whole[name] for name in asked if name != "input"} == {n: v for n, v in asked.items() if n != "input"}
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_failure_is_an_event_and_never_a_clean_end(begun: bool) -> None:
-    writer = API.writer(own_form(API, {"input": "hi"}))
+    writer = API.writer(client_form(API, {"input": "hi"}))
     before = writer.chunk(chunks_of(completion({"content": "so"}), 9)[1]) if begun else b""
     events = events_in(before + writer.error(UpstreamBroken("the connection broke", Backend("primary", "m"))))
     for event in events:
@@ -113,7 +113,7 @@ def test_what_is_wrong_or_not_offered_is_refused_by_its_name(fields: dict[str, A
 
 def test_a_search_tool_is_taken_out_with_a_warning() -> None:
     asked = read(tools=[FUNCTION, SEARCH], tool_choice="auto")
-    assert asked.own["tools"] == [FUNCTION]
+    assert asked.client_fields["tools"] == [FUNCTION]
     assert [tool["function"]["name"] for tool in asked.params["tools"]] == ["look"]
     assert not asked.searches
     assert "the tool web_search was taken out" in asked.warnings[0]
@@ -133,13 +133,17 @@ def test_a_search_tool_is_taken_out_with_a_warning() -> None:
 def test_a_forced_search_means_a_search(tools: list[Any], choice: Any, searches: bool) -> None:
     asked = read(tools=tools, tool_choice=choice)
     assert asked.searches == searches
-    assert ("tool_choice" in asked.own) == ("tool_choice" in asked.params) == (FUNCTION in tools and not searches)
+    assert (
+        ("tool_choice" in asked.client_fields)
+        == ("tool_choice" in asked.params)
+        == (FUNCTION in tools and not searches)
+    )
 
 
 def test_no_backend_is_to_keep_anything() -> None:
     asked = read(store=True, previous_response_id="resp_1")
-    assert asked.own["store"] is False
-    assert "previous_response_id" not in asked.own
+    assert asked.client_fields["store"] is False
+    assert "previous_response_id" not in asked.client_fields
     assert asked.kept["store"]
 
 
@@ -157,12 +161,12 @@ def test_thoughts_are_left_out_of_chat_completions_and_named() -> None:
 
 
 def test_a_custom_tool_is_a_function_with_one_text_and_its_call_a_custom_call_again() -> None:
-    own = own_form(API, {"input": "hi", "tools": [CUSTOM]})
+    form = client_form(API, {"input": "hi", "tools": [CUSTOM]})
     (tool,) = API.read({"input": "hi", "tools": [CUSTOM]}).params["tools"]
     assert tool["function"]["parameters"]["required"] == ["input"]
     arguments = orjson.dumps({"input": "*** Begin Patch"}).decode()
     call = {"id": "c1", "type": "function", "function": {"name": "apply_patch", "arguments": arguments}}
-    stream, whole = written(API, own, chunks_of(completion({"content": None, "tool_calls": [call]}, "tool_calls"), 4))
+    stream, whole = written(API, form, chunks_of(completion({"content": None, "tool_calls": [call]}, "tool_calls"), 4))
     (item,) = whole["output"]
     assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "apply_patch", "*** Begin Patch")
     for event in events_in(stream):
@@ -185,7 +189,7 @@ def test_only_the_tools_that_are_allowed_are_offered() -> None:
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "safe"}]}
     asked = read(tools=tools, tool_choice=choice)
     assert [tool["function"]["name"] for tool in asked.params["tools"]] == ["safe"]
-    assert (asked.params["tool_choice"], asked.own["tool_choice"]) == ("required", choice)
+    assert (asked.params["tool_choice"], asked.client_fields["tool_choice"]) == ("required", choice)
 
 
 def test_tools_of_a_namespace_are_functions_with_a_joint_name_and_their_calls_have_both_again() -> None:
@@ -194,7 +198,7 @@ def test_tools_of_a_namespace_are_functions_with_a_joint_name_and_their_calls_ha
     params = API.read({**asked, "tool_choice": choice}).params
     assert params["tools"][0]["function"]["name"] == params["tool_choice"]["function"]["name"] == "agents__look"
     call = {"id": "c", "type": "function", "function": {"name": "agents__look", "arguments": "{}"}}
-    whole = API.answer(completion({"content": None, "tool_calls": [call]}), own_form(API, asked))
+    whole = API.answer(completion({"content": None, "tool_calls": [call]}), client_form(API, asked))
     (item,) = whole["output"]
     assert (item["namespace"], item["name"]) == ("agents", "look")
     turns = API.read({"input": [{"role": "user", "content": "go"}, item]}).messages
@@ -215,12 +219,14 @@ def test_text_behind_a_call_belongs_to_the_turn_of_the_call() -> None:
 
 def test_a_call_that_was_cut_is_incomplete() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": '{"path": "/etc'}}
-    whole = API.answer(completion({"content": None, "tool_calls": [call]}, "length"), own_form(API, {"input": "hi"}))
+    whole = API.answer(completion({"content": None, "tool_calls": [call]}, "length"), client_form(API, {"input": "hi"}))
     assert (whole["status"], whole["output"][0]["status"]) == ("incomplete", "incomplete")
 
 
 def test_null_is_answered_with_the_default() -> None:
-    whole = API.answer(completion({"content": "so"}), own_form(API, {"input": "hi", "tools": None, "metadata": None}))
+    whole = API.answer(
+        completion({"content": "so"}), client_form(API, {"input": "hi", "tools": None, "metadata": None})
+    )
     assert (whole["tools"], whole["metadata"]) == ([], {})
 
 

@@ -14,7 +14,7 @@ from ai_router.apis import ClientApi
 from ai_router.client_apis.messages import API as MESSAGES
 from ai_router.client_apis.responses import API as RESPONSES
 from ai_router.providers.families import FAMILIES, RequestParts
-from tests.client_apis.answers import answers, chunks_of, conversations, gathered, own_form, written
+from tests.client_apis.answers import answers, chunks_of, client_form, conversations, gathered, written
 
 ASKED: Mapping[str, dict[str, Any]] = {
     "responses": {"input": "hi"},
@@ -62,8 +62,8 @@ def test_the_choice_of_tools_comes_back(api: ClientApi, choice: str) -> None:
 @BOTH
 @given(answer=answers())
 def test_a_whole_answer_comes_back_as_it_was(api: ClientApi, answer: dict[str, Any]) -> None:
-    own = own_form(api, ASKED[api.name])
-    back = FAMILIES[api.name].completion(api.answer(answer, own))
+    form = client_form(api, ASKED[api.name])
+    back = FAMILIES[api.name].completion(api.answer(answer, form))
     assert back is not None
     (sent,), (come,) = answer["choices"], back["choices"]
     assert (come["message"], come["finish_reason"]) == (sent["message"], sent["finish_reason"])
@@ -73,8 +73,8 @@ def test_a_whole_answer_comes_back_as_it_was(api: ClientApi, answer: dict[str, A
 @BOTH
 @given(answer=answers(), piece=st.integers(1, 7))
 def test_a_streamed_answer_comes_back_as_it_was(api: ClientApi, answer: dict[str, Any], piece: int) -> None:
-    own = own_form(api, ASKED[api.name])
-    stream, whole = written(api, own, chunks_of(answer, piece))
+    form = client_form(api, ASKED[api.name])
+    stream, whole = written(api, form, chunks_of(answer, piece))
     translation = FAMILIES[api.name].translation()
     assert translation is not None
     back, (sent,) = gathered(stream, translation), answer["choices"]

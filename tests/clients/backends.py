@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import ClientApi, OwnForm
+from ai_router.apis import ClientApi, ClientForm
 from tests.client_apis.answers import chunks_of, completion
 from tests.fakes.personas import DONE, event
 from tests.fakes.upstream import Plain, Recorded, Reply, Stream
@@ -53,11 +53,11 @@ def speaks(api: ClientApi) -> Callable[[Recorded], Reply]:
 
     def reply(request: Recorded) -> Reply:
         asked = api.read(request.body)
-        own = OwnForm(api, asked.own, kept=asked.kept, prompt_tokens=5)
+        form = ClientForm(api, asked.client_fields, kept=asked.kept, prompt_tokens=5)
         answer = answer_to(list(asked.messages), asked.params)
         if not request.body.get("stream"):
-            return Plain(api.answer(answer, own))
-        writer = api.writer(own)
+            return Plain(api.answer(answer, form))
+        writer = api.writer(form)
         return Stream([*(part for chunk in chunks_of(answer, 8) if (part := writer.chunk(chunk))), writer.end()])
 
     return reply

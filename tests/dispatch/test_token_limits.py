@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ai_router.apis import OwnForm
+from ai_router.apis import ClientForm
 from ai_router.client_apis.messages import API as MESSAGES
 from ai_router.client_apis.responses import API as RESPONSES
 from ai_router.dispatch.token_limits import capped, limit_in, with_token_limit
@@ -63,6 +63,6 @@ def test_one_that_has_a_limit_keeps_it() -> None:
     ],
 )
 def test_in_the_clients_own_api_too_and_thoughts_fit_in(api: Any, fields: dict[str, Any], sent: dict[str, Any]) -> None:
-    request = capped(chat_request(params={"max_tokens": 9000}, own=OwnForm(api, fields)), 400)
-    assert request.own is not None
-    assert dict(request.own.fields) == sent
+    request = capped(chat_request(params={"max_tokens": 9000}, client_form=ClientForm(api, fields)), 400)
+    assert request.client_form is not None
+    assert dict(request.client_form.fields) == sent

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.apis import OwnForm
+from ai_router.apis import ClientForm
 from ai_router.client_apis.responses import API
 from ai_router.config import SessionBodies
 from ai_router.judging.cases import Case, case_of, stored_case
@@ -91,8 +91,8 @@ def test_a_session_that_does_not_say_which_quality_was_wanted_is_not_compared() 
 
 
 def test_what_no_other_api_can_carry_is_not_compared() -> None:
-    form = OwnForm(API, {}, kept={"untranslatable": "input"})
-    assert case_of(finished(request=chat_request("hello", own=form)), is_local) is None
+    form = ClientForm(API, {}, kept={"untranslatable": "input"})
+    assert case_of(finished(request=chat_request("hello", client_form=form)), is_local) is None
 
 
 def test_a_stored_conversation_with_tools_is_not_compared() -> None:

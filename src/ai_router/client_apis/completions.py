@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.apis import ClientForm, Payload, ReadRequest
 from ai_router.client_apis.reading import limit_of, typed
 from ai_router.envelope import envelope_json, error_event
 from ai_router.errors import InvalidRequest, RouterError
@@ -54,7 +54,7 @@ class Completions:
         return ReadRequest(
             messages=[{"role": "user", "content": "\n".join(texts)}],
             params=params,
-            own={name: value for name, value in payload.items() if name not in ("model", "stream")},
+            client_fields={name: value for name, value in payload.items() if name not in ("model", "stream")},
             kept={"untranslatable": unfit[0] if unfit else None, "usage": options.get("include_usage") is True},
             task=CODE_COMPLETION if payload.get("suffix") else None,
         )
@@ -68,11 +68,11 @@ class Completions:
     def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - all known servers keep it
         return True
 
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:  # noqa: ARG002 - it repeats nothing of the request
+    def answer(self, completion: Payload, form: ClientForm) -> Payload:  # noqa: ARG002 - it repeats nothing of the request
         return _text_completion(chunk_of(completion))
 
-    def writer(self, own: OwnForm) -> CompletionWriter:
-        return CompletionWriter(own)
+    def writer(self, form: ClientForm) -> CompletionWriter:
+        return CompletionWriter(form)
 
     def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
         return envelope_json(error)
@@ -81,9 +81,9 @@ class Completions:
 class CompletionWriter:
     """Writes one answer as the events of this API. The usage comes in an event of its own, if the client wants it."""
 
-    def __init__(self, own: OwnForm) -> None:
+    def __init__(self, form: ClientForm) -> None:
         self.whole: Payload | None = None
-        self._wants_usage = bool(own.kept.get("usage"))
+        self._wants_usage = bool(form.kept.get("usage"))
 
     def chunk(self, chunk: Payload) -> bytes:
         if not self._is_shown(chunk):

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload
+from ai_router.apis import ClientForm, Payload
 from ai_router.client_apis.reading import typed
 from ai_router.errors import InvalidRequest, RouterError
 from ai_router.providers.chunks import chunk_of
@@ -112,13 +112,13 @@ class OllamaApi:
         wanted = typed(payload, "stream", bool, "a boolean")
         return True if wanted is None else bool(wanted)
 
-    def writer(self, own: OwnForm) -> LineWriter:
+    def writer(self, form: ClientForm) -> LineWriter:
         """Subclasses have one."""
         raise NotImplementedError
 
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:
+    def answer(self, completion: Payload, form: ClientForm) -> Payload:
         """A whole answer: all that its lines say, in one, but for the times up to its first token and after it."""
-        writer = self.writer(own)
+        writer = self.writer(form)
         writer.chunk(chunk_of(completion))
         writer.end()
         return {name: value for name, value in (writer.whole or {}).items() if name not in _TIMES_OF_STREAMS}
@@ -139,10 +139,10 @@ class OllamaApi:
 class LineWriter:
     """Writes one answer as lines of JSON. Subclasses say what a delta becomes."""
 
-    def __init__(self, own: OwnForm) -> None:
+    def __init__(self, form: ClientForm) -> None:
         self.whole: Payload | None = None
-        self._own = own
-        self._began_at = own.arrived_at or time.monotonic()
+        self._form = form
+        self._began_at = form.arrived_at or time.monotonic()
         self._first_at: float | None = None
         self._model: str | None = None
         self._finish_reason: str | None = None
@@ -184,7 +184,7 @@ class LineWriter:
         return b""
 
     def _line(self, fields: Mapping[str, Any], *, done: bool) -> bytes:
-        head = {"model": self._model or self._own.fields.get("model"), "created_at": _now()}
+        head = {"model": self._model or self._form.fields.get("model"), "created_at": _now()}
         return orjson.dumps({**head, **fields, "done": done}) + b"\n"
 
     def _figures(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class LineWriter:
             "done_reason": reason,
             "total_duration": int((now - self._began_at) * _NS),
             "load_duration": 0,
-            "prompt_eval_count": self._usage.get("prompt_tokens") or self._own.prompt_tokens,
+            "prompt_eval_count": self._usage.get("prompt_tokens") or self._form.prompt_tokens,
             "prompt_eval_duration": int((first_at - self._began_at) * _NS),
             "eval_count": self._usage.get("completion_tokens") or 0,
             "eval_duration": int((now - first_at) * _NS),

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, ReadRequest
+from ai_router.apis import ClientForm, ReadRequest
 from ai_router.client_apis import ollama
 from ai_router.client_apis.calls import CallPart, CallsInOrder
 from ai_router.client_apis.reading import as_json, joined_turns, objects, typed
@@ -32,17 +32,17 @@ class OllamaChat(ollama.OllamaApi):
         params = ollama.params_of(payload)
         if tools := typed(payload, "tools", list, "an array"):
             params["tools"] = tools
-        return ReadRequest(joined_turns(turns), params, own={}, model=ollama.model_in(payload))
+        return ReadRequest(joined_turns(turns), params, client_fields={}, model=ollama.model_in(payload))
 
-    def writer(self, own: OwnForm) -> ChatWriter:
-        return ChatWriter(own)
+    def writer(self, form: ClientForm) -> ChatWriter:
+        return ChatWriter(form)
 
 
 class ChatWriter(ollama.LineWriter):
     """A line has a message with a part of the answer. A call of a tool is sent when it is whole."""
 
-    def __init__(self, own: OwnForm) -> None:
-        super().__init__(own)
+    def __init__(self, form: ClientForm) -> None:
+        super().__init__(form)
         self._calls: dict[int, CallPart] = {}
         self._in_order = CallsInOrder()
         self._texts: dict[str, list[str]] = {"content": [], "thinking": []}

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, ReadRequest
+from ai_router.apis import ClientForm, ReadRequest
 from ai_router.client_apis import ollama
 from ai_router.client_apis.completions import CODE_COMPLETION
 from ai_router.client_apis.reading import typed
@@ -32,21 +32,21 @@ class OllamaGenerate(ollama.OllamaApi):
         return ReadRequest(
             turns,
             ollama.params_of(payload),
-            own={},
+            client_fields={},
             kept={"untranslatable": "suffix" if has_suffix else None},
             task=CODE_COMPLETION if has_suffix else None,
             model=ollama.model_in(payload),
         )
 
-    def writer(self, own: OwnForm) -> GenerateWriter:
-        return GenerateWriter(own)
+    def writer(self, form: ClientForm) -> GenerateWriter:
+        return GenerateWriter(form)
 
 
 class GenerateWriter(ollama.LineWriter):
     """A line has a part of the answer as ``response``."""
 
-    def __init__(self, own: OwnForm) -> None:
-        super().__init__(own)
+    def __init__(self, form: ClientForm) -> None:
+        super().__init__(form)
         self._texts: list[str] = []
         self._thoughts: list[str] = []
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from ai_router.dispatch.beginning import Beginning, logprobs_in_events
-from ai_router.dispatch.own_form import DONE, Rewriting
+from ai_router.dispatch.client_form import DONE, Rewriting
 from ai_router.dispatch.plain_answer import PlainAnswer, ms_since, parsed
 from ai_router.errors import RouterError, UpstreamBroken, UpstreamError, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest

@@ -33,9 +33,9 @@ def sources_of(steps: Iterable[Step]) -> Sequence[str]:
 
 def citing(request: ChatRequest, urls: Sequence[str]) -> ChatRequest:
     """The request, whose answer is written with these pages where its API has a place for them."""
-    if request.own is None or not urls:
+    if request.client_form is None or not urls:
         return request
-    return replace(request, own=replace(request.own, kept={**request.own.kept, FIELD: urls}))
+    return replace(request, client_form=replace(request.client_form, kept={**request.client_form.kept, FIELD: urls}))
 
 
 def cited(body: bytes, urls: Sequence[str], *, is_chat: bool) -> bytes:

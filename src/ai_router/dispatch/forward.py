@@ -15,8 +15,8 @@ from typing import Any
 from ai_router.apis import Additions
 from ai_router.config import MaxTokensPolicy
 from ai_router.dispatch.answer import Answer, StreamAnswer
+from ai_router.dispatch.client_form import SHAPE_ERRORS, AnswerForm, CannotCarry, SpokenApis, ThoughtOrigins
 from ai_router.dispatch.other_form import completion_of, events_of, looks_like_events, mended
-from ai_router.dispatch.own_form import SHAPE_ERRORS, AnswerForm, CannotCarry, SpokenApis, ThoughtOrigins
 from ai_router.dispatch.plain_answer import PlainAnswer, ms_since, parsed
 from ai_router.dispatch.priorities import Priorities
 from ai_router.dispatch.thinking import PrimaryThinking
@@ -32,7 +32,7 @@ from ai_router.http.calls import UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient, UpstreamResponse
 from ai_router.providers.chat_completions import AnswerReader, with_additions
 from ai_router.providers.errors import error_from_response, error_in_body
-from ai_router.providers.families import FAMILIES, Family, OwnParts, RequestParts, SpokenFamily
+from ai_router.providers.families import FAMILIES, ClientBodyParts, Family, RequestParts, SpokenFamily
 from ai_router.providers.fields import TOKEN_LIMITS, SentFields, sent_fields
 from ai_router.providers.registry import Backend, Candidate, Registry
 from ai_router.resilience.limiter import Permit
@@ -89,18 +89,18 @@ class Forwarder:
         ``permit``, which is released when the answer is closed (a plain one is closed already). Raises UpstreamError,
         RaisedLimitRefused and ApiNotSpoken among them, InvalidRequest, or the reason for which ``call`` was aborted.
         """
-        started = self._clock()
-        own = None if request.own is None else self._spoken.family_for(request, candidate.backend)
-        if own is None and request.own is not None and (field := request.own.kept.get("untranslatable")):
+        started, form = self._clock(), request.client_form
+        client_family = None if form is None else self._spoken.family_for(request, candidate.backend)
+        if client_family is None and form is not None and (field := form.kept.get("untranslatable")):
             permit.release()
             message = f"'{field}' has no place in the API that it speaks"
             raise CannotCarry(message, candidate.backend.source, param=field)
-        fields = self._fields(request, candidate, own, raises_limit=raises_limit)
-        told = candidate.priority and own is None
+        fields = self._fields(request, candidate, client_family, raises_limit=raises_limit)
+        told = candidate.priority and client_family is None
         fields, has_priority = self._priorities.added(fields, candidate) if told else (fields, False)
         permit.body = request.messages_json
         try:
-            answer = self._call_candidate(request, candidate, fields, additions, own, call, permit, started)
+            answer = self._call_candidate(request, candidate, fields, additions, client_family, call, permit, started)
         except RouterError as problem:
             if not (isinstance(problem, UpstreamTimeout) and self._deadline(request) <= self._clock()):
                 # After the request's own deadline a timeout says nothing of the backend.
@@ -114,11 +114,11 @@ class Forwarder:
         except BaseException:  # raised again; the permit must not stay taken
             permit.release()
             raise
-        if own is None and request.own is not None:
+        if client_family is None and form is not None:
             self._spoken.answered(request, candidate.backend)
         if fields.limit is not None or fields.dropped:
             answer.warnings = fields.warnings(candidate.backend.name)
-        if own is not None and request.own is not None and self._thoughts.foreign(request.own, candidate.backend):
+        if client_family is not None and form is not None and self._thoughts.foreign(form, candidate.backend):
             answer.warnings = [*answer.warnings, f"{candidate.backend.name} is not sent the thoughts of another model"]
         return answer
 
@@ -128,17 +128,17 @@ class Forwarder:
         candidate: Candidate,
         fields: SentFields,
         additions: Additions,
-        own: SpokenFamily | None,
+        client_family: SpokenFamily | None,
         call: UpstreamCall,
         permit: Permit,
         started: float,
     ) -> Answer:
-        upstream_request = self._upstream_request(request, candidate, fields, additions, own, call.number)
+        upstream_request = self._upstream_request(request, candidate, fields, additions, client_family, call.number)
         response = self._client.open(upstream_request, call)
-        form = self._answer_form(request, candidate.backend, own)
+        form = self._answer_form(request, candidate.backend, client_family)
         try:
-            if own is not None:
-                self._spoken.check(response.status, own, candidate.backend, request)
+            if client_family is not None:
+                self._spoken.check(response.status, client_family, candidate.backend, request)
             _raise_for_status(response, upstream_request)
             if request.stream:
                 deadline = self._deadline(request)
@@ -160,20 +160,20 @@ class Forwarder:
         permit.release()
         return answer
 
-    def _answer_form(self, request: ChatRequest, backend: Backend, own: SpokenFamily | None) -> AnswerForm:
-        if own is None:
-            return AnswerForm(backend.family, request.own, passes_on=False)
-        note = partial(self._spoken.note_partly_spoken, own, backend)
-        return AnswerForm(own, request.own, passes_on=True, on_partly_spoken=note)
+    def _answer_form(self, request: ChatRequest, backend: Backend, client_family: SpokenFamily | None) -> AnswerForm:
+        if client_family is None:
+            return AnswerForm(backend.family, request.client_form, passes_on=False)
+        note = partial(self._spoken.note_partly_spoken, client_family, backend)
+        return AnswerForm(client_family, request.client_form, passes_on=True, on_partly_spoken=note)
 
     def _fields(
-        self, request: ChatRequest, candidate: Candidate, own: SpokenFamily | None, *, raises_limit: bool
+        self, request: ChatRequest, candidate: Candidate, client_family: SpokenFamily | None, *, raises_limit: bool
     ) -> SentFields:
         backend, params = candidate.backend, request.params
         rules, understood = backend.rules(candidate.model), backend.family.fields
-        if own is not None and request.own is not None:
+        if client_family is not None and request.client_form is not None:
             # The rules are about chat completions.
-            params, rules, understood = request.own.fields, (), None
+            params, rules, understood = request.client_form.fields, (), None
         if not rules and understood is None and not any(name in params for name in TOKEN_LIMITS):
             return SentFields(params)
         has_policy = raises_limit and backend is self._registry.primary
@@ -191,26 +191,26 @@ class Forwarder:
         candidate: Candidate,
         fields: SentFields,
         additions: Additions,
-        own: SpokenFamily | None,
+        client_family: SpokenFamily | None,
         call_number: int,
     ) -> UpstreamRequest:
         backend, model = candidate.backend, candidate.model
         left_s = self._deadline(request) - self._clock()
         values = {**backend.defaults, **fields.values} if backend.defaults else fields.values
         send_as, headers = backend.facts(model).send_as, backend.headers
-        if own is not None and request.own is not None:
-            foreign = self._thoughts.foreign(request.own, backend)
+        if client_family is not None and (form := request.client_form) is not None:
+            foreign = self._thoughts.foreign(form, backend)
             thinks = "reasoning" in (backend.facts(model).capabilities or ())
-            body = own.own_body(OwnParts(model, send_as, request.stream, values, additions, foreign, thinks))
-            headers = {**request.own.headers, **headers}
+            parts = ClientBodyParts(model, send_as, request.stream, values, additions, foreign, thinks)
+            body, headers = client_family.body_from_client(parts), {**form.headers, **headers}
         else:
             messages_json = with_additions(request, additions)
             body = _body(backend.family, RequestParts(model, send_as, request.stream, messages_json, values))
         return UpstreamRequest(
             declared_local=candidate.backend.declared_local,
-            source=backend.source._replace(model=model),
+            source=candidate.source,
             method="POST",
-            url=backend.url((own or backend.family).path),
+            url=backend.url((client_family or backend.family).path),
             timeouts=self._registry.timeouts(backend, stream=request.stream, total_s=max(left_s, 0.001)),
             secret=backend.key,
             headers={**headers, "X-Request-Id": upstream_request_id(request.request_id, call_number)},
@@ -247,7 +247,7 @@ def _raise_for_status(response: UpstreamResponse, upstream_request: UpstreamRequ
 
 def _is_plain_chat(form: AnswerForm) -> bool:
     """Whether backend and client speak chat completions, so that the bytes are relayed."""
-    return form.own is None and form.family is _CHAT
+    return form.client_form is None and form.family is _CHAT
 
 
 def _stream(
@@ -301,9 +301,9 @@ def _plain(
         payload: Mapping[str, Any] = _completion(body, form.family, upstream_request)
     else:
         payload = completion_of(body, form.family.translation(), upstream_request)
-    own_answer = None
+    client_answer = None
     if not (is_whole and _is_plain_chat(form)):
-        body, own_answer = form.whole(body, payload, is_whole=is_whole)
+        body, client_answer = form.whole(body, payload, is_whole=is_whole)
     reader = AnswerReader()
     message = reader.whole(payload)
     attempt = Attempt(
@@ -317,7 +317,7 @@ def _plain(
         finish_reason=reader.finish_reason,
         call_number=call_number,
     )
-    return PlainAnswer(body, message, reader.usage, attempt, own_answer)
+    return PlainAnswer(body, message, reader.usage, attempt, client_answer)
 
 
 def _completion(body: bytes, family: Family, upstream_request: UpstreamRequest) -> Mapping[str, Any]:

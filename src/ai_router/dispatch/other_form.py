@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from ai_router.dispatch.answer import read_leniently
-from ai_router.dispatch.own_form import SHAPE_ERRORS
+from ai_router.dispatch.client_form import SHAPE_ERRORS
 from ai_router.dispatch.plain_answer import parsed
 from ai_router.errors import UpstreamBroken, UpstreamFailed
 from ai_router.http.calls import UpstreamRequest

@@ -16,7 +16,7 @@ from ai_router.types import Attempt
 class PlainAnswer:
     """A whole answer: ``body`` for the client, and the message and the usage in it, as in chat completions.
 
-    ``own``: the answer in the form of the client's API, parsed; None: that is chat completions.
+    ``client_answer``: the answer in the form of the client's API, parsed; None: that is chat completions.
     """
 
     def __init__(
@@ -25,9 +25,9 @@ class PlainAnswer:
         message: Mapping[str, Any],
         usage: Mapping[str, Any] | None,
         attempt: Attempt,
-        own: Payload | None = None,
+        client_answer: Payload | None = None,
     ) -> None:
-        self.own = own
+        self.client_answer = client_answer
         self.body = body
         self.message = message
         self.usage = usage

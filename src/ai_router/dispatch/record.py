@@ -74,7 +74,7 @@ class RequestRecord:
         """What is left of its key's limits."""
         self.events_unread = 0
         """How many events of the answer were not valid JSON."""
-        self.own_answer: Payload | None = None
+        self.client_answer: Payload | None = None
         """The answer in the form of the client's API; None: that is chat completions, or there is none."""
         self._speculative = False
         self._accepted_call_ms: tuple[float, float] | None = None
@@ -318,7 +318,7 @@ class RequestRecord:
             steps=tuple(self.steps),
             attempts=tuple(self._attempts),
             response=self._response,
-            own_answer=self.own_answer,
+            client_answer=self.client_answer,
             usage=self._usage,
             timings=self._all_timings(),
             parts=self.parts,

@@ -75,13 +75,13 @@ class PlainReply:
 
     def __init__(self, record: RequestRecord, answer: PlainAnswer) -> None:
         self.body = answer.body
-        record.own_answer = answer.own
+        record.client_answer = answer.client_answer
         record.add_attempt(answer.attempt())
         usage = answer.usage or estimated_usage(record.request.total_chars, answer.message)
         record.set_answer(answer.message, usage)
         record.complete()
         if _SEARCHED in record.timings and (sources := sources_of(record.steps)):
-            self.body = cited(self.body, sources, is_chat=record.request.own is None)
+            self.body = cited(self.body, sources, is_chat=record.request.client_form is None)
         if record.request.explains:
             self.body = explained(self.body, record)
 
@@ -154,10 +154,10 @@ class StreamReply:
     @property
     def _writer(self) -> AnswerWriter | None:
         """What writes in the client's API; None: that is chat completions."""
-        own = self._record.request.own
-        if self._answer is not None or own is None:
+        form = self._record.request.client_form
+        if self._answer is not None or form is None:
             return None if self._answer is None else self._answer.writer
-        return own.api.writer(own)
+        return form.api.writer(form)
 
     def _comment(self, text: str) -> bytes:
         return comment(text) if (writer := self._writer) is None else writer.comment(text)
@@ -187,7 +187,7 @@ class StreamReply:
         request = self._record.request
         found: bytes | None = relayed
         if self._sources:
-            found = cited_first(relayed, self._sources, is_chat=request.own is None)
+            found = cited_first(relayed, self._sources, is_chat=request.client_form is None)
         if found is not None and request.explains:
             found = explained_first(found, self._record)
         if found is None:
@@ -259,7 +259,7 @@ class StreamReply:
             # A client may close as soon as it has read [DONE]; it has the whole answer.
             record.complete()
         record.add_attempt(answer.attempt(), answer.problem)
-        record.own_answer = None if answer.writer is None else answer.writer.whole
+        record.client_answer = None if answer.writer is None else answer.writer.whole
         message, usage = answer.reader.gathered(), answer.reader.usage
         record.set_answer(message, usage or estimated_usage(record.request.total_chars, message))
 

@@ -36,11 +36,11 @@ def _limit(fields: Mapping[str, Any], name: str) -> int | None:
 
 
 def _changed(request: ChatRequest, limit: int) -> ChatRequest:
-    own = request.own
-    if own is not None and own.api.token_limits:
-        fields = _limited(own.fields, limit, own.api.token_limits)
-        own = replace(own, fields=_without_long_thoughts(fields, limit))
-    return replace(request, params=_limited(request.params, limit, _IN_CHAT), own=own)
+    form = request.client_form
+    if form is not None and form.api.token_limits:
+        fields = _limited(form.fields, limit, form.api.token_limits)
+        form = replace(form, fields=_without_long_thoughts(fields, limit))
+    return replace(request, params=_limited(request.params, limit, _IN_CHAT), client_form=form)
 
 
 def _limited(fields: Mapping[str, Any], limit: int, names: Sequence[str]) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def case_of(outcome: Outcome, is_local: Callable[[str], bool]) -> Case | None:
         return None
     if LOWEST in (request.quality, None if outcome.decision is None else outcome.decision.quality):
         return None
-    if request.own is not None and request.own.kept.get("untranslatable"):
+    if request.client_form is not None and request.client_form.kept.get("untranslatable"):
         return None
     answer = _text_of(outcome.response)
     if not is_local(last.backend) or answer is None or not cloud_allowed(request.key) or _has_more(request.messages):

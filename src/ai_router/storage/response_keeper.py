@@ -83,10 +83,15 @@ class ResponseKeeper:
 
     def note(self, outcome: Outcome) -> None:
         """Keep the answer of a finished request, if its client may go on with it."""
-        own = outcome.request.own
-        if own is None or outcome.own_answer is None or outcome.status is not Status.OK or not own.kept.get("store"):
+        form = outcome.request.client_form
+        if (
+            form is None
+            or outcome.client_answer is None
+            or outcome.status is not Status.OK
+            or not form.kept.get("store")
+        ):
             return
-        answer, previous = dict(outcome.own_answer), own.kept.get("previous")
+        answer, previous = dict(outcome.client_answer), form.kept.get("previous")
         response_id = answer.get("id")
         if not isinstance(response_id, str) or len(response_id) > 128:
             return
@@ -94,7 +99,7 @@ class ResponseKeeper:
         if outcome.request.local_only:
             # For the turns that go on with it.
             answer = marked_local_only(answer)
-        turn = as_json(own.kept["input"]).encode()
+        turn = as_json(form.kept["input"]).encode()
         kept = KeptResponse(response_id, outcome.request.client, previous, turn, as_json(answer).encode())
         with self._lock:
             if len(turn) + len(kept.response_json) < _IN_MEMORY_BYTES:

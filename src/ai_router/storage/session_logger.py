@@ -264,7 +264,7 @@ def session_document(
         "model": request.model,
         "answered_by": outcome.model,
         "private": bool(request.local_only),
-        "api": "chat" if request.own is None else request.own.api.name,
+        "api": "chat" if request.client_form is None else request.client_form.api.name,
         "stream": request.stream,
         "route": outcome.route,
         "reason": outcome.reason,

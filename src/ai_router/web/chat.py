@@ -29,7 +29,7 @@ from ai_router.routing.prompt import local_date_context
 from ai_router.trace_context import Trace
 from ai_router.types import ChatRequest
 from ai_router.web.access import ADMIN, ARRIVED_AT, ON_DISCONNECT
-from ai_router.web.own_requests import parse_own_request
+from ai_router.web.other_api_requests import parse_other_api_request
 from ai_router.web.paths import DEPLOYMENT
 from ai_router.web.policy import VARIABLE as POLICY
 from ai_router.web.quality import VARIABLE as QUALITY
@@ -71,17 +71,17 @@ def blueprint(
     settings: ChatSettings,
     prepare: Prepare,
     everywhere: InFlightEverywhere,
-    own_subscribers: Sequence[Subscriber] = (),
+    other_api_subscribers: Sequence[Subscriber] = (),
 ) -> Blueprint:
     """The routes. Requests are registered ``in_flight`` and cancelled ``everywhere``. ``prepare`` completes the body of
-    a request of another API, and ``own_subscribers`` are told of those requests, too. Authentication, ids, limits and
-    errors are the application's hooks."""
+    a request of another API, and ``other_api_subscribers`` are told of those requests, too. Authentication, ids, limits
+    and errors are the application's hooks."""
     chat = Blueprint("chat", __name__)
 
     def answer(chat_request: ChatRequest) -> Response:
         log_lines.incoming(len(chat_request.messages), chat_request.total_chars, chat_request.stream)
         scope = CancelScope(chat_request.trace, local_only=bool(chat_request.local_only))
-        told = subscribers if chat_request.own is None else (*subscribers, *own_subscribers)
+        told = subscribers if chat_request.client_form is None else (*subscribers, *other_api_subscribers)
         record = g.record = RequestRecord(chat_request, told, scope, settings.scrub, settings.bodies)
         streams: list[StreamReply] = []
         # Closed last first: stop watching, abort calls that are still open, close the stream, close the record.
@@ -106,7 +106,7 @@ def blueprint(
 
     def answer_in(api: ClientApi) -> Response:
         """The same for a request of another API."""
-        return answer(read_own_request(settings, api, prepare))
+        return answer(read_other_api_request(settings, api, prepare))
 
     for path, api in APIS.items():
         chat.add_url_rule(path, f"answer_{api.name}", partial(answer_in, api), methods=["POST"])
@@ -136,12 +136,12 @@ def read_chat_request(settings: ChatSettings) -> ChatRequest:
     return parse_chat_request(body, arrival_of(settings))
 
 
-def read_own_request(settings: ChatSettings, api: ClientApi, prepare: Prepare) -> ChatRequest:
+def read_other_api_request(settings: ChatSettings, api: ClientApi, prepare: Prepare) -> ChatRequest:
     """The request of another API that is being made. Raises RouterError."""
     body = _body(settings)
     arrival = arrival_of(settings)
     payload, kept = prepare(api, object_in(body), arrival.client)
-    return parse_own_request(payload, arrival, api, kept)
+    return parse_other_api_request(payload, arrival, api, kept)
 
 
 def read_any_request(settings: ChatSettings, prepare: Prepare) -> ChatRequest:
@@ -155,7 +155,7 @@ def read_any_request(settings: ChatSettings, prepare: Prepare) -> ChatRequest:
         # It has to have a limit there, which decides nothing.
         payload.setdefault("max_tokens", 1)
     payload, kept = prepare(api, payload, arrival.client)
-    return parse_own_request(payload, arrival, api, kept)
+    return parse_other_api_request(payload, arrival, api, kept)
 
 
 def _body(settings: ChatSettings) -> bytes:
@@ -189,7 +189,7 @@ def arrival_of(settings: ChatSettings) -> Arrival:
 
 def media_type(chat_request: ChatRequest) -> str:
     """The media type of the request's stream."""
-    return EVENTS if chat_request.own is None else chat_request.own.api.media_type
+    return EVENTS if chat_request.client_form is None else chat_request.client_form.api.media_type
 
 
 def _headers(environ: dict[str, str]) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from ai_router.providers.registry import Backend, Registry
 from ai_router.types import estimated_tokens
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
-from ai_router.web.chat import read_own_request as read
+from ai_router.web.chat import read_other_api_request as read
 from ai_router.web.responses import on_response_closed
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def blueprint(client: UpstreamClient, registry: Registry, settings: ChatSettings
         call = UpstreamCall(local_only=bool(asked.local_only))
         if (on_disconnect := request.environ.get(ON_DISCONNECT)) is not None:
             on_response_closed().callback(on_disconnect(lambda: call.abort(ClientGone())))
-        fields = {} if asked.own is None else asked.own.fields
+        fields = {} if asked.client_form is None else asked.client_form.fields
         counted = _ask(client, backend, named.model or backend.model, fields, call)
         if counted is not None:
             return jsonify(input_tokens=counted)

@@ -10,7 +10,7 @@ import pytest
 from ai_router.apis import Additions
 from ai_router.config_loading import load_settings
 from ai_router.providers.building import build_registry
-from ai_router.providers.families import FAMILIES, OwnParts, RequestParts
+from ai_router.providers.families import FAMILIES, ClientBodyParts, RequestParts
 from ai_router.providers.families.messages import FAMILY
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -21,8 +21,10 @@ def body(messages: list[dict[str, Any]] = HELLO, **params: Any) -> dict[str, Any
 
 
 def own(fields: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    made = OwnParts("m", "model", parts.pop("stream", False), fields, parts.pop("additions", Additions()), **parts)
-    return orjson.loads(FAMILY.own_body(made))
+    made = ClientBodyParts(
+        "m", "model", parts.pop("stream", False), fields, parts.pop("additions", Additions()), **parts
+    )
+    return orjson.loads(FAMILY.body_from_client(made))
 
 
 def test_a_limit_is_always_sent() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.apis import ClientForm, Payload, ReadRequest
 from ai_router.client_apis.messages.reading import read_request, signatures_in
 from ai_router.client_apis.messages.writing import MessageWriter, error_object
 from ai_router.client_apis.reading import typed
@@ -42,14 +42,14 @@ class Messages:
     def keeps_form(self, payload: Payload) -> bool:  # noqa: ARG002 - all known servers keep it
         return True
 
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:
-        writer = MessageWriter(own)
+    def answer(self, completion: Payload, form: ClientForm) -> Payload:
+        writer = MessageWriter(form)
         writer.chunk(chunk_of(completion))
         writer.end()
         return writer.whole or {}
 
-    def writer(self, own: OwnForm) -> MessageWriter:
-        return MessageWriter(own)
+    def writer(self, form: ClientForm) -> MessageWriter:
+        return MessageWriter(form)
 
     def error_body(self, error: RouterError, request_id: str) -> bytes:
         return orjson.dumps(error_object(error, request_id))

@@ -39,15 +39,15 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
         raise InvalidRequest("'messages' must have at least one message", "messages")
     tools, kept_tools, warnings = _tools(payload, untranslatable)
     choice, searches = _tool_choice(payload, bool(kept_tools))
-    own = {name: value for name, value in payload.items() if name not in ("model", "stream")}
-    if "tools" in own:
-        own |= {"tools": kept_tools}
+    client_fields = {name: value for name, value in payload.items() if name not in ("model", "stream")}
+    if "tools" in client_fields:
+        client_fields |= {"tools": kept_tools}
         if not kept_tools or searches:
-            own.pop("tool_choice", None)
+            client_fields.pop("tool_choice", None)
     return ReadRequest(
         messages=joined_turns(turns),
         params=_params(payload, limit, tools, choice),
-        own=own,
+        client_fields=client_fields,
         kept={
             "untranslatable": untranslatable[0] if untranslatable else None,
             "reasoning": signatures_in(payload["messages"]),

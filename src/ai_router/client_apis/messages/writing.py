@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload
+from ai_router.apis import ClientForm, Payload
 from ai_router.client_apis.calls import CallPart, CallsInOrder
 from ai_router.errors import RouterError
 from ai_router.providers.message_blocks import STOP_REASONS
@@ -41,9 +41,9 @@ def error_object(error: RouterError, request_id: str | None = None) -> dict[str,
 class MessageWriter:
     """Writes one answer as events: a message, its blocks one after another, and the bill."""
 
-    def __init__(self, own: OwnForm) -> None:
+    def __init__(self, form: ClientForm) -> None:
         self.whole: Payload | None = None
-        self._own = own
+        self._form = form
         self._id = f"msg_{secrets.token_hex(12)}"
         self._model: str | None = None
         self._begun = False
@@ -181,12 +181,12 @@ class MessageWriter:
 
     def _first_usage(self) -> dict[str, int]:
         told = self._usage or {}
-        return {"input_tokens": told.get("prompt_tokens") or self._own.prompt_tokens, "output_tokens": 0}
+        return {"input_tokens": told.get("prompt_tokens") or self._form.prompt_tokens, "output_tokens": 0}
 
     def _bill(self) -> dict[str, int]:
         """What the backend counted, else a rough count."""
         if self._usage is None:
-            return {"input_tokens": self._own.prompt_tokens, "output_tokens": estimated_tokens(self._made_chars)}
+            return {"input_tokens": self._form.prompt_tokens, "output_tokens": estimated_tokens(self._made_chars)}
         cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return {
             "input_tokens": (self._usage.get("prompt_tokens") or 0) - cached,

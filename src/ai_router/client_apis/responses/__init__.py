@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ai_router.apis import OwnForm, Payload, ReadRequest
+from ai_router.apis import ClientForm, Payload, ReadRequest
 from ai_router.client_apis.reading import typed
 from ai_router.client_apis.responses.reading import read_request, thought_ids
 from ai_router.client_apis.responses.writing import ResponseWriter
@@ -41,14 +41,14 @@ class Responses:
         # llama.cpp's events are not numbered, and its answers repeat nothing of the request: OpenAI's libraries fail.
         return ("sequence_number" if "type" in payload else "parallel_tool_calls") in payload
 
-    def answer(self, completion: Payload, own: OwnForm) -> Payload:
-        writer = ResponseWriter(own)
+    def answer(self, completion: Payload, form: ClientForm) -> Payload:
+        writer = ResponseWriter(form)
         writer.chunk(chunk_of(completion))
         writer.end()
         return writer.whole or {}
 
-    def writer(self, own: OwnForm) -> ResponseWriter:
-        return ResponseWriter(own)
+    def writer(self, form: ClientForm) -> ResponseWriter:
+        return ResponseWriter(form)
 
     def error_body(self, error: RouterError, request_id: str) -> bytes:  # noqa: ARG002 - it is in a header
         return envelope_json(error)

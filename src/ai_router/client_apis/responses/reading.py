@@ -56,14 +56,16 @@ def read_request(payload: dict[str, Any]) -> ReadRequest:
     choice, searches, allowed = _tool_choice(payload, bool(kept_tools))
     if allowed is not None:
         tools = [tool for tool in tools if tool["function"]["name"] in allowed]
-    own = {name: value for name, value in payload.items() if name not in ("model", "stream", "previous_response_id")}
-    own |= {"store": False} | ({"tools": kept_tools} if "tools" in own else {})
+    client_fields = {
+        name: value for name, value in payload.items() if name not in ("model", "stream", "previous_response_id")
+    }
+    client_fields |= {"store": False} | ({"tools": kept_tools} if "tools" in client_fields else {})
     if choice is None:
-        own.pop("tool_choice", None)
+        client_fields.pop("tool_choice", None)
     return ReadRequest(
         messages=joined_turns(turns),
         params=_params(payload, tools, choice),
-        own=own,
+        client_fields=client_fields,
         kept={
             "untranslatable": untranslatable[0] if untranslatable else None,
             "custom_tools": frozenset(tool["name"] for tool in _flattened(kept_tools) if tool.get("type") == "custom"),

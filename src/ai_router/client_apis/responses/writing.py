@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from ai_router.apis import OwnForm, Payload
+from ai_router.apis import ClientForm, Payload
 from ai_router.client_apis.calls import CallPart, CallsInOrder
 from ai_router.client_apis.responses.reading import CUSTOM_INPUT
 from ai_router.envelope import envelope
@@ -58,15 +58,15 @@ class _Item:
 
 
 CITATIONS = "citations"
-"""In OwnForm.kept: the pages that the router's own web search has found."""
+"""In ClientForm.kept: the pages that the router's own web search has found."""
 
 
 class ResponseWriter:
     """Writes one answer as typed events, numbered from 0."""
 
-    def __init__(self, own: OwnForm) -> None:
+    def __init__(self, form: ClientForm) -> None:
         self.whole: Payload | None = None
-        self._own = own
+        self._form = form
         self._number = 0
         self._items: list[dict[str, Any]] = []
         self._open: _Item | None = None
@@ -75,7 +75,7 @@ class ResponseWriter:
         self._held: list[tuple[str, str, str, str]] = []
         self._finish_reason: str | None = None
         self._usage: Mapping[str, Any] | None = None
-        self._annotations = [_citation(url) for url in own.kept.get(CITATIONS, ())]
+        self._annotations = [_citation(url) for url in form.kept.get(CITATIONS, ())]
         self._begun = False
         self._id = f"resp_{secrets.token_hex(16)}"
         self._created_at = int(time.time())
@@ -142,8 +142,8 @@ class ResponseWriter:
         item = self._calls.get(part.number)
         if item is None:
             events += self._close()
-            is_custom = part.name in self._own.kept.get("custom_tools", ())
-            namespace, name = self._own.kept.get("namespaces", {}).get(part.name, (None, part.name))
+            is_custom = part.name in self._form.kept.get("custom_tools", ())
+            namespace, name = self._form.kept.get("namespaces", {}).get(part.name, (None, part.name))
             fields = {
                 "id": _id("ctc" if is_custom else "fc"),
                 "type": "custom_tool_call" if is_custom else "function_call",
@@ -233,7 +233,7 @@ class ResponseWriter:
         return {"item_id": item.fields["id"], "output_index": item.index, "content_index": 0}
 
     def _response(self, status: str, why_incomplete: str | None = None) -> dict[str, Any]:
-        asked = self._own.fields
+        asked = self._form.fields
         echoed = {name: default if asked.get(name) is None else asked[name] for name, default in _ECHOED.items()}
         return {
             "id": self._id,
@@ -246,8 +246,8 @@ class ResponseWriter:
             "incomplete_details": {"reason": why_incomplete} if why_incomplete else None,
             "model": self._model,
             "output": list(self._items),
-            "previous_response_id": self._own.kept.get("previous"),
-            "store": self._own.kept.get("store", True),
+            "previous_response_id": self._form.kept.get("previous"),
+            "store": self._form.kept.get("store", True),
             **echoed,
             "usage": None if status == "in_progress" else _usage(self._usage),
         }

@@ -41,7 +41,7 @@ class RequestParts:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnParts:
+class ClientBodyParts:
     """What the body of a request is made of whose client speaks this API itself. ``fields``: the client's, after the
     model's rules, without ``model`` and ``stream``."""
 
@@ -95,7 +95,7 @@ class Family(Protocol):
 class SpokenFamily(Family, Protocol):
     """An API that clients of the router speak, too: their bodies are passed on (client_apis/)."""
 
-    def own_body(self, parts: OwnParts) -> bytes:
+    def body_from_client(self, parts: ClientBodyParts) -> bytes:
         """The client's body for the backend, as JSON."""
 
 

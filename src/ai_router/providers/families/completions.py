@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ai_router.apis import Payload
-from ai_router.providers.families import OwnParts, RequestParts
+from ai_router.providers.families import ClientBodyParts, RequestParts
 
 
 class Completions:
@@ -25,7 +25,7 @@ class Completions:
         """Raises ValueError."""
         raise ValueError("a conversation has no place in this API")
 
-    def own_body(self, parts: OwnParts) -> bytes:
+    def body_from_client(self, parts: ClientBodyParts) -> bytes:
         """The body of a client that speaks this API. A text gets no date; the web's context stands before it."""
         body: dict[str, Any] = {parts.send_as: parts.model, **parts.fields}
         if parts.stream:

@@ -14,7 +14,7 @@ import orjson
 from ai_router.apis import Payload
 from ai_router.providers import message_blocks as blocks
 from ai_router.providers.chat_completions import appended, with_context
-from ai_router.providers.families import OwnParts, RequestParts
+from ai_router.providers.families import ClientBodyParts, RequestParts
 
 _DEFAULT_MAX_TOKENS = 32_000
 """Anthropic wants a limit, which clients of chat completions often leave out."""
@@ -52,7 +52,7 @@ class Messages:
         body["messages"] = blocks.turns([m for m in messages if m.get("role") not in _SYSTEM_ROLES])
         return orjson.dumps(body)
 
-    def own_body(self, parts: OwnParts) -> bytes:
+    def body_from_client(self, parts: ClientBodyParts) -> bytes:
         """The body of a client that speaks this API."""
         body: dict[str, Any] = {parts.send_as: parts.model, **parts.fields}
         if parts.stream:

@@ -13,7 +13,7 @@ import orjson
 
 from ai_router.apis import Payload
 from ai_router.providers import response_items as items
-from ai_router.providers.families import OwnParts, RequestParts
+from ai_router.providers.families import ClientBodyParts, RequestParts
 
 _END_EVENTS = {"response.completed", "response.incomplete"}
 _FAILURE_EVENTS = {"error", "response.failed", "response.cancelled"}
@@ -69,7 +69,7 @@ class Responses:
         body["input"] = [item for message in turns for item in items.input_items(message)]
         return orjson.dumps(body)
 
-    def own_body(self, parts: OwnParts) -> bytes:
+    def body_from_client(self, parts: ClientBodyParts) -> bytes:
         """The body of a client that speaks this API. No backend is to keep anything: the router does."""
         body: dict[str, Any] = {parts.send_as: parts.model, **parts.fields, "store": False}
         if parts.stream:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import orjson
 from cachetools import LRUCache, TTLCache
 
-from ai_router.apis import AnswerWriter, OwnForm, Payload
+from ai_router.apis import AnswerWriter, ClientForm, Payload
 from ai_router.errors import ApiNotSpoken, UpstreamRefused
 from ai_router.providers.families import FAMILIES, Family, SpokenFamily, Translation
 from ai_router.providers.registry import Backend
@@ -60,19 +60,19 @@ class ThoughtOrigins:
 
     def note(self, outcome: Outcome) -> None:
         """Remember who made the thoughts of an answer that was passed on."""
-        own = outcome.request.own
-        if own is None or outcome.own_answer is None or not outcome.attempts:
+        form = outcome.request.client_form
+        if form is None or outcome.client_answer is None or not outcome.attempts:
             return
-        made, backend = own.api.thoughts_in(outcome.own_answer), outcome.attempts[-1].backend
+        made, backend = form.api.thoughts_in(outcome.client_answer), outcome.attempts[-1].backend
         with self._lock:
             for name in made:
                 self._origins[_digest(name)] = backend
         for name in made:
             self._values.put(_value_name(name), backend.encode(), _SHARED_THOUGHTS_S)
 
-    def foreign(self, own: OwnForm, backend: Backend) -> frozenset[str]:
+    def foreign(self, form: ClientForm, backend: Backend) -> frozenset[str]:
         """Those of a request's thoughts that this backend did not make."""
-        named: Sequence[str] = own.kept.get("reasoning", ())
+        named: Sequence[str] = form.kept.get("reasoning", ())
         if not named:
             return frozenset()
         with self._lock:
@@ -107,7 +107,7 @@ class SpokenApis:
 
     def family_for(self, request: ChatRequest, backend: Backend) -> SpokenFamily | None:
         """The family of the client's own API, if the backend speaks it, as far as is known; None: it does not."""
-        name = None if request.own is None else request.own.api.family
+        name = None if request.client_form is None else request.client_form.api.family
         if name is None or not backend.may_speak(name):
             return None
         with self._lock:
@@ -125,7 +125,7 @@ class SpokenApis:
     def answered(self, request: ChatRequest, backend: Backend) -> None:
         """The backend has answered the request in the API that it speaks by default: if another API was not found
         there before, it does not have that one, which is remembered for an hour."""
-        name = None if request.own is None else request.own.api.family
+        name = None if request.client_form is None else request.client_form.api.family
         if name is not None:
             with self._lock:
                 if self._suspected.pop((request.request_id, backend.name, name), False):
@@ -139,14 +139,14 @@ class SpokenApis:
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of an answer: the backend's (``family``), and the client's (``own``; None: chat completions).
+    """The form of an answer: the backend's (``family``), and the client's (``client_form``; None: chat completions).
 
     ``passes_on``: they are the same API, which is not chat completions. ``on_partly_spoken`` is called if the backend
     turns out to have only a part of it.
     """
 
     family: Family
-    own: OwnForm | None
+    client_form: ClientForm | None
     passes_on: bool
     on_partly_spoken: Callable[[], object] = lambda: None
 
@@ -156,14 +156,14 @@ class AnswerForm:
 
     def rewriting(self) -> Rewriting | None:
         """What a stream needs; None if it is one of chat completions for a client that speaks them."""
-        if self.own is None and self.family is FAMILIES["chat"]:
+        if self.client_form is None and self.family is FAMILIES["chat"]:
             return None
-        writer = None if self.own is None else self.own.api.writer(self.own)
+        writer = None if self.client_form is None else self.client_form.api.writer(self.client_form)
         check = self._keeps_form if self.passes_on else None
         return Rewriting(self.family.translation(), writer, check)
 
     def _keeps_form(self, payload: Payload) -> bool:
-        if self.own is None or self.own.api.keeps_form(payload):
+        if self.client_form is None or self.client_form.api.keeps_form(payload):
             return True
         self.on_partly_spoken()
         return False
@@ -173,11 +173,11 @@ class AnswerForm:
 
         ``completion``: what ``body`` amounts to. ``is_whole``: whether the body is one JSON object, not events.
         """
-        if self.own is None:
+        if self.client_form is None:
             return orjson.dumps(completion), None
         if self.passes_on and is_whole and (parsed := _strictly(body)) is not None and self._keeps_form(parsed):
             return body, parsed
-        answer = self.own.api.answer(completion, self.own)
+        answer = self.client_form.api.answer(completion, self.client_form)
         return orjson.dumps(answer), answer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ai_router.apis import ClientApi, OwnForm
+from ai_router.apis import ClientApi, ClientForm
 from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.types import ChatRequest, estimated_tokens
 from ai_router.web.policy import why_local_only
@@ -13,10 +13,10 @@ from ai_router.web.quality import wanted_quality
 from ai_router.web.requests import Arrival, as_fragments, explains, model_of, organization_of, serialised
 
 
-def parse_own_request(
+def parse_other_api_request(
     payload: dict[str, Any], arrival: Arrival, api: ClientApi, kept: Mapping[str, Any]
 ) -> ChatRequest:
-    """The request. ``kept``: more for OwnForm.kept. Raises InvalidRequest naming the field that is wrong."""
+    """The request. ``kept``: more for ClientForm.kept. Raises InvalidRequest naming the field that is wrong."""
     stream, asked, model = api.streams(payload), api.read(payload), model_of(payload)
     total_chars = sum(len(text_of(message)) for message in asked.messages)
     headers = {name.lower(): value for name, value in arrival.headers}
@@ -39,9 +39,9 @@ def parse_own_request(
         key=arrival.key,
         trace=arrival.trace,
         searches=asked.searches,
-        own=OwnForm(
+        client_form=ClientForm(
             api,
-            as_fragments(asked.own),
+            as_fragments(asked.client_fields),
             headers=_sent_on(headers, api),
             kept={**asked.kept, **kept},
             prompt_tokens=estimated_tokens(total_chars),

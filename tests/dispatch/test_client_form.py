@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from ai_router.apis import OwnForm
+from ai_router.apis import ClientForm
 from ai_router.client_apis.messages import API as MESSAGES
 from ai_router.client_apis.ollama_chat import API as OLLAMA
 from ai_router.client_apis.responses import API as RESPONSES
 from ai_router.config_loading import load_settings
-from ai_router.dispatch.own_form import AnswerForm, SpokenApis, ThoughtOrigins
+from ai_router.dispatch.client_form import AnswerForm, SpokenApis, ThoughtOrigins
 from ai_router.errors import ApiNotSpoken
 from ai_router.providers.building import build_registry
 from ai_router.providers.families import FAMILIES
@@ -29,12 +29,12 @@ def registry() -> Registry:
     return build_registry(load_settings({"PRIMARY_URL": "http://gpu:8000", **keys}, dotenv=None))
 
 
-def own(api: Any, **kept: Any) -> OwnForm:
-    return OwnForm(api, {}, kept=kept)
+def form_of(api: Any, **kept: Any) -> ClientForm:
+    return ClientForm(api, {}, kept=kept)
 
 
 def asks(api: Any, request_id: str = "req_1") -> ChatRequest:
-    return chat_request(own=own(api), request_id=request_id)
+    return chat_request(client_form=form_of(api), request_id=request_id)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ EVENT = {"type": "response.created", "response": {"id": "r"}}
 def test_an_error_as_the_first_event_says_nothing_of_the_form() -> None:
     noted: list[bool] = []
     form = AnswerForm(
-        FAMILIES["responses"], own(RESPONSES), passes_on=True, on_partly_spoken=lambda: noted.append(True)
+        FAMILIES["responses"], form_of(RESPONSES), passes_on=True, on_partly_spoken=lambda: noted.append(True)
     )
     rewriting = form.rewriting()
     assert rewriting is not None
@@ -99,7 +99,7 @@ def test_an_error_as_the_first_event_says_nothing_of_the_form() -> None:
 
 
 def test_an_answer_that_is_not_strict_json_is_written_anew() -> None:
-    form = AnswerForm(FAMILIES["messages"], own(MESSAGES), passes_on=True)
+    form = AnswerForm(FAMILIES["messages"], form_of(MESSAGES), passes_on=True)
     body, answer = form.whole(b'{"content": NaN}', completion({"content": "so"}), is_whole=True)
     assert answer is not None
     assert orjson.loads(body)["content"] == [{"type": "text", "text": "so"}]
@@ -107,7 +107,7 @@ def test_an_answer_that_is_not_strict_json_is_written_anew() -> None:
 
 def thought(api: Any, answer: dict[str, Any], backend: str) -> Any:
     attempt = Attempt(backend, "m", 0.0, 1.0, stream=False)
-    return outcome(request=chat_request(own=OwnForm(api, {})), own_answer=answer, attempts=(attempt,))
+    return outcome(request=chat_request(client_form=ClientForm(api, {})), client_answer=answer, attempts=(attempt,))
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def thought(api: Any, answer: dict[str, Any], backend: str) -> Any:
     ],
 )
 def test_thoughts_go_to_whoever_made_them(registry: Registry, api: Any, answer: dict[str, Any]) -> None:
-    origins, asked = ThoughtOrigins(), own(api, reasoning=("t1", "unknown"))
+    origins, asked = ThoughtOrigins(), form_of(api, reasoning=("t1", "unknown"))
     origins.note(thought(api, answer, "xai"))
     assert origins.foreign(asked, registry.clouds["xai"]) == {"unknown"}
     assert origins.foreign(asked, registry.primary) == {"t1", "unknown"}
-    assert origins.foreign(own(api), registry.primary) == frozenset()
+    assert origins.foreign(form_of(api), registry.primary) == frozenset()
