@@ -7,10 +7,15 @@ from typing import Any
 import orjson
 import pytest
 
+from ai_router.apis import ClientForm
+from ai_router.client_apis.messages import API as MESSAGES
+from ai_router.client_apis.responses import API as RESPONSES
 from ai_router.config_loading import load_settings
 from ai_router.dispatch.budget import DEFAULT_LIMIT, most_usd
 from ai_router.providers.building import build_registry
+from ai_router.providers.pricing import price_of
 from ai_router.providers.registry import Candidate
+from ai_router.types import Usage
 from tests.chat_requests import chat_request
 
 REGISTRY = build_registry(load_settings({"PRIMARY_URL": "http://gpu:8000", "XAI_API_KEY": "k"}, dotenv=None))
@@ -33,6 +38,13 @@ def input_tokens(content: Any) -> float:
     return (asks(content) - asks("")) / PRICE.input * 1_000_000
 
 
+def costs_of_all_it_can_read() -> float:
+    context = XAI.facts(XAI.model).context
+    assert PRICE is not None
+    assert context is not None
+    return price_of(Usage(context, DEFAULT_LIMIT), PRICE)
+
+
 def picture(url: str) -> list[dict[str, Any]]:
     return [{"type": "image_url", "image_url": {"url": url}}]
 
@@ -52,6 +64,46 @@ def test_a_picture_is_reserved_as_a_picture_wherever_it_is() -> None:
 def test_text_that_looks_like_a_picture_is_text() -> None:
     said = orjson.dumps(picture("data:image/png;base64," + "7" * 50_000)).decode()
     assert input_tokens(said) >= len(said)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}},
+        {"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}},
+    ],
+    ids=["by its id", "in the request", "a video"],
+)
+def test_a_file_may_take_all_that_the_model_can_read(part: dict[str, Any]) -> None:
+    assert asks([part]) == costs_of_all_it_can_read()
+
+
+def test_no_request_has_more_tokens_than_its_model_can_read() -> None:
+    assert asks("7" * 5_000_000) == costs_of_all_it_can_read()
+
+
+TEXT = "7" * 50_000
+DOCUMENT = {"type": "document", "title": TEXT, "source": {"type": "content", "content": []}}
+
+
+@pytest.mark.parametrize(
+    ("api", "field", "value", "least"),
+    [
+        (MESSAGES, "messages", [{"role": "user", "content": [{"type": "search_result", "content": TEXT}]}], 50_000),
+        (MESSAGES, "messages", [{"role": "user", "content": [DOCUMENT]}], 50_000),
+        (MESSAGES, "messages", [{"role": "user", "content": [{"type": "image", "source": {}, "note": TEXT}]}], 50_000),
+        (RESPONSES, "input", [{"type": "compaction", "encrypted_content": TEXT}], 50_000),
+        (RESPONSES, "input", [{"type": "message", "content": [{"type": "input_file", "file_url": "u"}]}], 200_000),
+    ],
+    ids=["search result", "document", "beside a picture", "compaction", "file"],
+)
+def test_what_is_passed_on_in_another_api_counts_as_it_is_sent(api: Any, field: str, value: Any, least: int) -> None:
+    assert PRICE is not None
+    form = ClientForm(api, {field: orjson.Fragment(orjson.dumps(value))})
+    found = most_usd(CLOUD, chat_request("hello", client_form=form))
+    assert found is not None
+    assert (found - asks("hello")) / PRICE.input * 1_000_000 >= least - 300
 
 
 def test_the_answer_is_reserved_with_its_limit_as_often_as_it_is_wanted() -> None:

@@ -271,6 +271,13 @@ def test_a_request_without_a_limit_gets_one(lab: Lab) -> None:
     assert "max_tokens" not in lab.xai.calls(CHAT)[-1].body
 
 
+def test_a_null_is_no_limit_and_takes_none_away(lab: Lab) -> None:
+    secret = lab.key("--daily-usd", "1")
+    lab.ask(secret, model="xai", max_completion_tokens=None)
+    assert lab.xai.calls(CHAT)[-1].body == lab.xai.calls(CHAT)[-1].body | {"max_tokens": 4096}
+    assert "max_completion_tokens" not in lab.xai.calls(CHAT)[-1].body
+
+
 def test_a_used_up_budget_says_when_it_begins_anew_and_what_is_free_goes_on(lab: Lab) -> None:
     secret = lab.key("--daily-usd", "0.000001")
     status, headers, body = lab.ask(secret, model="xai")

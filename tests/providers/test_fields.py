@@ -44,6 +44,16 @@ def test_thinking_that_is_switched_off_needs_no_room(switch: dict[str, Any]) -> 
     assert auto(True, max_tokens=10, chat_template_kwargs=orjson.Fragment(b"{}")).raised
 
 
+@pytest.mark.parametrize(
+    "params",
+    [{"max_tokens": 10, "max_completion_tokens": None}, {"max_completion_tokens": None, "max_tokens": 10}],
+    ids=["before", "behind"],
+)
+def test_a_null_takes_no_place_from_a_field_that_is_renamed_to_it(params: dict[str, Any]) -> None:
+    renames = Rules(rename={"max_tokens": "max_completion_tokens"})
+    assert sent_fields(params, [renames]).values == {"max_completion_tokens": 10}
+
+
 @pytest.mark.parametrize("policy", [AUTO, MaxTokensPolicy("strip"), MaxTokensPolicy("add", 5)])
 @pytest.mark.parametrize("beside", [{"ignore_eos": True}, {"min_tokens": 5}])
 def test_a_limit_is_the_only_end_beside_ignore_eos_and_min_tokens(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-import orjson
-
+from ai_router.dispatch.most_tokens import most_input_tokens
 from ai_router.dispatch.permission import NotPermitted
-from ai_router.dispatch.plan import Plan, picture_parts
+from ai_router.dispatch.plan import Plan
 from ai_router.dispatch.token_limits import limit_in
 from ai_router.errors import RouterError
 from ai_router.providers.pricing import price_of
@@ -19,11 +17,8 @@ from ai_router.virtual_key import AtLimit, VirtualKey
 
 DEFAULT_LIMIT = 4096
 """Tokens of an answer, where the client sets no limit."""
-_PICTURE_TOKENS = 32_768
-"""More than any picture is known to take: one of 12 megapixels takes up to 14,364 (huggingface.co/datasets/
-JOHNISKING/image-token-cost, November 2026). How large a picture is does not show in its bytes."""
-_TEMPLATE_TOKENS = 200
-"""More than what a chat template puts around messages, and the date before them."""
+_LARGEST_CONTEXT = 2_000_000
+"""Tokens, of a model of which it is not known."""
 _CONTEXT_BYTES = 24_000
 """What a web search adds at most (dispatch/web_search.py)."""
 
@@ -80,30 +75,14 @@ def _priced(plan: Plan, decision: Decision, request: ChatRequest, searchers: Seq
 
 
 def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = None) -> float | None:
-    """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before.
-
-    A byte of text counts for a token: most text takes a fourth of that, but a table of digits does not.
-    """
+    """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before."""
     if candidate.backend.local:
         return 0.0
-    price = candidate.backend.facts(candidate.model).price
-    if price is None:
+    facts = candidate.backend.facts(candidate.model)
+    if facts.price is None:
         return None
-    size = len(request.messages_json) + sum(len(_json(value)) for value in request.params.values())
-    size += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
-    pictures = [_inline_chars(part) for part in picture_parts(request.messages)]
-    tokens = size - sum(pictures) + len(pictures) * _PICTURE_TOKENS + _TEMPLATE_TOKENS
+    tokens = most_input_tokens(request, facts.context or _LARGEST_CONTEXT)
+    tokens += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
     choices = request.params.get("n")
     output = (limit_in(request) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
-    return price_of(Usage(tokens, output), price)
-
-
-def _inline_chars(part: Mapping[str, Any]) -> int:
-    """How long a picture is that stands in the request itself; 0: it is somewhere else."""
-    source = part.get("image_url")
-    url = source.get("url") if isinstance(source, Mapping) else source
-    return len(url) if isinstance(url, str) and url.startswith("data:image/") else 0
-
-
-def _json(value: object) -> bytes:
-    return orjson.dumps(value)
+    return price_of(Usage(tokens, output), facts.price)

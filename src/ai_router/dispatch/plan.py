@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import orjson
 
@@ -15,7 +14,6 @@ from ai_router.types import ChatRequest, DecidedBy, Decision, Label, Message, Ro
 
 _CHARS_PER_TOKEN = 6
 """A high estimate: a model is left out only if the request certainly does not fit into its context."""
-_PICTURES = ("image_url", "input_image")
 _SHORT_CHARS = 12_000
 """No model of today has a context that is too small for so little."""
 
@@ -184,12 +182,10 @@ def has_tools(request: ChatRequest) -> bool:
     return bool(tools) and (not isinstance(tools, orjson.Fragment) or orjson.dumps(tools) != b"[]")
 
 
-def picture_parts(messages: Sequence[Message]) -> Iterator[Mapping[str, Any]]:
-    """The parts of the messages' contents that are pictures."""
-    for message in messages:
-        if isinstance(content := message.get("content"), list):
-            yield from (part for part in content if isinstance(part, Mapping) and part.get("type") in _PICTURES)
-
-
 def _has_images(messages: Sequence[Message]) -> bool:
-    return next(picture_parts(messages), None) is not None
+    return any(
+        isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image")
+        for message in messages
+        if isinstance(content := message.get("content"), list)
+        for part in content
+    )

@@ -44,9 +44,11 @@ def _changed(request: ChatRequest, limit: int) -> ChatRequest:
 
 
 def _limited(fields: Mapping[str, Any], limit: int, names: Sequence[str]) -> Mapping[str, Any]:
-    """The fields, of which those called ``names`` are no larger than ``limit``; there is one at least."""
+    """The fields, of which those called ``names`` are no larger than ``limit``; there is one at least. One that is null
+    goes: it would take the place of another that a provider's rules rename to it."""
     present = [name for name in names if fields.get(name) is not None] or names[:1]
-    return {**fields, **{name: min(_limit(fields, name) or limit, limit) for name in present}}
+    others = {name: value for name, value in fields.items() if value is not None or name not in names}
+    return {**others, **{name: min(_limit(fields, name) or limit, limit) for name in present}}
 
 
 def _without_long_thoughts(fields: Mapping[str, Any], limit: int) -> Mapping[str, Any]:

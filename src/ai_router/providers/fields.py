@@ -79,8 +79,10 @@ def _by_rule(params: Mapping[str, Any], rule: Rules) -> Mapping[str, Any]:
             continue
         renamed = rule.rename.get(name)
         if renamed is None:
-            ruled[name] = value
-        elif renamed not in params:
+            # A null must not undo what has been renamed to this.
+            if value is not None or name not in ruled:
+                ruled[name] = value
+        elif params.get(renamed) is None:
             ruled[renamed] = value
     return {**rule.add, **ruled}
 

@@ -1,0 +1,74 @@
+"""How many tokens a request can have at most, whoever counts them. Pure.
+
+A byte of text counts for a token: most text takes a fourth of that, but a table of digits does not. What a picture or a
+file takes does not show in its bytes, or it is somewhere else. No request has more tokens than its model's context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from ai_router.types import ChatRequest
+
+_PICTURE_TOKENS = 32_768
+"""More than any picture is known to take: one of 12 megapixels takes up to 14,364 (huggingface.co/datasets/
+JOHNISKING/image-token-cost, November 2026)."""
+_TEMPLATE_TOKENS = 200
+"""More than what a chat template puts around messages, and the date before them."""
+_PICTURES = frozenset({"computer_screenshot", "image", "image_url", "input_image"})
+_FILES = frozenset({"container_upload", "file", "input_file", "input_video", "video", "video_url"})
+_DATA = frozenset({"data", "file_data", "image_url", "url"})
+_SOURCES_OF_FILES = frozenset({"base64", "file", "url"})
+"""Of a document in Anthropic's API; another one has its text in it."""
+
+
+class _Media(NamedTuple):
+    """A picture or a file in a request, and how many characters of the request it is."""
+
+    is_file: bool
+    chars: int
+
+
+def most_input_tokens(request: ChatRequest, context: int) -> int:
+    """The most tokens that the request can have for a model with so large a ``context``: as chat completions or in the
+    form of its client's API, whichever is more."""
+    params = sum(len(orjson.dumps(value)) for value in request.params.values())
+    most = _most(request.messages, len(request.messages_json) + params, context)
+    if (form := request.client_form) is not None:
+        body = orjson.dumps(dict(form.fields))
+        most = max(most, _most(orjson.loads(body), len(body), context))
+    return min(most + _TEMPLATE_TOKENS, context)
+
+
+def _most(value: Any, size: int, context: int) -> int:
+    media = list(_media_in(value))
+    text = size - sum(one.chars for one in media)
+    return text + sum(context if one.is_file else _PICTURE_TOKENS for one in media)
+
+
+def _media_in(value: Any) -> Iterator[_Media]:
+    """The pictures and files in JSON values, at whatever depth."""
+    if isinstance(value, Mapping):
+        kind = value.get("type")
+        if kind in _PICTURES or kind in _FILES or (kind == "document" and _is_file(value.get("source"))):
+            yield _Media(kind not in _PICTURES, _chars_in(value))
+        else:
+            for inner in value.values():
+                yield from _media_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _media_in(inner)
+
+
+def _is_file(source: Any) -> bool:
+    return isinstance(source, Mapping) and source.get("type") in _SOURCES_OF_FILES
+
+
+def _chars_in(part: Mapping[str, Any]) -> int:
+    """The characters of the data in a picture or file, which are as many bytes of JSON at least. Anything else that
+    stands in it counts as text."""
+    data = (len(value) for name, value in part.items() if name in _DATA and isinstance(value, str))
+    return sum(data) + sum(_chars_in(inner) for inner in part.values() if isinstance(inner, Mapping))
