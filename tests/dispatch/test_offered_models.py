@@ -18,13 +18,14 @@ REGISTRY = build_registry(
         dotenv=None,
     )
 )
+TODAY = date(2026, 11, 30)
 LOCAL = {"auto", "primary", "primary/nano"}
 UNLIMITED = KeyLimits()
 BUDGET = KeyLimits(daily_usd=1.0)
 
 
 def offered(key: VirtualKey | None) -> set[str]:
-    return {entry.id for entry in offered_models(REGISTRY, key, date(2026, 11, 30))}
+    return {entry.id for entry in offered_models(REGISTRY, key, TODAY)}
 
 
 def key(*routes: str, models: tuple[str, ...] = (), limits: KeyLimits = UNLIMITED, local: bool = False) -> VirtualKey:
@@ -33,7 +34,7 @@ def key(*routes: str, models: tuple[str, ...] = (), limits: KeyLimits = UNLIMITE
 
 
 def test_without_a_virtual_key_all_are_offered() -> None:
-    assert offered(None) == {entry.id for entry in listing(REGISTRY)}
+    assert offered(None) == {entry.id for entry in listing(REGISTRY, TODAY)}
 
 
 def test_a_key_of_which_nothing_is_said_is_offered_the_routes_and_no_model_of_a_cloud() -> None:
@@ -48,6 +49,17 @@ def test_a_key_that_reaches_no_cloud_is_offered_none(only_local: VirtualKey) -> 
 def test_a_key_is_offered_the_models_that_its_patterns_name() -> None:
     found = offered(key(models=("openai/*",)))
     assert found - LOCAL - {"xai", "enrich"} == {name for name in offered(None) if name.startswith("openai/")}
+
+
+@pytest.mark.parametrize(
+    "nothing_plain", [key("enrich"), key("meta"), key("xai", local=True)], ids=["enrich", "meta", "xai, local-only"]
+)
+def test_who_may_ask_nobody_for_a_plain_answer_is_not_offered_auto(nothing_plain: VirtualKey) -> None:
+    assert "auto" not in offered(nothing_plain)
+
+
+def test_a_key_that_may_spend_nothing_is_offered_what_costs_nothing() -> None:
+    assert offered(key(models=("*",), limits=KeyLimits(daily_usd=0.0))) == LOCAL
 
 
 def test_a_key_with_a_budget_is_offered_no_model_of_which_nobody_knows_the_price() -> None:

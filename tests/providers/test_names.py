@@ -107,12 +107,12 @@ def test_the_nearest_names_are_offered() -> None:
 
 
 def test_what_cannot_work_is_not_listed() -> None:
-    assert [entry.id for entry in listing(registry())] == ["auto", "primary", "primary/nano"]
+    assert [entry.id for entry in listing(registry(), TODAY)] == ["auto", "primary", "primary/nano"]
 
 
 def test_every_listed_name_resolves_without_a_warning() -> None:
     whole = registry(**ALL)
-    for entry in listing(whole):
+    for entry in listing(whole, TODAY):
         found = resolve(whole, entry.id, TODAY)
         assert found is None or found.warning is None, entry.id
 
@@ -147,6 +147,7 @@ def test_an_alias_of_what_has_no_key_is_not_found(tmp_path: Path) -> None:
     mine.write_text('[aliases]\nbest = "openai/gpt-6.1-sol"\n')
     with pytest.raises(ModelNotFound):
         named("best", CATALOGUE_FILE=str(mine))
+    assert "best" not in [entry.id for entry in listing(registry(CATALOGUE_FILE=str(mine)), TODAY)]
 
 
 def test_an_unknown_model_may_be_taken_for_auto_with_a_warning() -> None:

@@ -36,7 +36,7 @@ def named(name: str) -> Decision:
 def test_it_is_a_model_that_a_client_may_name_before_anything_else(tmp_path: Path) -> None:
     ours = registry(tmp_path, route())
     assert resolve(ours, "code", TODAY).route == "code"
-    assert "code" in [entry.id for entry in listing(ours)]
+    assert "code" in [entry.id for entry in listing(ours, TODAY)]
 
 
 @pytest.mark.parametrize("decision", [named("code"), Decision("CODE", "code", DecidedBy.FAST, "like its examples")])

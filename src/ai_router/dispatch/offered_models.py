@@ -10,27 +10,43 @@ from ai_router.dispatch.permission import NotPermitted, permitted
 from ai_router.dispatch.plan import plan_answer, primary_candidate
 from ai_router.http.local_only import NotLocal
 from ai_router.providers.names import ListedModel, explicit_decision, listing, resolve
-from ai_router.providers.registry import AUTO, Registry
+from ai_router.providers.registry import AUTO, Candidate, Registry
+from ai_router.types import DecidedBy, Decision, Label, Route
 from ai_router.virtual_key import VirtualKey
 
 
 def offered_models(registry: Registry, key: VirtualKey | None, today: date) -> Sequence[ListedModel]:
     """The list of ``listing``, without what the virtual ``key`` does not permit; None: whoever asks may name all."""
-    every = listing(registry)
+    every = listing(registry, today)
     return every if key is None else [model for model in every if _may_be_named(model.id, registry, key, today)]
+
+
+_PLAIN = Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.DEFAULT, "an easy request")
+"""What ``auto`` has to be good for at least."""
 
 
 def _may_be_named(model: str, registry: Registry, key: VirtualKey, today: date) -> bool:
     """Whether a request for this model would be refused neither for the key nor, with a budget, for want of a price."""
     named = resolve(registry, model, today)
-    if named.route == AUTO:
+    if named.route == AUTO and "embeddings" in key.routes:
         return True
-    decision, primary = explicit_decision(model, named), primary_candidate(registry)
+    decision = _PLAIN if named.route == AUTO else explicit_decision(model, named)
+    plan, primary = plan_answer(decision, registry, cloud_fallback=True), primary_candidate(registry)
     try:
-        plan = permitted(plan_answer(decision, registry, cloud_fallback=True), decision, key, primary)
         if key.local_only:
-            kept_local(plan, decision, primary, "its key says so")
+            plan = kept_local(plan, decision, primary, "its key says so")
+        plan = permitted(plan, decision, key, primary)
     except (NotPermitted, NotLocal):
         return False
-    first = plan.candidates[0]
-    return first.backend.local or not key.limits.has_budget or first.backend.facts(first.model).price is not None
+    searches = plan.wants_context and any(searcher.search.max_usd for searcher in registry.searchers)
+    return _can_pay(key, plan.candidates[0]) and not (searches and _has_nothing(key))
+
+
+def _can_pay(key: VirtualKey, candidate: Candidate) -> bool:
+    if candidate.backend.local or not key.limits.has_budget:
+        return True
+    return not _has_nothing(key) and candidate.backend.facts(candidate.model).price is not None
+
+
+def _has_nothing(key: VirtualKey) -> bool:
+    return 0 in (key.limits.daily_usd, key.limits.monthly_usd)

@@ -59,7 +59,7 @@ def resolve(registry: Registry, model: str, today: date) -> ResolvedModel:
         return resolved
     if registry.takes_unknown_models:
         return ResolvedModel(AUTO, warning=f"there is no model '{model}' here: it is taken for '{AUTO}'")
-    raise ModelNotFound(model, nearest(registry, model), _missing_key(registry, model))
+    raise ModelNotFound(model, nearest(registry, model, today), _missing_key(registry, model))
 
 
 def explicit_decision(model: str, named: ResolvedModel) -> Decision:
@@ -75,14 +75,14 @@ def explicit_decision(model: str, named: ResolvedModel) -> Decision:
     )
 
 
-def listing(registry: Registry) -> Sequence[ListedModel]:
+def listing(registry: Registry, today: date) -> Sequence[ListedModel]:
     """The models to offer: ``auto``, the routes that have a backend, and the backends' models."""
-    return list(_listed_models(registry))
+    return list(_listed_models(registry, today))
 
 
-def nearest(registry: Registry, model: str) -> Sequence[str]:
+def nearest(registry: Registry, model: str, today: date) -> Sequence[str]:
     """Up to three names that exist and resemble ``model``, for an error message."""
-    known = {entry.id: None for entry in _listed_models(registry)}
+    known = {entry.id: None for entry in _listed_models(registry, today)}
     bare = {name.partition("/")[2]: None for name in known if "/" in name}
     return difflib.get_close_matches(model, [*bare, *known], n=3, cutoff=0.4)
 
@@ -161,7 +161,7 @@ def _missing_key(registry: Registry, model: str) -> str | None:
     return None
 
 
-def _listed_models(registry: Registry) -> Iterator[ListedModel]:
+def _listed_models(registry: Registry, today: date) -> Iterator[ListedModel]:
     yield ListedModel(AUTO, "ai-router")
     yield ListedModel(PRIMARY, "ai-router")
     if registry.xai is not None:
@@ -170,7 +170,10 @@ def _listed_models(registry: Registry) -> Iterator[ListedModel]:
         yield ListedModel(Route.ENRICH, "ai-router")
     yield from (ListedModel(name, "ai-router") for name in registry.catalogue.routes)
     yield ListedModel(f"{PRIMARY}/{registry.primary.model}", PRIMARY)
-    yield from (ListedModel(alias, "ai-router") for alias in registry.catalogue.aliases if not is_pattern(alias))
+    for alias in registry.catalogue.aliases:
+        # One whose provider has no key leads nowhere.
+        if not is_pattern(alias) and _as_alias(registry, alias, today) is not None:
+            yield ListedModel(alias, "ai-router")
     for name, backend in registry.clouds.items():
         known = () if backend.provider is None else backend.provider.models
         for model in dict.fromkeys([backend.model, *known] if backend.model else known):

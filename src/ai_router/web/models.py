@@ -51,7 +51,7 @@ def blueprint(registry: Registry, primary_facts: PrimaryFacts) -> Blueprint:
         primary_facts.wait(_WAIT_S)
         named = resolve(registry, model, date.today())
         owner = named.route if named.route in registry.clouds else "ai-router"
-        listed = {entry.id: entry.owned_by for entry in listing(registry)}
+        listed = {entry.id: entry.owned_by for entry in listing(registry, date.today())}
         return jsonify(shown(model, listed.get(model, owner), named))
 
     return models
