@@ -119,6 +119,33 @@ def test_the_command_lists_keys_without_their_secrets(lab: Lab) -> None:
     assert (unknown.returncode, unknown.stderr) == (2, "ai-router: there is no key 'vk-unknown', or it is revoked\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("one", "--daily-usd", "nan"), "must be a number"),
+        (("one", "--routes", "nonsense"), "there is no route 'nonsense'"),
+        (("one", "--routes", " , "), "there is no route"),
+        (("  ",), "must not be empty"),
+    ],
+    ids=["amount", "route", "no route", "name"],
+)
+def test_a_key_that_could_not_mean_what_it_says_is_not_made(lab: Lab, options: tuple[str, ...], why: str) -> None:
+    refused = keys_command(lab.database, "create", *options)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert why in refused.stderr
+
+
+def test_a_broken_database_is_told_and_not_taken_for_one_without_keys(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'usage.db'}"
+    new_key(database)
+    with (tmp_path / "usage.db").open("r+b") as file:
+        file.write(b"no database, and never was one.")
+    listed = keys_command(database, "list")
+    assert (listed.returncode, listed.stdout) == (2, "")
+    assert "the database was broken, and no key in it is known any more" in listed.stderr
+    assert "usage.db.broken-" in listed.stderr
+
+
 def test_a_keys_usage_and_sessions_are_its_own_and_its_orgs(lab: Lab) -> None:
     key_id, secret = new_key(lab.database, "--org", "acme")
     assert eventually(lambda: lab.ask(secret, path="/v1/models")[0] == 200)
@@ -163,6 +190,24 @@ def test_a_list_of_models_has_those_that_the_key_may_name(lab: Lab) -> None:
         assert {"auto", "primary"} < listed(local, path)
         assert not [name for name in listed(local, path) if name.startswith("xai")]
         assert {"xai", "xai/grok-4.7"} <= listed(OWNERS, path)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "code"),
+    [
+        ((), {"models": ["anthropic/claude-opus-5.5"]}, "model_not_allowed"),
+        ((), {"plugins": [{"id": "web"}]}, "model_not_allowed"),
+        (("--daily-usd", "1"), {"service_tier": "priority"}, "price_unknown"),
+        (("--daily-usd", "1"), {"speed": "fast"}, "price_unknown"),
+    ],
+    ids=["models", "plugins", "tier", "speed"],
+)
+def test_no_field_of_a_provider_gets_around_it(
+    lab: Lab, options: tuple[str, ...], fields: dict[str, Any], code: str
+) -> None:
+    status, _, body = lab.ask(lab.key(*options), **fields)
+    assert (status, body["error"]["code"], body["error"]["param"]) == (403, code, next(iter(fields)))
+    assert lab.ask(OWNERS, **fields)[0] == 200
 
 
 def test_a_key_for_the_primary_alone_never_reaches_a_cloud(lab: Lab) -> None:

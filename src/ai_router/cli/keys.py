@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from ai_router.cli.common import exit_with, settings_or_exit
-from ai_router.errors import NotFound, StoreUnavailable
+from ai_router.cli.common import exit_with, registry_of, settings_or_exit
+from ai_router.errors import NotFound, StoreGone, StoreUnavailable
+from ai_router.providers.catalogue import DOORS
 from ai_router.routing.dial import HIGHEST, LOWEST
 from ai_router.storage.key_rows import KeyRow
-from ai_router.storage.lazy_store import lazy_keys
 from ai_router.virtual_key import DEFAULT_ROUTES, AtLimit, KeyLimits, VirtualKey, new_id, new_secret
 
 if TYPE_CHECKING:
@@ -42,6 +43,25 @@ def _names(_context: click.Context, _option: click.Parameter, text: str | None) 
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _routes(context: click.Context, option: click.Parameter, text: str | None) -> Sequence[str] | None:
+    """Names of routes between commas. A provider's is one, too: all of its models may be named then."""
+    names = _names(context, option, text)
+    if names is None:
+        return None
+    catalogue = registry_of(settings_or_exit()).catalogue
+    known = [*sorted(DEFAULT_ROUTES), *DOORS, *catalogue.routes, *catalogue.providers]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise click.BadParameter(f"there is no route '{', '.join(unknown)}'; there are {', '.join(known)}")
+    return names
+
+
+def _name(_context: click.Context, _argument: click.Parameter, text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("must not be empty")
+    return text
+
+
 def _organization(_context: click.Context, _option: click.Parameter, text: str) -> str:
     if text and not _ORGANIZATION.fullmatch(text):
         raise click.BadParameter("may have 1 to 64 of A-Z a-z 0-9 . _ -")
@@ -50,7 +70,19 @@ def _organization(_context: click.Context, _option: click.Parameter, text: str) 
 
 _COUNT = click.IntRange(1, 2**31 - 1)
 _QUALITY = click.IntRange(LOWEST, HIGHEST)
-_USD = click.FloatRange(0, 1_000_000)
+
+
+class _Amount(click.FloatRange):
+    """A number of USD. NaN, which is neither too small nor too large, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        amount = float(super().convert(value, param, ctx))
+        if math.isnan(amount):
+            self.fail("must be a number", param, ctx)
+        return amount
+
+
+_USD = _Amount(0, 1_000_000)
 
 
 @click.group()
@@ -59,12 +91,12 @@ def keys() -> None:
 
 
 @keys.command()
-@click.argument("name")
+@click.argument("name", callback=_name)
 @click.option("--org", default="", callback=_organization, help="All of its requests belong to this org.")
 @click.option("--user", default="", help="Whose it is, for your own eyes.")
 @click.option(
     "--routes",
-    callback=_names,
+    callback=_routes,
     help=f"Where its requests may be decided to go, between commas. Else: {','.join(sorted(DEFAULT_ROUTES))}.",
 )
 @click.option("--models", callback=_names, help="provider/model that it may name, with * for any. Else: none.")
@@ -157,15 +189,21 @@ def rotate(key_id: str, keep_old: float, *, as_json: bool) -> None:
 @contextmanager
 def _opened() -> Iterator[KeyStore]:
     """The store; ends the command with one line where that fails."""
-    opened = lazy_keys(settings_or_exit().usage_database)
+    from ai_router.storage.keys import KeyStore  # noqa: PLC0415 - slow to load
+
+    store, settings = None, settings_or_exit()
     try:
-        yield opened.store()
+        store = KeyStore(settings.usage_database)
+        yield store
+    except StoreGone as problem:
+        exit_with(f"the database was broken, and no key in it is known any more: {problem.detail}")
     except StoreUnavailable as problem:
         exit_with(f"the database does not answer: {problem.detail}")
     except NotFound as problem:
         exit_with(str(problem))
     finally:
-        opened.close()
+        if store is not None:
+            store.close()
 
 
 def _show_secret(key_id: str, secret: str, *, as_json: bool) -> None:

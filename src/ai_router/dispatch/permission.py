@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ai_router.dispatch.plan import Plan
 from ai_router.errors import Forbidden
@@ -14,10 +16,19 @@ from ai_router.virtual_key import DEFAULT_ROUTES, VirtualKey
 class NotPermitted(Forbidden):
     """403: the key may not use this route or model."""
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str, param: str = "model") -> None:
         super().__init__(message)
         self.code = code
-        self.param = "model"
+        self.param = param
+
+
+_CHOOSE_MODELS = ("models", "plugins", "preset", "route")
+"""OpenRouter's: other models to ask, what is done to the request, and settings that are kept there."""
+_SET_PRICES: Mapping[str, Sequence[Any]] = {
+    "service_tier": ("auto", "default", "flex", "standard_only"),
+    "speed": ("standard",),
+}
+"""OpenAI's and Anthropic's, with the values that cost no more than usual."""
 
 
 def permitted(plan: Plan, decision: Decision, key: VirtualKey, primary: Candidate) -> Plan:
@@ -52,6 +63,19 @@ def check_route(route: str, key: VirtualKey | None, *, priced: bool = True) -> N
         raise NotPermitted(f"this key may not use /v1/{route}", "route_not_allowed")
     if key.limits.has_budget and not priced:
         raise NotPermitted(f"this key has a budget, and what /v1/{route} costs is not known", "price_unknown")
+
+
+def check_fields(fields: Mapping[str, Any], key: VirtualKey) -> None:
+    """Raises NotPermitted for fields of a body by which a provider would do more than the key permits: ask other models
+    (OpenRouter), or, with a budget, answer at another price than the known one (OpenAI, Anthropic)."""
+    for name in _CHOOSE_MODELS:
+        if fields.get(name):
+            raise NotPermitted(f"'{name}' chooses models, which this key may not", "model_not_allowed", name)
+    if not key.limits.has_budget:
+        return
+    for name, usual in _SET_PRICES.items():
+        if fields.get(name) is not None and fields[name] not in usual:
+            raise NotPermitted(f"this key has a budget, and what '{name}' costs is not known", "price_unknown", name)
 
 
 def _check_named(plan: Plan, decision: Decision, key: VirtualKey) -> None:

@@ -5,6 +5,7 @@ SQLAlchemy takes a third of a second to load: who never asks for a thread need n
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ai_router.storage.keys import KeyStore
     from ai_router.storage.responses import ResponseStore
     from ai_router.storage.threads import ThreadStore
+
+log = logging.getLogger(__name__)
 
 
 class Closable(Protocol):
@@ -45,7 +48,8 @@ class LazyStore(Generic[S]):
                     self._store.check()
                 else:
                     self._store = self._open()
-            except StoreGone:
+            except StoreGone as problem:
+                log.warning("The database is begun anew: %s", problem.detail)
                 if self._store is not None:
                     self._store.close()
                 self._store = self._open()

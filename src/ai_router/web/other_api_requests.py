@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ai_router.apis import ClientApi, ClientForm
+from ai_router.dispatch.permission import check_fields
 from ai_router.routing.prompt import job_in_headers, text_of
 from ai_router.types import ChatRequest, estimated_tokens
 from ai_router.web.policy import why_local_only
@@ -17,6 +18,8 @@ def parse_other_api_request(
     payload: dict[str, Any], arrival: Arrival, api: ClientApi, kept: Mapping[str, Any]
 ) -> ChatRequest:
     """The request. ``kept``: more for ClientForm.kept. Raises InvalidRequest naming the field that is wrong."""
+    if arrival.key is not None:
+        check_fields(payload, arrival.key)
     stream, asked, model = api.streams(payload), api.read(payload), model_of(payload)
     total_chars = sum(len(text_of(message)) for message in asked.messages)
     headers = {name.lower(): value for name, value in arrival.headers}

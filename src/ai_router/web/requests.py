@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from ai_router.dispatch.permission import check_fields
 from ai_router.errors import BodyTooLarge, ClientGone, InvalidRequest
 from ai_router.providers.registry import AUTO
 from ai_router.routing.prompt import job_in_headers, text_of
@@ -159,6 +160,8 @@ def parse_chat_request(body: bytes, arrival: Arrival) -> ChatRequest:
     serialised("stream_options", options)
     _check_numbers(payload)
     _typed(payload, "tools", list, "an array")
+    if arrival.key is not None:
+        check_fields(payload, arrival.key)
     return ChatRequest(
         request_id=arrival.request_id,
         session_id=arrival.session_id,
