@@ -430,7 +430,7 @@ def test_a_classifier_without_a_decision_means_the_default_route_and_the_log_say
     assert (headers["x-router-route"], headers["x-router-decided-by"]) == ("primary", "default")
     assert why in headers["x-router-reason"]
     assert headers["x-router-speculation"] == "hit"
-    lab.router.wait_for_log(rf"Classification failed: .*{why}.* -> default route primary")
+    lab.router.wait_for_log(rf"Classification failed: .*{why}.* -> primary, decided by default")
 
 
 def test_the_classifier_is_shown_a_prompt_that_never_changes_and_the_conversation_last(lab: Lab) -> None:

@@ -75,12 +75,12 @@ def incoming(messages: int, total_chars: int, stream: bool) -> None:
 
 
 def classified(decision: Decision) -> None:
-    """The classifier answered, or failed and the default route is taken."""
+    """The classifier answered; or failed, so that the head's guess or the default route is taken."""
     if decision.failure is not None:
         _emit(
             logging.WARNING,
-            "Classification failed: %(error)s -> default route %(route)s",
-            {"error": _one_line(decision.failure), "route": decision.route},
+            "Classification failed: %(error)s -> %(route)s, decided by %(decided_by)s",
+            {"error": _one_line(decision.failure), "route": decision.route, "decided_by": decision.decided_by},
         )
     _emit(
         logging.INFO,
