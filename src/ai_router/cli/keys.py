@@ -48,11 +48,13 @@ def _routes(context: click.Context, option: click.Parameter, text: str | None) -
     names = _names(context, option, text)
     if names is None:
         return None
+    if not names:
+        raise click.BadParameter("must name one at least")
     catalogue = registry_of(settings_or_exit()).catalogue
     known = [*sorted(DEFAULT_ROUTES), *DOORS, *catalogue.routes, *catalogue.providers]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise click.BadParameter(f"there is no route '{', '.join(unknown)}'; there are {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        # The router may have another catalogue than this machine, or get one.
+        click.echo(f"there is no route '{', '.join(unknown)}' here; there are {', '.join(known)}", err=True)
     return names
 
 

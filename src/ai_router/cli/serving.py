@@ -258,7 +258,7 @@ def _routes_to_learn(settings: Settings, registry: Registry) -> list[str]:
     """The owner's routes that the model in the router does not know; the classifier does, and clients may name them."""
     labels, store = Labels(registry.catalogue.routes), OwnRoutesStore(settings.data_dir)
     store.want(labels.digests)
-    return [label.lower() for label in labels.own if label not in store.current.labels]
+    return [label.lower() for label in labels.own_routes if label not in store.current.labels]
 
 
 def _redis_problems(settings: Settings) -> Iterator[str]:
