@@ -61,7 +61,7 @@ def measured() -> tuple[list[RouteResult], float]:
 
 
 def _match(head: Head, models: RouteModels, text: str) -> OwnMatch | None:
-    return head.guess([{"role": "user", "content": text}], 2026, own=models).own
+    return head.guess([{"role": "user", "content": text}], 2026, own_routes=models).own_match
 
 
 def _result(name: str, rows: Sequence[Mapping[str, str]], matches: Sequence[OwnMatch | None]) -> RouteResult:

@@ -153,7 +153,7 @@ def build_fast_path(
     """The in-process deciders as the settings want them."""
     return FastPath(
         heads=heads,
-        own=own,
+        own_routes=own,
         cache=DecisionCache(_CACHED_DECISIONS, settings.decision_cache_s),
         conversations=Conversations(_REMEMBERED_TURNS),
         monitor=monitor,

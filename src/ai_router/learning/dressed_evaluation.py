@@ -73,10 +73,10 @@ def predict(head: Head, example: Example, year: int, own: RouteModels = NO_ROUTE
     """The head's guess about an example, and the same as a prediction, with the time it took. ``own``: the owner's
     routes."""
     started = time.perf_counter()
-    guess = head.guess(example.messages, year, own=own)
+    guess = head.guess(example.messages, year, own_routes=own)
     ms = (time.perf_counter() - started) * 1000
-    if guess.own is not None and guess.own.matches:
-        return guess, Prediction(guess.own.label, sure=guess.own.sure, ms=ms)
+    if guess.own_match is not None and guess.own_match.matches:
+        return guess, Prediction(guess.own_match.label, sure=guess.own_match.sure, ms=ms)
     return guess, Prediction(guess.label, guess.confidence, guess.probabilities, guess.sure, ms)
 
 

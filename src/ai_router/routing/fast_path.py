@@ -65,7 +65,7 @@ class FastPath:
     """
 
     heads: HeadStore
-    own: OwnRoutesStore
+    own_routes: OwnRoutesStore
     cache: DecisionCache
     conversations: Conversations
     monitor: Monitor
@@ -84,7 +84,7 @@ class FastPath:
         """What this process and others remember: of the turn before, of this one where the request ``goes_on`` with
         it, and of the question. At most one round trip. ``values``: as of SharedDecisions.recall."""
         previous = self.conversations.label_at(keys[0])
-        own = self.conversations.own_label(keys[1]) if goes_on else None
+        current = self.conversations.own_label(keys[1]) if goes_on else None
         decision = self.cache.get(key) if key is not None else None
         elsewhere = self.shared.recall(
             keys[0] if previous is None else None,
@@ -93,12 +93,14 @@ class FastPath:
             key if decision is None else None,
             values,
         )
-        return Remembered(previous or elsewhere.previous, elsewhere.own or own, decision or elsewhere.decision)
+        return Remembered(previous or elsewhere.previous, elsewhere.current or current, decision or elsewhere.decision)
 
     def first_guess(self, request: ChatRequest) -> HeadGuess:
         """The head's first guess. Also while the head is out of service: it is compared with the classifier's."""
         head, started = self.heads.current, time.perf_counter()
-        first = head.first_guess(request.messages, request.timestamp.year, may_wait=False, own=self.own.current)
+        first = head.first_guess(
+            request.messages, request.timestamp.year, may_wait=False, own_routes=self.own_routes.current
+        )
         took_s = time.perf_counter() - started
         if first.final:
             self._measured(first.guess, took_s)
@@ -107,7 +109,7 @@ class FastPath:
     def second_guess(self, request: ChatRequest, before: HeadGuess) -> Guess:
         """The guess of the same head with its slow models."""
         started = time.perf_counter()
-        guess = before.head.second_guess(before.first, request.timestamp.year, own=self.own.current)
+        guess = before.head.second_guess(before.first, request.timestamp.year, own_routes=self.own_routes.current)
         self._measured(guess, before.took_s + time.perf_counter() - started)
         return guess
 
@@ -125,12 +127,12 @@ class FastPath:
             self.cache.put(key, decision)
             self.shared.remember_decision(key, decision)
         # Of an owner's routes the head knows what five examples tell: that is no reason to put it out of service.
-        if guess is not None and guess.sure and guess.own is None and decision.label in LABELS:
+        if guess is not None and guess.sure and guess.own_match is None and decision.label in LABELS:
             self.monitor.record_comparison(agreed=guess.label == decision.label)
 
     def offer_to_shadow(self, request: ChatRequest, guess: Guess) -> None:
         """Perhaps have the classifier asked afterwards about a decision of the head's."""
-        if self.shadow is not None and guess.own is None:
+        if self.shadow is not None and guess.own_match is None:
             self.shadow.offer(request, guess)
 
     def remember(self, keys: tuple[TurnKey | None, TurnKey], label: LabelName, previous: LabelName | None) -> None:
@@ -146,7 +148,15 @@ class FastPath:
     def dry(self) -> DryFastPath:
         """The same for a dry run."""
         return DryFastPath(
-            *(self.heads, self.own, self.cache, self.conversations, self.monitor, self.metrics, self.context_chars),
+            *(
+                self.heads,
+                self.own_routes,
+                self.cache,
+                self.conversations,
+                self.monitor,
+                self.metrics,
+                self.context_chars,
+            ),
             self.shared,
         )
 
@@ -197,8 +207,8 @@ def fallback_decision(guess: Guess | None, failure: str, duration_ms: float | No
     """The head's guess, if it is as likely as MIN_FALLBACK_CONFIDENCE; else the default route. ``failure``: why the
     classifier gave no decision."""
     problem = f"no decision from the classifier ({failure})"
-    if guess is not None and guess.own is not None and guess.own.matches:
-        decision = own_decision(guess.own, guess, f"{problem}; fast path: {guess.own.reason}")
+    if guess is not None and guess.own_match is not None and guess.own_match.matches:
+        decision = own_decision(guess.own_match, guess, f"{problem}; fast path: {guess.own_match.reason}")
     elif guess is None or guess.confidence < MIN_FALLBACK_CONFIDENCE:
         decision = default_decision(f"{problem}; the default route")
     else:

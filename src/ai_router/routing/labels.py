@@ -20,10 +20,12 @@ class Labels:
     """
 
     def __init__(self, routes: Mapping[str, OwnRoute] | None = None) -> None:
-        self.own: Mapping[LabelName, OwnRoute] = {label_of(name): route for name, route in (routes or {}).items()}
-        self.names = LabelSet((*LABELS, *self.own))
-        self.prompt = system_prompt(self.own)
-        meanings = {**DESCRIPTIONS, **{label: described(route) for label, route in self.own.items()}}
+        self.own_routes: Mapping[LabelName, OwnRoute] = {
+            label_of(name): route for name, route in (routes or {}).items()
+        }
+        self.names = LabelSet((*LABELS, *self.own_routes))
+        self.prompt = system_prompt(self.own_routes)
+        meanings = {**DESCRIPTIONS, **{label: described(route) for label, route in self.own_routes.items()}}
         self.criteria = {str(label): meaning for label, meaning in meanings.items()}
-        self.digests = {label: route.digest for label, route in self.own.items()}
-        self.digest = hashlib.blake2b(self.prompt.encode(), digest_size=8).digest() if self.own else b""
+        self.digests = {label: route.digest for label, route in self.own_routes.items()}
+        self.digest = hashlib.blake2b(self.prompt.encode(), digest_size=8).digest() if self.own_routes else b""

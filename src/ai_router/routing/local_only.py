@@ -19,10 +19,10 @@ def decide_local_only(request: ChatRequest, registry: Registry, head: Head | Non
     plain = Decision(Label.MODERATE, Route.PRIMARY, DecidedBy.POLICY, reason)
     if head is None or not (is_choice or own.labels):
         return plain
-    guess = head.guess(request.messages, request.timestamp.year, own=own)
-    if guess.own is not None and guess.own.matches:
-        label = guess.own.label
-        return Decision(label, route_of(label), DecidedBy.POLICY, f"{reason}; {guess.own.reason}", ask=guess.ask)
+    guess = head.guess(request.messages, request.timestamp.year, own_routes=own)
+    if guess.own_match is not None and guess.own_match.matches:
+        label = guess.own_match.label
+        return Decision(label, route_of(label), DecidedBy.POLICY, f"{reason}; {guess.own_match.reason}", ask=guess.ask)
     if not is_choice:
         return plain
     return Decision(

@@ -98,7 +98,7 @@ class Router:
         if self._classifier is not None:
             self._classifier.labels = self._labels
         if self._fast_path is not None:
-            self._fast_path.own.want(self._labels.digests)
+            self._fast_path.own_routes.want(self._labels.digests)
 
     def _escalates(self) -> bool:
         """Whether a tool loop that the primary runs in circles may go to a cloud."""
@@ -145,7 +145,7 @@ class Router:
         # A background job is not worth a web search or a cloud call, also where the chat has a route for its model.
         decided = _meta_decision(request) or explicit
         if decided is None and request.local_only:
-            own = NO_ROUTES if self._fast_path is None else self._fast_path.own.current
+            own = NO_ROUTES if self._fast_path is None else self._fast_path.own_routes.current
             return decide_local_only(request, self._registry, self.head, own)
         found = decided or self._fast_decision(request, values)
         return (
@@ -275,7 +275,7 @@ class Router:
             return None
         previous_label = known.previous
         if goes_on(request.messages):
-            label = known.own
+            label = known.current
             if label is None:
                 return None
             if label is not Label.COMPLEX and self._escalates() and goes_in_circles(request.messages):
@@ -317,7 +317,7 @@ class Router:
         """The guess as a decision; None if the classifier is there to be asked and the guess may not decide."""
         if self._fast_path is None:
             return None
-        if (match := guess.own) is not None:
+        if (match := guess.own_match) is not None:
             in_service = self._classifier is None or self._fast_path.monitor.in_service
             if in_service and (match.sure or (match.matches and self._classifier is None)):
                 return own_decision(match, guess, f"fast path: {match.reason}")

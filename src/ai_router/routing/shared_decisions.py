@@ -21,19 +21,19 @@ _TURN_S = 6 * 3600.0
 
 
 class Remembered(NamedTuple):
-    """What other processes know. ``previous``: the label to stay with; ``own``: what this turn was decided as;
+    """What other processes know. ``previous``: the label to stay with; ``current``: what this turn was decided as;
     ``decision``: the classifier's on the same question. Each None: unknown."""
 
     previous: LabelName | None = None
-    own: LabelName | None = None
+    current: LabelName | None = None
     decision: Decision | None = None
 
     def among(self, labels: LabelSet) -> Remembered:
         """The same without routes of the owner's that there are no more."""
         if all(label is None or label in labels.names for label in self[:2]):
             return self
-        previous, own = (label if label in labels.names else None for label in self[:2])
-        return self._replace(previous=previous, own=own)
+        previous, current = (label if label in labels.names else None for label in self[:2])
+        return self._replace(previous=previous, current=current)
 
 
 _NOTHING = Remembered()
@@ -47,7 +47,7 @@ class SharedDecisions:
         self._ttl_s = ttl_s
 
     def recall(
-        self, previous: TurnKey | None, own: TurnKey | None, key: Key | None, values: Values | None = None
+        self, previous: TurnKey | None, current: TurnKey | None, key: Key | None, values: Values | None = None
     ) -> Remembered:
         """What is known of the turn before, of this one, and of the question; None for what is not asked.
 
@@ -57,8 +57,8 @@ class SharedDecisions:
         wanted: dict[str, str] = {}
         if previous is not None:
             wanted["previous"] = _turn_name(previous)
-        if own is not None:
-            wanted["own"] = _turn_name(own)
+        if current is not None:
+            wanted["current"] = _turn_name(current)
         if key is not None:
             wanted["decision"] = _decision_name(key)
         found = (values or self._values).get(list(wanted.values())) if wanted else None
@@ -67,7 +67,7 @@ class SharedDecisions:
         known = {what: orjson.loads(value) for what, value in zip(wanted, found, strict=True) if value is not None}
         return Remembered(
             _label(known.get("previous", {}).get("keep")),
-            _label(known.get("own", {}).get("own")),
+            _label(known.get("current", {}).get("own")),
             _decision(known["decision"]) if "decision" in known else None,
         )
 

@@ -57,7 +57,7 @@ class Guess:
     reason: str
     ask: str = ""
     evidence: tuple[str, ...] = ()
-    own: OwnMatch | None = None
+    own_match: OwnMatch | None = None
     """The owner's route that it is near to; None: to none. All else is as if there were no such routes."""
 
 
@@ -134,20 +134,20 @@ class Head:
         return self._stages.words.threshold if self._slow is None else self._stages.encoder.threshold
 
     def guess(
-        self, messages: Sequence[Message], year: int, *, all_stages: bool = False, own: RouteModels = NO_ROUTES
+        self, messages: Sequence[Message], year: int, *, all_stages: bool = False, own_routes: RouteModels = NO_ROUTES
     ) -> Guess:
         """The label of a conversation's last turn. ``year`` is the present one; ``all_stages`` asks every model, also
-        where an earlier stage is sure. ``own``: the owner's routes.
+        where an earlier stage is sure. ``own_routes``: the owner's, as learned.
 
         Never sure of a turn of which it cannot read all: one with an image, or with a tool's result after it.
         """
-        first = self.first_guess(messages, year, own=own)
+        first = self.first_guess(messages, year, own_routes=own_routes)
         if first.final and not all_stages:
             return first.guess
-        return self.second_guess(first, year, all_stages=all_stages, own=own)
+        return self.second_guess(first, year, all_stages=all_stages, own_routes=own_routes)
 
     def first_guess(
-        self, messages: Sequence[Message], year: int, *, may_wait: bool = True, own: RouteModels = NO_ROUTES
+        self, messages: Sequence[Message], year: int, *, may_wait: bool = True, own_routes: RouteModels = NO_ROUTES
     ) -> FirstGuess:
         """The guess of the linear model, in a few milliseconds; the slow models take ten or more on top.
 
@@ -158,7 +158,7 @@ class Head:
         guess = self._guess(scores, self._stages.words, excerpt)
         can_ask = self._slow is not None and (may_wait or self._slow.vectors.ready)
         # Words alone do not tell a route of the owner's.
-        final = not can_ask or (not own.labels and self._by_words(guess))
+        final = not can_ask or (not own_routes.labels and self._by_words(guess))
         return FirstGuess(self._with_evidence(guess, excerpt, year) if final else guess, final, excerpt, scores)
 
     def _by_words(self, guess: Guess) -> bool:
@@ -166,22 +166,22 @@ class Head:
         return guess.confidence >= self._stages.words.threshold
 
     def second_guess(
-        self, first: FirstGuess, year: int, *, all_stages: bool = False, own: RouteModels = NO_ROUTES
+        self, first: FirstGuess, year: int, *, all_stages: bool = False, own_routes: RouteModels = NO_ROUTES
     ) -> Guess:
         """The guess with the sentence vectors, and with the encoder where those are not sure, or ``all_stages``.
 
         Raises ValueError where there are no slow models.
         """
         looked = look_closer(first.excerpt, self.asks, self._asked_slow().vectors)
-        match = own.nearest(looked[0].kept)
+        match = own_routes.nearest(looked[0].kept)
         if match is not None:
             match = match.doubted() if first.excerpt.partial else match
             if match.sure:
-                return dataclasses.replace(first.guess, own=match)
+                return dataclasses.replace(first.guess, own_match=match)
         excerpt, guess = first.excerpt, first.guess
         if all_stages or not self._by_words(guess):
             excerpt, guess = self._slow_guess(first, looked, year, all_stages=all_stages)
-        return dataclasses.replace(self._with_evidence(guess, excerpt, year), own=match)
+        return dataclasses.replace(self._with_evidence(guess, excerpt, year), own_match=match)
 
     def _slow_guess(self, first: FirstGuess, looked: Looked, year: int, *, all_stages: bool) -> tuple[Excerpt, Guess]:
         """The guess of the later stages, and what they have read."""
