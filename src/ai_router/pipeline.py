@@ -52,7 +52,7 @@ from ai_router.errors import (
     UpstreamUnavailable,
 )
 from ai_router.http.calls import CancelScope
-from ai_router.keys.admission import Admission, Admitting
+from ai_router.keys.admission import Admission
 from ai_router.observability import log_lines
 from ai_router.providers.chat_completions import web_context
 from ai_router.providers.registry import CLASSIFIER, Candidate, Registry
@@ -129,7 +129,6 @@ class _Request:
         self._pipeline = pipeline
         self._request = record.request
         self._record = record
-        self._admitting: Admitting | None = None
         if record.request.key is not None:
             self._begin_admitting(record.request, record.request.key)
         self._scope = scope
@@ -171,13 +170,13 @@ class _Request:
         if key.limits.has_budget:
             self._request = with_token_limit(request, DEFAULT_LIMIT)
         tokens, admission = estimated_tokens(request.total_chars), self._pipeline.admission
-        self._admitting = admission.begin(key, request.session_id, tokens, request.timestamp)
-        if self._admitting is not None:
+        self._record.admitting = admission.begin(key, request.session_id, tokens, request.timestamp)
+        if self._record.admitting is not None:
             self._record.subscribers.append(admission.closed)
 
     def _afford(self, plan: Plan, decision: Decision) -> Plan:
         """The part of the plan that the key's budgets can pay for. Reserves its highest cost."""
-        admitting = self._admitting
+        admitting = self._record.admitting
         if admitting is None or not admitting.key.limits.has_budget:
             return plan
         searchers = self._pipeline.registry.searchers
@@ -230,14 +229,11 @@ class _Request:
 
     def _admit_and_decide(self) -> Decision | Undecided:
         """Let the request in, and decide it if that needs nobody else. Both with one look at what processes share."""
-        admitting = self._admitting
+        admitting = self._record.admitting
         if admitting is None:
             return self._pipeline.router.decide_at_once(self._request)
-        try:
-            found = self._pipeline.router.decide_at_once(self._request, admitting.values)
-            admitting.complete()
-        finally:
-            self._record.rates = admitting.rates
+        found = self._pipeline.router.decide_at_once(self._request, admitting.values)
+        admitting.complete()
         return found
 
     def _speculate(self, undecided: Undecided) -> None:
@@ -310,7 +306,7 @@ class _Request:
 
     def _reserve_for(self, candidate: Candidate, plan: Plan, permit: Permit) -> None:
         """Reserve what a further candidate can cost. Raises UpstreamUnavailable if the key's budgets do not suffice."""
-        admitting = self._admitting
+        admitting = self._record.admitting
         if admitting is None or not admitting.key.limits.has_budget:
             return
         usd = most_usd(candidate, self._request, plan) or 0.0

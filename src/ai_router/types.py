@@ -295,6 +295,13 @@ class Cost:
         """The cost in USD; None if a part of it is unknown."""
         return None if self.unknown else self.known_usd
 
+    @property
+    def bill_usd(self) -> float | None:
+        """What clouds have charged; None: not all is known. Of an answer that broke off only an estimate is."""
+        calls = self.by_call.values()
+        known = not self.unknown and not any(call.usage.estimated for call in calls)
+        return sum(call.usd or 0.0 for call in calls) if known else None
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -334,6 +341,8 @@ class Outcome:
     traffic: Sequence[Traffic] = ()
     client_answer: Mapping[str, Any] | None = None
     """The answer in the form of the client's API, if that is not chat completions."""
+    reserved_usd: float | None = None
+    """What was reserved for it in the budgets of its key; None: nothing."""
 
     @property
     def failed(self) -> bool:

@@ -378,6 +378,21 @@ def test_what_was_spent_is_known_after_a_new_start_of_redis(lab: Lab) -> None:
     assert lab.ask(secret, model="xai")[2]["error"]["code"] == "budget_exhausted"
 
 
+def test_nor_does_a_new_start_give_back_what_a_broken_answer_has_cost(lab: Lab) -> None:
+    secret = lab.key("--daily-usd", "0.04")
+    lab.xai.on(CHAT, Stream([chunk({"content": "half"})], ending="reset"))
+    client = RawClient(lab.router.port)
+    client.send_chat(text=anew(), stream=True, model="xai", headers=f"Authorization: Bearer {secret}\r\n")
+    client.read_until(b"error")
+    client.leave()
+    lab.valkey.stop()
+    assert eventually(lambda: not shared_state(lab.router)["ok"])
+    lab.valkey.start()
+    assert eventually(lambda: shared_state(lab.router)["ok"])
+    lab.xai.on(CHAT, Plain(completion("well")))
+    assert lab.ask(secret, model="xai")[2]["error"]["code"] == "budget_exhausted"
+
+
 # Without Redis.
 
 

@@ -64,6 +64,24 @@ def insert(store: UsageStore, *several: Rows) -> None:
     store.insert([one.request for one in several], [row for one in several for row in one.egress_rows])
 
 
+@pytest.mark.parametrize(
+    ("cost", "spent"),
+    [
+        (PAID, 0.03),
+        (Cost(0.0, (), unknown=("xai: no price known",)), 0.5),
+        (Cost(0.03, ("catalogue",), by_call={1: CallCost(Usage(100, 50, estimated=True), 0.03)}), 0.5),
+    ],
+    ids=["the bill", "not known", "broken off"],
+)
+def test_a_budget_is_charged_the_bill_or_all_that_was_reserved(store: UsageStore, cost: Cost, spent: float) -> None:
+    calls = {"attempts": (attempt("xai", "grok"),), "traffic": (call("xai", "grok"),)}
+    one = rows("s1", cost, client="vk-1", reserved_usd=0.5, **calls)
+    other = rows("s2", PAID, client="vk-1", **calls)
+    store.insert([one.request, other.request], [*one.egress_rows, *other.egress_rows])
+    assert store.spent("vk-1", "2026-11-21", "2026-11-21") == pytest.approx(spent + 0.03)
+    assert store.spent("vk-1", "2026-11-22", "2026-11-30") == 0.0
+
+
 def test_the_tables_are_those_that_the_migrations_make(database: str) -> None:
     engine = open_database(database)
     with engine.begin() as connection:

@@ -13,7 +13,9 @@ from ai_router.storage.usage_rows import Rows, SpillFile
 
 
 def rows(number: int) -> Rows:
-    return Rows({"id": f"r{number}", "confidence": 0.9, "local_only": False}, [{"id": f"r{number}-1"}])
+    return Rows(
+        {"id": f"r{number}", "confidence": 0.9, "local_only": False, "charged_usd": 0.5}, [{"id": f"r{number}-1"}]
+    )
 
 
 def names(count: int) -> set[str]:
@@ -34,7 +36,7 @@ def test_a_row_of_an_older_version_gets_what_that_did_not_know(tmp_path: Path) -
     (tmp_path / "unsaved.jsonl").write_bytes(b'[{"id": "r0"},[]]\n')
     taken: list[Rows] = []
     SpillFile(tmp_path / "unsaved.jsonl").take(taken.extend)
-    assert taken == [Rows({"id": "r0", "confidence": None, "local_only": False}, [])]
+    assert taken == [Rows({"id": "r0", "confidence": None, "local_only": False, "charged_usd": None}, [])]
 
 
 def test_a_line_that_a_crash_has_cut_off_costs_that_line_only(tmp_path: Path) -> None:

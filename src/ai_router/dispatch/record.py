@@ -12,7 +12,7 @@ from ai_router.apis import Payload
 from ai_router.config import SessionBodies
 from ai_router.errors import Aborted, ClientGone, RouterError, UpstreamError
 from ai_router.http.calls import CancelScope
-from ai_router.keys.admission import RateState
+from ai_router.keys.admission import Admitting
 from ai_router.observability.redaction import kept_detail, kept_error
 from ai_router.resilience.limiter import QueueTicket
 from ai_router.types import (
@@ -70,8 +70,8 @@ class RequestRecord:
         self.model: str | None = None
         self.ticket: QueueTicket | None = None
         """Its place in the queue, while it is ``queued``."""
-        self.rates: RateState | None = None
-        """What is left of its key's limits."""
+        self.admitting: Admitting | None = None
+        """What the limits and budgets of its key say of it; None: it has none."""
         self.events_unread = 0
         """How many events of the answer were not valid JSON."""
         self.client_answer: Payload | None = None
@@ -329,6 +329,7 @@ class RequestRecord:
             events_unread=self.events_unread,
             search=self._search,
             traffic=self._scope.traffic(),
+            reserved_usd=None if self.admitting is None else self.admitting.reserved_usd,
         )
 
     def _all_timings(self) -> Mapping[str, float]:

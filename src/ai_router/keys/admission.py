@@ -246,6 +246,8 @@ class Admitting:
         self.when = when
         self.rates: RateState | None = None
         """What is left of the limits; None: it has not been asked yet."""
+        self.reserved_usd: float | None = None
+        """What is reserved for it; None: nothing."""
         self.values: Values = _AdmittingValues(self, values)
 
     def complete(self) -> None:
@@ -265,7 +267,10 @@ class Admitting:
         """Reserve the most that it can cost. Returns the period whose budget does not suffice; "": it does.
 
         Raises BudgetUnavailable."""
-        return self._admission.reserve(self, usd)
+        short = self._admission.reserve(self, usd)
+        if not short:
+            self.reserved_usd = (self.reserved_usd or 0.0) + usd
+        return short
 
     def exhausted(self, period: str) -> BudgetExhausted:
         """The error for a budget that does not suffice."""
@@ -314,9 +319,4 @@ def _limited(key: VirtualKey, admitted: Admitted) -> RateLimited:
 
 def _bill(cost: Cost) -> tuple[float | None, int | None]:
     """What clouds have charged for a request, None: not all of that is known; and its tokens, as far as they are."""
-    calls = cost.by_call.values()
-    # An estimate is what the router has seen of an answer that broke off: there may have been more.
-    known = not cost.unknown and not any(call.usage.estimated for call in calls)
-    charged = sum(call.usd or 0.0 for call in calls)
-    tokens = None if cost.usage is None else cost.usage.input + cost.usage.output
-    return (charged if known else None), tokens
+    return cost.bill_usd, None if cost.usage is None else cost.usage.input + cost.usage.output

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ai_router.errors import StoreUnavailable
 from ai_router.storage.tables import metadata
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest of migrations/versions."""
 
 _LOCK_TIMEOUT_S = 5

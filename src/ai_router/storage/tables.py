@@ -40,6 +40,7 @@ requests = Table(
     Column("cancel_ms", Float, nullable=True),
     Column("confidence", Float, nullable=True),  # of the decision, where that is known
     Column("local_only", Boolean, nullable=False, server_default=false()),
+    Column("charged_usd", Float, nullable=True),  # to the budgets of its key, where it has any
     Index("requests_day", "day"),
     Index("requests_at", "at"),
 )

@@ -92,15 +92,20 @@ class UsageStore(Store):
         )
 
     def spent(self, client: str, since: str, until: str) -> float:
-        """What clouds have charged for a client's requests between two days in UTC, both included, as far as known.
+        """What the budgets of a client's requests were charged between two days in UTC, both included; of requests for
+        which nothing was reserved, what clouds have charged, as far as known.
 
         What it cost to judge their answers is the owner's to pay, who wanted to know."""
         of_owner = (Purpose.SHADOW, Purpose.JUDGEMENT)
-        query = select(func.sum(egress.c.cost_usd)).where(
-            _within(egress, since, until, client), egress.c.purpose.not_in(of_owner)
+        charged = select(func.sum(requests.c.charged_usd)).where(_within(requests, since, until, client))
+        others = (
+            select(func.sum(egress.c.cost_usd))
+            .outerjoin(requests, requests.c.id == egress.c.request)
+            .where(_within(egress, since, until, client), egress.c.purpose.not_in(of_owner))
+            .where(requests.c.charged_usd.is_(None))
         )
         with self.begin() as connection:
-            return float(connection.execute(query).scalar() or 0.0)
+            return float(sum(connection.execute(query).scalar() or 0.0 for query in (charged, others)))
 
     def egress_calls(self, client: str | None, limit: int, before: str | None) -> list[Row]:
         """The newest calls that left the local network, each with the session and the route of its request. ``before``:

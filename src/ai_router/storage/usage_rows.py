@@ -76,6 +76,7 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
         "cancel_ms": outcome.timings.get("cancel_ms"),
         "confidence": outcome.decision.confidence if outcome.decision else None,
         "local_only": bool(request.local_only),
+        "charged_usd": _charged_usd(outcome.reserved_usd, cost),
     }
     egress_calls = [call for call in outcome.traffic if not is_local(call.backend)]
     return Rows(
@@ -85,6 +86,12 @@ def rows_of(outcome: Outcome, cost: Cost, is_local: Callable[[str], bool]) -> Ro
             for call in egress_calls
         ],
     )
+
+
+def _charged_usd(reserved_usd: float | None, cost: Cost) -> float | None:
+    """What the budgets of the key are charged: the bill; all that was reserved where that is not known; None: nothing
+    was reserved."""
+    return None if reserved_usd is None else reserved_usd if cost.bill_usd is None else cost.bill_usd
 
 
 def row_id_of(timestamp: datetime, session_id: str) -> str:
@@ -210,6 +217,6 @@ def _parsed(line: bytes) -> Rows | None:
         return None
     if request is None:
         return Rows(None, egress_rows)
-    # Earlier versions have written none of the two.
-    is_row = isinstance(request, dict) and "id" in request
-    return Rows({"confidence": None, "local_only": False, **request}, egress_rows) if is_row else None
+    # Earlier versions have written none of these.
+    earlier = {"confidence": None, "local_only": False, "charged_usd": None}
+    return Rows({**earlier, **request}, egress_rows) if isinstance(request, dict) and "id" in request else None

@@ -211,7 +211,7 @@ def _tell_rates(app: Flask) -> None:
 
     @app.after_request
     def tell_rates(response: Response) -> Response:
-        rates = g.get("rates") or getattr(g.get("record"), "rates", None)
+        rates = g.get("rates") or getattr(getattr(g.get("record"), "admitting", None), "rates", None)
         if rates is not None:
             response.headers.update(rate_headers(rates))
         return response
