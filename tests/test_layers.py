@@ -37,6 +37,7 @@ RANKS = [
     {"types", "config", "__init__"},
     {"virtual_key", "local_policy"},
     {"apis"},
+    {"token_estimates"},
     {"errors"},
     {"trace_context", "config_values"},
 ]

@@ -60,7 +60,8 @@ from ai_router.resilience.limiter import Permit
 from ai_router.routing.fast_path import Undecided
 from ai_router.routing.first_words import FIRST_CHARS, first_words
 from ai_router.routing.router import Router
-from ai_router.types import ChatRequest, DecidedBy, Decision, Purpose, Route, SpeculationResult, estimated_tokens
+from ai_router.token_estimates import estimated_tokens
+from ai_router.types import ChatRequest, DecidedBy, Decision, Purpose, Route, SpeculationResult
 from ai_router.virtual_key import VirtualKey
 
 WAIT_BEFORE_HEADERS_S = 0.5

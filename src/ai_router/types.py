@@ -193,15 +193,6 @@ class Decision:
     """The quality that was wanted (routing/dial.py); None: nobody said."""
 
 
-_CHARS_PER_TOKEN = 4
-"""Of English text, on the whole."""
-
-
-def estimated_tokens(chars: int) -> int:
-    """How many tokens a text of so many characters has, where nobody counts them."""
-    return -(-chars // _CHARS_PER_TOKEN)
-
-
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One call of a backend for the answer.
@@ -253,13 +244,16 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens of one call. ``output`` includes ``reasoning``, ``input`` includes ``cached``. ``estimated``: a rough
-    count by the router, since the backend reported none. ``charged_usd``: the price that the backend reported."""
+    """The tokens of one call. ``output`` includes ``reasoning``. ``input`` includes those that were read from the
+    provider's cache (``cached``), and those that were written into it, for minutes or for an hour. ``estimated``: a
+    rough count by the router, since the backend reported none. ``charged_usd``: the price that the backend reported."""
 
     input: int
     output: int
     cached: int = 0
     reasoning: int = 0
+    cache_written: int = 0
+    cache_written_hour: int = 0
     estimated: bool = False
     charged_usd: float | None = None
 

@@ -113,6 +113,24 @@ def test_the_answer_is_reserved_with_its_limit_as_often_as_it_is_wanted() -> Non
     assert asks("hello") - one == pytest.approx((DEFAULT_LIMIT - 1_000) * PRICE.output / 1_000_000, rel=0.01)
 
 
+def test_what_is_to_be_kept_in_a_cache_is_reserved_at_the_price_of_an_hour() -> None:
+    keys = {"PRIMARY_URL": "http://gpu:8000", "ANTHROPIC_API_KEY": "k"}
+    claude = build_registry(load_settings(keys, dotenv=None)).clouds["anthropic"]
+    cloud = Candidate(claude, claude.model)
+
+    def most(content: Any) -> float:
+        found = most_usd(cloud, chat_request(messages=[{"role": "user", "content": content}]))
+        assert found is not None
+        return found
+
+    price = claude.facts(claude.model).price
+    assert price is not None
+    assert price.cache_write_hour == 2 * price.input
+    text = {"type": "text", "text": "7" * 100_000}
+    kept = most([{**text, "cache_control": {"type": "ephemeral", "ttl": "1h"}}])
+    assert kept - most([text]) == pytest.approx(0.1 * price.input, rel=0.02)
+
+
 def test_what_is_local_costs_nothing_and_what_has_no_price_is_not_known() -> None:
     request = chat_request("hello")
     assert most_usd(Candidate(REGISTRY.primary, "nano"), request) == 0.0

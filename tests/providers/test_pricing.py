@@ -38,6 +38,14 @@ def of_cloud(backend: str, model: str, usage: dict[str, Any] | None = None, **ch
     [
         (Usage(1_000_000, 1_000_000), Price(input=2, output=6), 8.0),
         (Usage(1_000_000, 0, cached=500_000), Price(input=2, output=6, cached=0.5), 1.25),
+        (Usage(1_000_000, 0, cache_written=500_000), Price(input=2, output=6), 2.0),
+        (Usage(1_000_000, 0, cache_written=500_000), Price(input=2, output=6, cache_write=2.5), 2.25),
+        (Usage(1_000_000, 0, cache_written_hour=500_000), Price(input=2, output=6, cache_write_hour=4), 3.0),
+        (
+            Usage(300_000, 0, cache_written=100_000),
+            Price(input=2, output=6, cache_write=2.5, above=200_000, input_above=4),
+            0.8 + 0.5,
+        ),
         (Usage(1_000_000, 0, cached=500_000), Price(input=2, output=6), 2.0),
         (Usage(100, 0), Price(input=2, output=6, above=100, input_above=4, output_above=12), 0.0002),
         (Usage(1_000_000, 1_000_000), Price(input=2, output=6, above=100, input_above=4, output_above=12), 16.0),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import orjson
+
 from ai_router.dispatch.most_tokens import most_input_tokens
 from ai_router.dispatch.permission import NotPermitted
 from ai_router.dispatch.plan import Plan
@@ -17,6 +19,7 @@ from ai_router.virtual_key import AtLimit, VirtualKey
 
 DEFAULT_LIMIT = 4096
 """Tokens of an answer, where the client sets no limit."""
+_MARK = b'"cache_control"'
 _LARGEST_CONTEXT = 2_000_000
 """Tokens, of a model of which it is not known."""
 _CONTEXT_BYTES = 24_000
@@ -85,4 +88,11 @@ def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = Non
     tokens += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
     choices = request.params.get("n")
     output = (limit_in(request) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
-    return price_of(Usage(tokens, output), facts.price)
+    written = tokens if _may_write_cache(request) else 0
+    return price_of(Usage(tokens, output, cache_written_hour=written), facts.price)
+
+
+def _may_write_cache(request: ChatRequest) -> bool:
+    """Whether it asks Anthropic to keep what it reads, which costs up to twice as much."""
+    form = request.client_form
+    return _MARK in request.messages_json or (form is not None and _MARK in orjson.dumps(dict(form.fields)))

@@ -12,7 +12,8 @@ from ai_router.providers.registry import Candidate, Searcher
 from ai_router.routing.head.model import Guess
 from ai_router.routing.router import DryRun
 from ai_router.routing.shown_ask import shown_ask
-from ai_router.types import ChatRequest, LabelName, Usage, estimated_tokens
+from ai_router.token_estimates import estimated_tokens
+from ai_router.types import ChatRequest, LabelName, Usage
 
 _TYPICAL_OUTPUT = 500
 """Tokens of an answer, where the client sets no limit."""

@@ -23,7 +23,7 @@ from ai_router.http.client import UpstreamClient
 from ai_router.providers.errors import error_from_response
 from ai_router.providers.registry import AUTO, Backend
 from ai_router.routing.head.sentences import SIZE, SentenceVectors
-from ai_router.types import estimated_tokens
+from ai_router.token_estimates import estimated_tokens
 
 log = logging.getLogger(__name__)
 

@@ -51,13 +51,16 @@ Count = Annotated[int, Meta(gt=0)]
 class Price(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The price of a model, in USD per million tokens.
 
-    ``cached``: input that the provider had in its cache; None: as all input. ``input_above`` and ``output_above`` hold
-    for the whole of a request whose prompt has more than ``above`` tokens.
+    ``cached``: input that the provider had in its cache; ``cache_write`` and ``cache_write_hour``: input that it has
+    put there, for minutes or for an hour; None: as all input. ``input_above`` and ``output_above`` hold for the whole
+    of a request whose prompt has more than ``above`` tokens.
     """
 
     input: NotNegative
     output: NotNegative
     cached: NotNegative | None = None
+    cache_write: NotNegative | None = None
+    cache_write_hour: NotNegative | None = None
     above: Count | None = None
     input_above: NotNegative | None = None
     output_above: NotNegative | None = None

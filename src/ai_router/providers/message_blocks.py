@@ -51,7 +51,9 @@ def chat_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     cached, made = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
     prompt, completion = (usage.get("input_tokens") or 0) + cached + made, usage.get("output_tokens") or 0
     told = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    hour = (usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0
     details = {"cached_tokens": cached} | ({"cache_creation_tokens": made} if made else {})
+    details |= {"cache_creation_hour_tokens": hour} if hour else {}
     return {**told, "prompt_tokens_details": details} if cached or made else told
 
 

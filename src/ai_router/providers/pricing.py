@@ -37,12 +37,20 @@ PublicPrice = Callable[[Backend, str, Usage, datetime], float | None]
 
 
 def price_of(usage: Usage, price: Price) -> float:
-    """USD for the tokens at a price of the catalogue's. Above its limit, cached tokens rise as the other input does."""
+    """USD for the tokens at a price of the catalogue's. Above its limit, what a cache saves or costs rises as the other
+    input does."""
     above = price.above is not None and usage.input > price.above
     uncached = price.input_above if above and price.input_above is not None else price.input
     output = price.output_above if above and price.output_above is not None else price.output
-    cached = uncached if price.cached is None else price.cached * (uncached / price.input if price.input else 1.0)
-    return _PER_TOKEN * ((usage.input - usage.cached) * uncached + usage.cached * cached + usage.output * output)
+    rise = uncached / price.input if price.input else 1.0
+    of_cache = (
+        (usage.cached, price.cached),
+        (usage.cache_written, price.cache_write),
+        (usage.cache_written_hour, price.cache_write_hour),
+    )
+    plain = usage.input - sum(tokens for tokens, _ in of_cache)
+    cache = sum(tokens * (uncached if usd is None else usd * rise) for tokens, usd in of_cache)
+    return _PER_TOKEN * (plain * uncached + cache + usage.output * output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,12 @@ def genai_price(backend: Backend, model: str, usage: Usage, when: datetime) -> f
     from genai_prices import Usage as PublicUsage  # noqa: PLC0415 - see above
     from genai_prices import calc_price  # noqa: PLC0415 - see above
 
-    tokens = PublicUsage(input_tokens=usage.input, output_tokens=usage.output, cache_read_tokens=usage.cached or None)
+    tokens = PublicUsage(
+        input_tokens=usage.input,
+        output_tokens=usage.output,
+        cache_read_tokens=usage.cached or None,
+        cache_write_tokens=usage.cache_written + usage.cache_written_hour or None,
+    )
     try:
         public_price = calc_price(tokens, model, provider_api_url=backend.url(""), genai_request_timestamp=when)
     except LookupError:
@@ -216,10 +229,16 @@ def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
     output = _token_count(get("completion_tokens", get("output_tokens")))
     of_prompt = get("prompt_tokens_details", get("input_tokens_details"))
     of_output = get("completion_tokens_details", get("output_tokens_details"))
+    details = of_prompt if isinstance(of_prompt, dict) else {}
+    cached = min(prompt, _token_count(details.get("cached_tokens")))
+    written = min(prompt - cached, _token_count(details.get("cache_creation_tokens")))
+    for_an_hour = min(written, _token_count(details.get("cache_creation_hour_tokens")))
     return Usage(
         input=prompt,
         output=max(output, _token_count(get("total_tokens")) - prompt),
-        cached=min(prompt, _token_count(of_prompt.get("cached_tokens"))) if isinstance(of_prompt, dict) else 0,
+        cached=cached,
+        cache_written=written - for_an_hour,
+        cache_written_hour=for_an_hour,
         reasoning=_token_count(of_output.get("reasoning_tokens")) if isinstance(of_output, dict) else 0,
         estimated=get("estimated") is True,
         charged_usd=charged_usd(usage),

@@ -15,7 +15,7 @@ from ai_router.http.calls import Timeouts, UpstreamCall, UpstreamRequest
 from ai_router.http.client import UpstreamClient
 from ai_router.providers.names import resolve
 from ai_router.providers.registry import Backend, Registry
-from ai_router.types import estimated_tokens
+from ai_router.token_estimates import estimated_tokens
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings
 from ai_router.web.chat import read_other_api_request as read

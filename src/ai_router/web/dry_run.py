@@ -11,7 +11,8 @@ from ai_router.dispatch.plan import is_demanding
 from ai_router.errors import ClientGone
 from ai_router.http.calls import CancelScope
 from ai_router.pipeline import Pipeline
-from ai_router.types import Purpose, estimated_tokens
+from ai_router.token_estimates import estimated_tokens
+from ai_router.types import Purpose
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, Prepare, read_any_request
 from ai_router.web.responses import on_response_closed

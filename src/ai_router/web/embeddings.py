@@ -15,7 +15,7 @@ from ai_router.dispatch.permission import check_route
 from ai_router.errors import ClientGone, InvalidRequest
 from ai_router.http.calls import UpstreamCall
 from ai_router.providers.registry import AUTO
-from ai_router.types import estimated_tokens
+from ai_router.token_estimates import estimated_tokens
 from ai_router.web.access import ON_DISCONNECT
 from ai_router.web.chat import ChatSettings, arrival_of
 from ai_router.web.inputs import json_fields

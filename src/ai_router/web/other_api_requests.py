@@ -8,7 +8,8 @@ from typing import Any
 from ai_router.apis import ClientApi, ClientForm
 from ai_router.dispatch.permission import check_fields
 from ai_router.routing.prompt import job_in_headers, text_of
-from ai_router.types import ChatRequest, estimated_tokens
+from ai_router.token_estimates import estimated_tokens
+from ai_router.types import ChatRequest
 from ai_router.web.policy import why_local_only
 from ai_router.web.quality import wanted_quality
 from ai_router.web.requests import Arrival, as_fragments, explains, model_of, organization_of, serialised

@@ -12,6 +12,9 @@ from ai_router.config_loading import load_settings
 from ai_router.providers.building import build_registry
 from ai_router.providers.families import FAMILIES, ClientBodyParts, RequestParts
 from ai_router.providers.families.messages import FAMILY
+from ai_router.providers.message_blocks import chat_usage
+from ai_router.providers.pricing import usage_of
+from ai_router.types import Usage
 
 HELLO = [{"role": "user", "content": "hi"}]
 
@@ -104,6 +107,12 @@ def test_the_bill_of_a_stream_counts_what_was_cached() -> None:
     assert last["usage"]["prompt_tokens"] == 17
     assert last["usage"]["completion_tokens"] == 7
     assert last["usage"]["prompt_tokens_details"]["cached_tokens"] == 10
+
+
+def test_what_was_written_into_a_cache_is_told_by_how_long_it_stays() -> None:
+    written = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}
+    usage = {"input_tokens": 2, "cache_creation_input_tokens": 5, "cache_creation": written, "output_tokens": 1}
+    assert usage_of(chat_usage(usage)) == Usage(7, 1, cache_written=2, cache_written_hour=3)
 
 
 def test_an_overloaded_server_is_an_error_and_no_end() -> None:

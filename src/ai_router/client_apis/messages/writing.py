@@ -15,7 +15,7 @@ from ai_router.apis import ClientForm, Payload
 from ai_router.client_apis.calls import CallPart, CallsInOrder
 from ai_router.errors import RouterError
 from ai_router.providers.message_blocks import STOP_REASONS
-from ai_router.types import estimated_tokens
+from ai_router.token_estimates import estimated_tokens
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -187,10 +187,11 @@ class MessageWriter:
         """What the backend counted, else a rough count."""
         if self._usage is None:
             return {"input_tokens": self._form.prompt_tokens, "output_tokens": estimated_tokens(self._made_chars)}
-        cached = (self._usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        details = self._usage.get("prompt_tokens_details") or {}
+        cached, written = details.get("cached_tokens") or 0, details.get("cache_creation_tokens") or 0
         return {
-            "input_tokens": (self._usage.get("prompt_tokens") or 0) - cached,
-            "cache_creation_input_tokens": 0,
+            "input_tokens": (self._usage.get("prompt_tokens") or 0) - cached - written,
+            "cache_creation_input_tokens": written,
             "cache_read_input_tokens": cached,
             "output_tokens": self._usage.get("completion_tokens") or 0,
         }
