@@ -37,7 +37,7 @@
     |  |  |- RaisedLimitRefused 4xx  the same, of a limit of tokens that the router had raised
     |  |  |- ApiNotSpoken       4xx   the same, of an API that it does not have
     |  |  |  `- PriorityRefused 4xx   the same, of vLLM's priorities (dispatch/priorities.py)
-    |  |  `- CannotCarry        400   a field has no place in the backend's API (dispatch/own_form.py)
+    |  |  `- CannotCarry        400   a field has no place in the backend's API (dispatch/client_form.py)
     |  |- UpstreamMisconfigured 502  the backend rejects our key, or redirects
     |  |- UpstreamFailed       5xx   5xx, an error inside a status 200, or something that is no answer
     |  |- UpstreamLimited      429   too many requests at the moment; the same request may work later

@@ -106,6 +106,45 @@ def test_what_is_passed_on_in_another_api_counts_as_it_is_sent(api: Any, field: 
     assert (found - asks("hello")) / PRICE.input * 1_000_000 >= least - 300
 
 
+TOOLS = [
+    {"name": "look", "input_schema": {"type": "object", "properties": {"type": {"type": ["string", "null"]}}}},
+    {"type": "custom", "name": "say", "input_schema": {"type": "object", "properties": {"type": {"type": "file"}}}},
+]
+CALLED = [
+    {"role": "assistant", "content": [{"type": "tool_use", "input": {"type": "file", "path": "a.py"}}]},
+    {"role": "user", "content": [{"type": {"odd": 1}, "text": "x"}]},
+]
+
+
+def test_what_looks_like_a_file_in_a_tool_is_text() -> None:
+    """A schema has a parameter called type; a call has a file's path."""
+    assert PRICE is not None
+    form = ClientForm(MESSAGES, {"tools": TOOLS, "messages": CALLED})
+    found = most_usd(CLOUD, chat_request("hello", client_form=form))
+    assert found is not None
+    assert (found - asks("hello")) / PRICE.input * 1_000_000 < 1_000
+
+
+def test_a_tool_of_the_provider_takes_more_than_its_name() -> None:
+    computer = {"type": "computer_20260101", "name": "computer"}
+    forms = [ClientForm(MESSAGES, {"messages": [], "tools": tools}) for tools in ([], [computer])]
+    without, with_it = (most_usd(CLOUD, chat_request("h" * 500, client_form=form)) for form in forms)
+    assert PRICE is not None
+    assert without is not None
+    assert with_it is not None
+    assert (with_it - without) / PRICE.input * 1_000_000 > 500
+
+
+def test_searches_that_the_catalogue_adds_are_reserved() -> None:
+    keys = {"PRIMARY_URL": "http://gpu:8000", "PERPLEXITY_API_KEY": "k"}
+    perplexity = build_registry(load_settings(keys, dotenv=None)).clouds["perplexity"]
+    assert perplexity.provider is not None
+    assert perplexity.provider.search is not None
+    found = most_usd(Candidate(perplexity, perplexity.model), chat_request("hello"))
+    assert found is not None
+    assert found > (perplexity.provider.search.max_usd or 0.0) > 0.0
+
+
 def test_the_answer_is_reserved_with_its_limit_as_often_as_it_is_wanted() -> None:
     assert PRICE is not None
     one = asks("hello", max_tokens=1_000)

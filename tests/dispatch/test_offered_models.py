@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -10,7 +11,7 @@ from ai_router.config_loading import load_settings
 from ai_router.dispatch.offered_models import offered_models
 from ai_router.providers.building import build_registry
 from ai_router.providers.names import listing
-from ai_router.virtual_key import DEFAULT_ROUTES, KeyLimits, VirtualKey
+from ai_router.virtual_key import DEFAULT_ROUTES, AtLimit, KeyLimits, VirtualKey
 
 REGISTRY = build_registry(
     load_settings(
@@ -60,6 +61,11 @@ def test_who_may_ask_nobody_for_a_plain_answer_is_not_offered_auto(nothing_plain
 
 def test_a_key_that_may_spend_nothing_is_offered_what_costs_nothing() -> None:
     assert offered(key(models=("*",), limits=KeyLimits(daily_usd=0.0))) == LOCAL
+
+
+def test_what_is_answered_at_home_once_nothing_is_left_is_offered() -> None:
+    stays = replace(key(models=("*",), limits=KeyLimits(daily_usd=0.0)), at_limit=AtLimit.LOCAL)
+    assert offered(stays) == LOCAL | {"xai", "enrich"}
 
 
 def test_a_key_with_a_budget_is_offered_no_model_of_which_nobody_knows_the_price() -> None:

@@ -63,6 +63,13 @@ def test_ollamas_bodies_are_told_likewise(router: RunningRouter, body: dict[str,
     assert dry_run_of(router, body)["route"] == "primary"
 
 
+def test_a_servers_model_with_a_tag_is_no_sign_of_ollamas_api(tmp_path: Any, upstream: FakeUpstream) -> None:
+    with running_router(tmp_path, PRIMARY_URL=upstream.url, PRIMARY_MODEL="llama3:latest") as router:
+        parts = [{"type": "text", "text": "What is the capital of France?"}]
+        body = {"model": "llama3:latest", "messages": [{"role": "user", "content": parts}]}
+        assert dry_run_of(router, body)["would_ask"][0]["model"] == "llama3:latest"
+
+
 @pytest.mark.parametrize(
     ("model", "asked", "leaves", "costs"),
     [

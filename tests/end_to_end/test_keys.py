@@ -205,8 +205,9 @@ def test_a_list_of_models_has_those_that_the_key_may_name(lab: Lab) -> None:
         ((), {"plugins": [{"id": "web"}]}, "model_not_allowed"),
         (("--daily-usd", "1"), {"service_tier": "priority"}, "price_unknown"),
         (("--daily-usd", "1"), {"speed": "fast"}, "price_unknown"),
+        (("--daily-usd", "1"), {"provider": {"sort": "latency"}}, "price_unknown"),
     ],
-    ids=["models", "plugins", "tier", "speed"],
+    ids=["models", "plugins", "tier", "speed", "provider"],
 )
 def test_no_field_of_a_provider_gets_around_it(
     lab: Lab, options: tuple[str, ...], fields: dict[str, Any], code: str

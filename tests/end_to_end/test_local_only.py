@@ -187,6 +187,15 @@ def test_what_is_passed_on_and_cannot_be_read_is_refused(lab: Lab, body: bytes) 
     assert not lab.xai.requests
 
 
+def test_an_empty_body_is_passed_on(lab: Lab) -> None:
+    connection = lab.router.connection()
+    sent = {"content-type": "application/json", "authorization": f"Bearer {OWNER}"}
+    lab.primary.on("/v1/rerank", Plain({"results": []}))
+    connection.request("POST", "/v1/rerank", b"", sent)
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
 def test_that_a_local_only_answer_was_good_does_not_say_what_its_request_needed(lab: Lab) -> None:
     request_id = chat(lab, anew(HARD))[1]["x-request-id"]
     status, _, body = ask(lab.router, "/v1/feedback", {"request_id": request_id, "verdict": "good"})

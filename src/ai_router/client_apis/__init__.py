@@ -32,7 +32,7 @@ ERROR_FORMS: Mapping[str, ClientApi] = APIS | {path: api for api in APIS.values(
 def api_of(payload: Mapping[str, Any], *, says_anthropic: bool) -> ClientApi | None:
     """The API that a body is of, by its fields; None: chat completions. ``says_anthropic``: whether its client sent a
     version of Anthropic's API."""
-    if is_ollamas(payload):
+    if not says_anthropic and is_ollamas(payload):
         return APIS["/api/chat" if "messages" in payload else "/api/generate"]
     if "messages" in payload:
         return APIS["/v1/messages"] if says_anthropic or "system" in payload else None

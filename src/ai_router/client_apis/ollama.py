@@ -35,15 +35,18 @@ _EFFORTS = {True: "medium", False: "none"}
 _TAG = ":latest"
 """What its clients append to names without a tag."""
 _ITS_FIELDS = frozenset({"keep_alive", "options"})
+_TAGGED = tuple(f"{name}{_TAG}" for name in ("auto", "primary", "xai", "enrich"))
+"""The router's own names, as its clients send them."""
 _NS = 1_000_000_000
 _TIMES_OF_STREAMS = frozenset({"prompt_eval_duration", "eval_duration"})
 """Nobody knows when the first token of a whole answer came. In its Python client they are optional, like all times."""
 
 
 def is_ollamas(payload: Mapping[str, Any]) -> bool:
-    """Whether a body that asks for an answer is one of Ollama's API, as far as its fields tell."""
+    """Whether a body that asks for an answer is one of Ollama's API, as far as its fields tell. A name with its tag is
+    no sign of it: a server's model may be called that in any API."""
     asks = "messages" in payload or "prompt" in payload
-    return asks and (not _ITS_FIELDS.isdisjoint(payload) or str(payload.get("model")).endswith(_TAG))
+    return asks and (not _ITS_FIELDS.isdisjoint(payload) or payload.get("model") in _TAGGED)
 
 
 def model_in(payload: Mapping[str, Any]) -> str | None:

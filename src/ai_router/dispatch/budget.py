@@ -81,18 +81,26 @@ def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = Non
     """The most that one answer can cost; None: there is no price. ``plan``: says whether the web is searched before."""
     if candidate.backend.local:
         return 0.0
-    facts = candidate.backend.facts(candidate.model)
-    if facts.price is None:
+    facts, searches = candidate.backend.facts(candidate.model), _most_of_added_searches(candidate)
+    if facts.price is None or searches is None:
         return None
     tokens = most_input_tokens(request, facts.context or _LARGEST_CONTEXT)
     tokens += _CONTEXT_BYTES if plan is not None and plan.wants_context else 0
     choices = request.params.get("n")
     output = (limit_in(request) or DEFAULT_LIMIT) * (choices if isinstance(choices, int) and choices > 0 else 1)
     written = tokens if _may_write_cache(request) else 0
-    return price_of(Usage(tokens, output, cache_written_hour=written), facts.price)
+    return price_of(Usage(tokens, output, cache_written_hour=written), facts.price) + searches
 
 
 def _may_write_cache(request: ChatRequest) -> bool:
-    """Whether it asks Anthropic to keep what it reads, which costs up to twice as much."""
-    form = request.client_form
-    return _MARK in request.messages_json or (form is not None and _MARK in orjson.dumps(dict(form.fields)))
+    """Whether it asks Anthropic's models to keep what they read, which costs up to twice as much."""
+    fields = [*request.params.values(), *(request.client_form.fields.values() if request.client_form else ())]
+    return _MARK in request.messages_json or any(_MARK in orjson.dumps(value) for value in fields)
+
+
+def _most_of_added_searches(candidate: Candidate) -> float | None:
+    """What searches can cost that the rules of the catalogue add to each request (Perplexity's); None: not known."""
+    if not any("tools" in rule.add for rule in candidate.backend.rules(candidate.model)):
+        return 0.0
+    provider = candidate.backend.provider
+    return None if provider is None or provider.search is None else provider.search.max_usd

@@ -18,10 +18,15 @@ _PICTURE_TOKENS = 32_768
 JOHNISKING/image-token-cost, November 2026)."""
 _TEMPLATE_TOKENS = 200
 """More than what a chat template puts around messages, and the date before them."""
+_TOOL_TOKENS = 1_000
+_SAID = ("input", "messages", "prompt", "system")
+"""The fields of other APIs that have the conversation in them."""
+_CONTENTS = ("content", "output", "source")
+"""Where messages, items and parts have further parts."""
 _PICTURES = frozenset({"computer_screenshot", "image", "image_url", "input_image"})
 _FILES = frozenset({"container_upload", "file", "input_file", "input_video", "video", "video_url"})
 _DATA = frozenset({"data", "file_data", "image_url", "url"})
-_SOURCES_OF_FILES = frozenset({"base64", "file", "url"})
+_SOURCES_OF_FILES = ("base64", "file", "url")
 """Of a document in Anthropic's API; another one has its text in it."""
 
 
@@ -39,28 +44,33 @@ def most_input_tokens(request: ChatRequest, context: int) -> int:
     most = _most(request.messages, len(request.messages_json) + params, context)
     if (form := request.client_form) is not None:
         body = orjson.dumps(dict(form.fields))
-        most = max(most, _most(orjson.loads(body), len(body), context))
+        fields = orjson.loads(body)
+        said = [fields.get(name) for name in _SAID]
+        most = max(most, _most(said, len(body), context) + _of_built_in_tools(fields.get("tools")))
     return min(most + _TEMPLATE_TOKENS, context)
 
 
-def _most(value: Any, size: int, context: int) -> int:
-    media = list(_media_in(value))
+def _most(said: Any, size: int, context: int) -> int:
+    media = list(_media_in(said))
     text = size - sum(one.chars for one in media)
     return text + sum(context if one.is_file else _PICTURE_TOKENS for one in media)
 
 
-def _media_in(value: Any) -> Iterator[_Media]:
-    """The pictures and files in JSON values, at whatever depth."""
-    if isinstance(value, Mapping):
-        kind = value.get("type")
-        if kind in _PICTURES or kind in _FILES or (kind == "document" and _is_file(value.get("source"))):
-            yield _Media(kind not in _PICTURES, _chars_in(value))
+def _media_in(said: Any) -> Iterator[_Media]:
+    """The pictures and files in messages and items, at whatever depth of their contents. What a tool was called with
+    is text, whatever it looks like."""
+    if isinstance(said, (list, tuple)):
+        for one in said:
+            yield from _media_in(one)
+    elif isinstance(said, Mapping):
+        kind, source = said.get("type"), said.get("source")
+        if not isinstance(kind, str):
+            kind = ""
+        if kind in _PICTURES or kind in _FILES or (kind == "document" and _is_file(source)):
+            yield _Media(kind not in _PICTURES, _chars_in(said))
         else:
-            for inner in value.values():
-                yield from _media_in(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _media_in(inner)
+            for name in _CONTENTS:
+                yield from _media_in(said.get(name))
 
 
 def _is_file(source: Any) -> bool:
@@ -72,3 +82,9 @@ def _chars_in(part: Mapping[str, Any]) -> int:
     stands in it counts as text."""
     data = (len(value) for name, value in part.items() if name in _DATA and isinstance(value, str))
     return sum(data) + sum(_chars_in(inner) for inner in part.values() if isinstance(inner, Mapping))
+
+
+def _of_built_in_tools(tools: Any) -> int:
+    """What a provider puts into the prompt for tools of its own (Anthropic's computer and text editor)."""
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
+    return _TOOL_TOKENS * sum(kind not in (None, "custom", "function") for kind in kinds)

@@ -12,7 +12,7 @@ from ai_router.http.local_only import NotLocal
 from ai_router.providers.names import ListedModel, explicit_decision, listing, resolve
 from ai_router.providers.registry import AUTO, Candidate, Registry
 from ai_router.types import DecidedBy, Decision, Label, Route
-from ai_router.virtual_key import VirtualKey
+from ai_router.virtual_key import AtLimit, VirtualKey
 
 
 def offered_models(registry: Registry, key: VirtualKey | None, today: date) -> Sequence[ListedModel]:
@@ -38,15 +38,17 @@ def _may_be_named(model: str, registry: Registry, key: VirtualKey, today: date) 
         plan = permitted(plan, decision, key, primary)
     except (NotPermitted, NotLocal):
         return False
-    searches = plan.wants_context and any(searcher.search.max_usd for searcher in registry.searchers)
-    return _can_pay(key, plan.candidates[0]) and not (searches and _has_nothing(key))
-
-
-def _can_pay(key: VirtualKey, candidate: Candidate) -> bool:
-    if candidate.backend.local or not key.limits.has_budget:
+    if not key.limits.has_budget:
         return True
-    return not _has_nothing(key) and candidate.backend.facts(candidate.model).price is not None
+    if 0 in (key.limits.daily_usd, key.limits.monthly_usd):
+        costs = plan.wants_context and any(searcher.search.max_usd for searcher in registry.searchers)
+        costs = costs or not plan.candidates[0].backend.local
+        stays = key.at_limit is AtLimit.LOCAL and any(candidate.backend.local for candidate in plan.candidates)
+        return stays or not costs
+    # What is decided passes over those without a price; what is named does not.
+    asked = plan.candidates if named.route == AUTO else plan.candidates[:1]
+    return any(_has_price(candidate) for candidate in asked)
 
 
-def _has_nothing(key: VirtualKey) -> bool:
-    return 0 in (key.limits.daily_usd, key.limits.monthly_usd)
+def _has_price(candidate: Candidate) -> bool:
+    return candidate.backend.local or candidate.backend.facts(candidate.model).price is not None

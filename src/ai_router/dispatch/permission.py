@@ -25,10 +25,13 @@ class NotPermitted(Forbidden):
 _CHOOSE_MODELS = ("models", "plugins", "preset", "route")
 """OpenRouter's: other models to ask, what is done to the request, and settings that are kept there."""
 _SET_PRICES: Mapping[str, Sequence[Any]] = {
+    "inference_geo": ("global",),
+    "provider": (),
     "service_tier": ("auto", "default", "flex", "standard_only"),
     "speed": ("standard",),
+    "web_search_options": (),
 }
-"""OpenAI's and Anthropic's, with the values that cost no more than usual."""
+"""OpenAI's, Anthropic's and OpenRouter's, with the values that cost no more than usual."""
 
 
 def permitted(plan: Plan, decision: Decision, key: VirtualKey, primary: Candidate) -> Plan:

@@ -161,14 +161,16 @@ def _plain(text: str) -> str:
 
 def _without_typography(text: str) -> str:
     """A plain text as it would be typed: with hyphens for dashes, and without what nobody sees."""
-    return text.translate(_TYPED) if _TYPOGRAPHY.search(text) else text
+    return _TYPOGRAPHY.sub(lambda char: "-" if char[0] in _DASHES else "", text)
 
 
 _BLANKS = {ord(char): " " for char in "\t\v\f\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"} | {ord("\r"): "\n"}
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
-_UNSEEN = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\ufeff"
+_UNSEEN = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\U000e0100-\U000e01ef"
+)
 """What breaks lines, joins letters and turns the direction of writing: programs for texts put it anywhere."""
-_TYPED: Mapping[int, str | None] = {ord(char): "-" for char in _DASHES} | {ord(char): None for char in _UNSEEN}
 _TYPOGRAPHY = re.compile(f"[{_DASHES}{_UNSEEN}]")
 _ANY_BLANK = re.compile("[\t\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000]")
 

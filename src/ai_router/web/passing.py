@@ -179,7 +179,7 @@ def _json_values(body: bytes) -> Any:
         # Whatever its content type says: curl calls everything a form.
         return orjson.loads(body)
     except orjson.JSONDecodeError as problem:
-        if "json" in request.headers.get("content-type", "") or _LIKE_JSON.match(body):
+        if body and ("json" in request.headers.get("content-type", "").lower() or _LIKE_JSON.match(body)):
             why = f"the request body is not valid JSON: {problem}"
             raise InvalidRequest(why, "body", code="invalid_json") from None
         return None
