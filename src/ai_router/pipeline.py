@@ -91,15 +91,15 @@ class Pipeline:
 
     def plan(self, decision: Decision, request: ChatRequest, *, demanding: bool) -> Plan:
         """Who is asked of those who may be. ``demanding``: as of is_demanding. Raises RouterError if there are none."""
-        primary = primary_candidate(self.registry)
         plan = plan_answer(decision, self.registry, cloud_fallback=self.cloud_fallback)
         if self.memory.urls and decision.decided_by is not DecidedBy.EXPLICIT:
             plan = self.memory.prefer(plan, decision.label)
         if request.local_only:
+            primary = primary_candidate(self.registry)
             plan = kept_local(plan, decision, primary, request.local_only, searches=request.searches)
         if demanding:
             plan = fitting(plan, request)
-        return plan if request.key is None else permitted(plan, decision, request.key, primary)
+        return plan if request.key is None else permitted(plan, decision, request.key, primary_candidate(self.registry))
 
     def answer(self, record: RequestRecord, scope: CancelScope) -> Reply:
         """Decide and answer the record's request. Raises RouterError as long as the client has not seen a byte."""

@@ -297,6 +297,23 @@ def test_one_at_a_time_refuses_the_second(lab: Lab) -> None:
 # Budgets.
 
 
+def break_off_an_answer(lab: Lab, secret: str) -> None:
+    """A stream of xAI's that breaks off, so that nobody knows what it has cost."""
+    lab.xai.on(CHAT, Stream([chunk({"content": "half"})], ending="reset"))
+    client = RawClient(lab.router.port)
+    client.send_chat(text=anew(), stream=True, model="xai", headers=f"Authorization: Bearer {secret}\r\n")
+    client.read_until(b"error")
+    client.leave()
+
+
+def start_redis_anew(lab: Lab) -> None:
+    """What Redis knew is gone."""
+    lab.valkey.stop()
+    assert eventually(lambda: not shared_state(lab.router)["ok"])
+    lab.valkey.start()
+    assert eventually(lambda: shared_state(lab.router)["ok"])
+
+
 def test_fifty_at_the_same_time_cost_no_more_than_the_budget(lab: Lab) -> None:
     secret = lab.key("--daily-usd", "1")
     lab.xai.on(CHAT, Plain({**completion("dear"), "usage": DIME}, delay=0.05))
@@ -357,11 +374,7 @@ def test_a_model_without_a_price_is_not_for_a_key_with_a_budget(lab: Lab) -> Non
 def test_a_bill_that_nobody_knows_costs_all_that_was_reserved(lab: Lab) -> None:
     # A reservation of 4,096 tokens at 6 USD a million: 2.5 cents. One fits, two do not.
     secret = lab.key("--daily-usd", "0.04")
-    lab.xai.on(CHAT, Stream([chunk({"content": "half"})], ending="reset"))
-    client = RawClient(lab.router.port)
-    client.send_chat(text=anew(), stream=True, model="xai", headers=f"Authorization: Bearer {secret}\r\n")
-    client.read_until(b"error")
-    client.leave()
+    break_off_an_answer(lab, secret)
     lab.xai.on(CHAT, Plain(completion("well")))
     # Settled: nothing is reserved any more.
     assert eventually(lambda: not lab.valkey.client().keys("ai-router:key:*:reserved"))
@@ -372,24 +385,14 @@ def test_what_was_spent_is_known_after_a_new_start_of_redis(lab: Lab) -> None:
     secret = lab.key("--daily-usd", "0.12")
     lab.xai.on(CHAT, Plain({**completion("dear"), "usage": DIME}))
     assert lab.ask(secret, model="xai")[0] == 200
-    lab.valkey.stop()
-    assert eventually(lambda: not shared_state(lab.router)["ok"])
-    lab.valkey.start()
-    assert eventually(lambda: shared_state(lab.router)["ok"])
+    start_redis_anew(lab)
     assert lab.ask(secret, model="xai")[2]["error"]["code"] == "budget_exhausted"
 
 
 def test_nor_does_a_new_start_give_back_what_a_broken_answer_has_cost(lab: Lab) -> None:
     secret = lab.key("--daily-usd", "0.04")
-    lab.xai.on(CHAT, Stream([chunk({"content": "half"})], ending="reset"))
-    client = RawClient(lab.router.port)
-    client.send_chat(text=anew(), stream=True, model="xai", headers=f"Authorization: Bearer {secret}\r\n")
-    client.read_until(b"error")
-    client.leave()
-    lab.valkey.stop()
-    assert eventually(lambda: not shared_state(lab.router)["ok"])
-    lab.valkey.start()
-    assert eventually(lambda: shared_state(lab.router)["ok"])
+    break_off_an_answer(lab, secret)
+    start_redis_anew(lab)
     lab.xai.on(CHAT, Plain(completion("well")))
     assert lab.ask(secret, model="xai")[2]["error"]["code"] == "budget_exhausted"
 

@@ -19,7 +19,7 @@ from ai_router.virtual_key import AtLimit, VirtualKey
 
 DEFAULT_LIMIT = 4096
 """Tokens of an answer, where the client sets no limit."""
-_MARK = b'"cache_control"'
+_CACHE_CONTROL = b'"cache_control"'
 _LARGEST_CONTEXT = 2_000_000
 """Tokens, of a model of which it is not known."""
 _CONTEXT_BYTES = 24_000
@@ -95,7 +95,7 @@ def most_usd(candidate: Candidate, request: ChatRequest, plan: Plan | None = Non
 def _may_write_cache(request: ChatRequest) -> bool:
     """Whether it asks Anthropic's models to keep what they read, which costs up to twice as much."""
     fields = [*request.params.values(), *(request.client_form.fields.values() if request.client_form else ())]
-    return _MARK in request.messages_json or any(_MARK in orjson.dumps(value) for value in fields)
+    return _CACHE_CONTROL in request.messages_json or any(_CACHE_CONTROL in orjson.dumps(value) for value in fields)
 
 
 def _most_of_added_searches(candidate: Candidate) -> float | None:

@@ -18,7 +18,8 @@ _PICTURE_TOKENS = 32_768
 JOHNISKING/image-token-cost, November 2026)."""
 _TEMPLATE_TOKENS = 200
 """More than what a chat template puts around messages, and the date before them."""
-_TOOL_TOKENS = 1_000
+_TOOL_TOKENS = 2_000
+"""An allowance for each tool of a provider's own. What they take could not be looked up or measured here."""
 _SAID = ("input", "messages", "prompt", "system")
 """The fields of other APIs that have the conversation in them."""
 _CONTENTS = ("content", "output", "source")
@@ -85,6 +86,6 @@ def _chars_in(part: Mapping[str, Any]) -> int:
 
 
 def _of_built_in_tools(tools: Any) -> int:
-    """What a provider puts into the prompt for tools of its own (Anthropic's computer and text editor)."""
+    """The tokens of what a provider puts into the prompt for tools of its own (Anthropic's computer, text editor)."""
     kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
     return _TOOL_TOKENS * sum(kind not in (None, "custom", "function") for kind in kinds)

@@ -121,11 +121,11 @@ class _Comparison:
 
     def run(self, cloud: Candidate, judge: Candidate) -> Result:
         case = self._case
-        shadow = self._ask(cloud_request(case, cloud), cloud, Purpose.SHADOW, additions_of(case))
-        if shadow.text is None:
-            return self._without_winner(shadow)
+        other = self._ask(cloud_request(case, cloud), cloud, Purpose.SHADOW, additions_of(case))
+        if other.text is None:
+            return self._without_winner(other)
         words = list[str | None]()
-        for answers in ((case.answer, shadow.text), (shadow.text, case.answer)):
+        for answers in ((case.answer, other.text), (other.text, case.answer)):
             reply = self._ask(judge_request(case, judge, *answers), judge, Purpose.JUDGEMENT, Additions())
             words.append(None if reply.text is None else preference_in(reply.text))
             if words[-1] is None:

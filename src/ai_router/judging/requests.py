@@ -42,11 +42,11 @@ def additions_of(case: Case) -> Additions:
 
 def most_of_all(case: Case, cloud: Candidate, judge: Candidate) -> float | None:
     """The most that the three calls of a comparison can cost in USD; None: there is no price for one of them."""
-    shadow = cloud_request(case, cloud)
-    shadow = replace(shadow, messages_json=with_additions(shadow, additions_of(case)))
+    cloud_side = cloud_request(case, cloud)
+    cloud_side = replace(cloud_side, messages_json=with_additions(cloud_side, additions_of(case)))
     judged = judge_request(case, judge, case.answer, "")
     judged = replace(judged, messages_json=judged.messages_json + b" " * ANSWER_BYTES)
-    answer, judgement = (most_usd(*one) for one in ((cloud, shadow), (judge, judged)))
+    answer, judgement = (most_usd(*one) for one in ((cloud, cloud_side), (judge, judged)))
     return None if answer is None or judgement is None else answer + 2 * judgement
 
 

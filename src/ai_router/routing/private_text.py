@@ -135,14 +135,13 @@ class PrivateText:
     def found_in(self, text: str) -> str:
         """What was found first, in words that do not repeat it; empty: nothing."""
         plain = _plain(text)
-        told = _without_typography(plain).encode("utf-8", "surrogatepass")
+        told = _as_typed(plain).encode("utf-8", "surrogatepass")
         for words, pattern, check in self._patterns:
             if pattern.search(told) is not None if check is None else _any_passes(pattern, check, told):
                 return words
         # The owner's may look for a dash or an invisible character as well.
-        as_written = plain.encode("utf-8", "surrogatepass") if self._own else b""
-        own = (words for words, pattern in self._own if pattern.search(told) or pattern.search(as_written))
-        return next(own, "")
+        forms = {told, plain.encode("utf-8", "surrogatepass")} if self._own else ()
+        return next((words for words, pattern in self._own if any(map(pattern.search, forms))), "")
 
     def found_in_body(self, body: Any) -> str:
         """The same for the body of a request, of JSON values: for all texts in it."""
@@ -159,20 +158,23 @@ def _plain(text: str) -> str:
     return text.translate(_BLANKS) if _ANY_BLANK.search(text) else text
 
 
-def _without_typography(text: str) -> str:
-    """A plain text as it would be typed: with hyphens for dashes, and without what nobody sees."""
-    return _TYPOGRAPHY.sub(lambda char: "-" if char[0] in _DASHES else "", text)
+def _as_typed(text: str) -> str:
+    """A plain text with hyphens for dashes, and without what nobody sees."""
+    if text.isascii():
+        return text
+    for dash in _DASHES:
+        text = text.replace(dash, "-")
+    return text if text.isascii() else _UNSEEN.sub("", text)
 
 
 _BLANKS = {ord(char): " " for char in "\t\v\f\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"} | {ord("\r"): "\n"}
+_ANY_BLANK = re.compile("[\t\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000]")
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
-_UNSEEN = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\U000e0100-\U000e01ef"
+_UNSEEN = re.compile(
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\U000e0100-\U000e01ef]+"
 )
 """What breaks lines, joins letters and turns the direction of writing: programs for texts put it anywhere."""
-_TYPOGRAPHY = re.compile(f"[{_DASHES}{_UNSEEN}]")
-_ANY_BLANK = re.compile("[\t\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000]")
 
 
 def _any_passes(pattern: Any, check: Check, text: bytes) -> bool:
@@ -202,12 +204,18 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
         for name, inner in value.items():
             yield from _named(str(name), inner, depth)
     elif isinstance(value, (list, tuple)):
+        # The parts of a message are read in one piece.
+        parts = [inner for inner in value if _is_text_part(inner)]
+        if parts:
+            yield "\n".join(part["text"] for part in parts)
         for inner in value:
-            yield from _texts(inner, depth + 1)
-        parts = [inner["text"] for inner in value if isinstance(inner, Mapping) and isinstance(inner.get("text"), str)]
-        if len(parts) > 1:
-            # Parts of one message are read in one piece.
-            yield "\n".join(parts)
+            others = {name: each for name, each in inner.items() if name != "text"} if _is_text_part(inner) else inner
+            yield from _texts(others, depth + 1)
+
+
+def _is_text_part(value: Any) -> bool:
+    text = value.get("text") if isinstance(value, Mapping) else None
+    return isinstance(text, str) and _parsed(text) is None
 
 
 def _named(name: str, value: Any, depth: int) -> Iterator[str]:

@@ -148,9 +148,9 @@ class Router:
             own = NO_ROUTES if self._fast_path is None else self._fast_path.own_routes.current
             return decide_local_only(request, self._registry, self.head, own)
         found = decided or self._fast_decision(request, values)
-        return (
-            self._unless_blocked(request, found) if isinstance(found, Undecided) and found.head_guess is None else found
-        )
+        if isinstance(found, Undecided) and found.head_guess is None:
+            return self._unless_blocked(request, found)
+        return found
 
     def decide_with_slow_models(self, request: ChatRequest, undecided: Undecided) -> Decision | Undecided:
         """The decision of the head with its slow models, if that is sure, or if nobody else can be asked now.
